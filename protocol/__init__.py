@@ -1,0 +1,1 @@
+"""What the service and the worker can say to each other: data only."""

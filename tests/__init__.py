@@ -1,0 +1,1 @@
+"""Tests: each package of the product has its mirror here."""

@@ -1,0 +1,103 @@
+"""The channel delivers in order, never blocks its sender, and takes damage for death."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import struct
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+
+import pytest
+
+from protocol.channel import Channel, Closed, service_end, worker_end
+from protocol.messages import (
+    Cancel,
+    Fatal,
+    Sampling,
+    Submit,
+    TextPrompt,
+    ToService,
+    ToWorker,
+)
+
+Pair = tuple[Connection, Connection]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ours, theirs = multiprocessing.Pipe()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def channels(pair: Pair) -> tuple[Channel[ToService, ToWorker], Channel[ToWorker, ToService]]:
+    return service_end(pair[0]), worker_end(pair[1])
+
+
+def test_messages_arrive_in_the_order_they_were_sent(pair: Pair) -> None:
+    service, worker = channels(pair)
+    sent = [Cancel([n]) for n in range(1000)]
+    for message in sent:
+        service.send(message)
+    assert [worker.recv() for _ in sent] == sent
+
+
+def test_a_message_far_larger_than_the_pipe_does_not_block_its_sender(pair: Pair) -> None:
+    service, worker = channels(pair)
+    text = "x" * 5_000_000
+    service.send(Submit(1, "m", TextPrompt(text), Sampling(0)))
+    worker.send(Fatal(text))
+    assert service.recv() == Fatal(text)
+    received = worker.recv()
+    assert isinstance(received, Submit)
+    assert received.prompt == TextPrompt(text)
+
+
+def test_the_other_side_closing_is_closed(pair: Pair) -> None:
+    service, worker = channels(pair)
+    worker.close()
+    with pytest.raises(Closed):
+        service.recv()
+
+
+def test_what_was_sent_before_a_flush_arrives_although_the_sender_closes(pair: Pair) -> None:
+    service, worker = channels(pair)
+    worker.send(Fatal("last words"))
+    worker.flush(5.0)
+    worker.close()
+    assert service.recv() == Fatal("last words")
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        struct.pack("!i", 3) + b"xyz",
+        struct.pack("!i", 0),
+        struct.pack("!i", -1) + struct.pack("!Q", 2**62),
+        struct.pack("!i", 2**31 - 1),
+        struct.pack("!i", 8) + b"\x92\xa5fatal\xc1",
+    ],
+    ids=["no message", "empty", "a length of 2**62", "a length of 2**31", "a damaged message"],
+)
+def test_a_damaged_frame_is_closed(pair: Pair, frame: bytes) -> None:
+    service, _ = channels(pair)
+    os.write(pair[1].fileno(), frame)
+    with pytest.raises(Closed):
+        service.recv()
+
+
+def test_a_truncated_message_is_closed(pair: Pair) -> None:
+    service, _ = channels(pair)
+    os.write(pair[1].fileno(), struct.pack("!i", 100) + b"half")
+    pair[1].close()
+    with pytest.raises(Closed):
+        service.recv()
+
+
+def test_sending_to_a_side_that_is_gone_is_no_error(pair: Pair) -> None:
+    service, worker = channels(pair)
+    worker.close()
+    service.send(Cancel([1]))
+    service.flush(5.0)

@@ -1,0 +1,104 @@
+"""Messages survive the wire, whatever they carry."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.messages import (
+    Cancel,
+    ChatPrompt,
+    Configure,
+    Delta,
+    Device,
+    Failed,
+    Fatal,
+    Finished,
+    LoadedModel,
+    Loading,
+    Memory,
+    ModelSource,
+    Ready,
+    Rejected,
+    Sampling,
+    Shutdown,
+    Started,
+    Stats,
+    Step,
+    Submit,
+    TextPrompt,
+    TokenPrompt,
+    ToService,
+    ToWorker,
+)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+ids = st.integers(0, 2**53)
+token_lists = st.lists(st.integers(0, 2**20))
+seeds = st.integers(-(2**63), 2**63 - 1)
+chats = st.builds(
+    ChatPrompt, st.lists(st.fixed_dictionaries({"role": texts, "content": texts | st.none()}))
+)
+prompts = chats | st.builds(TextPrompt, texts) | st.builds(TokenPrompt, token_lists)
+submits = st.builds(
+    Submit,
+    id=ids,
+    model=texts,
+    prompt=prompts,
+    sampling=st.builds(Sampling, seeds, st.floats(0, 2), st.floats(0, 1)),
+    max_tokens=st.none() | ids,
+    stop=st.lists(texts),
+    resume=token_lists,
+)
+events = st.one_of(
+    st.builds(Started, ids, ids, texts),
+    st.builds(Delta, ids, texts, token_lists),
+    st.builds(Rejected, ids, texts, texts, st.none() | texts),
+    st.builds(Failed, ids, texts),
+)
+
+
+@given(submits | st.builds(Cancel, st.lists(ids)))
+def test_what_the_service_sends_is_what_the_worker_gets(message: ToWorker) -> None:
+    decoder = msgspec.msgpack.Decoder(ToWorker)
+    assert decoder.decode(msgspec.msgpack.encode(message)) == message
+
+
+@given(st.lists(events))
+def test_a_step_keeps_the_order_and_the_kinds_of_its_events(step_events: list[Started]) -> None:
+    step = Step(list(step_events), Stats(1, 2, Memory(3, 4, 5, 6), 7.5, 8.5))
+    decoder = msgspec.msgpack.Decoder(ToService)
+    assert decoder.decode(msgspec.msgpack.encode(step)) == step
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Configure([ModelSource("a", None), ModelSource("b", "/b")], 32, 512, 0, 0, 0),
+        Shutdown(),
+    ],
+)
+def test_every_other_message_to_the_worker_survives(message: ToWorker) -> None:
+    decoder = msgspec.msgpack.Decoder(ToWorker)
+    assert decoder.decode(msgspec.msgpack.encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Loading("a", 1, 2),
+        Ready([LoadedModel("a", "llama", 1, 2, 3, 4.0)], Device("d", "CPU", 5), Memory()),
+        Step([Finished(1, "length", 2, 3, 4.0, 5.0, 6.0)], Stats(0, 0, Memory(), 0.0, 0.0)),
+        Fatal("no memory"),
+    ],
+)
+def test_every_other_message_to_the_service_survives(message: ToService) -> None:
+    decoder = msgspec.msgpack.Decoder(ToService)
+    assert decoder.decode(msgspec.msgpack.encode(message)) == message
+
+
+def test_the_two_directions_share_no_message() -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.msgpack.Decoder(ToWorker).decode(msgspec.msgpack.encode(Fatal("x")))
