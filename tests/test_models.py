@@ -1,0 +1,178 @@
+"""The tiny models are fit to prove something: their text varies, splits characters, repeats."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlx_lm import load
+from mlx_lm.generate import BatchGenerator
+
+from tests import oracle
+from tests.models import families
+from tests.prompts import PROMPTS
+
+ANSWER_TOKENS = 96
+DISTINCT_TOKENS = 48
+RESUME_AFTER_TOKENS = 40
+
+TEXTS = (
+    "naïve café, über señor",
+    "日本語 中文 한국어",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 😀😀",
+    "ไทย हिन्दी עברית نور",
+    "  two  spaces\n\n\tand tabs 1984!?",
+)
+
+
+@pytest.fixture(params=["llama", "qwen", "gemma"])
+def path(request: pytest.FixtureRequest, model_paths: dict[str, Path]) -> Path:
+    return model_paths[request.param]
+
+
+def test_greedy_text_varies(path: Path) -> None:
+    distinct = {
+        prompt: len(
+            set(oracle.greedy_tokens(path, oracle.text_tokens(path, prompt), ANSWER_TOKENS))
+        )
+        for prompt in PROMPTS
+    }
+
+    assert {prompt for prompt, count in distinct.items() if count < DISTINCT_TOKENS} == set()
+
+
+def test_answers_to_different_prompts_differ(path: Path) -> None:
+    answers = {
+        oracle.greedy_text(path, oracle.text_tokens(path, prompt), ANSWER_TOKENS)
+        for prompt in PROMPTS
+    }
+
+    assert len(answers) == len(PROMPTS)
+
+
+def test_answers_never_end_by_themselves(path: Path) -> None:
+    answers = [
+        oracle.greedy(path, oracle.text_tokens(path, prompt), ANSWER_TOKENS) for prompt in PROMPTS
+    ]
+
+    assert {answer.finish_reason for answer in answers} == {"length"}
+    assert {len(answer.tokens) for answer in answers} == {ANSWER_TOKENS}
+
+
+def test_answers_of_the_brief_model_mostly_end_by_themselves(brief_path: Path) -> None:
+    answers = [
+        oracle.greedy(brief_path, oracle.text_tokens(brief_path, prompt), 2 * ANSWER_TOKENS)
+        for prompt in PROMPTS
+    ]
+    ended = [answer for answer in answers if answer.finish_reason == "stop"]
+
+    assert len(ended) > len(PROMPTS) / 2
+    assert len({len(answer.tokens) for answer in ended}) > 1
+
+
+def test_greedy_text_has_characters_that_several_tokens_spell(path: Path) -> None:
+    text = "".join(
+        oracle.greedy_text(path, oracle.text_tokens(path, prompt), ANSWER_TOKENS)
+        for prompt in PROMPTS
+    )
+
+    for character in families.SPLIT_CHARACTERS:
+        assert character in text
+        assert len(oracle.tokenizer(path).encode(character, add_special_tokens=False)) > 1
+    # At most the last character of each answer is cut short.
+    assert text.count("\ufffd") <= len(PROMPTS)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_tokenizer_gives_back_the_text_it_was_given(path: Path, text: str) -> None:
+    tokens = oracle.tokenizer(path).encode(text, add_special_tokens=False)
+
+    assert oracle.decode(path, tokens) == text
+
+
+def test_combining_characters_come_back_as_they_were_or_composed(
+    model_paths: dict[str, Path],
+) -> None:
+    combining, composed = "e\u0301", "\u00e9"
+    back = {
+        name: oracle.decode(
+            path, oracle.tokenizer(path).encode(combining, add_special_tokens=False)
+        )
+        for name, path in model_paths.items()
+    }
+
+    assert back == {"llama": combining, "qwen": composed, "gemma": combining}
+
+
+def test_every_byte_is_a_token(path: Path) -> None:
+    vocabulary = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    fallback = {f"<0x{byte:02X}>" for byte in range(256)}
+    stand_ins = {token for token in vocabulary if len(token) == 1}
+
+    assert fallback <= set(vocabulary) or len(stand_ins) == 256
+
+
+def test_the_chat_template_ends_where_the_answer_begins(path: Path) -> None:
+    tokens = oracle.chat_tokens(path, [{"role": "user", "content": "Hello there"}])
+    text = oracle.decode(path, tokens)
+
+    assert "Hello there" in text
+    assert text.rstrip("\n").endswith(("assistant", "assistant<|end_header_id|>", "model"))
+
+
+def test_text_in_a_batch_equals_text_alone(path: Path) -> None:
+    prompts = [oracle.text_tokens(path, prompt) for prompt in PROMPTS]
+    alone = [oracle.greedy_tokens(path, prompt, ANSWER_TOKENS) for prompt in prompts]
+
+    assert batched(path, prompts) == alone
+
+
+def test_text_resumed_from_its_tokens_equals_text_in_one_go(path: Path) -> None:
+    prompts = [oracle.text_tokens(path, prompt) for prompt in PROMPTS]
+    whole = [oracle.greedy_tokens(path, prompt, ANSWER_TOKENS) for prompt in prompts]
+    begun = [tokens[:RESUME_AFTER_TOKENS] for tokens in whole]
+
+    resumed = [
+        oracle.greedy_tokens(path, prompt + tokens, ANSWER_TOKENS - RESUME_AFTER_TOKENS)
+        for prompt, tokens in zip(prompts, begun, strict=True)
+    ]
+
+    assert [first + rest for first, rest in zip(begun, resumed, strict=True)] == whole
+
+
+def test_a_model_is_the_same_every_time_it_is_made(llama_path: Path, tmp_path: Path) -> None:
+    again = families.make(families.LLAMA, tmp_path / "again")
+
+    for file in sorted(llama_path.iterdir()):
+        assert (again / file.name).read_bytes() == file.read_bytes()
+
+
+def test_loading_says_nothing(model_paths: dict[str, Path]) -> None:
+    paths = [str(path) for path in model_paths.values()]
+    program = f"from mlx_lm import load\nfor path in {paths!r}: load(path)"
+
+    loading = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert (loading.returncode, loading.stdout, loading.stderr) == (0, "", "")
+
+
+def batched(path: Path, prompts: list[list[int]]) -> list[list[int]]:
+    """Each prompt's answer by mlx-lm, all of them in one batch."""
+    model, _ = load(str(path))
+    generator = BatchGenerator(model, max_tokens=ANSWER_TOKENS)
+    uids = generator.insert(prompts)
+    answers: dict[int, list[int]] = {uid: [] for uid in uids}
+    running = set(uids)
+    while running:
+        _, responses = generator.next()
+        for response in responses:
+            answers[response.uid].append(response.token)
+            if response.finish_reason is not None:
+                running.remove(response.uid)
+    generator.close()
+    return [answers[uid] for uid in uids]

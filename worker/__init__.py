@@ -1,0 +1,1 @@
+"""The device process: one thread owns MLX, loads, caches and generates."""
