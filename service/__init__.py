@@ -1,0 +1,1 @@
+"""The HTTP process: what clients speak to, and what keeps the worker alive."""

@@ -1,0 +1,10 @@
+"""`mlxd` and `python -m service`: the command line."""
+
+from __future__ import annotations
+
+import sys
+
+from service.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""JSON in and out: a request's body to a typed struct, a struct to a response."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.decoding import RequestBody, UnknownFields, decode_body
+from service.limits import require_json
+
+BodyT = TypeVar("BodyT", bound=RequestBody)
+
+
+class JsonBodies:
+    """Reads bodies; one decoder for each type, made once."""
+
+    def __init__(self, unknown_fields: UnknownFields) -> None:
+        self._unknown_fields = unknown_fields
+        self._decoders: dict[type[RequestBody], msgspec.json.Decoder[RequestBody]] = {}
+
+    async def read(self, request: Request, kind: type[BodyT]) -> BodyT:
+        """The request's body as a `kind` whose rules are kept.
+
+        Raises:
+            MlxdError: what is wrong with its media type, its size, or its content.
+        """
+        require_json(request.scope)
+        body: bytes = await request.state.exchange.body()
+        return decode_body(body, self._decoder(kind), self._unknown_fields)
+
+    def _decoder(self, kind: type[BodyT]) -> msgspec.json.Decoder[BodyT]:
+        found = self._decoders.get(kind)
+        if found is None:
+            found = self._decoders[kind] = msgspec.json.Decoder(kind)
+        return found  # type: ignore[return-value]
+
+
+def json_response(value: msgspec.Struct, status: int = 200) -> Response:
+    """`value` as the whole response."""
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

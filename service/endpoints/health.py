@@ -1,0 +1,66 @@
+"""GET /health: answered from what the service knows, without asking the worker."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from protocol.messages import Device, Memory
+from service.bodies import json_response
+from service.schema.health import (
+    DeviceHealth,
+    Health,
+    MemoryHealth,
+    RequestsHealth,
+    WorkerHealth,
+)
+from service.supervisor import Supervisor
+
+
+class HealthReport:
+    """Tells whether tokens move."""
+
+    def __init__(self, supervisor: Supervisor, version: str) -> None:
+        self._supervisor = supervisor
+        self._version = version
+
+    async def get(self, request: Request) -> Response:
+        """200 when healthy, else 503."""
+        health = self.report()
+        return json_response(health, 200 if health.status == "healthy" else 503)
+
+    def report(self) -> Health:
+        """The state now."""
+        supervisor = self._supervisor
+        last_exit, stats, ready = supervisor.last_exit, supervisor.stats, supervisor.ready
+        return Health(
+            status=supervisor.status,
+            version=self._version,
+            worker=WorkerHealth(
+                pid=supervisor.pid,
+                uptime_s=round(supervisor.uptime_s, 3),
+                restarts=supervisor.restarts,
+                last_exit=last_exit.reason if last_exit else None,
+            ),
+            requests=RequestsHealth(
+                running=stats.running if stats else 0, waiting=stats.waiting if stats else 0
+            ),
+            memory=memory_health(stats.memory) if stats else None,
+            device=device_health(ready.device) if ready else None,
+            reason=supervisor.failure,
+        )
+
+
+def memory_health(memory: Memory) -> MemoryHealth:
+    """The worker's memory figures under their public names."""
+    return MemoryHealth(
+        active_bytes=memory.active,
+        peak_bytes=memory.peak,
+        cache_bytes=memory.cache,
+        limit_bytes=memory.limit,
+    )
+
+
+def device_health(device: Device) -> DeviceHealth:
+    """The worker's device under its public names."""
+    return DeviceHealth(name=device.name, backend=device.backend, memory_bytes=device.memory_bytes)

@@ -1,0 +1,196 @@
+"""What can go wrong, what a client is told about it, and the bytes that tell it.
+
+    MlxdError
+      + InvalidRequest        400  the body, a parameter or a value is wrong
+      + ModelNotFound         404  no such model is configured
+      + RouteNotFound         404  no such path
+      + MethodNotAllowed      405  the path is known, the method is not for it
+      + BodyTimeout           408  the body came too slowly
+      + BodyTooLarge          413  the body is larger than the limit
+      + UnsupportedMediaType  415  the body is not declared as JSON
+      + HeadersTooLarge       431  the headers are larger than the limit
+      + ClientDisconnected    499  nobody is left to answer; for the log
+      + Unavailable
+      |   + Overloaded        429  as many requests wait as may wait
+      |   + WorkerUnavailable 503  the worker loads, restarts, drains or has failed
+      + InternalError         500  a fault of the service itself
+      + GenerationFailed      500  a fault while this request's text was made
+      + WorkerCrashed         500  this request ended the worker, and would again
+
+Any exception that is no `MlxdError` is told as `InternalError`, with nothing of
+its own text. Messages may quote the client: they are cut and escaped here, once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from service.schema.error import ErrorBody, ErrorDetail
+
+TEXT_LIMIT_CHARS = 300
+RETRY_AFTER_S = 2
+
+
+def excerpt(text: str, limit: int = TEXT_LIMIT_CHARS) -> str:
+    """`text` on one line of at most `limit` characters, whatever is not printable escaped."""
+    shown = "".join(map(_escape, text[: limit + 1]))
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _escape(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]
+
+
+class MlxdError(Exception):
+    """The root. `message`, `param` and `code` are as the client will read them."""
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        self.message = excerpt(message)
+        self.param = None if param is None else excerpt(param)
+        self.code = answer_to(self).code if code is None else code
+        super().__init__(self.message)
+
+
+class InvalidRequest(MlxdError):
+    """The request cannot be understood or served as it is; sending it again changes nothing."""
+
+
+class ModelNotFound(MlxdError):
+    """The model asked for is not configured."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model `{excerpt(model, 100)}` does not exist.", param="model")
+
+
+class RouteNotFound(MlxdError):
+    """No endpoint has this path."""
+
+
+class MethodNotAllowed(MlxdError):
+    """The endpoint does not answer to this method."""
+
+
+class BodyTimeout(MlxdError):
+    """The request's body was not complete in time."""
+
+
+class BodyTooLarge(MlxdError):
+    """The request's body is larger than the service accepts."""
+
+
+class UnsupportedMediaType(MlxdError):
+    """The request's body is not declared as JSON."""
+
+
+class HeadersTooLarge(MlxdError):
+    """The request's headers are larger than the service accepts."""
+
+
+class ClientDisconnected(MlxdError):
+    """The client left before its answer."""
+
+
+class Unavailable(MlxdError):
+    """Not now: the same request may succeed after `retry_after_s`."""
+
+    def __init__(
+        self, message: str, *, code: str | None = None, retry_after_s: int = RETRY_AFTER_S
+    ) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(Unavailable):
+    """The queue is full."""
+
+
+class WorkerUnavailable(Unavailable):
+    """No worker can take the request; `code` is loading, restarting, draining or failed."""
+
+
+class InternalError(MlxdError):
+    """A fault of the service."""
+
+
+class GenerationFailed(MlxdError):
+    """A fault of this one request while it was generated."""
+
+
+class WorkerCrashed(MlxdError):
+    """This request ends every worker that takes it."""
+
+
+class Answer(NamedTuple):
+    """How a class of error is told. `repeats`: trying the same request again would fail again."""
+
+    status: int
+    type: str
+    code: str | None
+    repeats: bool = False
+
+
+INVALID = "invalid_request_error"
+SERVER = "server_error"
+
+ANSWERS: dict[type[MlxdError], Answer] = {
+    InvalidRequest: Answer(400, INVALID, None),
+    ModelNotFound: Answer(404, INVALID, "model_not_found"),
+    RouteNotFound: Answer(404, INVALID, "not_found"),
+    MethodNotAllowed: Answer(405, INVALID, "method_not_allowed"),
+    BodyTimeout: Answer(408, INVALID, "body_timeout"),
+    BodyTooLarge: Answer(413, INVALID, "body_too_large"),
+    UnsupportedMediaType: Answer(415, INVALID, "unsupported_media_type"),
+    HeadersTooLarge: Answer(431, INVALID, "headers_too_large"),
+    ClientDisconnected: Answer(499, INVALID, "client_disconnected"),
+    Overloaded: Answer(429, "rate_limit_error", "overloaded"),
+    WorkerUnavailable: Answer(503, SERVER, "unavailable"),
+    InternalError: Answer(500, SERVER, "internal_error"),
+    GenerationFailed: Answer(500, SERVER, "generation_failed", repeats=True),
+    WorkerCrashed: Answer(500, SERVER, "worker_crashed", repeats=True),
+}
+
+
+def answer_to(error: MlxdError) -> Answer:
+    """The row of the table for `error`, or for the nearest class above it."""
+    return next(
+        (ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS), ANSWERS[InternalError]
+    )
+
+
+class Rendered(NamedTuple):
+    """An error as an HTTP response."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
+def render(error: BaseException) -> Rendered:
+    """The response for `error`; one that is no `MlxdError` is a bare 500."""
+    told = _told(error)
+    answer = answer_to(told)
+    body = error_event(told)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if isinstance(told, Unavailable):
+        headers.append((b"retry-after", str(told.retry_after_s).encode()))
+    if answer.repeats:
+        headers.append((b"x-should-retry", b"false"))
+    return Rendered(answer.status, headers, body)
+
+
+def error_event(error: BaseException) -> bytes:
+    """`{"error": {...}}`: a response's body, and what follows `data: ` in a stream that began."""
+    told = _told(error)
+    detail = ErrorDetail(told.message, answer_to(told).type, told.param, told.code)
+    return msgspec.json.encode(ErrorBody(detail))
+
+
+def _told(error: BaseException) -> MlxdError:
+    if isinstance(error, MlxdError):
+        return error
+    return InternalError("The server had an error while it processed your request.")

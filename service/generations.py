@@ -1,0 +1,265 @@
+"""The requests in flight: opened, fed by the worker's steps, resumed after its death.
+
+For every sequence the service holds its `Submit` and the token ids received so
+far. A new worker gets both back and goes on where the last one stopped, so a
+crash is a pause: the handler sees no event of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+import msgspec
+
+from protocol.messages import (
+    Cancel,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Rejected,
+    Started,
+    Step,
+    Submit,
+    ToWorker,
+)
+from service.errors import (
+    ClientDisconnected,
+    GenerationFailed,
+    InternalError,
+    InvalidRequest,
+    MlxdError,
+    Overloaded,
+    WorkerCrashed,
+    WorkerUnavailable,
+)
+from service.mailbox import Mailbox
+from service.supervisor import Status
+
+logger = logging.getLogger(__name__)
+
+# A sequence that was in flight at this many deaths of workers is taken for their cause.
+DEATHS_TOLERATED = 2
+INTERNAL_ERROR = "internal_error"
+
+
+class Worker(Protocol):
+    """What generations need of the worker's side."""
+
+    @property
+    def status(self) -> Status: ...
+
+    def send(self, message: ToWorker) -> None: ...
+
+    async def wait_loaded(self, timeout_s: float) -> None: ...
+
+
+class LiveSequence:
+    """One sequence in flight, with all that a new worker needs to go on with it."""
+
+    __slots__ = ("deaths", "generation", "started", "submit", "tokens")
+
+    def __init__(self, submit: Submit, generation: Generation) -> None:
+        self.submit = submit
+        self.generation = generation
+        self.tokens: list[int] = []
+        self.started = False
+        self.deaths = 0
+
+    def resumed(self) -> Submit:
+        """The request as the next worker gets it."""
+        return msgspec.structs.replace(self.submit, resume=self.tokens)
+
+
+class Generation:
+    """One HTTP request's sequences. Leaving the `async with` cancels what is unfinished."""
+
+    def __init__(self, owner: Generations, first_id: int, count: int) -> None:
+        self._owner = owner
+        self._first_id = first_id
+        self._unstarted = set(range(first_id, first_id + count))
+        self._unfinished = set(self._unstarted)
+        self._early: list[Event] = []
+        self.mailbox = Mailbox()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def index(self, event: Event) -> int:
+        """Which of the request's sequences this is an event of, from 0."""
+        return event.id - self._first_id
+
+    async def start(self) -> None:
+        """Wait until every sequence was admitted, so that a refusal still is a status code.
+
+        Raises:
+            MlxdError: one was refused, or cannot be had now; nothing of the request is left.
+        """
+        try:
+            while self._unstarted:
+                self._early += self._checked(await self.mailbox.take())
+        except BaseException:
+            self.close()
+            raise
+
+    async def batches(self) -> AsyncIterator[list[Event]]:
+        """The events as they come, all that are there at once; empty ones after a nudge.
+
+        Raises:
+            MlxdError: the generation failed, or the client left.
+        """
+        if self._early:
+            early, self._early = self._early, []
+            yield early
+        while self._unfinished:
+            yield self._checked(await self.mailbox.take())
+
+    def abandon(self) -> None:
+        """The client left: nothing more is generated for it."""
+        self.close()
+        self.mailbox.close(ClientDisconnected("The client left before its answer."))
+
+    def close(self) -> None:
+        """Cancel what is unfinished."""
+        self._owner.forget(sorted(self._unfinished))
+
+    def _checked(self, events: list[Event]) -> list[Event]:
+        """Keep count of what started and finished; a failure of one sequence fails the request."""
+        for event in events:
+            match event:
+                case Started(id):
+                    self._unstarted.discard(id)
+                case Finished(id):
+                    self._unfinished.discard(id)
+                case Rejected(_, code, message, param):
+                    raise refusal(code, message, param)
+                case Failed(_, message):
+                    raise GenerationFailed(message)
+                case Delta():
+                    pass
+        return events
+
+
+class Generations:
+    """All sequences in flight, by id. Told by the supervisor what the worker does."""
+
+    def __init__(self, worker: Worker, *, max_in_flight: int, load_wait_s: float) -> None:
+        self._worker = worker
+        self._max_in_flight = max_in_flight
+        self._load_wait_s = load_wait_s
+        self._ids = itertools.count(1)
+        self._sequences: dict[int, LiveSequence] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is in flight."""
+        await self._idle.wait()
+
+    async def open(self, submits: Sequence[Submit]) -> Generation:
+        """Send the sequences of one request to the worker; their ids are given here.
+
+        While the first worker loads, this waits for it as long as it may.
+
+        Raises:
+            Overloaded: as many are in flight as may be.
+            WorkerUnavailable: the worker takes no requests now.
+        """
+        if self._worker.status == "loading" and self._load_wait_s:
+            await self._worker.wait_loaded(self._load_wait_s)
+        self._admit(len(submits))
+        ids = [next(self._ids) for _ in submits]
+        generation = Generation(self, ids[0], len(ids))
+        for id, submit in zip(ids, submits, strict=True):
+            sequence = LiveSequence(msgspec.structs.replace(submit, id=id), generation)
+            self._sequences[id] = sequence
+            self._worker.send(sequence.submit)
+        self._idle.clear()
+        return generation
+
+    def forget(self, ids: Sequence[int]) -> None:
+        """Drop these sequences here and in the worker."""
+        known = [id for id in ids if self._pop(id)]
+        if known:
+            self._worker.send(Cancel(known))
+
+    def fail_all(self, error: MlxdError) -> None:
+        """End every request with `error`."""
+        for sequence in list(self._sequences.values()):
+            sequence.generation.mailbox.close(error)
+        self.forget(list(self._sequences))
+
+    def worker_stepped(self, step: Step) -> None:
+        """Hand each event to its request. One whose request is gone is dropped."""
+        for event in step.events:
+            sequence = self._sequences.get(event.id)
+            if sequence is not None:
+                self._deliver(sequence, event)
+
+    def worker_ready(self) -> None:
+        """Give a new worker all that is in flight."""
+        if self._sequences:
+            logger.warning("resuming %d sequences on a new worker", len(self._sequences))
+        for sequence in self._sequences.values():
+            self._worker.send(sequence.resumed())
+
+    def worker_lost(self) -> None:
+        """Keep what is in flight for the next worker, but for what seems to kill them."""
+        for id, sequence in list(self._sequences.items()):
+            sequence.deaths += 1
+            if sequence.deaths > DEATHS_TOLERATED:
+                self._pop(id)
+                message = f"The worker died {sequence.deaths} times while it served this request."
+                sequence.generation.mailbox.close(WorkerCrashed(message))
+
+    def _deliver(self, sequence: LiveSequence, event: Event) -> None:
+        match event:
+            case Delta(_, _, tokens):
+                sequence.tokens += tokens
+            case Started() if sequence.started:
+                return
+            case Started():
+                sequence.started = True
+            case Finished() | Rejected() | Failed():
+                self._pop(event.id)
+        sequence.generation.mailbox.put(event)
+
+    def _pop(self, id: int) -> bool:
+        known = self._sequences.pop(id, None) is not None
+        if not self._sequences:
+            self._idle.set()
+        return known
+
+    def _admit(self, count: int) -> None:
+        match self._worker.status:
+            case "healthy" | "restarting":
+                pass
+            case status:
+                raise WorkerUnavailable(f"The service is {status}.", code=status)
+        if len(self._sequences) + count > self._max_in_flight:
+            raise Overloaded(
+                f"{len(self._sequences)} requests are in flight, and no more may wait."
+            )
+
+
+def refusal(code: str, message: str, param: str | None) -> MlxdError:
+    """The error for a request that the worker would not take."""
+    if code == INTERNAL_ERROR:
+        return InternalError(message)
+    return InvalidRequest(message, param=param, code=code)

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import json
+
+import msgspec
+from openai.pagination import SyncPage
+from openai.types import Model as OpenAIModel
+
+from service.schema.models import Model, ModelList
+
+
+def test_the_list_has_the_shape_that_the_openai_package_reads() -> None:
+    model = Model(id="m", created=1, loaded=True, context_length=4096, aliases=["default"])
+    body = msgspec.json.encode(ModelList(data=[model]))
+    assert json.loads(body) == {
+        "object": "list",
+        "data": [
+            {
+                "id": "m",
+                "object": "model",
+                "created": 1,
+                "owned_by": "mlxd",
+                "loaded": True,
+                "context_length": 4096,
+                "family": None,
+                "aliases": ["default"],
+            }
+        ],
+    }
+    SyncPage[OpenAIModel].model_validate_json(body, strict=True)

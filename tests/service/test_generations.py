@@ -1,0 +1,231 @@
+"""Requests in flight: each event reaches its request, and a worker's death loses none."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from protocol.messages import (
+    Cancel,
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Memory,
+    Rejected,
+    Sampling,
+    Started,
+    Stats,
+    Step,
+    Submit,
+    TextPrompt,
+    ToWorker,
+)
+from service.errors import (
+    ClientDisconnected,
+    GenerationFailed,
+    InternalError,
+    InvalidRequest,
+    MlxdError,
+    Overloaded,
+    WorkerCrashed,
+    WorkerUnavailable,
+)
+from service.generations import DEATHS_TOLERATED, Generation, Generations
+from service.supervisor import Status
+
+pytestmark = pytest.mark.anyio
+
+
+class RecordedWorker:
+    """Keeps what is sent; the tests say what comes back."""
+
+    def __init__(self) -> None:
+        self.status: Status = "healthy"
+        self.sent: list[ToWorker] = []
+
+    def send(self, message: ToWorker) -> None:
+        self.sent.append(message)
+
+    async def wait_loaded(self, timeout_s: float) -> None:
+        self.status = "healthy"
+
+
+@pytest.fixture
+def worker() -> RecordedWorker:
+    return RecordedWorker()
+
+
+@pytest.fixture
+def generations(worker: RecordedWorker) -> Generations:
+    return Generations(worker, max_in_flight=3, load_wait_s=0)
+
+
+def asked(count: int = 1) -> list[Submit]:
+    return [Submit(0, "m", TextPrompt("x"), Sampling(0)) for _ in range(count)]
+
+
+def step(*events: Event) -> Step:
+    return Step(list(events), Stats(0, 0, Memory(), 0.0, 0.0))
+
+
+def finished(id: int) -> Finished:
+    return Finished(id, "stop", 1, 1, 0.0, 0.0, 0.0)
+
+
+async def collect(generation: Generation) -> list[Event]:
+    return [event async for batch in generation.batches() for event in batch]
+
+
+async def test_each_request_gets_its_own_events(generations: Generations) -> None:
+    first, second = await generations.open(asked()), await generations.open(asked())
+    generations.worker_stepped(step(Started(1, 5), Started(2, 6)))
+    generations.worker_stepped(step(Delta(2, "b", [2]), Delta(1, "a", [1])))
+    generations.worker_stepped(step(finished(1), finished(2)))
+    assert await collect(first) == [Started(1, 5), Delta(1, "a", [1]), finished(1)]
+    assert await collect(second) == [Started(2, 6), Delta(2, "b", [2]), finished(2)]
+    assert len(generations) == 0
+
+
+async def test_a_request_of_several_sequences_ends_with_the_last(generations: Generations) -> None:
+    generation = await generations.open(asked(2))
+    generations.worker_stepped(step(Started(1, 1), Started(2, 1), finished(2)))
+    generations.worker_stepped(step(finished(1)))
+    await generation.start()
+    events = await collect(generation)
+    assert [generation.index(event) for event in events] == [0, 1, 1, 0]
+
+
+async def test_a_refusal_of_any_sequence_refuses_the_request_before_it_starts(
+    generations: Generations, worker: RecordedWorker
+) -> None:
+    generation = await generations.open(asked(2))
+    generations.worker_stepped(step(Started(1, 1)))
+    generations.worker_stepped(step(Rejected(2, "context_length_exceeded", "too long", "prompt")))
+    with pytest.raises(InvalidRequest) as caught:
+        await generation.start()
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "prompt")
+    assert worker.sent[-1] == Cancel([1])
+    assert len(generations) == 0
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        (Rejected(1, "internal_error", "a fault"), InternalError),
+        (Failed(1, "a fault"), GenerationFailed),
+    ],
+)
+async def test_a_fault_of_the_worker_is_an_error_of_the_service(
+    generations: Generations, event: Event, kind: type[MlxdError]
+) -> None:
+    generation = await generations.open(asked())
+    generations.worker_stepped(step(event))
+    with pytest.raises(kind):
+        await generation.start()
+
+
+async def test_leaving_an_unfinished_generation_cancels_it(
+    generations: Generations, worker: RecordedWorker
+) -> None:
+    async with await generations.open(asked(2)):
+        generations.worker_stepped(step(Started(1, 1), finished(1)))
+    assert worker.sent[-1] == Cancel([2])
+    assert len(generations) == 0
+
+
+async def test_leaving_a_finished_generation_sends_nothing(
+    generations: Generations, worker: RecordedWorker
+) -> None:
+    async with await generations.open(asked()):
+        generations.worker_stepped(step(Started(1, 1), finished(1)))
+    assert [type(message) for message in worker.sent] == [Submit]
+
+
+async def test_a_client_that_leaves_ends_its_handlers_wait(
+    generations: Generations, worker: RecordedWorker
+) -> None:
+    generation = await generations.open(asked())
+    waiting = asyncio.create_task(generation.start())
+    await asyncio.sleep(0)
+    generation.abandon()
+    with pytest.raises(ClientDisconnected):
+        await waiting
+    assert worker.sent[-1] == Cancel([1])
+
+
+async def test_events_of_a_request_that_is_gone_are_dropped(generations: Generations) -> None:
+    generation = await generations.open(asked())
+    generation.abandon()
+    generations.worker_stepped(step(Started(1, 1), Delta(1, "late", [1]), finished(1)))
+    assert len(generations) == 0
+
+
+async def test_a_new_worker_gets_each_request_back_with_the_tokens_received(
+    generations: Generations, worker: RecordedWorker
+) -> None:
+    generation = await generations.open(asked(2))
+    generations.worker_stepped(step(Started(1, 1), Started(2, 1), Delta(1, "a", [7])))
+    generations.worker_stepped(step(Delta(1, "", [8]), finished(2)))
+    generations.worker_lost()
+    generations.worker_ready()
+    [resumed] = [m for m in worker.sent[2:] if isinstance(m, Submit)]
+    assert (resumed.id, resumed.resume) == (1, [7, 8])
+    generations.worker_stepped(step(Started(1, 1), Delta(1, "b", [9]), finished(1)))
+    events = await collect(generation)
+    assert [type(event) for event in events].count(Started) == 2
+    assert "".join(event.text for event in events if isinstance(event, Delta)) == "ab"
+
+
+async def test_a_request_that_was_there_at_too_many_deaths_fails(generations: Generations) -> None:
+    generation = await generations.open(asked())
+    for _ in range(DEATHS_TOLERATED):
+        generations.worker_lost()
+        generations.worker_ready()
+    assert len(generations) == 1
+    generations.worker_lost()
+    with pytest.raises(WorkerCrashed):
+        await generation.start()
+    assert len(generations) == 0
+
+
+@pytest.mark.parametrize("status", ["loading", "draining", "failed"])
+async def test_without_a_worker_to_come_nothing_is_taken(
+    generations: Generations, worker: RecordedWorker, status: Status
+) -> None:
+    worker.status = status
+    with pytest.raises(WorkerUnavailable) as caught:
+        await generations.open(asked())
+    assert caught.value.code == status
+    assert worker.sent == []
+
+
+async def test_a_request_may_wait_for_the_first_worker(worker: RecordedWorker) -> None:
+    worker.status = "loading"
+    await Generations(worker, max_in_flight=1, load_wait_s=5).open(asked())
+    assert len(worker.sent) == 1
+
+
+async def test_a_request_during_a_restart_is_kept_for_the_next_worker(
+    generations: Generations, worker: RecordedWorker
+) -> None:
+    worker.status = "restarting"
+    await generations.open(asked())
+    assert len(generations) == 1
+
+
+async def test_no_more_are_in_flight_than_may_be(generations: Generations) -> None:
+    await generations.open(asked(2))
+    with pytest.raises(Overloaded):
+        await generations.open(asked(2))
+    await generations.open(asked(1))
+
+
+async def test_ending_all_tells_each_request_and_leaves_none(generations: Generations) -> None:
+    opened = [await generations.open(asked()), await generations.open(asked())]
+    generations.fail_all(WorkerUnavailable("The end.", code="draining"))
+    await generations.wait_idle()
+    for generation in opened:
+        with pytest.raises(WorkerUnavailable):
+            await generation.start()

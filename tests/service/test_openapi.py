@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from service.errors import ANSWERS
+from service.openapi import describe_api
+
+API: dict[str, Any] = json.loads(json.dumps(describe_api("1.2.3")))
+SCHEMAS = API["components"]["schemas"]
+OPERATIONS = [
+    (path, method, operation)
+    for path, methods in API["paths"].items()
+    for method, operation in methods.items()
+]
+GENERATION = ["/v1/chat/completions", "/v1/completions"]
+
+
+def walk(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for child in value.values() if isinstance(value, dict) else value:
+        if isinstance(child, dict | list):
+            yield from walk(child)
+
+
+def test_every_endpoint_is_described_with_the_version() -> None:
+    assert API["openapi"] == "3.1.0"
+    assert API["info"]["version"] == "1.2.3"
+    assert [(method, path) for path, method, _ in OPERATIONS] == [
+        ("post", "/v1/chat/completions"),
+        ("post", "/v1/completions"),
+        ("get", "/v1/models"),
+        ("get", "/v1/models/{model}"),
+        ("get", "/health"),
+        ("get", "/openapi.json"),
+    ]
+
+
+def test_every_reference_leads_somewhere() -> None:
+    references = [node["$ref"] for node in walk(API) if "$ref" in node]
+    assert references
+    for reference in references:
+        assert reference.removeprefix("#/components/schemas/") in SCHEMAS
+
+
+def test_every_error_a_client_can_meet_is_documented() -> None:
+    documented = {
+        int(status) for _, _, operation in OPERATIONS for status in operation["responses"]
+    }
+    # 405 belongs to no operation, and 499 reaches nobody.
+    assert documented == {answer.status for answer in ANSWERS.values()} - {405, 499} | {200}
+
+
+@pytest.mark.parametrize("path", GENERATION)
+def test_generation_documents_its_stream_and_all_its_refusals(path: str) -> None:
+    responses = API["paths"][path]["post"]["responses"]
+    assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
+    statuses = ["200", "400", "404", "408", "413", "415", "429", "431", "500", "503"]
+    assert list(responses) == statuses
+    for status in ("429", "503"):
+        assert "Retry-After" in responses[status]["headers"]
+
+
+def test_every_response_names_its_request() -> None:
+    for _, _, operation in OPERATIONS:
+        for response in operation["responses"].values():
+            assert "x-request-id" in response["headers"]
+
+
+def test_every_error_has_the_one_shape() -> None:
+    for path, _, operation in OPERATIONS:
+        for status, response in operation["responses"].items():
+            if status != "200" and path != "/health":
+                schema = response["content"]["application/json"]["schema"]
+                assert schema == {"$ref": "#/components/schemas/ErrorBody"}
+    assert SCHEMAS["ErrorDetail"]["required"] == ["message", "type", "param", "code"]
+
+
+def test_health_is_told_in_its_own_shape_when_it_is_bad() -> None:
+    response = API["paths"]["/health"]["get"]["responses"]["503"]
+    schema = response["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/Health"}
+
+
+def test_requests_are_described_as_strictly_as_they_are_read() -> None:
+    chat = SCHEMAS["ChatRequest"]
+    assert chat["required"] == ["model", "messages"]
+    assert chat["additionalProperties"] is False
+    assert {"type": "number", "minimum": 0, "maximum": 2, "description": "0 is greedy."} in chat[
+        "properties"
+    ]["temperature"]["anyOf"]
+    roles = chat["properties"]["messages"]["items"]["discriminator"]["mapping"]
+    assert set(roles) == {"system", "developer", "user", "assistant", "tool"}
