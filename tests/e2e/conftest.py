@@ -1,0 +1,30 @@
+"""One service over three tiny real models, shared by the tests that do it no harm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.daemon import Daemon, running
+
+
+@pytest.fixture(scope="session")
+def daemon(llama_path: Path, qwen_path: Path, gemma_path: Path) -> Iterator[Daemon]:
+    with running(llama_path, qwen_path, gemma_path) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def http(daemon: Daemon) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=daemon.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def client(daemon: Daemon) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as client:
+        yield client

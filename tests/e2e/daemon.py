@@ -1,0 +1,126 @@
+"""A real service, started as a user starts it, on a free port of the loopback address."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+POLL_S = 0.02
+
+
+class Daemon:
+    """`mlxd serve` as a process of its own."""
+
+    def __init__(self, flags: Sequence[str]) -> None:
+        self.port = free_port()
+        self.lines: list[str] = []
+        self._serving = threading.Event()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service", "serve", "--port", str(self.port), *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "COLUMNS": "200"},
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        """All that it has printed."""
+        return "".join(self.lines)
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_serving(self) -> None:
+        """Wait for its start screen."""
+        self._serving.wait(START_TIMEOUT_S)
+        assert f"{self.url}/v1" in self.output, f"it did not start:\n{self.output}"
+
+    def health(self) -> dict[str, Any]:
+        """What `/health` says now."""
+        report: dict[str, Any] = httpx.get(f"{self.url}/health").json()
+        return report
+
+    def wait_until(self, part: str, *, be: Any, timeout_s: float = 30.0) -> dict[str, Any]:
+        """Ask for the health until this part of it (dotted) has that value."""
+        deadline = time.monotonic() + timeout_s
+        report: dict[str, Any] = {}
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                report = self.health()
+                if value_at(report, part) == be:
+                    return report
+            self.process.poll()
+            threading.Event().wait(POLL_S)
+        raise AssertionError(f"{part} did not become {be!r}: {report}\n{self.output}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
+        """Its exit code."""
+        status = self.process.wait(timeout_s)
+        self._reader.join(timeout_s)
+        return status
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+            self.wait()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as output:
+            for line in output:
+                self.lines.append(line)
+                if line.startswith("curl"):
+                    self._serving.set()
+        self._serving.set()
+
+
+@contextmanager
+def running(*models: Path, flags: Sequence[str] = (), wait: bool = True) -> Iterator[Daemon]:
+    """A service for these models, by default once it serves; ended when the block is."""
+    chosen = [word for model in models for word in ("--model", str(model))]
+    daemon = Daemon([*chosen, *flags])
+    try:
+        if wait:
+            daemon.wait_serving()
+        yield daemon
+    finally:
+        daemon.stop()
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def value_at(report: dict[str, Any], part: str) -> Any:
+    """The value under a dotted name."""
+    value: Any = report
+    for name in part.split("."):
+        value = value[name]
+    return value

@@ -1,0 +1,73 @@
+"""A worker that dies is a pause: every answer goes on where it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from tests.e2e.daemon import Daemon, running
+from tests.oracle import decode, greedy_tokens, text_tokens
+
+TOKENS = 600
+PROMPTS = [f"Prompt number {n}" for n in range(6)]
+
+
+async def complete(client: httpx.AsyncClient, prompt: str, texts: dict[str, str]) -> None:
+    asked = {"model": "default", "prompt": prompt, "max_tokens": TOKENS, "temperature": 0}
+    answer = await client.post("/v1/completions", json=asked)
+    assert answer.status_code == 200, answer.text
+    texts[prompt] = answer.json()["choices"][0]["text"]
+
+
+async def complete_all(daemon: Daemon, deaths: int, number: signal.Signals) -> dict[str, str]:
+    """The answers to all prompts, while the worker dies this often under them."""
+    texts: dict[str, str] = {}
+    async with (
+        httpx.AsyncClient(base_url=daemon.url, timeout=120) as client,
+        anyio.create_task_group() as requests,
+    ):
+        for prompt in PROMPTS:
+            requests.start_soon(complete, client, prompt, texts)
+        for death in range(deaths):
+            await anyio.to_thread.run_sync(kill_worker, daemon, number, death + 1)
+    return texts
+
+
+def kill_worker(daemon: Daemon, number: signal.Signals, restarts: int) -> None:
+    """End the worker once all requests run on it, and wait for the next one."""
+    report = daemon.wait_until("requests.running", be=len(PROMPTS))
+    os.kill(report["worker"]["pid"], number)
+    daemon.wait_until("worker.restarts", be=restarts)
+
+
+@pytest.mark.parametrize(
+    ("number", "deaths"), [(signal.SIGKILL, 2), (signal.SIGSEGV, 1)], ids=["killed twice", "fault"]
+)
+def test_answers_are_the_same_as_without_the_workers_death(
+    llama_path: Path, number: signal.Signals, deaths: int
+) -> None:
+    with running(llama_path) as daemon:
+        texts = anyio.run(complete_all, daemon, deaths, number)
+        report = daemon.wait_until("status", be="healthy")
+    assert report["worker"]["restarts"] == deaths
+    assert report["worker"]["last_exit"] == f"signal {number.name}"
+    for prompt in PROMPTS:
+        expected = greedy_tokens(llama_path, text_tokens(llama_path, prompt), TOKENS)
+        assert texts[prompt] == decode(llama_path, expected)
+
+
+def test_a_worker_that_is_gone_is_told_by_health_and_comes_back(llama_path: Path) -> None:
+    with running(llama_path) as daemon:
+        os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
+        gone = daemon.wait_until("status", be="restarting")
+        assert gone["worker"]["last_exit"] == "signal SIGKILL"
+        assert httpx.get(f"{daemon.url}/health").status_code == 503
+        asked = {"model": "default", "prompt": "waits for the next worker", "max_tokens": 2}
+        answer = httpx.post(f"{daemon.url}/v1/completions", json=asked, timeout=60)
+        assert answer.status_code == 200
+        assert daemon.health()["worker"]["restarts"] == 1

@@ -1,0 +1,161 @@
+"""Streams as bytes on the wire, and what becomes of a request whose client leaves."""
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from tests.e2e.daemon import Daemon, running
+
+LONG_ANSWER_TOKENS = 3000
+
+
+@pytest.fixture(scope="module")
+def own(llama_path: Path) -> Iterator[Daemon]:
+    """A service whose counts no other test disturbs."""
+    with running(llama_path, flags=["--prefill-step-tokens", "32"]) as daemon:
+        yield daemon
+
+
+def ask(content: str = "Hello", **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": content}]
+    return {"model": "default", "messages": messages, "temperature": 0, "max_tokens": 16, **more}
+
+
+def test_a_stream_is_events_of_json_ending_in_done(http: httpx.Client) -> None:
+    answer = http.post("/v1/chat/completions", json=ask(stream=True))
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert answer.text.endswith("\n\n")
+    events = answer.text.removesuffix("\n\n").split("\n\n")
+    assert all(event.startswith("data: ") for event in events)
+    assert events[-1] == "data: [DONE]"
+    chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-1]]
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert "usage" not in chunks[0]
+
+
+def test_every_tokens_text_is_an_event_of_its_own(http: httpx.Client, llama_path: Path) -> None:
+    asked = ask(stream=True, stream_options={"include_usage": True})
+    answer = http.post("/v1/chat/completions", json=asked)
+    chunks = [
+        json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")
+    ]
+    texts = [c["choices"][0]["delta"].get("content") for c in chunks if c["choices"]]
+    shown = [text for text in texts if text]
+    usage = chunks[-1]["usage"]
+    # A token may hold back its text (half a character), never bring that of two.
+    assert usage["completion_tokens"] - 4 <= len(shown) <= usage["completion_tokens"]
+
+
+def test_the_first_event_comes_before_the_last_token_is_made(own: Daemon) -> None:
+    with (
+        httpx.Client(base_url=own.url) as client,
+        client.stream(
+            "POST", "/v1/chat/completions", json=ask(stream=True, max_tokens=LONG_ANSWER_TOKENS)
+        ) as answer,
+    ):
+        events = answer.iter_bytes()
+        assert next(events)
+        assert own.health()["requests"]["running"] == 1
+    own.wait_until("requests.running", be=0)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_request_whose_client_leaves_stops(own: Daemon, stream: bool) -> None:
+    body = json.dumps(ask(stream=stream, max_tokens=LONG_ANSWER_TOKENS)).encode()
+    with connect(own) as connection:
+        post(connection, body)
+        own.wait_until("requests.running", be=1)
+    own.wait_until("requests.running", be=0, timeout_s=2)
+
+
+def test_a_request_whose_client_leaves_during_its_prompt_stops(own: Daemon) -> None:
+    body = json.dumps(ask("word " * 1000, max_tokens=900)).encode()
+    with connect(own) as connection:
+        post(connection, body)
+        own.wait_until("requests.running", be=1)
+    own.wait_until("requests.running", be=0, timeout_s=2)
+
+
+def test_a_request_whose_client_leaves_the_queue_never_runs(llama_path: Path) -> None:
+    with running(llama_path, flags=["--max-running", "1"]) as daemon:
+        body = json.dumps(ask(max_tokens=LONG_ANSWER_TOKENS)).encode()
+        with connect(daemon) as first:
+            post(first, body)
+            daemon.wait_until("requests.running", be=1)
+            with connect(daemon) as second:
+                post(second, body)
+                daemon.wait_until("requests.waiting", be=1)
+            report = daemon.wait_until("requests.waiting", be=0)
+            assert report["requests"]["running"] == 1
+        daemon.wait_until("requests.running", be=0)
+
+
+def test_clients_that_leave_at_random_leave_nothing_running(own: Daemon) -> None:
+    chance = random.Random(0)
+    left = 0
+
+    async def come_and_go(client: httpx.AsyncClient, stream: bool, stay: float) -> None:
+        nonlocal left
+        asked = ask(stream=stream, max_tokens=LONG_ANSWER_TOKENS)
+        with anyio.move_on_after(stay) as scope:
+            async with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
+                async for _ in answer.aiter_bytes():
+                    pass
+        left += scope.cancelled_caught
+
+    async def crowd() -> None:
+        async with (
+            httpx.AsyncClient(base_url=own.url, timeout=60) as client,
+            anyio.create_task_group() as clients,
+        ):
+            for _ in range(40):
+                clients.start_soon(come_and_go, client, chance.random() < 0.5, chance.random())
+
+    anyio.run(crowd)
+    assert left == 40
+    report = own.wait_until("requests.running", be=0, timeout_s=5)
+    assert report["requests"]["waiting"] == 0
+    assert report["worker"]["restarts"] == 0
+
+
+def test_health_answers_while_a_long_prompt_is_prepared(own: Daemon) -> None:
+    body = json.dumps(ask("many words " * 100_000)).encode()
+    with connect(own) as connection:
+        post(connection, body)
+        assert own.health()["status"] == "healthy"
+        refusal = connection.makefile("rb").read()
+    assert b"400 " in refusal.splitlines()[0]
+    assert (
+        json.loads(refusal.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "context_length_exceeded"
+    )
+
+
+def test_a_silent_stream_shows_that_it_lives(llama_path: Path) -> None:
+    flags = ["--keep-alive-s", "0.05", "--prefill-step-tokens", "16"]
+    with running(llama_path, flags=flags) as daemon:
+        asked = ask("word " * 1000, stream=True, max_tokens=4)
+        answer = httpx.post(f"{daemon.url}/v1/chat/completions", json=asked, timeout=60)
+    assert ": keep-alive\n\n" in answer.text
+    assert answer.text.endswith("data: [DONE]\n\n")
+
+
+def connect(daemon: Daemon) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", daemon.port), timeout=30)
+
+
+def post(connection: socket.socket, body: bytes) -> None:
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + body)
