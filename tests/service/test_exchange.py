@@ -22,6 +22,7 @@ from service.errors import BodyTooLarge, InvalidRequest
 from service.exchange import Exchange, ExchangeMiddleware
 from service.responses import EXCEPTION_HANDLERS, ErrorResponses
 from service.settings import Settings
+from tests.service.connection import Client, connected
 
 pytestmark = pytest.mark.anyio
 
@@ -127,49 +128,6 @@ async def no_exchange_left() -> None:
     pumps = [task for task in asyncio.all_tasks() if task.get_name() == "exchange-pump"]
     if pumps:
         await asyncio.wait(pumps)
-
-
-class Client:
-    """A raw connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def send_head(self, path: str, *headers: str, method: str = "POST") -> None:
-        lines = [f"{method} {path} HTTP/1.1", "Host: test", *headers, "", ""]
-        await self.send("\r\n".join(lines).encode())
-
-    async def read_answer(self) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body of one response with a Content-Length."""
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        pairs = (line.split(": ", 1) for line in head[1:] if line)
-        headers = {name.lower(): value for name, value in pairs}
-        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
-        return int(head[0].split(" ")[1]), headers, body
-
-    async def read_end(self) -> bytes:
-        """All until the server closes; a reset closes too."""
-        data = b""
-        with contextlib.suppress(ConnectionError):
-            while piece := await self.reader.read(65536):
-                data += piece
-        return data
-
-
-@contextlib.asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Client]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        yield Client(reader, writer)
-    finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
 
 
 @pytest.mark.parametrize("path", ["/echo", "/starlette"])
