@@ -14,16 +14,19 @@ from rich.console import Console
 from protocol.messages import Configure, ModelSource
 from service.app import build_app
 from service.catalog import Catalog
+from service.connections import Connections, bind, url_of
 from service.generations import Generations
 from service.logs import configure_logging
 from service.process import WORKER_COMMAND, worker_environ
 from service.screen import StartScreen
-from service.server import EXIT_FAILED, Server, bind, url_of
+from service.server import EXIT_FAILED, Server
 from service.settings import Settings, SettingsError, load_settings, model_id, read_environment
 from service.supervisor import Supervisor
 
 EXIT_USAGE = 2
 OPEN_FILES = 8192
+# For the worker's pipe, libraries, logs: what is not a connection.
+OTHER_FILES = 64
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
@@ -59,6 +62,7 @@ async def serve(settings: Settings, listener: socket.socket, environ: Mapping[st
         supervisor,
         max_in_flight=settings.max_running + settings.max_waiting,
         load_wait_s=settings.load_wait_s,
+        queue_timeout_s=settings.queue_timeout_s,
     )
     supervisor.listen(generations)
     catalog = Catalog([model_id(model) for model in settings.models])
@@ -68,8 +72,15 @@ async def serve(settings: Settings, listener: socket.socket, environ: Mapping[st
         if supervisor.ready is not None:
             screen.show_ready(supervisor.ready, url)
 
+    connections = Connections(
+        app,
+        listener,
+        max_connections=connection_limit(settings.max_connections),
+        max_header_bytes=settings.max_header_bytes,
+        write_stall_s=settings.write_stall_s,
+    )
     server = Server(
-        app, listener, supervisor, generations, drain_s=settings.drain_s, on_ready=show_ready
+        connections, supervisor, generations, drain_s=settings.drain_s, on_ready=show_ready
     )
     status = await server.run()
     screen.close()
@@ -101,6 +112,14 @@ def allow_open_files() -> None:
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def connection_limit(wanted: int) -> int:
+    """`wanted`, or as many connections as the limit on open files leaves room for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, soft - OTHER_FILES))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -12,7 +12,7 @@
       + ClientDisconnected    499  nobody is left to answer; for the log
       + Unavailable
       |   + Overloaded        429  as many requests wait as may wait
-      |   + WorkerUnavailable 503  the worker loads, restarts, drains or has failed
+      |   + WorkerUnavailable 503  the worker loads, drains, has failed, or is busy for too long
       + InternalError         500  a fault of the service itself
       + GenerationFailed      500  a fault while this request's text was made
       + WorkerCrashed         500  this request ended the worker, and would again
@@ -107,7 +107,8 @@ class Overloaded(Unavailable):
 
 
 class WorkerUnavailable(Unavailable):
-    """No worker can take the request; `code` is loading, restarting, draining or failed."""
+    """No worker can take the request: `code` is loading, restarting, draining, failed or
+    queue_timeout."""
 
 
 class InternalError(MlxdError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -62,7 +62,7 @@ class Worker(Protocol):
 class LiveSequence:
     """One sequence in flight, with all that a new worker needs to go on with it."""
 
-    __slots__ = ("deaths", "generation", "started", "submit", "tokens")
+    __slots__ = ("deadline", "deaths", "generation", "started", "submit", "tokens")
 
     def __init__(self, submit: Submit, generation: Generation) -> None:
         self.submit = submit
@@ -70,6 +70,18 @@ class LiveSequence:
         self.tokens: list[int] = []
         self.started = False
         self.deaths = 0
+        self.deadline: asyncio.TimerHandle | None = None
+
+    def wait(self, timeout_s: float, expire: Callable[[], None]) -> None:
+        """It waits for the device: `expire` when that is too long. Since when stays as it was."""
+        if self.deadline is None:
+            self.deadline = asyncio.get_running_loop().call_later(timeout_s, expire)
+
+    def stop_waiting(self) -> None:
+        """The device has it, or nobody wants it any more."""
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
 
     def resumed(self) -> Submit:
         """The request as the next worker gets it."""
@@ -156,10 +168,13 @@ class Generation:
 class Generations:
     """All sequences in flight, by id. Told by the supervisor what the worker does."""
 
-    def __init__(self, worker: Worker, *, max_in_flight: int, load_wait_s: float) -> None:
+    def __init__(
+        self, worker: Worker, *, max_in_flight: int, load_wait_s: float, queue_timeout_s: float
+    ) -> None:
         self._worker = worker
         self._max_in_flight = max_in_flight
         self._load_wait_s = load_wait_s
+        self._queue_timeout_s = queue_timeout_s
         self._ids = itertools.count(1)
         self._sequences: dict[int, LiveSequence] = {}
         self._idle = asyncio.Event()
@@ -189,6 +204,7 @@ class Generations:
         for id, submit in zip(ids, submits, strict=True):
             sequence = LiveSequence(msgspec.structs.replace(submit, id=id), generation)
             self._sequences[id] = sequence
+            self._await_device(sequence)
             self._worker.send(sequence.submit)
         self._idle.clear()
         return generation
@@ -222,6 +238,7 @@ class Generations:
     def worker_lost(self) -> None:
         """Keep what is in flight for the next worker, but for what seems to kill them."""
         for id, sequence in list(self._sequences.items()):
+            self._await_device(sequence)
             sequence.deaths += 1
             if sequence.deaths > DEATHS_TOLERATED:
                 self._pop(id)
@@ -229,6 +246,7 @@ class Generations:
                 sequence.generation.mailbox.close(WorkerCrashed(message))
 
     def _deliver(self, sequence: LiveSequence, event: Event) -> None:
+        sequence.stop_waiting()
         match event:
             case Delta(_, _, tokens):
                 sequence.tokens += tokens
@@ -241,10 +259,20 @@ class Generations:
         sequence.generation.mailbox.put(event)
 
     def _pop(self, id: int) -> bool:
-        known = self._sequences.pop(id, None) is not None
+        sequence = self._sequences.pop(id, None)
+        if sequence is not None:
+            sequence.stop_waiting()
         if not self._sequences:
             self._idle.set()
-        return known
+        return sequence is not None
+
+    def _await_device(self, sequence: LiveSequence) -> None:
+        sequence.wait(self._queue_timeout_s, lambda: self._expire(sequence))
+
+    def _expire(self, sequence: LiveSequence) -> None:
+        message = f"The request waited {self._queue_timeout_s:g} seconds for the device."
+        sequence.generation.mailbox.close(WorkerUnavailable(message, code="queue_timeout"))
+        self.forget([sequence.submit.id])
 
     def _admit(self, count: int) -> None:
         match self._worker.status:

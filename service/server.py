@@ -1,120 +1,82 @@
-"""The service from its settings to its exit code: bind, start, drain, stop."""
+"""The service's life: start, serve, drain, stop, and the exit code."""
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
-import socket
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 
-from hypercorn.asyncio import serve
-from hypercorn.config import Config
-from starlette.types import ASGIApp
-
+from service.connections import Connections
 from service.errors import WorkerUnavailable
 from service.generations import Generations
 from service.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
-BACKLOG_CONNECTIONS = 1024
-# For error events to reach their clients, and for Hypercorn to end.
+# For error events to reach their clients.
 FLUSH_S = 0.5
-CLOSE_S = 2.0
+# For finished answers to reach slow ones, while the drain time lasts.
+SETTLE_S = 5.0
+# Past the drain time and all that is bounded after it, something hangs.
+LAST_RESORT_S = 15.0
 EXIT_OK = 0
 EXIT_FAILED = 1
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket, so that a port in use is known before a model is loaded.
-
-    Raises:
-        OSError: the address cannot be had.
-    """
-    [(family, kind, proto, _, address), *_] = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    listener = socket.socket(family, kind, proto)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def url_of(listener: socket.socket) -> str:
-    """The base URL at which `listener` is reached."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def hypercorn_log() -> logging.Logger:
-    """Hypercorn's log without its greetings: the start screen says where the service is."""
-    log = logging.getLogger("hypercorn")
-    log.setLevel(logging.WARNING)
-    return log
-
-
 class Server:
-    """Runs the app and the worker until a signal, or until no model can be loaded."""
+    """Runs the connections and the worker until a signal, or until no model can be loaded.
+
+    After a SIGTERM or SIGINT new requests get 503 `draining`, and so does `/health`, on
+    old connections and on new ones; those in flight go on for up to `drain_s` and then
+    end in an error. Only then is the port closed. A second signal ends the process at once.
+    """
 
     def __init__(
         self,
-        app: ASGIApp,
-        listener: socket.socket,
+        connections: Connections,
         supervisor: Supervisor,
         generations: Generations,
         *,
         drain_s: float,
         on_ready: Callable[[], None],
     ) -> None:
-        self._app = app
-        self._listener = listener
+        self._connections = connections
         self._supervisor = supervisor
         self._generations = generations
         self._drain_s = drain_s
         self._on_ready = on_ready
         self._signalled = asyncio.Event()
-        self._shut_down = asyncio.Event()
 
     async def run(self) -> int:
         """Serve; the process's exit code."""
         self._handle_signals()
-        http = asyncio.create_task(self._serve())
+        self._connections.listen()
         worker = asyncio.create_task(self._supervisor.run())
         ready = asyncio.create_task(self._supervisor.loaded_once.wait())
         told = asyncio.create_task(self._signalled.wait())
-        await self._first(ready, worker, http, told)
+        await self._first(ready, worker, told)
         if ready.done():
             self._on_ready()
-            await self._first(worker, http, told)
+            await self._first(worker, told)
         failed = not told.done()
-        if told.done():
-            await self._drain()
+        flush_s = FLUSH_S if failed else await self._drain()
         for task in (ready, told):
             task.cancel()
-        await self._stop(http)
+        await asyncio.gather(self._connections.close(flush_s), self._supervisor.stop())
+        worker.cancel()
         return EXIT_FAILED if failed else EXIT_OK
 
-    async def _serve(self) -> None:
-        config = Config()
-        config.bind = [f"fd://{self._listener.detach()}"]
-        config.backlog = BACKLOG_CONNECTIONS
-        config.errorlog = hypercorn_log()
-        config.include_server_header = False
-        config.graceful_timeout = FLUSH_S
-        # Hypercorn types the app and the trigger more narrowly than ASGI does (0.18).
-        trigger: Callable[..., Awaitable[object]] = self._shut_down.wait
-        await serve(self._app, config, shutdown_trigger=trigger)  # type: ignore[arg-type]
-
-    async def _drain(self) -> None:
-        """Let what runs go on for the drain time, then tell it the end."""
+    async def _drain(self) -> float:
+        """Let what runs go on for the drain time; how long its answers may take to be sent."""
         self._supervisor.draining = True
+        # A thread of its own, which needs nothing of this process to work.
+        faulthandler.dump_traceback_later(self._drain_s + LAST_RESORT_S, exit=True)
         logger.info("draining: %d requests in flight", len(self._generations))
+        began = time.monotonic()
         try:
             await asyncio.wait_for(self._generations.wait_idle(), self._drain_s)
         except TimeoutError:
@@ -122,18 +84,8 @@ class Server:
             self._generations.fail_all(
                 WorkerUnavailable("The service is stopping.", code="draining")
             )
-        # The last events are with their handlers now; let those write them.
-        await asyncio.sleep(FLUSH_S)
-
-    async def _stop(self, http: asyncio.Task[None]) -> None:
-        self._shut_down.set()
-        await self._supervisor.stop()
-        await asyncio.wait([http], timeout=CLOSE_S)
-        if not http.done():
-            # Hypercorn 0.18 waits for ever for a stalled reader on Python 3.12 and later.
-            logger.warning("connections are left that do not close; leaving them")
-            os._exit(EXIT_OK)
-        await http
+        left_s = self._drain_s - (time.monotonic() - began)
+        return max(FLUSH_S, min(SETTLE_S, left_s))
 
     async def _first(self, *tasks: asyncio.Task[bool] | asyncio.Task[None]) -> None:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

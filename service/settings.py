@@ -65,6 +65,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(description="Requests that may wait for the device; more get 429.", ge=0, le=65536),
     ] = 256
+    queue_timeout_s: Annotated[
+        float,
+        Meta(description="Time a request waits for the device before 503.", gt=0, le=86400),
+    ] = 120.0
+    max_connections: Annotated[
+        int,
+        Meta(
+            description="Open connections; past them idle ones are closed, then new ones.",
+            ge=1,
+            le=65536,
+        ),
+    ] = 1000
+    write_stall_s: Annotated[
+        float,
+        Meta(description="A client that reads nothing for this time is cut off.", gt=0, le=3600),
+    ] = 30.0
     max_body_bytes: Annotated[
         int,
         Meta(description="The largest body of a request; a larger one gets 413.", ge=1024, le=GIB),

@@ -1,10 +1,19 @@
-"""HTTP/1.1 by hand: what no client library would send, and when."""
+"""An app on a real port, and HTTP/1.1 by hand: what no client library would send, and when."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
+
+from starlette.types import ASGIApp
+
+from service.connections import Connections, bind
+
+FLUSH_S = 1.0
+# Of the ports a test serves on; one that takes longer to end hangs.
+CLOSE_DEADLINE_S = 10.0
 
 
 class Client:
@@ -37,6 +46,42 @@ class Client:
             while piece := await self.reader.read(65536):
                 data += piece
         return data
+
+
+class Site:
+    """An app that is being served."""
+
+    def __init__(self, connections: Connections, listener: socket.socket) -> None:
+        self.connections = connections
+        self.port: int = listener.getsockname()[1]
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: ASGIApp,
+    *,
+    max_connections: int = 100,
+    max_header_bytes: int = 16 * 1024,
+    write_stall_s: float = 60.0,
+    idle_timeout_s: float = 60.0,
+) -> AsyncIterator[Site]:
+    """`app` on a free port of the loopback address. No connection may be left at the end."""
+    listener = bind("127.0.0.1", 0)
+    connections = Connections(
+        app,
+        listener,
+        max_connections=max_connections,
+        max_header_bytes=max_header_bytes,
+        write_stall_s=write_stall_s,
+        idle_timeout_s=idle_timeout_s,
+    )
+    connections.listen()
+    try:
+        yield Site(connections, listener)
+    finally:
+        async with asyncio.timeout(CLOSE_DEADLINE_S):
+            await connections.close(FLUSH_S)
+        assert len(connections) == 0
 
 
 @contextlib.asynccontextmanager

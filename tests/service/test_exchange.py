@@ -3,14 +3,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from hypercorn.asyncio import serve
-from hypercorn.config import Config
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -22,7 +19,7 @@ from service.errors import BodyTooLarge, InvalidRequest
 from service.exchange import Exchange, ExchangeMiddleware
 from service.responses import EXCEPTION_HANDLERS, ErrorResponses
 from service.settings import Settings
-from tests.service.connection import Client, connected
+from tests.service.connection import Client, connected, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -88,7 +85,7 @@ class Desk:
 
 @contextlib.asynccontextmanager
 async def served(settings: Settings = SETTINGS) -> AsyncIterator[tuple[Desk, int]]:
-    """The desk behind real Hypercorn; its port. At the end no task may be left."""
+    """The desk on a real port; the port. At the end no exchange may be left."""
     desk = Desk()
     paths: dict[str, Callable[[Request], Any]] = {
         "/echo": desk.echo,
@@ -104,23 +101,9 @@ async def served(settings: Settings = SETTINGS) -> AsyncIterator[tuple[Desk, int
         middleware=[Middleware(ExchangeMiddleware, settings), Middleware(ErrorResponses)],
         exception_handlers=EXCEPTION_HANDLERS,
     )
-    listener = socket.create_server(("127.0.0.1", 0))
-    port: int = listener.getsockname()[1]
-    config = Config()
-    config.bind = [f"fd://{listener.detach()}"]
-    config.graceful_timeout = 0.1
-    stop = asyncio.Event()
-    trigger: Any = stop.wait
-    server = asyncio.create_task(serve(app, config, shutdown_trigger=trigger))  # type: ignore[arg-type]
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            yield desk, port
-            await no_exchange_left()
-    finally:
-        stop.set()
-        ended, _ = await asyncio.wait([server], timeout=DEADLINE_S)
-        server.cancel()
-        assert ended, "Hypercorn waits for a request that never ends"
+    async with asyncio.timeout(DEADLINE_S), serving(app) as site:
+        yield desk, site.port
+        await no_exchange_left()
 
 
 async def no_exchange_left() -> None:

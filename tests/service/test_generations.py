@@ -59,7 +59,7 @@ def worker() -> RecordedWorker:
 
 @pytest.fixture
 def generations(worker: RecordedWorker) -> Generations:
-    return Generations(worker, max_in_flight=3, load_wait_s=0)
+    return Generations(worker, max_in_flight=3, load_wait_s=0, queue_timeout_s=60)
 
 
 def asked(count: int = 1) -> list[Submit]:
@@ -203,7 +203,7 @@ async def test_without_a_worker_to_come_nothing_is_taken(
 
 async def test_a_request_may_wait_for_the_first_worker(worker: RecordedWorker) -> None:
     worker.status = "loading"
-    await Generations(worker, max_in_flight=1, load_wait_s=5).open(asked())
+    await Generations(worker, max_in_flight=1, load_wait_s=5, queue_timeout_s=60).open(asked())
     assert len(worker.sent) == 1
 
 
