@@ -110,8 +110,7 @@ class Connections:
 
     async def close(self, flush_s: float) -> None:
         """End all: idle ones now, answers that are finished within `flush_s`, then the rest."""
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
+        self._stop_accepting()
         if self._watch is not None:
             self._watch.cancel()
         await self._context.terminated.set()
@@ -130,6 +129,11 @@ class Connections:
             await asyncio.wait(self._tasks, timeout=timeout_s)
 
     # ------------------------------------------------------------ accepting
+
+    def _stop_accepting(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
 
     def _accept_again(self) -> None:
         if self._listener.fileno() >= 0:
