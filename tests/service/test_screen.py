@@ -1,0 +1,51 @@
+"""What a user sees at the start, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from protocol.messages import Device, LoadedModel, Loading, Memory, Ready
+from service.screen import StartScreen
+
+GIB = 1 << 30
+READY = Ready(
+    [
+        LoadedModel("org/one", "llama", 8192, 1000, 2 * GIB, 1500.0),
+        LoadedModel("two", "qwen3", 4096, 1000, GIB, 500.0),
+    ],
+    Device("Apple M4 Max", "Metal", 64 * GIB),
+    Memory(3 * GIB, 3 * GIB, 0, 48 * GIB),
+)
+
+
+def show(*, terminal: bool) -> str:
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=terminal, width=60)
+    screen = StartScreen(console)
+    for done in (0, GIB, 2 * GIB):
+        screen.show_loading(Loading("org/one", done, 2 * GIB))
+    screen.show_ready(READY, "http://127.0.0.1:8000")
+    return written.getvalue()
+
+
+def test_the_screen_names_models_device_memory_and_url() -> None:
+    text = show(terminal=False)
+    for part in ("org/one", "two", "8,192", "Apple M4 Max (Metal)", "3.00 of 48.0 GiB", ":8000/v1"):
+        assert part in text
+
+
+def test_the_request_to_try_is_one_line_however_narrow_the_terminal() -> None:
+    [line] = [line for line in show(terminal=True).splitlines() if "curl" in line]
+    assert "http://127.0.0.1:8000/v1/chat/completions" in line
+    assert line.rstrip().endswith("'")
+
+
+def test_loading_is_a_bar_on_a_terminal() -> None:
+    assert "\x1b[" in show(terminal=True)
+
+
+def test_loading_is_a_line_at_its_start_and_its_end_elsewhere() -> None:
+    lines = [line for line in show(terminal=False).splitlines() if line.startswith("load")]
+    assert lines == ["loading org/one (2.00 GiB)", "loaded org/one (2.00 GiB)"]
