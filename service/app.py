@@ -7,7 +7,6 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from service.bodies import JsonBodies
 from service.catalog import Catalog
@@ -23,7 +22,6 @@ from service.openapi import describe_api
 from service.responses import EXCEPTION_HANDLERS, ErrorResponses
 from service.settings import Settings
 from service.supervisor import Supervisor
-from service.telemetry import instrument
 
 
 def build_app(
@@ -32,7 +30,7 @@ def build_app(
     supervisor: Supervisor,
     generations: Generations,
     version: str,
-) -> ASGIApp:
+) -> Starlette:
     """The whole API over one worker's state."""
     bodies = JsonBodies(settings.unknown_fields)
     keep_alive_s = settings.keep_alive_s
@@ -57,7 +55,7 @@ def build_app(
         Route("/health", health.get, methods=["GET"]),
         Route("/openapi.json", openapi, methods=["GET"]),
     ]
-    api = Starlette(
+    return Starlette(
         routes=routes,
         # Outermost first: error responses too are sent while an exchange reads on.
         middleware=[
@@ -67,4 +65,3 @@ def build_app(
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
-    return instrument(api, settings.telemetry)

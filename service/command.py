@@ -22,6 +22,7 @@ from service.screen import StartScreen
 from service.server import EXIT_FAILED, Server
 from service.settings import Settings, SettingsError, load_settings, model_id, read_environment
 from service.supervisor import Supervisor
+from service.telemetry import instrument
 
 EXIT_USAGE = 2
 OPEN_FILES = 8192
@@ -66,7 +67,8 @@ async def serve(settings: Settings, listener: socket.socket, environ: Mapping[st
     )
     supervisor.listen(generations)
     catalog = Catalog([model_id(model) for model in settings.models])
-    app = build_app(settings, catalog, supervisor, generations, version("mlxd"))
+    api = build_app(settings, catalog, supervisor, generations, version("mlxd"))
+    app, shut_down_telemetry = instrument(api, settings.telemetry)
 
     def show_ready() -> None:
         if supervisor.ready is not None:
@@ -83,6 +85,7 @@ async def serve(settings: Settings, listener: socket.socket, environ: Mapping[st
         connections, supervisor, generations, drain_s=settings.drain_s, on_ready=show_ready
     )
     status = await server.run()
+    shut_down_telemetry()
     screen.close()
     if supervisor.failure is not None:
         complain(supervisor.failure)

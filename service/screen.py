@@ -8,6 +8,7 @@ from rich.table import Table
 
 from protocol.messages import LoadedModel, Loading, Ready
 
+MIB = 1 << 20
 GIB = 1 << 30
 
 
@@ -55,7 +56,7 @@ class StartScreen:
     def _print_loading(self, loading: Loading) -> None:
         if loading.done_bytes in (0, loading.total_bytes):
             state = "loading" if loading.done_bytes == 0 else "loaded"
-            size = f"{loading.total_bytes / GIB:.2f} GiB"
+            size = in_units(loading.total_bytes)
             self._console.print(f"{state} {loading.model} ({size})", highlight=False, markup=False)
 
 
@@ -66,16 +67,21 @@ def summary(ready: Ready, url: str) -> list[tuple[str, str]]:
     return [
         *models,
         ("device", f"{ready.device.name} ({ready.device.backend})"),
-        ("memory", f"{memory.active / GIB:.2f} of {memory.limit / GIB:.1f} GiB in use"),
+        ("memory", f"{in_units(memory.active)} of {in_units(memory.limit)} in use"),
         ("serving", f"{url}/v1"),
     ]
 
 
 def describe(model: LoadedModel) -> str:
     """One model on one line."""
-    size = f"{model.weight_bytes / GIB:.2f} GiB"
+    size = in_units(model.weight_bytes)
     loaded = f"loaded in {model.load_ms / 1000:.1f} s"
     return f"{model.id}  ({model.family}, {size}, context {model.context_length:,}, {loaded})"
+
+
+def in_units(size: int) -> str:
+    """A size in bytes as people read it."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.1f} MiB"
 
 
 def curl_line(url: str) -> str:

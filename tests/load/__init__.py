@@ -1,0 +1,1 @@
+"""Load scripts: clients in a process of their own against any OpenAI-compatible URL."""

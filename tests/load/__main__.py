@@ -1,0 +1,25 @@
+"""`python -m tests.load SCRIPT`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tests.load import run
+
+
+def main() -> int:
+    """Run the script that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
+    scripts = parser.add_subparsers(required=True, metavar="SCRIPT")
+    for name, script in (("run", run),):
+        words = scripts.add_parser(name, help=script.__doc__, description=script.__doc__)
+        script.add_arguments(words)
+        words.set_defaults(main=script.main)
+    options = parser.parse_args()
+    status: int = options.main(options)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
