@@ -12,9 +12,10 @@ from multiprocessing.connection import Connection
 from protocol.channel import Channel, Closed, worker_end
 from protocol.messages import Configure, Fatal, Ready, Shutdown, ToService, ToWorker
 from worker.adapters import build_registry
+from worker.device import describe_device, prepare_device
 from worker.intake import Inbox, Intake
 from worker.loop import Loop
-from worker.memory import describe_device, measure, set_limits
+from worker.memory import measure, set_limits
 from worker.pool import LoadError, Pool
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     configure = channel.recv()
     if not isinstance(configure, Configure):
         raise Closed("the first message was no Configure")
+    prepare_device()
     set_limits(configure.memory_limit_bytes, configure.cache_limit_bytes)
     pool = Pool(configure, build_registry(), channel.send)
     pool.load_all()

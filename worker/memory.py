@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import mlx.core as mx
 
-from protocol.messages import Device, Memory
+from protocol.messages import Memory
 
 
 def set_limits(memory_limit_bytes: int, cache_limit_bytes: int) -> None:
@@ -25,19 +23,3 @@ def measure(limit_bytes: int) -> Memory:
         cache=mx.get_cache_memory(),
         limit=limit_bytes,
     )
-
-
-def describe_device() -> Device:
-    """The default device by name, with the memory it works in."""
-    info = mx.device_info()
-    backend = "Metal" if mx.metal.is_available() else mx.default_device().type.name.upper()
-    return Device(
-        name=str(info.get("device_name", "unknown")),
-        backend=backend,
-        memory_bytes=int(info.get("memory_size", 0)) or system_memory_bytes(),
-    )
-
-
-def system_memory_bytes() -> int:
-    """The machine's memory: what a device without its own works in."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -7,12 +7,13 @@ Rows with the same parameters share one sampler and are drawn in one call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import mlx.core as mx
-from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
+from mlx_lm.sample_utils import apply_top_k, apply_top_p
 
 from protocol.messages import Sampling
 
@@ -87,10 +88,20 @@ class Samplers:
             threshold = mx.array(top_p)
             filters.append(lambda logits: apply_top_p(logits, threshold))
         if min_p > 0:
-            filters.append(lambda logits: apply_min_p(logits, min_p))
+            filters.append(lambda logits: drop_below(logits, min_p))
         if 0 < top_k < self._vocabulary_size:
             filters.append(lambda logits: apply_top_k(logits, top_k))
         return Sampler(temperature, filters)
+
+
+def drop_below(logits: mx.array, min_p: float) -> mx.array:
+    """Leave the tokens at least `min_p` times as likely as the likeliest.
+
+    mlx-lm's `apply_min_p` (0.32.2) computes the same, but compiles itself anew for
+    each value: 0.6 s of every stream's time on the CPU, for any value a client makes up.
+    """
+    least = mx.max(logits, axis=-1, keepdims=True) + math.log(min_p)
+    return mx.where(logits < least, -math.inf, logits)
 
 
 def draw_tokens(logits: mx.array, rows: Sequence[Row]) -> mx.array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from worker.memory import describe_device, measure
+from worker.memory import measure
 
 
 def test_an_array_that_is_held_is_active_memory() -> None:
@@ -17,10 +17,3 @@ def test_an_array_that_is_held_is_active_memory() -> None:
     assert held.limit == 7
     del array
     assert measure(0).active < held.active
-
-
-def test_the_device_has_a_name_and_memory() -> None:
-    device = describe_device()
-    assert device.name
-    assert device.backend in ("CPU", "GPU", "Metal")
-    assert device.memory_bytes > 1 << 30

@@ -6,9 +6,10 @@ import mlx.core as mx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlx_lm.sample_utils import apply_min_p
 
 from protocol.messages import Sampling
-from worker.sampling import Row, Samplers, draw_tokens, uniform
+from worker.sampling import Row, Samplers, draw_tokens, drop_below, uniform
 
 VOCABULARY = 50
 SETTINGS = [
@@ -103,3 +104,9 @@ def test_uniforms_of_neighbouring_seeds_and_positions_are_spread_evenly() -> Non
     tenths = [sum(n / 10 < value <= (n + 1) / 10 for value in values) for n in range(10)]
     assert all(900 < count < 1100 for count in tenths)
     assert len(set(values)) > 9_900
+
+
+def test_min_p_leaves_what_mlx_lms_own_filter_leaves(logits: mx.array) -> None:
+    for min_p in (0.05, 0.5):
+        ours, theirs = drop_below(logits, min_p), apply_min_p(logits, min_p)
+        assert mx.array_equal(ours, theirs).item()
