@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import ctypes.util
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from protocol.channel import Channel, Closed, service_end
 from protocol.messages import ToService, ToWorker
 
-# The descriptor of the pipe's other end follows as the last word.
-WORKER_COMMAND = (sys.executable, "-m", "worker")
+# The descriptor of the pipe's other end follows as the last word. -P: a folder named
+# `worker` where the service was started is not ours.
+WORKER_COMMAND = (sys.executable, "-P", "-m", "worker")
+CODE_FOLDER = str(Path(__file__).parent.parent)
 REAP_TIMEOUT_S = 2.0
 
 Receive = Callable[[ToService], None]
@@ -98,12 +102,15 @@ def worker_environ(environ: Mapping[str, str], blas: str) -> dict[str, str]:
     matrix products 20 to 40 times faster. This can go when the wheel brings its own.
     `blas` is "auto", "off", or the path of a library.
     """
+    # The worker is the one that lies beside this service.
+    path = os.pathsep.join(filter(None, [CODE_FOLDER, environ.get("PYTHONPATH")]))
+    inherited = {**environ, "PYTHONPATH": path}
     library = find_blas(blas)
     if library is None:
-        return dict(environ)
+        return inherited
     preload = " ".join(filter(None, [library, environ.get("LD_PRELOAD")]))
     # One thread: the products of decoding are too small to share.
-    return {"OPENBLAS_NUM_THREADS": "1", **environ, "LD_PRELOAD": preload}
+    return {"OPENBLAS_NUM_THREADS": "1", **inherited, "LD_PRELOAD": preload}
 
 
 def find_blas(blas: str) -> str | None:
