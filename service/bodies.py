@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 import msgspec
@@ -12,6 +13,9 @@ from service.decoding import RequestBody, UnknownFields, decode_body
 from service.limits import require_json
 
 BodyT = TypeVar("BodyT", bound=RequestBody)
+
+# Less is decoded in a few milliseconds.
+LARGE_BODY_BYTES = 2**20
 
 
 class JsonBodies:
@@ -24,12 +28,18 @@ class JsonBodies:
     async def read(self, request: Request, kind: type[BodyT]) -> BodyT:
         """The request's body as a `kind` whose rules are kept.
 
+        A large one is decoded in a thread, so that the rules, which are Python, do not hold
+        up the other requests. msgspec (0.22) holds the interpreter lock while it parses.
+
         Raises:
             MlxdError: what is wrong with its media type, its size, or its content.
         """
         require_json(request.scope)
         body: bytes = await request.state.exchange.body()
-        return decode_body(body, self._decoder(kind), self._unknown_fields)
+        decoder = self._decoder(kind)
+        if len(body) < LARGE_BODY_BYTES:
+            return decode_body(body, decoder, self._unknown_fields)
+        return await asyncio.to_thread(decode_body, body, decoder, self._unknown_fields)
 
     def _decoder(self, kind: type[BodyT]) -> msgspec.json.Decoder[BodyT]:
         found = self._decoders.get(kind)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ POLL_S = 0.02
 class Daemon:
     """`mlxd serve` as a process of its own."""
 
-    def __init__(self, flags: Sequence[str]) -> None:
+    def __init__(self, flags: Sequence[str], environ: Mapping[str, str]) -> None:
         self.port = free_port()
         self.lines: list[str] = []
         self._serving = threading.Event()
@@ -33,7 +33,7 @@ class Daemon:
             [sys.executable, "-m", "service", "serve", "--port", str(self.port), *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "COLUMNS": "200"},
+            env={**os.environ, "COLUMNS": "200", **environ},
             text=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -58,6 +58,17 @@ class Daemon:
         """What `/health` says now."""
         report: dict[str, Any] = httpx.get(f"{self.url}/health").json()
         return report
+
+    def wait_line(self, part: str, timeout_s: float = 30.0) -> None:
+        """Wait until it has printed this."""
+        deadline = time.monotonic() + timeout_s
+        while part not in self.output:
+            assert time.monotonic() < deadline, f"{part!r} was not printed:\n{self.output}"
+            threading.Event().wait(POLL_S)
+
+    def open_descriptors(self) -> int:
+        """How many it has."""
+        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
 
     def wait_until(self, part: str, *, be: Any, timeout_s: float = 30.0) -> dict[str, Any]:
         """Ask for the health until this part of it (dotted) has that value."""
@@ -99,10 +110,15 @@ class Daemon:
 
 
 @contextmanager
-def running(*models: Path, flags: Sequence[str] = (), wait: bool = True) -> Iterator[Daemon]:
+def running(
+    *models: Path,
+    flags: Sequence[str] = (),
+    wait: bool = True,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Daemon]:
     """A service for these models, by default once it serves; ended when the block is."""
     chosen = [word for model in models for word in ("--model", str(model))]
-    daemon = Daemon([*chosen, *flags])
+    daemon = Daemon([*chosen, *flags], environ or {})
     try:
         if wait:
             daemon.wait_serving()

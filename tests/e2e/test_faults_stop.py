@@ -1,0 +1,122 @@
+"""A service that is told to stop stops in its time, whoever is connected to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.daemon import Daemon, running
+from tests.e2e.wire import (
+    COMPLETIONS,
+    GET_HEALTH,
+    completion,
+    connect,
+    head,
+    post,
+    read_answer,
+    read_end,
+)
+
+DRAIN_S = 1.0
+# After the drain time: flushing, the worker's end, and a machine that is busy.
+AFTERWARDS_S = 10.0
+# Two seconds are promised; the rest is the machine's.
+AT_ONCE_S = 5.0
+STREAM = completion(8, stream=True)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def environ(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """An environment in which the service runs on this event loop."""
+    if request.param == "uvloop":
+        return {}
+    (tmp_path / "uvloop.py").write_text("raise ImportError")
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+@pytest.fixture
+def clients() -> Iterator[ExitStack]:
+    """Connections that stay open until the test's end."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def crowd(daemon: Daemon, clients: ExitStack) -> socket.socket:
+    """Connects every kind of client that could hold up an end; the idle one of them."""
+    unread = head("POST", COMPLETIONS, "Content-Type: application/json", "Content-Length: 1000")
+    for sent in (post(STREAM), unread + b"{", post(STREAM) + GET_HEALTH, GET_HEALTH[:9], b""):
+        clients.enter_context(connect(daemon, deaf=True)).sendall(sent)
+    idle = clients.enter_context(connect(daemon))
+    idle.sendall(GET_HEALTH)
+    assert read_answer(idle)[0] == 200
+    daemon.wait_until("requests.running", be=16)
+    return idle
+
+
+def assert_ended_cleanly(daemon: Daemon, worker: int) -> None:
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+    assert "Traceback" not in daemon.output
+    assert "Exception" not in daemon.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_in_time_whatever_clients_are_connected(
+    llama_path: Path, environ: dict[str, str], clients: ExitStack, number: signal.Signals
+) -> None:
+    flags = ["--drain-s", str(DRAIN_S)]
+    with running(llama_path, flags=flags, environ=environ) as daemon:
+        worker = daemon.health()["worker"]["pid"]
+        crowd(daemon, clients)
+        with httpx.stream("POST", f"{daemon.url}{COMPLETIONS}", json=STREAM, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            daemon.signal(number)
+            events = [line for line in lines if line]
+        assert daemon.wait(DRAIN_S + AFTERWARDS_S) == 0
+    error = json.loads(events[-1].removeprefix("data: "))["error"]
+    assert (error["type"], error["code"]) == ("server_error", "draining")
+    assert_ended_cleanly(daemon, worker)
+
+
+def test_while_it_drains_old_and_new_connections_are_told_so_until_a_second_signal(
+    llama_path: Path, environ: dict[str, str], clients: ExitStack
+) -> None:
+    with running(llama_path, flags=["--drain-s", "60"], environ=environ) as daemon:
+        idle = crowd(daemon, clients)
+        daemon.signal(signal.SIGHUP)
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_until("status", be="draining")
+        new = clients.enter_context(connect(daemon))
+        for client in (idle, new):
+            client.sendall(GET_HEALTH)
+            status, _, body = read_answer(client)
+            assert (status, json.loads(body)["status"]) == (503, "draining")
+            client.sendall(post(completion(tokens=1)))
+            status, headers, body = read_answer(client)
+            assert (status, json.loads(body)["error"]["code"]) == (503, "draining")
+            assert int(headers["retry-after"]) > 0
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait(AT_ONCE_S) == 128 + signal.SIGTERM
+
+
+def test_a_drain_without_requests_closes_idle_connections_and_ends(
+    llama_path: Path, clients: ExitStack
+) -> None:
+    with running(llama_path, flags=["--drain-s", "60"]) as daemon:
+        worker = daemon.health()["worker"]["pid"]
+        idle = clients.enter_context(connect(daemon))
+        idle.sendall(GET_HEALTH)
+        assert read_answer(idle)[0] == 200
+        daemon.signal(signal.SIGTERM)
+        assert read_end(idle) == b""
+        assert daemon.wait(AFTERWARDS_S) == 0
+    assert_ended_cleanly(daemon, worker)
