@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,16 +59,25 @@ class Daemon:
         report: dict[str, Any] = httpx.get(f"{self.url}/health").json()
         return report
 
-    def wait_line(self, part: str, timeout_s: float = 30.0) -> None:
-        """Wait until it has printed this."""
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+        """Wait until it is so."""
         deadline = time.monotonic() + timeout_s
-        while part not in self.output:
-            assert time.monotonic() < deadline, f"{part!r} was not printed:\n{self.output}"
+        while not condition():
+            assert time.monotonic() < deadline, f"it did not come about:\n{self.output}"
             threading.Event().wait(POLL_S)
 
-    def open_descriptors(self) -> int:
-        """How many it has."""
-        return sum(1 for _ in Path(f"/proc/{self.process.pid}/fd").iterdir())
+    def wait_line(self, part: str) -> None:
+        """Wait until it has printed this."""
+        self.wait_for(lambda: part in self.output)
+
+    def descriptors(self) -> list[str]:
+        """What each of its descriptors is, `socket:[1]` for one; from /proc."""
+        folder = Path(f"/proc/{self.process.pid}/fd")
+        found = []
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(os.readlink(path))  # noqa: PTH115 (they are no paths)
+        return found
 
     def wait_until(self, part: str, *, be: Any, timeout_s: float = 30.0) -> dict[str, Any]:
         """Ask for the health until this part of it (dotted) has that value."""

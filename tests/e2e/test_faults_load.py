@@ -1,0 +1,84 @@
+"""More requests than the device can take: refused at once, or after a time, never kept for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.daemon import Daemon, running
+from tests.e2e.wire import COMPLETIONS, completion, connect, post
+
+
+def ask(daemon: Daemon) -> httpx.Response:
+    return httpx.post(f"{daemon.url}{COMPLETIONS}", json=completion(tokens=1), timeout=60)
+
+
+def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert int(answer.headers["retry-after"]) > 0
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A worker that does nothing for a while."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_past_the_queue_requests_get_429_and_those_before_them_go_on(llama_path: Path) -> None:
+    flags = ["--max-running", "1", "--max-waiting", "2"]
+    with running(llama_path, flags=flags) as daemon, ExitStack() as stack:
+        asked = completion(tokens=1500, stream=True)
+        first = stack.enter_context(
+            httpx.stream("POST", f"{daemon.url}{COMPLETIONS}", json=asked, timeout=60)
+        )
+        for waiting in (1, 2):
+            stack.enter_context(connect(daemon)).sendall(post(asked))
+            daemon.wait_until("requests.waiting", be=waiting)
+        for _ in range(10):
+            assert_refused(ask(daemon), 429, "overloaded")
+        assert httpx.get(f"{daemon.url}/health").status_code == 200
+        assert first.read().endswith(b"data: [DONE]\n\n")
+
+
+@pytest.fixture(scope="module")
+def impatient(llama_path: Path) -> Iterator[Daemon]:
+    """A service in which no request waits long."""
+    flags = ["--queue-timeout-s", "0.5"]
+    with running(llama_path, flags=flags) as daemon:
+        yield daemon
+
+
+def test_a_request_that_the_device_does_not_take_in_time_gets_503(impatient: Daemon) -> None:
+    with stopped(impatient.health()["worker"]["pid"]):
+        assert_refused(ask(impatient), 503, "queue_timeout")
+    assert ask(impatient).status_code == 200
+
+
+def test_requests_kept_during_a_restart_do_not_wait_for_ever(impatient: Daemon) -> None:
+    asked = completion(stream=True)
+    worker = impatient.health()["worker"]["pid"]
+    with httpx.stream("POST", f"{impatient.url}{COMPLETIONS}", json=asked, timeout=60) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        os.kill(worker, signal.SIGKILL)
+        report = impatient.wait_until("status", be="restarting")
+        impatient.wait_for(lambda: impatient.health()["worker"]["pid"] not in (None, worker))
+        with stopped(impatient.health()["worker"]["pid"]):
+            assert_refused(ask(impatient), 503, "queue_timeout")
+            events = [line for line in lines if line]
+    error = json.loads(events[-1].removeprefix("data: "))["error"]
+    assert (error["type"], error["code"]) == ("server_error", "queue_timeout")
+    assert report["worker"]["last_exit"] == "signal SIGKILL"
+    impatient.wait_until("status", be="healthy")
+    assert ask(impatient).status_code == 200
