@@ -39,6 +39,7 @@ class Desk:
         self.entered = asyncio.Event()
         self.left = asyncio.Event()
         self.go_on = asyncio.Event()
+        self.streamed_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
@@ -64,6 +65,7 @@ class Desk:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         while True:
             await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+            self.streamed_bytes += len(PIECE)
             await asyncio.sleep(0)
 
     async def _wait(self, send: Send) -> None:
@@ -126,6 +128,7 @@ async def test_a_client_that_reads_nothing_is_cut_off(quiet: pytest.LogCaptureFi
     async with served(write_stall_s=0.2) as (desk, site), deaf(site.port, STREAM):
         await desk.left.wait()
         await until_gone(site)
+        assert desk.streamed_bytes < 8 * 2**20
     assert "cutting off clients that do not read" in quiet.text
 
 

@@ -215,6 +215,33 @@ async def test_a_request_during_a_restart_is_kept_for_the_next_worker(
     assert len(generations) == 1
 
 
+async def test_a_request_that_the_device_does_not_take_in_time_is_ended(
+    worker: RecordedWorker,
+) -> None:
+    generations = Generations(worker, max_in_flight=3, load_wait_s=0, queue_timeout_s=0.01)
+    taken, waiting = await generations.open(asked()), await generations.open(asked())
+    generations.worker_stepped(step(Started(1, 1)))
+    with pytest.raises(WorkerUnavailable) as caught:
+        await waiting.start()
+    assert caught.value.code == "queue_timeout"
+    assert worker.sent[-1] == Cancel([2])
+    await taken.start()
+    assert len(generations) == 1
+
+
+async def test_a_request_that_lost_its_worker_waits_no_longer_than_others(
+    worker: RecordedWorker,
+) -> None:
+    generations = Generations(worker, max_in_flight=3, load_wait_s=0, queue_timeout_s=0.01)
+    generation = await generations.open(asked())
+    generations.worker_stepped(step(Started(1, 1)))
+    generations.worker_lost()
+    with pytest.raises(WorkerUnavailable) as caught:
+        await collect(generation)
+    assert caught.value.code == "queue_timeout"
+    assert len(generations) == 0
+
+
 async def test_no_more_are_in_flight_than_may_be(generations: Generations) -> None:
     await generations.open(asked(2))
     with pytest.raises(Overloaded):
