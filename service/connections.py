@@ -94,7 +94,11 @@ class Connections:
         self._context = WorkerContext(None)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._open: set[Connection] = set()
+        # Those of the tasks that count: one that was ended to make room does not.
+        self._places: set[asyncio.Task[None]] = set()
+        # Accepted, but not yet known to be idle or busy.
+        self._connecting = 0
+        self._open: dict[Connection, asyncio.Task[None]] = {}
         self._idle: dict[Connection, None] = {}
         self._warned_at: dict[str, float] = {}
         self._watch: asyncio.Task[None] | None = None
@@ -117,7 +121,7 @@ class Connections:
         await self._wait_gone(flush_s)
         if self._tasks:
             logger.warning("cutting off %d connections that do not end", len(self._tasks))
-        for connection in self._open:
+        for connection in list(self._open):
             connection.abort()
         await self._wait_gone(ABORT_S)
         for task in self._tasks:
@@ -140,7 +144,8 @@ class Connections:
             self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(ACCEPT_BATCH):
+        batch = min(ACCEPT_BATCH, self._max_connections)
+        for _ in range(batch - self._connecting):
             try:
                 accepted, _address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -158,20 +163,24 @@ class Connections:
         self._loop.call_later(SHORTAGE_PAUSE_S, self._accept_again)
 
     def _admit(self, accepted: socket.socket) -> None:
-        if len(self._tasks) >= self._max_connections and not self._make_room():
+        if len(self._places) >= self._max_connections and not self._make_room():
             self._warn(f"all {self._max_connections} connections are busy: refusing more")
             accepted.close()
             return
         task = asyncio.create_task(self._serve(accepted), name="connection")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._connecting += 1
+        for kept in (self._tasks, self._places):
+            kept.add(task)
+            task.add_done_callback(kept.discard)
 
     def _make_room(self) -> bool:
-        for connection in self._idle:
-            del self._idle[connection]
-            connection.abort()
-            return True
-        return False
+        connection = next(iter(self._idle), None)
+        if connection is None:
+            return False
+        del self._idle[connection]
+        self._places.discard(self._open[connection])
+        connection.abort()
+        return True
 
     def _warn(self, text: str) -> None:
         """Log what clients could cause at any rate, now and then."""
@@ -188,7 +197,11 @@ class Connections:
         except OSError:
             accepted.close()
             return
-        self._open.add(connection)
+        finally:
+            self._connecting -= 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[connection] = task
         self._note_idle(connection, True)
         try:
             # What fails between a client and us is no fault of ours.
@@ -197,7 +210,7 @@ class Connections:
         except Exception:
             logger.exception("a connection failed")
         finally:
-            self._open.discard(connection)
+            del self._open[connection]
             self._idle.pop(connection, None)
 
     async def _connect(self, accepted: socket.socket) -> Connection:

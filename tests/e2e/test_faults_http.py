@@ -96,12 +96,14 @@ def test_hundreds_of_clients_that_say_nothing_do_not_keep_health_from_answering(
     for _ in range(5 * MAX_CONNECTIONS):
         clients.enter_context(connect(own))
     assert own.health()["status"] == "healthy"
+    assert "refusing more" not in own.output
 
 
 @needs_proc
 def test_when_descriptors_run_out_clients_wait_and_are_served_when_some_are_back(
     own: Daemon, clients: ExitStack
 ) -> None:
+    own.wait_for(lambda: open_sockets(own) == SOCKETS_AT_REST)
     before = own.output.count("\n")
     old = resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, (len(own.descriptors()) + 4, old[1]))
