@@ -2,7 +2,7 @@
 
 A conversation: the service sends `Configure`; the worker answers with any
 number of `Loading`, then `Ready` (or `Fatal`). From then on the service sends
-`Submit` and `Cancel`, and the worker one `Step` a device step. Each submitted
+`Submit`, `Cancel` and `Limit`, and the worker one `Step` a device step. Each submitted
 request gets exactly one `Started` or `Rejected`; a started one then gets its
 `Delta`s and exactly one `Finished` or `Failed`. A cancelled one is owed nothing.
 
@@ -113,11 +113,17 @@ class Cancel(Message, frozen=True):
     ids: list[int]
 
 
+class Limit(Message, frozen=True):
+    """From now on so many sequences a model may be on the device, at most `Configure`'s number."""
+
+    max_running: int
+
+
 class Shutdown(Message, frozen=True):
     """Leave the loop and end the process."""
 
 
-ToWorker = Configure | Submit | Cancel | Shutdown
+ToWorker = Configure | Submit | Cancel | Limit | Shutdown
 
 # ---------------------------------------------------------------- events of one step
 

@@ -18,10 +18,11 @@ from service.connections import Connections, bind, url_of
 from service.generations import Generations
 from service.logs import configure_logging
 from service.process import WORKER_COMMAND, worker_environ
+from service.restarts import Pace
 from service.screen import StartScreen
 from service.server import EXIT_FAILED, Server
 from service.settings import Settings, SettingsError, load_settings, model_id, read_environment
-from service.supervisor import Supervisor
+from service.supervisor import Patience, Supervisor
 from service.telemetry import instrument
 
 EXIT_USAGE = 2
@@ -49,15 +50,24 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return runner.run(serve(settings, listener, environ))
 
 
-async def serve(settings: Settings, listener: socket.socket, environ: Mapping[str, str]) -> int:
+async def serve(
+    settings: Settings,
+    listener: socket.socket,
+    environ: Mapping[str, str],
+    *,
+    worker_command: Sequence[str] = WORKER_COMMAND,
+    pace: Pace | None = None,
+) -> int:
     """Wire the parts together and run them; the process's exit code."""
     screen = StartScreen(Console())
     url = url_of(listener)
     supervisor = Supervisor(
         to_configure(settings),
-        WORKER_COMMAND,
+        worker_command,
         worker_environ(environ, settings.blas),
+        patience=Patience(load_timeout_s=settings.load_timeout_s, stall_s=settings.stall_s),
         on_loading=screen.show_loading,
+        pace=pace,
     )
     generations = Generations(
         supervisor,

@@ -2,7 +2,8 @@
 
 For every sequence the service holds its `Submit` and the token ids received so
 far. A new worker gets both back and goes on where the last one stopped, so a
-crash is a pause: the handler sees no event of it.
+crash is a pause: the handler sees no event of it. `revival` says which go back,
+and which of them to blame.
 """
 
 from __future__ import annotations
@@ -39,12 +40,11 @@ from service.errors import (
     WorkerUnavailable,
 )
 from service.mailbox import Mailbox
+from service.revival import Revival
 from service.supervisor import Status
 
 logger = logging.getLogger(__name__)
 
-# A sequence that was in flight at this many deaths of workers is taken for their cause.
-DEATHS_TOLERATED = 2
 INTERNAL_ERROR = "internal_error"
 
 
@@ -54,22 +54,32 @@ class Worker(Protocol):
     @property
     def status(self) -> Status: ...
 
+    @property
+    def failure(self) -> str | None: ...
+
+    @property
+    def max_running(self) -> int: ...
+
     def send(self, message: ToWorker) -> None: ...
 
     async def wait_loaded(self, timeout_s: float) -> None: ...
 
 
 class LiveSequence:
-    """One sequence in flight, with all that a new worker needs to go on with it."""
+    """One sequence in flight, with all that a new worker needs to go on with it.
 
-    __slots__ = ("deadline", "deaths", "generation", "started", "submit", "tokens")
+    `submit.id` is its id here; `wire_id` is the worker's, and changes when the
+    sequence is taken back, so that what is still said of the earlier one is dropped.
+    """
+
+    __slots__ = ("deadline", "generation", "id", "started", "submit", "tokens", "wire_id")
 
     def __init__(self, submit: Submit, generation: Generation) -> None:
+        self.id = self.wire_id = submit.id
         self.submit = submit
         self.generation = generation
         self.tokens: list[int] = []
         self.started = False
-        self.deaths = 0
         self.deadline: asyncio.TimerHandle | None = None
 
     def wait(self, timeout_s: float, expire: Callable[[], None]) -> None:
@@ -84,8 +94,8 @@ class LiveSequence:
             self.deadline = None
 
     def resumed(self) -> Submit:
-        """The request as the next worker gets it."""
-        return msgspec.structs.replace(self.submit, resume=self.tokens)
+        """The request as the worker gets it next."""
+        return msgspec.structs.replace(self.submit, id=self.wire_id, resume=self.tokens)
 
 
 class Generation:
@@ -177,6 +187,9 @@ class Generations:
         self._queue_timeout_s = queue_timeout_s
         self._ids = itertools.count(1)
         self._sequences: dict[int, LiveSequence] = {}
+        self._by_wire_id: dict[int, LiveSequence] = {}
+        self._revival = Revival()
+        self._taking = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -203,17 +216,19 @@ class Generations:
         generation = Generation(self, ids[0], len(ids))
         for id, submit in zip(ids, submits, strict=True):
             sequence = LiveSequence(msgspec.structs.replace(submit, id=id), generation)
-            self._sequences[id] = sequence
+            self._sequences[id] = self._by_wire_id[id] = sequence
             self._await_device(sequence)
-            self._worker.send(sequence.submit)
+            self._revival.join(id, submit.model)
         self._idle.clear()
+        self._tell_changes()
         return generation
 
     def forget(self, ids: Sequence[int]) -> None:
         """Drop these sequences here and in the worker."""
-        known = [id for id in ids if self._pop(id)]
+        known = [sequence.wire_id for id in ids if (sequence := self._pop(id))]
         if known:
             self._worker.send(Cancel(known))
+            self._tell_changes()
 
     def fail_all(self, error: MlxdError) -> None:
         """End every request with `error`."""
@@ -221,50 +236,96 @@ class Generations:
             sequence.generation.mailbox.close(error)
         self.forget(list(self._sequences))
 
+    # ------------------------------------------------------------ what the supervisor tells
+
+    @property
+    def busy(self) -> bool:
+        """Whether the worker has anything to do."""
+        return self._revival.busy
+
     def worker_stepped(self, step: Step) -> None:
         """Hand each event to its request. One whose request is gone is dropped."""
         for event in step.events:
-            sequence = self._sequences.get(event.id)
+            sequence = self._by_wire_id.get(event.id)
             if sequence is not None:
+                if event.id != sequence.id:
+                    event = msgspec.structs.replace(event, id=sequence.id)
                 self._deliver(sequence, event)
 
     def worker_ready(self) -> None:
-        """Give a new worker all that is in flight."""
+        """Give a new worker what is in flight."""
         if self._sequences:
             logger.warning("resuming %d sequences on a new worker", len(self._sequences))
-        for sequence in self._sequences.values():
-            self._worker.send(sequence.resumed())
+        self._taking = True
+        self._tell_changes()
 
-    def worker_lost(self) -> None:
-        """Keep what is in flight for the next worker, but for what seems to kill them."""
-        for id, sequence in list(self._sequences.items()):
+    def worker_lost(self) -> bool:
+        """Keep what is in flight for the next worker; whether a request was found to be the cause.
+
+        That one fails.
+        """
+        self._taking = False
+        for sequence in self._sequences.values():
             self._await_device(sequence)
-            sequence.deaths += 1
-            if sequence.deaths > DEATHS_TOLERATED:
-                self._pop(id)
-                message = f"The worker died {sequence.deaths} times while it served this request."
-                sequence.generation.mailbox.close(WorkerCrashed(message))
+        convicted = self._revival.lose(self._worker.max_running)
+        for id in convicted:
+            if (culprit := self._pop(id)) is not None:
+                logger.error("a request ended the worker twice, and fails: %d", id)
+                message = "This request ended the worker each time it was tried."
+                culprit.generation.mailbox.close(WorkerCrashed(message))
+        if (suspect := self._revival.on_trial) is not None:
+            logger.warning("trying the suspects one at a time, %d first", suspect)
+        return bool(convicted)
+
+    def worker_given_up(self, reason: str) -> None:
+        """Workers die too often for a request to wait for the next one."""
+        self.fail_all(WorkerUnavailable(reason, code="failed"))
+
+    def _tell_changes(self) -> None:
+        """Bring what the worker has in line with what it is to have."""
+        if not self._taking:
+            return
+        change = self._revival.change()
+        if change.take:
+            taken = [self._sequences[id] for id in change.take]
+            self._worker.send(Cancel([sequence.wire_id for sequence in taken]))
+            for sequence in taken:
+                self._rename(sequence)
+                self._await_device(sequence)
+        for id in change.give:
+            self._worker.send(self._sequences[id].resumed())
+
+    def _rename(self, sequence: LiveSequence) -> None:
+        del self._by_wire_id[sequence.wire_id]
+        sequence.wire_id = next(self._ids)
+        self._by_wire_id[sequence.wire_id] = sequence
 
     def _deliver(self, sequence: LiveSequence, event: Event) -> None:
         sequence.stop_waiting()
+        if isinstance(event, Started):
+            if sequence.started:
+                return
+            sequence.started = True
+        # Before anything changes: a sequence that is taken back finds its event delivered.
+        sequence.generation.mailbox.put(event)
         match event:
             case Delta(_, _, tokens):
                 sequence.tokens += tokens
-            case Started() if sequence.started:
-                return
-            case Started():
-                sequence.started = True
+                if self._revival.advance(sequence.id, len(sequence.tokens)):
+                    self._tell_changes()
             case Finished() | Rejected() | Failed():
-                self._pop(event.id)
-        sequence.generation.mailbox.put(event)
+                self._pop(sequence.id)
+                self._tell_changes()
 
-    def _pop(self, id: int) -> bool:
+    def _pop(self, id: int) -> LiveSequence | None:
         sequence = self._sequences.pop(id, None)
         if sequence is not None:
             sequence.stop_waiting()
+            del self._by_wire_id[sequence.wire_id]
+            self._revival.leave(id)
         if not self._sequences:
             self._idle.set()
-        return sequence is not None
+        return sequence
 
     def _await_device(self, sequence: LiveSequence) -> None:
         sequence.wait(self._queue_timeout_s, lambda: self._expire(sequence))
@@ -272,14 +333,15 @@ class Generations:
     def _expire(self, sequence: LiveSequence) -> None:
         message = f"The request waited {self._queue_timeout_s:g} seconds for the device."
         sequence.generation.mailbox.close(WorkerUnavailable(message, code="queue_timeout"))
-        self.forget([sequence.submit.id])
+        self.forget([sequence.id])
 
     def _admit(self, count: int) -> None:
         match self._worker.status:
             case "healthy" | "restarting":
                 pass
             case status:
-                raise WorkerUnavailable(f"The service is {status}.", code=status)
+                reason = self._worker.failure or f"The service is {status}."
+                raise WorkerUnavailable(reason, code=status)
         if len(self._sequences) + count > self._max_in_flight:
             raise Overloaded(
                 f"{len(self._sequences)} requests are in flight, and no more may wait."

@@ -31,7 +31,11 @@ Lost = Callable[[int], None]
 
 
 class WorkerProcess:
-    """A running worker. `on_message` and `on_exit` are called on its reader thread."""
+    """A running worker. What it says, and its end, are told on its reader thread.
+
+    `on_closed` is called as soon as nothing more can come from it, `on_exit` with
+    its exit status once it is gone.
+    """
 
     def __init__(
         self,
@@ -40,6 +44,7 @@ class WorkerProcess:
         *,
         on_message: Receive,
         on_exit: Lost,
+        on_closed: Callable[[], None] | None = None,
     ) -> None:
         ours, theirs = multiprocessing.Pipe()
         self._process = subprocess.Popen(
@@ -53,6 +58,7 @@ class WorkerProcess:
         self._channel: Channel[ToService, ToWorker] = service_end(ours)
         self._on_message = on_message
         self._on_exit = on_exit
+        self._on_closed = on_closed
         self._reader = threading.Thread(target=self._read, name="worker-reader", daemon=True)
         self._reader.start()
 
@@ -82,6 +88,8 @@ class WorkerProcess:
             while True:
                 self._on_message(self._channel.recv())
         except Closed:
+            if self._on_closed is not None:
+                self._on_closed()
             self._on_exit(self._reap())
 
     def _reap(self) -> int:

@@ -115,6 +115,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meta(description="Time a request waits for the worker to load before 503.", ge=0, le=3600),
     ] = 0.0
+    load_timeout_s: Annotated[
+        float,
+        Meta(
+            description="A loading worker that shows no progress for this long is replaced; "
+            "a download shows none.",
+            gt=0,
+            le=86400,
+        ),
+    ] = 3600.0
+    stall_s: Annotated[
+        float,
+        Meta(
+            description="A busy worker that shows no progress for this long is replaced.",
+            gt=0,
+            le=86400,
+        ),
+    ] = 60.0
     unknown_fields: Annotated[
         Literal["refuse", "warn"],
         Meta(description="What is done about unknown fields in a request."),

@@ -1,4 +1,4 @@
-"""Keeps one worker running: spawn, loading, readiness, death, back-off, stop.
+"""Keeps one worker running: spawn, loading, readiness, silence, death, back-off, stop.
 
 Everything but the reading happens on the event loop. The supervisor knows no
 requests: it hands each `Step` on, and tells when a worker became ready or was lost.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol, TypeVar
@@ -19,6 +18,7 @@ import msgspec
 from protocol.messages import (
     Configure,
     Fatal,
+    Limit,
     Loading,
     Ready,
     Shutdown,
@@ -27,31 +27,38 @@ from protocol.messages import (
     ToService,
     ToWorker,
 )
+from service.deaths import LastExit, Phase, describe_exit, looks_like_memory
+from service.memory import read_available
 from service.process import WorkerProcess
+from service.restarts import Pace, Restarts
 
 logger = logging.getLogger(__name__)
 
-FIRST_BACK_OFF_S = 0.05
-LONGEST_BACK_OFF_S = 10.0
-# A worker that lived this long is taken for sound: the back-off starts again.
-SOUND_AFTER_S = 30.0
 STOP_GRACE_S = 2.0
+LONGEST_TICK_S = 1.0
+TICKS_A_LIMIT = 10
+# How long a start waits for memory that its weights need, and how often it looks.
+MEMORY_WAIT_S = 30.0
+MEMORY_POLL_S = 0.5
 
 T = TypeVar("T")
 
 Status = Literal["healthy", "loading", "restarting", "draining", "failed"]
 
 
-class LastExit(msgspec.Struct, frozen=True):
-    """How the last worker ended."""
+class Patience(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a worker may say nothing: while it loads, and while it has work to do."""
 
-    reason: str
-    status: int
-    uptime_s: float
+    load_timeout_s: float
+    stall_s: float
 
 
 class Listener(Protocol):
     """Who is told what the worker does."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the worker has work, so that it must speak."""
 
     def worker_stepped(self, step: Step) -> None:
         """The worker took one step."""
@@ -59,8 +66,33 @@ class Listener(Protocol):
     def worker_ready(self) -> None:
         """A worker is loaded and takes requests; an earlier one's are its to resume."""
 
-    def worker_lost(self) -> None:
-        """The worker died; all that it had not finished is lost with it."""
+    def worker_lost(self) -> bool:
+        """The worker died, with all that it had not finished; whether the cause was found."""
+
+    def worker_given_up(self, reason: str) -> None:
+        """Workers die too often: nothing should wait for the next one."""
+
+
+class Life:
+    """What is known of one worker, from its start to its end."""
+
+    def __init__(self, worker: WorkerProcess, exited: asyncio.Future[int]) -> None:
+        self.worker = worker
+        self.exited = exited
+        self.started_at = time.monotonic()
+        self.sound_since: float | None = None
+        self.ready_s = 0.0
+        self.silent_s = 0.0
+        self.phase: Phase = "loading"
+        self.last_words: str | None = None
+        self.stalled: str | None = None
+        self.lost = False
+        self.explained = False
+
+    @property
+    def uptime_s(self) -> float:
+        """How long it has run."""
+        return time.monotonic() - self.started_at
 
 
 class Supervisor:
@@ -71,18 +103,23 @@ class Supervisor:
         configure: Configure,
         command: Sequence[str],
         environ: Mapping[str, str],
+        *,
+        patience: Patience,
         on_loading: Callable[[Loading], None],
+        pace: Pace | None = None,
+        available_bytes: Callable[[], int | None] = read_available,
     ) -> None:
         self._configure = configure
         self._command = command
         self._environ = environ
+        self._patience = patience
         self._on_loading = on_loading
+        self._available_bytes = available_bytes
+        self._restarts = Restarts(pace or Pace(), configure.max_running)
         self._listener: Listener | None = None
-        self._worker: WorkerProcess | None = None
-        self._exited: asyncio.Future[int] | None = None
-        self._started_at = time.monotonic()
+        self._life: Life | None = None
         self._stopping = asyncio.Event()
-        self._fatal: str | None = None
+        self._weight_bytes = 0
         self.draining = False
         self.ready: Ready | None = None
         self.loaded_once = asyncio.Event()
@@ -105,12 +142,17 @@ class Supervisor:
     @property
     def pid(self) -> int | None:
         """The worker's process id, while there is one."""
-        return self._worker.pid if self._worker is not None else None
+        return self._life.worker.pid if self._life is not None else None
 
     @property
     def uptime_s(self) -> float:
         """How long this worker has run."""
-        return time.monotonic() - self._started_at if self._worker is not None else 0.0
+        return self._life.uptime_s if self._life is not None else 0.0
+
+    @property
+    def max_running(self) -> int:
+        """How many sequences of a model may be on the device at once now."""
+        return self._restarts.max_running
 
     async def wait_loaded(self, timeout_s: float) -> None:
         """Wait for the first worker to be ready, for at most `timeout_s`."""
@@ -127,70 +169,63 @@ class Supervisor:
         A request sent while a worker loads would reach it twice: `worker_ready`
         has its listener send all that is in flight.
         """
-        if self._worker is not None and self.ready is not None:
-            self._worker.send(message)
+        if self._life is not None and self.ready is not None:
+            self._life.worker.send(message)
 
     async def run(self) -> None:
         """Keep a worker alive until `stop`. Returns early when none could ever be loaded."""
-        back_off_s = FIRST_BACK_OFF_S
-        while True:
-            status = await self._run_worker()
-            self._note_exit(status)
-            if self._stopping.is_set():
-                return
+        while not self._stopping.is_set():
+            await self._run_worker()
             if not self.loaded_once.is_set():
-                self.failure = self._fatal or f"the worker ended: {describe_exit(status)}"
                 return
-            uptime_s = self.last_exit.uptime_s if self.last_exit else 0.0
-            back_off_s = FIRST_BACK_OFF_S if uptime_s > SOUND_AFTER_S else back_off_s
-            await asyncio.sleep(back_off_s)
-            back_off_s = min(2 * back_off_s, LONGEST_BACK_OFF_S)
+            if await self._stopped_within(self._restarts.delay_s):
+                return
+            await self._wait_for_memory()
             self.restarts += 1
 
     async def stop(self) -> None:
         """End the worker: asked first, then told, then killed."""
         self._stopping.set()
-        worker, exited = self._worker, self._exited
-        if worker is None or exited is None:
-            return
-        worker.send(Shutdown())
-        for insist in (worker.terminate, worker.kill):
-            if await self._gone(exited):
-                return
-            insist()
-        await self._gone(exited)
+        if (life := self._life) is not None:
+            life.worker.send(Shutdown())
+            if not await self._gone(life):
+                await self._end(life)
 
     def kill(self) -> None:
         """End the worker at once, for a process that is about to end itself."""
-        if self._worker is not None:
-            self._worker.kill()
+        if self._life is not None:
+            self._life.worker.kill()
 
-    async def _gone(self, exited: asyncio.Future[int]) -> bool:
-        await asyncio.wait([exited], timeout=STOP_GRACE_S)
-        return exited.done()
+    # ------------------------------------------------------------ one worker's life
 
-    async def _run_worker(self) -> int:
-        """One worker from start to exit; its exit status."""
+    async def _run_worker(self) -> None:
+        """One worker from start to exit."""
         loop = asyncio.get_running_loop()
         exited: asyncio.Future[int] = loop.create_future()
-        self._exited = exited
-        self._fatal = None
-        self._started_at = time.monotonic()
         worker = WorkerProcess(
             self._command,
             self._environ,
             on_message=lambda message: call_soon(loop, self._receive, message),
+            on_closed=lambda: call_soon(loop, self._lose, None),
             on_exit=lambda status: call_soon(loop, exited.set_result, status),
         )
-        self._worker = worker
+        self._life = life = Life(worker, exited)
         worker.send(self._configure)
+        watch = asyncio.create_task(self._watch(life), name="worker-watch")
         try:
-            return await exited
+            self._note_exit(life, await exited)
         finally:
+            watch.cancel()
             if not exited.done():
                 worker.kill()
 
     def _receive(self, message: ToService) -> None:
+        life = self._life
+        if life is not None and isinstance(message, Fatal):
+            life.last_words = message.message
+        if life is None or life.lost:
+            return
+        life.silent_s = 0.0
         match message:
             case Step():
                 self.stats = message.stats
@@ -198,22 +233,134 @@ class Supervisor:
             case Loading():
                 self._on_loading(message)
             case Ready():
-                self.ready = message
-                self.stats = Stats(0, 0, message.memory, 0.0, 0.0)
-                self.loaded_once.set()
-                self._tell().worker_ready()
-            case Fatal(text):
-                self._fatal = text
+                self._welcome(life, message)
 
-    def _note_exit(self, status: int) -> None:
-        reason = self._fatal or describe_exit(status)
-        self.last_exit = LastExit(reason, status, round(self.uptime_s, 3))
-        self._worker = None
+    def _welcome(self, life: Life, ready: Ready) -> None:
+        """A worker has loaded: it gets what is in flight."""
+        self.ready = ready
+        self.stats = Stats(0, 0, ready.memory, 0.0, 0.0)
+        self.failure = None
+        self._weight_bytes = sum(model.weight_bytes for model in ready.models)
+        life.sound_since = time.monotonic()
+        self.loaded_once.set()
+        if self.max_running < self._configure.max_running:
+            self.send(Limit(self.max_running))
+        self._tell().worker_ready()
+
+    def _lose(self, _: None = None) -> None:
+        """Nothing more is expected of this worker, whether it has ended yet or not."""
+        life = self._life
+        if life is None or life.lost:
+            return
+        life.lost = True
+        if self.ready is not None and life.sound_since is not None:
+            life.phase = "busy" if self._tell().busy else "idle"
+            life.ready_s = time.monotonic() - life.sound_since
         self.ready = None
         self.stats = None
-        if self.loaded_once.is_set() and not self._stopping.is_set():
-            logger.error("the worker (up %.1f s) ended: %s", self.last_exit.uptime_s, reason)
-        self._tell().worker_lost()
+        life.explained = self._tell().worker_lost()
+
+    def _note_exit(self, life: Life, status: int) -> None:
+        self._lose()
+        self._life = None
+        words = {"last_words": life.last_words, "stalled": life.stalled}
+        self.last_exit = describe_exit(status, life.phase, life.uptime_s, **words)
+        if not self.loaded_once.is_set():
+            self.failure = life.last_words or f"the worker ended: {self.last_exit.reason}"
+        if self.failure or self._stopping.is_set():
+            return
+        logger.error(
+            "the worker (%s, up %.1f s) ended: %s", life.phase, life.uptime_s, self.last_exit.reason
+        )
+        self._restarts.note_death(time.monotonic(), life.ready_s)
+        if life.explained:
+            self._restarts.explain()
+        elif life.phase == "busy" and looks_like_memory(status, **words):
+            self._halve()
+        if self._restarts.too_many:
+            self._give_up(self.last_exit)
+
+    def _halve(self) -> None:
+        if self._restarts.halve():
+            logger.warning(
+                "that looks like a want of memory: at most %d sequences at once now",
+                self.max_running,
+            )
+
+    def _give_up(self, last: LastExit) -> None:
+        """Tell everybody; the next worker is tried all the same."""
+        self.failure = f"The worker ended too often, last: {last.reason}."
+        logger.error("%s The next one starts in %g s", self.failure, self._restarts.delay_s)
+        self._tell().worker_given_up(self.failure)
+
+    # ------------------------------------------------------------ silence
+
+    async def _watch(self, life: Life) -> None:
+        """End a worker that should speak and does not."""
+        then = time.monotonic()
+        while True:
+            tick_s = min(LONGEST_TICK_S, self._limit_s / TICKS_A_LIMIT)
+            await asyncio.sleep(tick_s)
+            now = time.monotonic()
+            # A service that was itself stopped, or asleep, has not been waiting.
+            life.silent_s += min(now - then, 2 * tick_s)
+            then = now
+            self._grow(life, now)
+            if self.ready is not None and not self._tell().busy:
+                life.silent_s = 0.0
+            if life.silent_s > self._limit_s and not life.lost:
+                life.stalled = f"no sign of progress for {self._limit_s:g} s"
+                logger.error("the worker shows %s; ending it", life.stalled)
+                self._lose()
+                await self._end(life)
+
+    @property
+    def _limit_s(self) -> float:
+        if self.ready is None:
+            return self._patience.load_timeout_s
+        return self._patience.stall_s
+
+    def _grow(self, life: Life, now: float) -> None:
+        """After a sound while, let more run at once again."""
+        if self.ready is None or life.sound_since is None:
+            return
+        if self._restarts.grow(now - life.sound_since):
+            life.sound_since = now
+            logger.info("at most %d sequences at once again", self.max_running)
+            self.send(Limit(self.max_running))
+
+    # ------------------------------------------------------------ waiting and ending
+
+    async def _end(self, life: Life) -> None:
+        """SIGTERM, then SIGKILL: a process killed with wired memory may keep it on macOS."""
+        for insist in (life.worker.terminate, life.worker.kill):
+            insist()
+            if await self._gone(life):
+                return
+
+    async def _gone(self, life: Life) -> bool:
+        await asyncio.wait([life.exited], timeout=STOP_GRACE_S)
+        return life.exited.done()
+
+    async def _stopped_within(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
+
+    async def _wait_for_memory(self) -> None:
+        """Wait, within a bound, until the machine has the memory that the weights need."""
+        deadline = time.monotonic() + MEMORY_WAIT_S
+        told = False
+        while (left := self._available_bytes()) is not None and left < self._weight_bytes:
+            if not told:
+                logger.warning(
+                    "waiting for memory: the weights need %d MiB, %d MiB are left",
+                    self._weight_bytes >> 20,
+                    left >> 20,
+                )
+                told = True
+            if time.monotonic() > deadline or await self._stopped_within(MEMORY_POLL_S):
+                return
 
     def _tell(self) -> Listener:
         if self._listener is None:
@@ -225,13 +372,3 @@ def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[T], None], value:
     """Call on the event loop from the reader thread; a loop that has closed needs no news."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(call, value)
-
-
-def describe_exit(status: int) -> str:
-    """An exit status in words."""
-    if status >= 0:
-        return f"exit code {status}"
-    try:
-        return f"signal {signal.Signals(-status).name}"
-    except ValueError:
-        return f"signal {-status}"

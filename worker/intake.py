@@ -17,6 +17,7 @@ from protocol.channel import Channel, Closed
 from protocol.messages import (
     Cancel,
     Configure,
+    Limit,
     Rejected,
     Shutdown,
     Submit,
@@ -43,7 +44,7 @@ class Prepared:
     received_at: float
 
 
-Work = Prepared | Rejected | Cancel | Shutdown
+Work = Prepared | Rejected | Cancel | Limit | Shutdown
 Inbox = queue.SimpleQueue[Work]
 
 
@@ -72,7 +73,7 @@ class Intake(threading.Thread):
             match message:
                 case Submit():
                     self._inbox.put(prepare(self._pool, message))
-                case Cancel() | Shutdown():
+                case Cancel() | Limit() | Shutdown():
                     self._inbox.put(message)
                 case Configure():
                     logger.warning("a second Configure was ignored")

@@ -14,6 +14,7 @@ from protocol.messages import (
     Delta,
     Event,
     Failed,
+    Limit,
     Memory,
     Rejected,
     Shutdown,
@@ -85,6 +86,8 @@ class Loop:
                 self._events.append(work)
             case Cancel(ids):
                 self._cancel(set(ids))
+            case Limit(max_running):
+                self._max_running = max_running
             case Shutdown():
                 return False
         return True

@@ -7,8 +7,10 @@ from starlette.responses import Response
 
 from protocol.messages import Device, Memory
 from service.bodies import json_response
+from service.deaths import LastExit
 from service.schema.health import (
     DeviceHealth,
+    ExitHealth,
     Health,
     MemoryHealth,
     RequestsHealth,
@@ -40,7 +42,7 @@ class HealthReport:
                 pid=supervisor.pid,
                 uptime_s=round(supervisor.uptime_s, 3),
                 restarts=supervisor.restarts,
-                last_exit=last_exit.reason if last_exit else None,
+                last_exit=exit_health(last_exit) if last_exit else None,
             ),
             requests=RequestsHealth(
                 running=stats.running if stats else 0, waiting=stats.waiting if stats else 0
@@ -49,6 +51,17 @@ class HealthReport:
             device=device_health(ready.device) if ready else None,
             reason=supervisor.failure,
         )
+
+
+def exit_health(last_exit: LastExit) -> ExitHealth:
+    """A worker's end under its public names."""
+    return ExitHealth(
+        reason=last_exit.reason,
+        signal=last_exit.signal,
+        code=last_exit.code,
+        phase=last_exit.phase,
+        uptime_s=last_exit.uptime_s,
+    )
 
 
 def memory_health(memory: Memory) -> MemoryHealth:

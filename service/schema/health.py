@@ -9,13 +9,26 @@ import msgspec
 Status = Literal["healthy", "loading", "restarting", "draining", "failed"]
 
 
+class ExitHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """How a worker ended: by a signal or with an exit code, while it did what, and after how long.
+
+    `reason` is in words: its own last ones where it had any.
+    """
+
+    reason: str
+    signal: str | None
+    code: int | None
+    phase: Literal["loading", "idle", "busy"]
+    uptime_s: float
+
+
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The worker process; `pid` is null while there is none, `last_exit` until one has ended."""
 
     pid: int | None
     uptime_s: float
     restarts: int
-    last_exit: str | None
+    last_exit: ExitHealth | None
 
 
 class RequestsHealth(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,14 +23,16 @@ POLL_S = 0.02
 
 
 class Daemon:
-    """`mlxd serve` as a process of its own."""
+    """`mlxd serve` as a process of its own; `program` runs it, with another worker perhaps."""
 
-    def __init__(self, flags: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, flags: Sequence[str], environ: Mapping[str, str], program: str = "service"
+    ) -> None:
         self.port = free_port()
         self.lines: list[str] = []
         self._serving = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve", "--port", str(self.port), *flags],
+            [sys.executable, "-m", program, "serve", "--port", str(self.port), *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, "COLUMNS": "200", **environ},
@@ -120,14 +122,15 @@ class Daemon:
 
 @contextmanager
 def running(
-    *models: Path,
+    *models: Path | str,
     flags: Sequence[str] = (),
     wait: bool = True,
     environ: Mapping[str, str] | None = None,
+    program: str = "service",
 ) -> Iterator[Daemon]:
     """A service for these models, by default once it serves; ended when the block is."""
     chosen = [word for model in models for word in ("--model", str(model))]
-    daemon = Daemon([*chosen, *flags], environ or {})
+    daemon = Daemon([*chosen, *flags], environ or {}, program)
     try:
         if wait:
             daemon.wait_serving()

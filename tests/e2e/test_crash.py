@@ -55,7 +55,7 @@ def test_answers_are_the_same_as_without_the_workers_death(
         texts = anyio.run(complete_all, daemon, deaths, number)
         report = daemon.wait_until("status", be="healthy")
     assert report["worker"]["restarts"] == deaths
-    assert report["worker"]["last_exit"] == f"signal {number.name}"
+    assert report["worker"]["last_exit"]["signal"] == number.name
     for prompt in PROMPTS:
         expected = greedy_tokens(llama_path, text_tokens(llama_path, prompt), TOKENS)
         assert texts[prompt] == decode(llama_path, expected)
@@ -65,7 +65,7 @@ def test_a_worker_that_is_gone_is_told_by_health_and_comes_back(llama_path: Path
     with running(llama_path) as daemon:
         os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
         gone = daemon.wait_until("status", be="restarting")
-        assert gone["worker"]["last_exit"] == "signal SIGKILL"
+        assert gone["worker"]["last_exit"]["reason"] == "signal SIGKILL"
         assert httpx.get(f"{daemon.url}/health").status_code == 503
         asked = {"model": "default", "prompt": "waits for the next worker", "max_tokens": 2}
         answer = httpx.post(f"{daemon.url}/v1/completions", json=asked, timeout=60)

@@ -32,7 +32,8 @@ from service.errors import (
     WorkerCrashed,
     WorkerUnavailable,
 )
-from service.generations import DEATHS_TOLERATED, Generation, Generations
+from service.generations import Generation, Generations
+from service.revival import MARGIN_TOKENS
 from service.supervisor import Status
 
 pytestmark = pytest.mark.anyio
@@ -43,6 +44,8 @@ class RecordedWorker:
 
     def __init__(self) -> None:
         self.status: Status = "healthy"
+        self.failure: str | None = None
+        self.max_running = 8
         self.sent: list[ToWorker] = []
 
     def send(self, message: ToWorker) -> None:
@@ -59,7 +62,18 @@ def worker() -> RecordedWorker:
 
 @pytest.fixture
 def generations(worker: RecordedWorker) -> Generations:
-    return Generations(worker, max_in_flight=3, load_wait_s=0, queue_timeout_s=60)
+    return ready(worker)
+
+
+def ready(
+    worker: RecordedWorker, *, load_wait_s: float = 0, queue_timeout_s: float = 60
+) -> Generations:
+    """Generations over a worker that has loaded."""
+    generations = Generations(
+        worker, max_in_flight=3, load_wait_s=load_wait_s, queue_timeout_s=queue_timeout_s
+    )
+    generations.worker_ready()
+    return generations
 
 
 def asked(count: int = 1) -> list[Submit]:
@@ -178,16 +192,83 @@ async def test_a_new_worker_gets_each_request_back_with_the_tokens_received(
     assert "".join(event.text for event in events if isinstance(event, Delta)) == "ab"
 
 
-async def test_a_request_that_was_there_at_too_many_deaths_fails(generations: Generations) -> None:
+def die(generations: Generations) -> bool:
+    explained = generations.worker_lost()
+    generations.worker_ready()
+    return explained
+
+
+async def test_a_request_that_ends_the_worker_again_fails_and_tells_why(
+    generations: Generations,
+) -> None:
     generation = await generations.open(asked())
-    for _ in range(DEATHS_TOLERATED):
-        generations.worker_lost()
-        generations.worker_ready()
-    assert len(generations) == 1
-    generations.worker_lost()
+    assert not die(generations)
+    assert die(generations)
     with pytest.raises(WorkerCrashed):
         await generation.start()
     assert len(generations) == 0
+
+
+async def test_suspects_are_tried_alone_and_the_innocent_go_on_together(
+    generations: Generations, worker: RecordedWorker
+) -> None:
+    innocent, culprit = await generations.open(asked()), await generations.open(asked())
+    for _ in range(2):
+        worker.sent.clear()
+        assert not die(generations)
+    assert [m.id for m in worker.sent if isinstance(m, Submit)] == [2]
+    worker.sent.clear()
+    assert die(generations)
+    assert [m.id for m in worker.sent if isinstance(m, Submit)] == [1]
+    with pytest.raises(WorkerCrashed):
+        await culprit.start()
+    generations.worker_stepped(step(Started(1, 1), finished(1)))
+    assert await collect(innocent) == [Started(1, 1), finished(1)]
+
+
+async def test_what_a_worker_still_says_of_a_sequence_taken_back_is_dropped(
+    generations: Generations, worker: RecordedWorker
+) -> None:
+    older, newer = await generations.open(asked()), await generations.open(asked())
+    for _ in range(2):
+        die(generations)
+    tokens = list(range(MARGIN_TOKENS))
+    worker.sent.clear()
+    generations.worker_stepped(step(Started(2, 1), Delta(2, "n", tokens)))
+    [cancel, trial] = worker.sent
+    assert (cancel, trial) == (Cancel([2]), Submit(1, "m", TextPrompt("x"), Sampling(0)))
+    worker.sent.clear()
+    generations.worker_stepped(step(Delta(2, "late", [99]), Started(1, 1), finished(1)))
+    [back] = worker.sent
+    assert isinstance(back, Submit)
+    assert (back.id != 2, back.resume) == (True, tokens)
+    generations.worker_stepped(step(Delta(2, "later", [99]), Started(back.id, 1)))
+    generations.worker_stepped(step(Delta(back.id, "ext", [7]), finished(back.id)))
+    assert await collect(older) == [Started(1, 1), finished(1)]
+    expected = [Started(2, 1), Delta(2, "n", tokens), Delta(2, "ext", [7]), finished(2)]
+    assert await collect(newer) == expected
+
+
+async def test_a_request_that_only_waited_for_the_device_is_not_blamed(
+    generations: Generations, worker: RecordedWorker
+) -> None:
+    worker.max_running = 1
+    running, waiting = await generations.open(asked()), await generations.open(asked())
+    die(generations)
+    assert die(generations)
+    with pytest.raises(WorkerCrashed):
+        await running.start()
+    generations.worker_stepped(step(Started(2, 1), finished(2)))
+    assert await collect(waiting) == [Started(2, 1), finished(2)]
+
+
+async def test_where_no_worker_lives_all_requests_are_told(generations: Generations) -> None:
+    generation = await generations.open(asked())
+    generations.worker_lost()
+    generations.worker_given_up("too many deaths")
+    with pytest.raises(WorkerUnavailable) as caught:
+        await generation.start()
+    assert (caught.value.code, caught.value.message) == ("failed", "too many deaths")
 
 
 @pytest.mark.parametrize("status", ["loading", "draining", "failed"])
@@ -203,7 +284,7 @@ async def test_without_a_worker_to_come_nothing_is_taken(
 
 async def test_a_request_may_wait_for_the_first_worker(worker: RecordedWorker) -> None:
     worker.status = "loading"
-    await Generations(worker, max_in_flight=1, load_wait_s=5, queue_timeout_s=60).open(asked())
+    await ready(worker, load_wait_s=5).open(asked())
     assert len(worker.sent) == 1
 
 
@@ -218,7 +299,7 @@ async def test_a_request_during_a_restart_is_kept_for_the_next_worker(
 async def test_a_request_that_the_device_does_not_take_in_time_is_ended(
     worker: RecordedWorker,
 ) -> None:
-    generations = Generations(worker, max_in_flight=3, load_wait_s=0, queue_timeout_s=0.01)
+    generations = ready(worker, queue_timeout_s=0.01)
     taken, waiting = await generations.open(asked()), await generations.open(asked())
     generations.worker_stepped(step(Started(1, 1)))
     with pytest.raises(WorkerUnavailable) as caught:
@@ -232,7 +313,7 @@ async def test_a_request_that_the_device_does_not_take_in_time_is_ended(
 async def test_a_request_that_lost_its_worker_waits_no_longer_than_others(
     worker: RecordedWorker,
 ) -> None:
-    generations = Generations(worker, max_in_flight=3, load_wait_s=0, queue_timeout_s=0.01)
+    generations = ready(worker, queue_timeout_s=0.01)
     generation = await generations.open(asked())
     generations.worker_stepped(step(Started(1, 1)))
     generations.worker_lost()

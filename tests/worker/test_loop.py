@@ -13,6 +13,7 @@ from protocol.messages import (
     Delta,
     Failed,
     Finished,
+    Limit,
     Rejected,
     Sampling,
     Started,
@@ -231,3 +232,12 @@ def test_a_chat_prompt_is_the_models_own_template(pool: Pool, model_paths: dict[
     messages = [{"role": "user", "content": "Hello there"}]
     for path in model_paths.values():
         assert pool[path.name].prompts.build(ChatPrompt(messages)) == chat_tokens(path, messages)
+
+
+def test_a_limit_changes_how_many_run_at_once(pool: Pool) -> None:
+    submits = [greedy(n, "tiny-llama", "limited", max_tokens=12) for n in range(6)]
+
+    raised = iter([[Limit(4)]])
+    steps = run_loop(pool, submits, max_running=1, after_step=lambda _: next(raised, []))
+    assert steps[0].stats.running == 1
+    assert max(step.stats.running for step in steps) == 4

@@ -1,0 +1,25 @@
+"""How much memory the machine has left, where that can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MEMINFO = Path("/proc/meminfo")
+KIB = 1024
+
+
+def read_available(meminfo: Path = MEMINFO) -> int | None:
+    """The bytes that a new process can have without swapping; None where unknown.
+
+    Source: Linux, proc_meminfo(5), `MemAvailable`. macOS has no such figure
+    without its own interfaces.
+    """
+    try:
+        lines = meminfo.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        name, _, rest = line.partition(":")
+        if name == "MemAvailable":
+            return int(rest.split()[0]) * KIB
+    return None

@@ -1,0 +1,149 @@
+"""Whatever becomes of a worker, only the request that is the cause of it hears of it.
+
+The worker is the fake one: its answers are known, and a prompt asks for its fault.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.daemon import Daemon
+from tests.e2e.faulty import Asked, Reply, assert_served, complete_all, faulty
+
+INNOCENT = [Asked(f"innocent {n}", tokens=40 + 20 * n, stream=n % 2 == 0) for n in range(6)]
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Daemon]:
+    """A service that is left as it was found: all its faults strike once, or with their cause."""
+    with faulty() as daemon:
+        yield daemon
+
+
+def assert_blamed(reply: Reply) -> None:
+    """The request was told that it ends workers."""
+    assert reply.error is not None
+    assert (reply.error["type"], reply.error["code"]) == ("server_error", "worker_crashed")
+
+
+# ---------------------------------------------------------------- poison
+
+
+def test_a_poisonous_request_fails_alone_and_says_not_to_retry(own: Daemon) -> None:
+    poison = Asked("[die 5 always]")
+    *replies, blamed = complete_all(own, [*INNOCENT, poison])
+    assert blamed.status == 500
+    assert blamed.headers["x-should-retry"] == "false"
+    assert_blamed(blamed)
+    for asked, reply in zip(INNOCENT, replies, strict=True):
+        assert_served(asked, reply)
+
+
+def test_a_poisonous_stream_that_has_begun_ends_in_an_error_event(own: Daemon) -> None:
+    poison = Asked("[abort 30 always]", stream=True)
+    *replies, blamed = complete_all(own, [*INNOCENT, poison])
+    assert blamed.status == 200
+    assert blamed.text == poison.expected[: len(blamed.text)] != ""
+    assert_blamed(blamed)
+    for asked, reply in zip(INNOCENT, replies, strict=True):
+        assert_served(asked, reply)
+
+
+def test_two_poisonous_requests_fail_and_those_beside_them_finish(own: Daemon) -> None:
+    poison = [Asked("[die 0 always]"), Asked("[device 20 always]")]
+    replies = complete_all(own, [*INNOCENT, *poison])
+    for blamed in replies[len(INNOCENT) :]:
+        assert blamed.status == 500
+        assert_blamed(blamed)
+    for asked, reply in zip(INNOCENT, replies, strict=False):
+        assert_served(asked, reply)
+
+
+def test_requests_that_wait_behind_a_poisonous_one_are_not_blamed() -> None:
+    with faulty("--max-running", "1") as daemon:
+        replies = complete_all(daemon, [Asked("[die 3 always]"), *INNOCENT])
+    assert_blamed(replies[0])
+    for asked, reply in zip(INNOCENT, replies[1:], strict=True):
+        assert_served(asked, reply)
+
+
+# ---------------------------------------------------------------- ends of every kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "signalled", "reason"),
+    [
+        ("die", "SIGKILL", "signal SIGKILL"),
+        ("abort", "SIGABRT", "signal SIGABRT"),
+        ("device", None, "the device failed: [Event::wait] Timed out"),
+        ("truncated", None, "exit code 1"),
+        ("garbage", "SIGKILL", "signal SIGKILL"),
+        ("nonsense", "SIGKILL", "signal SIGKILL"),
+        ("hang", "SIGTERM", "no sign of progress for 0.5 s"),
+        ("hang-mid-message", "SIGTERM", "no sign of progress for 0.5 s"),
+    ],
+)
+def test_a_workers_end_is_a_pause_and_is_told_by_health(
+    own: Daemon, kind: str, signalled: str | None, reason: str
+) -> None:
+    asked = [*INNOCENT, Asked(f"[{kind} 12]", stream=True)]
+    for one, reply in zip(asked, complete_all(own, asked), strict=True):
+        assert_served(one, reply)
+    report = own.wait_until("status", be="healthy")
+    last_exit = report["worker"]["last_exit"]
+    assert (last_exit["signal"], last_exit["phase"]) == (signalled, "busy")
+    assert last_exit["reason"] == reason
+    assert (last_exit["code"] is None) == (signalled is not None)
+    assert last_exit["uptime_s"] > 0
+
+
+def test_a_worker_that_hangs_and_hears_no_sigterm_is_killed_and_health_says_restarting(
+    own: Daemon,
+) -> None:
+    with httpx.stream(
+        "POST", f"{own.url}/v1/completions", json=Asked("[deaf 3]", stream=True).body, timeout=60
+    ) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        report = own.wait_until("status", be="restarting")
+        assert report["worker"]["pid"] is not None
+        assert httpx.get(f"{own.url}/health").status_code == 503
+        assert "data: [DONE]" in list(lines)
+    last_exit = own.wait_until("status", be="healthy")["worker"]["last_exit"]
+    assert last_exit["signal"] == "SIGKILL"
+
+
+def test_an_idle_worker_may_be_silent_for_ever(own: Daemon) -> None:
+    before = own.wait_until("status", be="healthy")["worker"]
+    while own.health()["worker"]["uptime_s"] < before["uptime_s"] + 1.5:
+        pass
+    assert own.health()["worker"]["pid"] == before["pid"]
+
+
+# ---------------------------------------------------------------- loading
+
+
+def test_a_worker_that_never_loads_is_replaced_and_what_waits_for_it_is_served(
+    tmp_path: Path,
+) -> None:
+    with faulty("--load-timeout-s", "1", source=f"{tmp_path}/starts[hang 1]") as daemon:
+        os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
+        daemon.wait_until("status", be="restarting")
+        [reply] = complete_all(daemon, [INNOCENT[0]])
+        last_exit = daemon.health()["worker"]["last_exit"]
+    assert_served(INNOCENT[0], reply)
+    assert last_exit["phase"] == "loading"
+    assert last_exit["reason"] == "no sign of progress for 1 s"
+
+
+def test_a_service_whose_first_worker_never_loads_ends_and_says_why(tmp_path: Path) -> None:
+    source = f"{tmp_path}/starts[hang 0]"
+    with faulty("--load-timeout-s", "0.5", source=source, wait=False) as daemon:
+        assert daemon.wait() == 1
+    assert "mlxd: the worker ended: no sign of progress for 0.5 s" in daemon.output

@@ -1,0 +1,46 @@
+"""`python -m tests.fakes.service serve ...`: the real service around the fake worker.
+
+Its restarts come at a quick pace, so that tests need not wait; `--deaths-tolerated`
+is how many it takes before it gives up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+
+from service.command import loop_factory, serve
+from service.connections import bind
+from service.logs import configure_logging
+from service.restarts import Pace
+from service.settings import load_settings
+
+FAKE_WORKER_COMMAND = (sys.executable, "-m", "tests.fakes.worker")
+
+
+def run(argv: list[str]) -> int:
+    """Serve; the process's exit code."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--deaths-tolerated", type=int, default=10**6)
+    parser.add_argument("--sound-after-s", type=float, default=10.0)
+    own, flags = parser.parse_known_args(argv)
+    settings = load_settings(flags, os.environ)
+    configure_logging(settings.log_level, settings.log_format)
+    pace = Pace(
+        first_back_off_s=0.01,
+        longest_back_off_s=0.05,
+        sound_after_s=own.sound_after_s,
+        deaths_tolerated=own.deaths_tolerated,
+        slow_retry_s=0.5,
+    )
+    listener = bind(settings.host, settings.port)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(
+            serve(settings, listener, os.environ, worker_command=FAKE_WORKER_COMMAND, pace=pace)
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,234 @@
+"""`python -m tests.fakes.worker FD`: a worker whose answers are a function of the prompt.
+
+It batches, resumes and cancels as the real one does, with a token each `STEP_S`,
+and it does what tests/fakes/faults.py says where a prompt asks for it. Faults of
+its start are asked for by the model's source.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import queue
+import signal
+import struct
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from typing import NoReturn
+
+from protocol.channel import Channel, Closed, worker_end
+from protocol.messages import (
+    Cancel,
+    Configure,
+    Delta,
+    Device,
+    Event,
+    Fatal,
+    Finished,
+    Limit,
+    LoadedModel,
+    Loading,
+    Memory,
+    Ready,
+    Shutdown,
+    Started,
+    Stats,
+    Step,
+    Submit,
+    ToService,
+    ToWorker,
+)
+from tests.fakes.faults import fault_now, fault_of, text_of
+
+STEP_S = 0.002
+DEFAULT_TOKENS = 16
+EXIT_DEVICE_FAILED = 70
+EXIT_ORPHANED = 75
+FLUSH_S = 5.0
+
+SIGNALS = {"die": signal.SIGKILL, "abort": signal.SIGABRT}
+LAST_WORDS = {
+    "device": "the device failed: [Event::wait] Timed out",
+    "memory": "the device failed: [metal::malloc] Attempting to allocate 1 bytes",
+}
+# Bytes past the protocol. Who has written them hangs, or is gone after "truncated".
+FRAMES = {
+    "hang": b"",
+    "hang-mid-message": struct.pack("!i", 1000) + b"half",
+    "truncated": struct.pack("!i", 1000) + b"half",
+    "garbage": struct.pack("!i", -1) + struct.pack("!Q", 2**62),
+    "nonsense": struct.pack("!i", 3) + b"xyz",
+}
+
+Inbox = queue.SimpleQueue[Submit | Cancel | Limit | Shutdown]
+
+
+def word(prompt: str, position: int) -> tuple[int, str]:
+    """The token and text at a position of the answer to `prompt`."""
+    digest = hashlib.sha256(f"{position} {prompt}".encode()).digest()
+    token = int.from_bytes(digest[:2])
+    return token, f"{token:04x} "
+
+
+def answer(prompt: str, tokens: int) -> str:
+    """The whole answer."""
+    return "".join(word(prompt, position)[1] for position in range(tokens))
+
+
+class Row:
+    """One request on the fake device."""
+
+    def __init__(self, submit: Submit) -> None:
+        self.submit = submit
+        self.text = text_of(submit)
+        self.position = len(submit.resume)
+        self.end = submit.max_tokens or DEFAULT_TOKENS
+        expected = [word(self.text, position)[0] for position in range(self.position)]
+        if expected != submit.resume:
+            raise ValueError("resumed with tokens that were never sent")
+
+    def advance(self) -> list[Event]:
+        """The next token, and the end after the last one."""
+        id = self.submit.id
+        token, text = word(self.text, self.position)
+        self.position += 1
+        delta = Delta(id, text, [token])
+        if self.position < self.end:
+            return [delta]
+        return [delta, Finished(id, "length", len(self.text), self.position, 0.0, 0.0, 0.0)]
+
+
+class FakeWorker:
+    """The loop over one pipe."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._channel: Channel[ToWorker, ToService] = worker_end(connection)
+        self._inbox: Inbox = queue.SimpleQueue()
+        self._waiting: dict[int, Submit] = {}
+        self._running: dict[int, Row] = {}
+        self._max_running = 1
+
+    def run(self) -> int:
+        """Load, and serve until told to stop; the exit code."""
+        configure = self._channel.recv()
+        assert isinstance(configure, Configure)
+        self._max_running = configure.max_running
+        for model in configure.models:
+            self._channel.send(Loading(model.id, 0, 1))
+            self._load(model.source or "")
+            self._channel.send(Loading(model.id, 1, 1))
+        loaded = [LoadedModel(m.id, "fake", 10**6, 2**16, 0, 0.0) for m in configure.models]
+        self._channel.send(Ready(loaded, Device("fake", "none", 0), Memory()))
+        threading.Thread(target=self._read, daemon=True).start()
+        while self._receive():
+            self._step()
+        self._channel.flush(FLUSH_S)
+        return 0
+
+    def _load(self, source: str) -> None:
+        """Strike where the source asks for it; its number counts the starts, from 0."""
+        fault = fault_of(source)
+        if fault is None:
+            return
+        start = count_start(source.partition("[")[0])
+        if start == fault.position or (fault.always and start > fault.position):
+            self._strike(fault.kind)
+
+    def _read(self) -> None:
+        try:
+            while True:
+                message = self._channel.recv()
+                assert not isinstance(message, Configure)
+                self._inbox.put(message)
+        except Closed:
+            os._exit(EXIT_ORPHANED)
+
+    def _receive(self) -> bool:
+        """Take what has come; for a busy worker this wait is its device's time."""
+        idle = not (self._running or self._waiting)
+        deadline = time.monotonic() + STEP_S
+        while True:
+            left = None if idle else max(0.0, deadline - time.monotonic())
+            try:
+                message = self._inbox.get(timeout=left)
+            except queue.Empty:
+                return True
+            idle = False
+            match message:
+                case Submit():
+                    self._waiting[message.id] = message
+                case Cancel(ids):
+                    for id in ids:
+                        self._waiting.pop(id, None)
+                        self._running.pop(id, None)
+                case Limit(max_running):
+                    self._max_running = max_running
+                case Shutdown():
+                    return False
+
+    def _step(self) -> None:
+        events: list[Event] = []
+        while self._waiting and len(self._running) < self._max_running:
+            id = next(iter(self._waiting))
+            row = self._running[id] = Row(self._waiting.pop(id))
+            events.append(Started(id, len(row.text)))
+        for id, row in list(self._running.items()):
+            kind = fault_now(row.submit, row.position)
+            if kind is not None:
+                self._strike(kind)
+            events += row.advance()
+            if isinstance(events[-1], Finished):
+                del self._running[id]
+        stats = Stats(len(self._running), len(self._waiting), Memory(), 0.0, 0.0)
+        self._channel.send(Step(events, stats))
+
+    def _strike(self, kind: str) -> None:
+        """Do what the fault says; most of them are the end of this process."""
+        if kind in SIGNALS:
+            os.kill(os.getpid(), SIGNALS[kind])
+        elif kind in LAST_WORDS:
+            self._leave(LAST_WORDS[kind])
+        elif kind == "deaf":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            hang()
+        elif kind == "truncated":
+            self._write(FRAMES[kind])
+            os._exit(1)
+        else:
+            self._write(FRAMES[kind])
+            hang()
+
+    def _leave(self, last_words: str) -> NoReturn:
+        self._channel.send(Fatal(last_words))
+        self._channel.flush(FLUSH_S)
+        os._exit(EXIT_DEVICE_FAILED)
+
+    def _write(self, frame: bytes) -> None:
+        """Bytes past the channel, after all that it was given."""
+        self._channel.flush(FLUSH_S)
+        os.write(self._connection.fileno(), frame)
+
+
+def count_start(path: str) -> int:
+    """How many workers counted here before this one. Each leaves a file."""
+    for start in itertools.count():
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(f"{path}.{start}", os.O_CREAT | os.O_EXCL))
+            return start
+    raise AssertionError
+
+
+def hang() -> NoReturn:
+    """Never go on."""
+    while True:
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(FakeWorker(Connection(int(sys.argv[1]))).run())
