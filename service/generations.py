@@ -270,7 +270,7 @@ class Generations:
         convicted = self._revival.lose(self._worker.max_running)
         for id in convicted:
             if (culprit := self._pop(id)) is not None:
-                logger.error("a request ended the worker twice, and fails: %d", id)
+                logger.error("request %d ended the worker by itself, and fails", id)
                 message = "This request ended the worker each time it was tried."
                 culprit.generation.mailbox.close(WorkerCrashed(message))
         if (suspect := self._revival.on_trial) is not None:

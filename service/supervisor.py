@@ -31,6 +31,7 @@ from service.deaths import LastExit, Phase, describe_exit, looks_like_memory
 from service.memory import read_available
 from service.process import WorkerProcess
 from service.restarts import Pace, Restarts
+from service.silence import Silence
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Life:
         self.started_at = time.monotonic()
         self.sound_since: float | None = None
         self.ready_s = 0.0
-        self.silent_s = 0.0
+        self.silence = Silence(self.started_at)
         self.phase: Phase = "loading"
         self.last_words: str | None = None
         self.stalled: str | None = None
@@ -225,7 +226,7 @@ class Supervisor:
             life.last_words = message.message
         if life is None or life.lost:
             return
-        life.silent_s = 0.0
+        life.silence.end(time.monotonic())
         match message:
             case Step():
                 self.stats = message.stats
@@ -297,18 +298,16 @@ class Supervisor:
 
     async def _watch(self, life: Life) -> None:
         """End a worker that should speak and does not."""
-        then = time.monotonic()
+        shortest_s = min(self._patience.load_timeout_s, self._patience.stall_s)
+        tick_s = min(LONGEST_TICK_S, shortest_s / TICKS_A_LIMIT)
         while True:
-            tick_s = min(LONGEST_TICK_S, self._limit_s / TICKS_A_LIMIT)
             await asyncio.sleep(tick_s)
             now = time.monotonic()
-            # A service that was itself stopped, or asleep, has not been waiting.
-            life.silent_s += min(now - then, 2 * tick_s)
-            then = now
-            self._grow(life, now)
+            life.silence.grow(now, 2 * tick_s)
             if self.ready is not None and not self._tell().busy:
-                life.silent_s = 0.0
-            if life.silent_s > self._limit_s and not life.lost:
+                life.silence.end(now)
+            self._grow(life, now)
+            if life.silence.seconds > self._limit_s and not life.lost:
                 life.stalled = f"no sign of progress for {self._limit_s:g} s"
                 logger.error("the worker shows %s; ending it", life.stalled)
                 self._lose()

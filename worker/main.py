@@ -38,9 +38,10 @@ def run(connection: Connection) -> int:
     except LoadError as error:
         channel.send(Fatal(str(error)))
         return EXIT_LOAD_FAILED
-    except RuntimeError as error:
+    except Exception as error:
+        # Whatever it was, nothing in this process can be trusted now.
         logger.exception("the device failed")
-        channel.send(Fatal(f"the device failed: {error}"))
+        channel.send(Fatal(f"the device failed: {error!r}"))
         return EXIT_DEVICE_FAILED
     finally:
         channel.flush(LAST_WORDS_TIMEOUT_S)

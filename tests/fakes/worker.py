@@ -46,6 +46,7 @@ from tests.fakes.faults import fault_now, fault_of, text_of
 
 STEP_S = 0.002
 DEFAULT_TOKENS = 16
+WEIGHT_BYTES = 1000
 EXIT_DEVICE_FAILED = 70
 EXIT_ORPHANED = 75
 FLUSH_S = 5.0
@@ -122,7 +123,9 @@ class FakeWorker:
             self._channel.send(Loading(model.id, 0, 1))
             self._load(model.source or "")
             self._channel.send(Loading(model.id, 1, 1))
-        loaded = [LoadedModel(m.id, "fake", 10**6, 2**16, 0, 0.0) for m in configure.models]
+        loaded = [
+            LoadedModel(m.id, "fake", 10**6, 2**16, WEIGHT_BYTES, 0.0) for m in configure.models
+        ]
         self._channel.send(Ready(loaded, Device("fake", "none", 0), Memory()))
         threading.Thread(target=self._read, daemon=True).start()
         while self._receive():

@@ -1,0 +1,46 @@
+"""What a process holds: descriptors, threads, children, memory; read from /proc."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Counts, and resident bytes."""
+
+    descriptors: int
+    threads: int
+    children: int
+    resident_bytes: int
+
+
+def footprint_of(pid: int) -> Footprint:
+    """What the process holds now."""
+    process = Path(f"/proc/{pid}")
+    tasks = list((process / "task").iterdir())
+    children = [child for task in tasks for child in (task / "children").read_text().split()]
+    pages = int((process / "statm").read_text().split()[1])
+    return Footprint(len(list((process / "fd").iterdir())), len(tasks), len(children), pages * 4096)
+
+
+def wait_until_back(pid: int, before: Footprint, *, growth_bytes: int, timeout_s: float) -> None:
+    """Wait until the process holds no more than before, and little more memory."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        now = footprint_of(pid)
+        if (
+            now.descriptors <= before.descriptors
+            and now.threads <= before.threads
+            and now.children <= before.children
+            and now.resident_bytes <= before.resident_bytes + growth_bytes
+        ):
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"it holds {now}, before it held {before}")
+        threading.Event().wait(POLL_S)

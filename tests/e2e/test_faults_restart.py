@@ -1,0 +1,132 @@
+"""How deaths are answered: with less work at once, with patience, and without leaving anything."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.daemon import POLL_S, Daemon
+from tests.e2e.faulty import Asked, assert_served, complete_all, faulty
+from tests.e2e.footprint import footprint_of, wait_until_back
+from tests.fakes.worker import word
+
+KILLS = 50
+GROWTH_BYTES = 8 * 2**20
+CROWD = [Asked(f"one of a crowd {n}", tokens=400) for n in range(7)]
+
+
+def kill_worker(daemon: Daemon) -> int:
+    """Kill the worker that is healthy now; how many had died before."""
+    worker = daemon.wait_until("status", be="healthy")["worker"]
+    os.kill(worker["pid"], signal.SIGKILL)
+    restarts: int = worker["restarts"]
+    return restarts
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize("kind", ["memory", "die"])
+def test_after_a_death_for_want_of_memory_half_runs_at_once_until_the_worker_is_sound(
+    kind: str,
+) -> None:
+    asked = [*CROWD, Asked(f"[{kind} 10]", tokens=400)]
+    with (
+        faulty("--max-running", "8", "--sound-after-s", "0.6") as daemon,
+        ThreadPoolExecutor(1) as clients,
+    ):
+        replies = clients.submit(complete_all, daemon, asked)
+        halved = daemon.wait_until("requests.running", be=4)
+        assert halved["worker"]["restarts"] == 1
+        daemon.wait_until("requests.running", be=8)
+        for one, reply in zip(asked, replies.result(), strict=True):
+            assert_served(one, reply)
+    assert "at most 4 sequences at once now" in daemon.output
+    assert "at most 8 sequences at once again" in daemon.output
+
+
+def test_another_death_changes_nothing_about_how_much_runs_at_once() -> None:
+    asked = [*CROWD, Asked("[abort 10]", tokens=400)]
+    with faulty("--max-running", "8") as daemon, ThreadPoolExecutor(1) as clients:
+        replies = clients.submit(complete_all, daemon, asked)
+        daemon.wait_until("worker.restarts", be=1)
+        daemon.wait_until("requests.running", be=8)
+        for one, reply in zip(asked, replies.result(), strict=True):
+            assert_served(one, reply)
+
+
+# ---------------------------------------------------------------- too many deaths
+
+
+def test_too_many_deaths_are_503_with_the_reason_and_the_next_worker_mends_it() -> None:
+    asked = Asked("waits in vain", tokens=10**5)
+    both = [asked, Asked("too", tokens=10**5, stream=True)]
+    with faulty("--deaths-tolerated", "2") as daemon, ThreadPoolExecutor(2) as clients:
+        replies = clients.submit(complete_all, daemon, both)
+        daemon.wait_until("requests.running", be=2)
+        kill_worker(daemon)
+        daemon.wait_until("worker.restarts", be=1)
+        daemon.wait_until("requests.running", be=2)
+        kill_worker(daemon)
+        report = daemon.wait_until("status", be="failed")
+        refused = httpx.post(f"{daemon.url}/v1/completions", json=asked.body)
+        whole, streamed = replies.result()
+        daemon.wait_until("status", be="healthy")
+        [after] = complete_all(daemon, [Asked("after")])
+    assert "signal SIGKILL" in report["reason"]
+    for error in (whole.error, streamed.error, refused.json()["error"]):
+        assert error is not None
+        assert (error["code"], error["message"]) == ("failed", report["reason"])
+    assert (whole.status, refused.status_code) == (503, 503)
+    assert int(refused.headers["retry-after"]) > 0
+    assert_served(Asked("after"), after)
+
+
+# ---------------------------------------------------------------- nothing is left
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Daemon]:
+    with faulty() as daemon:
+        yield daemon
+
+
+def test_one_stream_outlives_fifty_workers_and_they_leave_nothing(own: Daemon) -> None:
+    if not Path("/proc/self/task").exists():
+        pytest.skip("there is no /proc to count in")
+    asked = Asked("one stream", tokens=10**6, stream=True)
+    with httpx.stream("POST", f"{own.url}/v1/completions", json=asked.body, timeout=60) as answer:
+        events = (line for line in answer.iter_lines() if line.startswith("data: {"))
+        position = 0
+        for kills in range(KILLS + 5):
+            if kills == 5:
+                before = footprint_of(own.process.pid)
+            kill_worker(own)
+            own.wait_until("worker.restarts", be=kills + 1)
+            for _ in range(60):
+                assert word(asked.prompt, position)[1] in next(events)
+                position += 1
+    own.wait_until("requests.running", be=0)
+    wait_until_back(own.process.pid, before, growth_bytes=GROWTH_BYTES, timeout_s=20)
+
+
+def test_a_service_that_was_itself_stopped_does_not_take_its_worker_for_silent(own: Daemon) -> None:
+    worker = own.wait_until("status", be="healthy")["worker"]["pid"]
+    with httpx.stream(
+        "POST", f"{own.url}/v1/completions", json=Asked("x", 10**5, stream=True).body
+    ) as answer:
+        events = answer.iter_lines()
+        next(events)
+        own.signal(signal.SIGSTOP)
+        threading.Event().wait(40 * POLL_S)
+        own.signal(signal.SIGCONT)
+        for _ in range(100):
+            next(events)
+    assert own.health()["worker"]["pid"] == worker

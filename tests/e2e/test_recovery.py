@@ -1,0 +1,212 @@
+"""The real worker dies, stops or runs out of memory under real answers, and nobody sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from tests.e2e.daemon import POLL_S, Daemon, running
+from tests.e2e.test_start_and_stop import assert_gone
+from tests.models import families
+from tests.prompts import PROMPTS
+
+STREAMS, PLAIN = 16, 8
+TOKENS = 160
+KILLS = 3
+TOLD_WITHIN_S = 0.5
+GONE_WITHIN_S = 2.0
+PREFILL_TICKS = 20
+STALL_S = 2.0
+# What of a text is asked for as a stop string, so that it surely comes.
+STOP_AT, STOP_CHARACTERS = 200, 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a client can see of an answer."""
+
+    text: str
+    finish_reason: str | None
+    usage: dict[str, int]
+
+
+Body = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def own(llama_path: Path) -> Iterator[Daemon]:
+    with running(llama_path, flags=["--stall-s", str(STALL_S)]) as daemon:
+        yield daemon
+
+
+def bodies() -> list[Body]:
+    """Streams and plain requests, greedy and seeded by turns, all different."""
+    asked: list[Body] = []
+    for place, prompt in zip(range(STREAMS + PLAIN), itertools.cycle(PROMPTS)):
+        body: Body = {"model": "default", "prompt": prompt, "max_tokens": TOKENS + 8 * place}
+        body |= {"temperature": 0} if place % 2 else {"temperature": 0.8, "seed": place}
+        if place < STREAMS:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        asked.append(body)
+    return asked
+
+
+def with_stops(asked: list[Body], outcomes: list[Outcome]) -> list[Body]:
+    """Every third with a stop string that its undisturbed text has."""
+    return [
+        {**body, "stop": [outcome.text[STOP_AT : STOP_AT + STOP_CHARACTERS]]}
+        if place % 3 == 0
+        else body
+        for place, (body, outcome) in enumerate(zip(asked, outcomes, strict=True))
+    ]
+
+
+async def complete(client: httpx.AsyncClient, body: Body) -> Outcome:
+    """One answer to its end."""
+    text, reason = "", None
+    usage: dict[str, int] = {}
+    async with client.stream("POST", "/v1/completions", json=body) as response:
+        assert response.status_code == 200, await response.aread()
+        async for part in parts_of(response, stream="stream" in body):
+            assert "error" not in part, part
+            usage = part.get("usage") or usage
+            for choice in part["choices"]:
+                text += choice["text"]
+                reason = choice["finish_reason"] or reason
+    return Outcome(text, reason, usage)
+
+
+async def parts_of(response: httpx.Response, *, stream: bool) -> Any:
+    """The JSON of a stream's events, or of the one body."""
+    if not stream:
+        await response.aread()
+        yield response.json()
+        return
+    last = ""
+    async for line in response.aiter_lines():
+        if line.startswith("data: {"):
+            yield httpx.Response(200, text=line[6:]).json()
+        last = line or last
+    assert last == "data: [DONE]"
+
+
+async def complete_all(daemon: Daemon, asked: list[Body], kills: int = 0) -> list[Outcome]:
+    """All answers, while the worker is killed this often under them."""
+    outcomes: dict[int, Outcome] = {}
+
+    async def one(client: httpx.AsyncClient, place: int) -> None:
+        outcomes[place] = await complete(client, asked[place])
+
+    limits = httpx.Limits(max_connections=None)
+    async with (
+        httpx.AsyncClient(base_url=daemon.url, timeout=120, limits=limits) as client,
+        anyio.create_task_group() as group,
+    ):
+        for place in range(len(asked)):
+            group.start_soon(one, client, place)
+        for _ in range(kills):
+            await anyio.to_thread.run_sync(kill_busy_worker, daemon)
+    return [outcomes[place] for place in range(len(asked))]
+
+
+def kill_busy_worker(daemon: Daemon) -> None:
+    """Kill the worker while it decodes, and wait for the next; health must tell it at once."""
+    while (report := daemon.health())["requests"]["running"] < 4:
+        pass
+    os.kill(report["worker"]["pid"], signal.SIGKILL)
+    killed_at = time.monotonic()
+    daemon.wait_until("status", be="restarting")
+    assert time.monotonic() - killed_at < TOLD_WITHIN_S
+    daemon.wait_until("status", be="healthy")
+
+
+def test_no_client_can_tell_an_answer_under_kills_from_an_undisturbed_one(own: Daemon) -> None:
+    asked = bodies()
+    asked = with_stops(asked, anyio.run(complete_all, own, asked))
+    undisturbed = anyio.run(complete_all, own, asked)
+    assert {outcome.finish_reason for outcome in undisturbed} == {"stop", "length"}
+    before = own.health()["worker"]["restarts"]
+    killed = anyio.run(complete_all, own, asked, KILLS)
+    assert own.health()["worker"]["restarts"] == before + KILLS
+    assert killed == undisturbed
+
+
+def test_a_worker_that_stops_is_replaced_and_its_answer_goes_on(own: Daemon) -> None:
+    body: Body = {"model": "default", "prompt": "x", "max_tokens": 400, "temperature": 0}
+    [undisturbed] = anyio.run(complete_all, own, [body])
+    with ThreadPoolExecutor(1) as client:
+        outcomes = client.submit(lambda: anyio.run(complete_all, own, [body]))
+        report = own.wait_until("requests.running", be=1)
+        os.kill(report["worker"]["pid"], signal.SIGSTOP)
+        assert own.wait_until("status", be="restarting")["worker"]["pid"] is not None
+        assert outcomes.result() == [undisturbed]
+    last_exit = own.health()["worker"]["last_exit"]
+    assert (last_exit["signal"], last_exit["phase"]) == ("SIGKILL", "busy")
+    assert last_exit["reason"] == "no sign of progress for 2 s"
+
+
+def test_a_model_that_fails_at_every_step_fails_its_request_and_tells_its_words(
+    tmp_path: Path,
+) -> None:
+    # Attention refuses heads that are no multiple of the key heads, when it is computed.
+    uneven = dataclasses.replace(
+        families.LLAMA, sizes={**families.LLAMA.sizes, "num_key_value_heads": 3}
+    )
+    with running(families.make(uneven, tmp_path / "uneven")) as daemon:
+        body = {"model": "default", "prompt": "x", "max_tokens": 4}
+        answer = httpx.post(f"{daemon.url}/v1/completions", json=body, timeout=60)
+        last_exit = daemon.wait_until("status", be="healthy")["worker"]["last_exit"]
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "worker_crashed")
+    assert (last_exit["code"], last_exit["phase"]) == (70, "busy")
+    assert "scaled_dot_product_attention" in last_exit["reason"]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux's prlimit")
+def test_an_allocation_that_fails_is_a_pause_too(llama_path: Path) -> None:
+    with running(llama_path) as daemon:
+        worker = daemon.health()["worker"]["pid"]
+        held = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(worker, resource.RLIMIT_AS, (held, held))
+        body = {"model": "default", "prompt": [7] * 3500, "max_tokens": 4, "temperature": 0}
+        disturbed = anyio.run(complete_all, daemon, [body])
+        assert daemon.health()["worker"]["restarts"] == 1
+        assert disturbed == anyio.run(complete_all, daemon, [body])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+def test_a_service_killed_during_a_long_prefill_takes_its_worker_with_it(llama_path: Path) -> None:
+    with running(llama_path, flags=["--prefill-step-tokens", "4000"]) as daemon:
+        worker = daemon.health()["worker"]["pid"]
+        body = {"model": "default", "prompt": [[5] * 4000] * 32, "max_tokens": 8}
+        with ThreadPoolExecutor(1) as client:
+            loaded = processor_ticks(worker)
+            sent = client.submit(httpx.post, f"{daemon.url}/v1/completions", json=body, timeout=60)
+            while processor_ticks(worker) < loaded + PREFILL_TICKS:
+                threading.Event().wait(POLL_S)
+            assert daemon.health()["requests"]["running"] == 0
+            daemon.process.kill()
+            killed_at = time.monotonic()
+            assert_gone(worker)
+            assert time.monotonic() - killed_at < GONE_WITHIN_S
+            assert isinstance(sent.exception(), httpx.TransportError)
+        daemon.wait()
+
+
+def processor_ticks(pid: int) -> int:
+    """How long a process has computed, in the system's ticks (mostly 10 ms)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
