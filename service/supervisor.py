@@ -81,7 +81,9 @@ class Life:
         self.worker = worker
         self.exited = exited
         self.started_at = time.monotonic()
-        self.sound_since: float | None = None
+        self.ready_at: float | None = None
+        # Since when it has been sound at what it is allowed now.
+        self.sound_since = 0.0
         self.ready_s = 0.0
         self.silence = Silence(self.started_at)
         self.phase: Phase = "loading"
@@ -242,7 +244,7 @@ class Supervisor:
         self.stats = Stats(0, 0, ready.memory, 0.0, 0.0)
         self.failure = None
         self._weight_bytes = sum(model.weight_bytes for model in ready.models)
-        life.sound_since = time.monotonic()
+        life.ready_at = life.sound_since = time.monotonic()
         self.loaded_once.set()
         if self.max_running < self._configure.max_running:
             self.send(Limit(self.max_running))
@@ -254,9 +256,9 @@ class Supervisor:
         if life is None or life.lost:
             return
         life.lost = True
-        if self.ready is not None and life.sound_since is not None:
+        if life.ready_at is not None:
             life.phase = "busy" if self._tell().busy else "idle"
-            life.ready_s = time.monotonic() - life.sound_since
+            life.ready_s = time.monotonic() - life.ready_at
         self.ready = None
         self.stats = None
         life.explained = self._tell().worker_lost()
@@ -321,9 +323,7 @@ class Supervisor:
 
     def _grow(self, life: Life, now: float) -> None:
         """After a sound while, let more run at once again."""
-        if self.ready is None or life.sound_since is None:
-            return
-        if self._restarts.grow(now - life.sound_since):
+        if self.ready is not None and self._restarts.grow(now - life.sound_since):
             life.sound_since = now
             logger.info("at most %d sequences at once again", self.max_running)
             self.send(Limit(self.max_running))

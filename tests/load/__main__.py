@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.load import run
+from tests.load import run, soak
 
 
 def main() -> int:
     """Run the script that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
     scripts = parser.add_subparsers(required=True, metavar="SCRIPT")
-    for name, script in (("run", run),):
+    for name, script in (("run", run), ("soak", soak)):
         words = scripts.add_parser(name, help=script.__doc__, description=script.__doc__)
         script.add_arguments(words)
         words.set_defaults(main=script.main)

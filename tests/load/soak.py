@@ -1,0 +1,268 @@
+"""Minutes of mixed requests on a service of its own, while its worker is killed again and again."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import httpx
+import msgspec
+from rich.console import Console
+
+from tests.e2e.daemon import Daemon, running
+from tests.e2e.footprint import Footprint, footprint_of
+from tests.load.cases import Case, draw_cases, with_stop
+from tests.load.clients import Outcome, ask, draw_manner
+from tests.models import families
+
+CASES = 64
+TELL_EVERY_S = 10.0
+SETTLE_S = 30.0
+SETTLE_POLL_S = 0.5
+# Buffers of the allocator and of the interpreter that grow once.
+GROWTH_BYTES = 64 * 2**20
+
+
+@dataclass
+class Report:
+    """The figures. `cases`: how many different requests were asked.
+
+    `wrong`: answers whose text, or number of tokens, was not the right one; `crossed`:
+    those of them that held the text of another request.
+    """
+
+    seed: int
+    cases: int = 0
+    seconds: float = 0.0
+    kills: int = 0
+    sent: int = 0
+    finished: int = 0
+    left: int = 0
+    failed: int = 0
+    hung: int = 0
+    wrong: int = 0
+    crossed: int = 0
+    in_flight: int = 0
+    tokens: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
+    before: Footprint | None = None
+    after: Footprint | None = None
+
+    @property
+    def faults(self) -> list[str]:
+        """What must not be."""
+        ended = self.finished + self.left + self.failed
+        found = {
+            "requests hung": self.hung,
+            "answers were wrong": self.wrong,
+            "answers held another's text": self.crossed,
+            "requests failed": self.failed,
+            "requests are not accounted for": self.sent - ended - self.hung,
+            "requests are still in flight": self.in_flight,
+            "descriptors, threads or children were left": self.left_over,
+            "bytes more are held than may be": self._grown(),
+        }
+        return [f"{count} {what}" for what, count in found.items() if count]
+
+    def add(self, outcome: Outcome, right: Mapping[int, Outcome]) -> None:
+        """Count one request."""
+        setattr(self, outcome.end, getattr(self, outcome.end) + 1)
+        if outcome.code:
+            self.failures[outcome.code] = self.failures.get(outcome.code, 0) + 1
+        self.tokens += outcome.tokens or 0
+        expected = right[outcome.case.number]
+        if differ(outcome, expected):
+            self.wrong += 1
+            self.differences.append(describe(outcome, expected))
+            self.crossed += any(other.text.startswith(outcome.text) for other in right.values())
+
+    @property
+    def left_over(self) -> int:
+        """Descriptors, threads and children that were not there before."""
+        if self.before is None or self.after is None:
+            return 0
+        pairs = zip(counts(self.before), counts(self.after), strict=True)
+        return sum(max(0, after - before) for before, after in pairs)
+
+    def _grown(self) -> int:
+        if self.before is None or self.after is None:
+            return 0
+        grown = self.after.resident_bytes - self.before.resident_bytes
+        return grown if grown > GROWTH_BYTES else 0
+
+
+def counts(footprint: Footprint) -> tuple[int, int, int]:
+    """All but the memory."""
+    return footprint.descriptors, footprint.threads, footprint.children
+
+
+def differ(outcome: Outcome, expected: Outcome) -> bool:
+    """Whether an answer has other text or tokens than the right one, as far as it came."""
+    if outcome.end != "finished":
+        return not expected.text.startswith(outcome.text)
+    return (outcome.text, outcome.tokens) != (expected.text, expected.tokens)
+
+
+def describe(outcome: Outcome, expected: Outcome) -> str:
+    """Where an answer parts from the right one."""
+    case, text, right = outcome.case, outcome.text, expected.text
+    pairs = enumerate(itertools.zip_longest(text, right))
+    same = next((place for place, (ours, theirs) in pairs if ours != theirs), len(right))
+    return (
+        f"case {case.number} (seed {case.seed}, stop {case.stop!r}): "
+        f"{outcome.tokens} tokens for {expected.tokens}, the same for {same} characters: "
+        f"{text[same : same + 20]!r} for {right[same : same + 20]!r}"
+    )
+
+
+class Soak:
+    """One run: its clients, its killer, and its figures."""
+
+    def __init__(self, daemon: Daemon, options: argparse.Namespace, console: Console) -> None:
+        self._daemon = daemon
+        self._options = options
+        self._console = console
+        self._chance = random.Random(options.seed)
+        self._report = Report(options.seed)
+        self._right: dict[int, Outcome] = {}
+        self._until = 0.0
+
+    async def run(self) -> Report:
+        """Learn the right answers, then ask for them under fire."""
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        async with httpx.AsyncClient(
+            base_url=self._daemon.url, timeout=None, limits=limits
+        ) as client:
+            fresh = footprint_of(self._daemon.process.pid)
+            cases = await self._learn(client)
+            # The memory is compared with that of a service that has worked already.
+            warm = footprint_of(self._daemon.process.pid)
+            self._report.before = replace(fresh, resident_bytes=warm.resident_bytes)
+            began = time.monotonic()
+            self._until = began + 60 * self._options.minutes
+            async with asyncio.TaskGroup() as tasks:
+                killer = tasks.create_task(self._kill(client))
+                teller = tasks.create_task(self._tell())
+                async with asyncio.TaskGroup() as clients:
+                    for number in range(self._options.clients):
+                        chance = random.Random(f"{self._options.seed} {number}")
+                        clients.create_task(self._ask_on(client, cases, chance))
+                killer.cancel()
+                teller.cancel()
+            self._report.seconds = round(time.monotonic() - began, 1)
+            await self._settle(client)
+        return self._report
+
+    async def _learn(self, client: httpx.AsyncClient) -> list[Case]:
+        """Cases, a third of them with stop strings, and each one's undisturbed answer.
+
+        Where an answer alone is another than beside the rest, two tokens were as good
+        as equally likely: such a case can prove nothing, and is left out.
+        """
+        cases = draw_cases(self._chance, CASES)
+        for first in await asyncio.gather(*(self._undisturbed(client, case) for case in cases)):
+            if first.case.number % 3 == 0:
+                cases[first.case.number] = with_stop(self._chance, first.case, first.text)
+        together = await asyncio.gather(*(self._undisturbed(client, case) for case in cases))
+        for beside in together:
+            alone = await self._undisturbed(client, beside.case)
+            if not differ(alone, beside):
+                self._right[alone.case.number] = alone
+        self._report.cases = len(self._right)
+        return [case for case in cases if case.number in self._right]
+
+    async def _undisturbed(self, client: httpx.AsyncClient, case: Case) -> Outcome:
+        outcome = await ask(client, case, stream=False, manner="read", stay_s=0)
+        if outcome.end != "finished":
+            raise RuntimeError(f"no answer to compare with: {outcome}")
+        return outcome
+
+    async def _ask_on(
+        self, client: httpx.AsyncClient, cases: list[Case], chance: random.Random
+    ) -> None:
+        while time.monotonic() < self._until:
+            case = chance.choice(cases)
+            stream, manner, stay_s = draw_manner(chance)
+            self._report.sent += 1
+            outcome = await ask(client, case, stream=stream, manner=manner, stay_s=stay_s)
+            self._report.add(outcome, self._right)
+
+    async def _kill(self, client: httpx.AsyncClient) -> None:
+        """Kill the worker every so often, if there is one."""
+        while True:
+            await asyncio.sleep(self._options.kill_every_s)
+            worker = (await client.get("/health")).json()["worker"]
+            if worker["pid"] is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker["pid"], signal.SIGKILL)
+                self._report.kills += 1
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_EVERY_S)
+            report, left_s = self._report, max(0.0, self._until - time.monotonic())
+            self._console.print(
+                f"{left_s:5.0f} s to go: {report.kills} kills, {report.sent} sent, "
+                f"{report.finished} finished, {report.left} left, {report.failed} failed, "
+                f"{report.wrong} wrong",
+                highlight=False,
+            )
+
+    async def _settle(self, client: httpx.AsyncClient) -> None:
+        """Wait until nothing is in flight and the service holds what it did before, or too long."""
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            requests = (await client.get("/health")).json()["requests"]
+            if not any(requests.values()) or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(SETTLE_POLL_S)
+        self._report.in_flight = sum(requests.values())
+        while time.monotonic() < deadline:
+            # Looked at from outside: asking would open connections.
+            self._report.after = footprint_of(self._daemon.process.pid)
+            if not self._report.left_over:
+                return
+            await asyncio.sleep(SETTLE_POLL_S)
+
+
+@contextlib.contextmanager
+def service() -> Iterator[Daemon]:
+    """A service over a tiny model made for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = families.make(families.LLAMA, Path(folder) / "tiny")
+        with running(model) as daemon:
+            yield daemon
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The words of this script."""
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--clients", type=int, default=24, help="requests at once")
+    parser.add_argument("--kill-every-s", type=float, default=20.0)
+    parser.add_argument("--json", type=Path, help="a file for the figures")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Soak; 1 where something was that must not be."""
+    console = Console()
+    with service() as daemon:
+        report = asyncio.run(Soak(daemon, options, console).run())
+    figures = msgspec.json.format(msgspec.json.encode(asdict(report)), indent=2)
+    console.print(figures.decode(), highlight=False)
+    if options.json:
+        options.json.write_bytes(figures)
+    for fault in report.faults:
+        console.print(f"FAULT: {fault}", highlight=False)
+    return int(bool(report.faults))
