@@ -79,6 +79,6 @@ def test_requests_kept_during_a_restart_do_not_wait_for_ever(impatient: Daemon) 
             events = [line for line in lines if line]
     error = json.loads(events[-1].removeprefix("data: "))["error"]
     assert (error["type"], error["code"]) == ("server_error", "queue_timeout")
-    assert report["worker"]["last_exit"] == "signal SIGKILL"
+    assert report["worker"]["last_exit"]["signal"] == "SIGKILL"
     impatient.wait_until("status", be="healthy")
     assert ask(impatient).status_code == 200
