@@ -1,4 +1,4 @@
-"""The model built into the package."""
+"""The model built into the package: its corpus, its training and its evaluation."""
 
 from __future__ import annotations
 

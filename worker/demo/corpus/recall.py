@@ -1,0 +1,117 @@
+"""Things the user says about themselves, asked for later in the conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from worker.demo.corpus import words
+from worker.demo.corpus.document import Exchange
+from worker.demo.corpus.draw import Draw
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """One thing to be told and asked for; `{0}` is its value."""
+
+    value: Callable[[Draw], str]
+    told: tuple[str, ...]
+    told_held_out: tuple[str, ...]
+    noted: str
+    asked: tuple[str, ...]
+    asked_held_out: tuple[str, ...]
+    answer: str
+
+
+_MEMORIES = (
+    _Memory(
+        lambda draw: draw.value(words.person),
+        ("My name is {0}.", "I am {0}.", "Hi, I am {0}.", "Hello, my name is {0}.", "Call me {0}.",
+         "I'm {0}.", "my name is {0}", "Hi! My name is {0}."),
+        ("Hello! I'm {0}.", "Hey, my name is {0}."),
+        "Nice to meet you, {0}!",
+        ("What is my name?", "What's my name?", "Do you know my name?", "Who am I?",
+         "Do you remember my name?", "Tell me my name.", "what is my name"),
+        ("Can you tell me my name?", "Please tell me what my name is."),
+        "Your name is {0}.",
+    ),
+    _Memory(
+        lambda draw: draw.value(words.city),
+        ("I live in {0}.", "I am from {0}.", "My home is in {0}.", "I live in the city of {0}."),
+        ("My city is {0}.",),
+        "{0} sounds like a nice place.",
+        ("Where do I live?", "Where am I from?", "Which city do I live in?", "Where is my home?"),
+        ("Do you remember where I live?",),
+        "You live in {0}.",
+    ),
+    _Memory(
+        lambda draw: draw.pick(words.COLOURS),
+        ("My favourite colour is {0}.", "I like the colour {0}.", "I love {0}.",
+         "The colour I like best is {0}."),
+        ("My best colour is {0}.",),
+        "I like {0} too.",
+        ("What is my favourite colour?", "Which colour do I like?", "What colour do I like best?"),
+        ("Do you remember my favourite colour?",),
+        "Your favourite colour is {0}.",
+    ),
+    _Memory(
+        lambda draw: str(draw.number(5, 99)),
+        ("I am {0} years old.", "My age is {0}.", "I'm {0} years old."),
+        ("I turned {0} this year.",),
+        "{0} is a fine age.",
+        ("How old am I?", "What is my age?", "Do you remember how old I am?"),
+        ("Can you tell me my age?",),
+        "You are {0} years old.",
+    ),
+    _Memory(
+        lambda draw: draw.value(words.person),
+        ("My dog is called {0}.", "I have a dog named {0}.", "My dog's name is {0}."),
+        ("The name of my dog is {0}.",),
+        "{0} is a lovely name for a dog.",
+        ("What is my dog's name?", "What is my dog called?", "Do you know the name of my dog?"),
+        ("Do you remember what my dog is called?",),
+        "Your dog is called {0}.",
+    ),
+    _Memory(
+        lambda draw: draw.value(words.code),
+        ("Remember the code {0}.", "The code is {0}.", "My code is {0}.",
+         "Remember this code: {0}."),
+        ("Please keep the code {0} in mind.",),
+        "I will remember the code {0}.",
+        ("What is the code?", "What was the code?", "Tell me the code.", "Which code did I give?"),
+        ("Do you still know the code?",),
+        "The code is {0}.",
+    ),
+    _Memory(
+        lambda draw: draw.value(words.thing),
+        ("I bought a {0}.", "I have a new {0}.", "Today I bought a {0}.", "I just got a {0}."),
+        ("Yesterday I bought a {0}.",),
+        "Enjoy your {0}!",
+        ("What did I buy?", "What do I have?", "What did I get?"),
+        ("Do you remember what I bought?",),
+        "You bought a {0}.",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Told:
+    """Something the user said, and how they ask for it later."""
+
+    topic: int
+    telling: Exchange
+    asking: Exchange
+
+
+def told(draw: Draw, without: frozenset[int] = frozenset()) -> Told:
+    """One memory; `without` are topics already used in the conversation."""
+    topic = draw.pick([n for n in range(len(_MEMORIES)) if n not in without])
+    memory = _MEMORIES[topic]
+    value = memory.value(draw)
+    telling = draw.phrase(memory.told, memory.told_held_out).format(value)
+    asking = draw.phrase(memory.asked, memory.asked_held_out)
+    return Told(
+        topic,
+        Exchange(telling, memory.noted.format(value), value),
+        Exchange(asking, memory.answer.format(value), value),
+    )
