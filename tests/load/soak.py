@@ -152,6 +152,8 @@ class Soak:
         async with httpx.AsyncClient(
             base_url=self._daemon.url, timeout=None, limits=limits
         ) as client:
+            # The first connection opens what the service keeps from then on.
+            await client.get("/health")
             fresh = footprint_of(self._daemon.process.pid)
             cases = await self._learn(client)
             # The memory is compared with that of a service that has worked already.
