@@ -31,6 +31,8 @@ COMPANIES = (1, 4, 8, 24)
 TELL_EVERY_S = 10.0
 SETTLE_S = 30.0
 SETTLE_POLL_S = 0.5
+# Of the finished answers. Soaks show about one in two thousand.
+PARTED_SHARE = 0.005
 # Buffers of the allocator and of the interpreter that grow once.
 GROWTH_BYTES = 64 * 2**20
 
@@ -40,7 +42,9 @@ class Report:
     """The figures. `cases`: how many different requests were asked.
 
     `wrong`: answers whose text, or number of tokens, was not the right one; `crossed`:
-    those of them that held the text of another request.
+    those that held the text of another request. `parted`: seeded answers that left the
+    right one. A draw that lies as near to the border of two tokens as floats are exact
+    goes by what was computed beside it, so a few of these are no fault; many are.
     """
 
     seed: int
@@ -53,6 +57,7 @@ class Report:
     failed: int = 0
     hung: int = 0
     wrong: int = 0
+    parted: int = 0
     crossed: int = 0
     in_flight: int = 0
     tokens: int = 0
@@ -68,6 +73,7 @@ class Report:
         found = {
             "requests hung": self.hung,
             "answers were wrong": self.wrong,
+            "seeded answers parted from the right ones": self._too_many_parted,
             "answers held another's text": self.crossed,
             "requests failed": self.failed,
             "requests are not accounted for": self.sent - ended - self.hung,
@@ -85,9 +91,16 @@ class Report:
         self.tokens += outcome.tokens or 0
         expected = right[outcome.case.number]
         if differ(outcome, expected):
-            self.wrong += 1
+            if outcome.case.seed is None:
+                self.wrong += 1
+            else:
+                self.parted += 1
             self.differences.append(describe(outcome, expected))
             self.crossed += any(other.text.startswith(outcome.text) for other in right.values())
+
+    @property
+    def _too_many_parted(self) -> int:
+        return self.parted if self.parted > PARTED_SHARE * self.finished else 0
 
     @property
     def left_over(self) -> int:
