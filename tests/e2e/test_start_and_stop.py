@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -129,10 +131,7 @@ def test_sigterm_ends_an_idle_service_and_its_worker_with_exit_code_0(llama_path
 
 def test_sigterm_lets_a_running_answer_finish(llama_path: Path) -> None:
     with running(llama_path) as daemon:
-        asked = {"model": "default", "prompt": "x", "max_tokens": 1500, "stream": True}
-        with httpx.stream("POST", f"{daemon.url}/v1/completions", json=asked, timeout=60) as answer:
-            lines = answer.iter_lines()
-            next(lines)
+        with streaming(daemon, tokens=1500) as lines:
             daemon.signal(signal.SIGTERM)
             text = list(lines)
         assert daemon.wait() == 0
@@ -142,10 +141,7 @@ def test_sigterm_lets_a_running_answer_finish(llama_path: Path) -> None:
 
 def test_an_answer_that_outlasts_the_drain_ends_in_an_error_event(llama_path: Path) -> None:
     with running(llama_path, flags=["--drain-s", "0.2"]) as daemon:
-        asked = {"model": "default", "prompt": "x", "max_tokens": 4000, "stream": True}
-        with httpx.stream("POST", f"{daemon.url}/v1/completions", json=asked, timeout=60) as answer:
-            lines = answer.iter_lines()
-            next(lines)
+        with streaming(daemon, tokens=4000) as lines:
             daemon.signal(signal.SIGTERM)
             events = [line for line in lines if line]
         assert daemon.wait() == 0
@@ -154,34 +150,36 @@ def test_an_answer_that_outlasts_the_drain_ends_in_an_error_event(llama_path: Pa
 
 
 def test_a_second_signal_ends_it_at_once(llama_path: Path) -> None:
-    with running(llama_path) as daemon:
-        asked = {"model": "default", "prompt": "x", "max_tokens": 4000, "stream": True}
-        with httpx.stream("POST", f"{daemon.url}/v1/completions", json=asked, timeout=60) as answer:
-            lines = answer.iter_lines()
-            next(lines)
-            worker = daemon.health()["worker"]["pid"]
-            daemon.signal(signal.SIGTERM)
-            daemon.wait_until("status", be="draining")
-            daemon.signal(signal.SIGTERM)
-            assert daemon.wait(STOP_TIMEOUT_S) == 128 + signal.SIGTERM
+    with running(llama_path) as daemon, streaming(daemon, tokens=4000):
+        worker = daemon.health()["worker"]["pid"]
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_until("status", be="draining")
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait(STOP_TIMEOUT_S) == 128 + signal.SIGTERM
     assert_gone(worker)
 
 
 def test_a_killed_service_takes_its_worker_with_it_although_that_is_busy(llama_path: Path) -> None:
-    with running(llama_path) as daemon:
-        asked = {"model": "default", "prompt": "x", "max_tokens": 4000, "stream": True}
-        with httpx.stream("POST", f"{daemon.url}/v1/completions", json=asked, timeout=60) as answer:
-            lines = answer.iter_lines()
-            next(lines)
-            worker = daemon.health()["worker"]["pid"]
-            daemon.process.kill()
-            daemon.wait()
+    with running(llama_path) as daemon, streaming(daemon, tokens=4000):
+        worker = daemon.health()["worker"]["pid"]
+        daemon.process.kill()
+        daemon.wait()
     assert_gone(worker)
 
 
 def test_a_hang_up_ends_nothing(daemon: Daemon) -> None:
     daemon.signal(signal.SIGHUP)
     assert daemon.health()["status"] == "healthy"
+
+
+@contextmanager
+def streaming(daemon: Daemon, *, tokens: int) -> Iterator[Iterator[str]]:
+    """The lines of a long stream after its first: its answer is on the device."""
+    asked = {"model": "default", "prompt": "x", "max_tokens": tokens, "stream": True}
+    with httpx.stream("POST", f"{daemon.url}/v1/completions", json=asked, timeout=60) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        yield lines
 
 
 def assert_gone(pid: int) -> None:
