@@ -1,5 +1,7 @@
 # make serve    make the environment, and serve       ARGS="--model PATH_OR_HUB_ID" passes flags
 # make test     make the environment, and run all tests        ARGS="-k stop" passes flags
+# make bench    measure beside mlx_lm.server and the bare loop     ARGS="--rounds 1" passes flags
+# make soak     a minute of requests and kills; anything lost fails it
 # make check    format, lint and types: what must be clean
 # make format   put format and imports right
 # make clean    remove the environment and every cache
@@ -7,13 +9,20 @@
 PYTHON := .venv/bin/python
 SOURCES := service worker protocol tests
 
-.PHONY: serve test check format clean FORCE
+.PHONY: serve test bench soak check format clean FORCE
 
 serve: .venv/runtime
 	$(PYTHON) -m service serve $(ARGS)
 
 test: .venv/dev
 	$(PYTHON) -m pytest $(ARGS)
+
+bench: .venv/bench
+	$(PYTHON) -m tests.load compare --png build/latency.png $(ARGS)
+	$(PYTHON) -m tests.load interference
+
+soak: .venv/dev
+	$(PYTHON) -m tests.load soak --minutes 1 $(ARGS)
 
 check: .venv/dev
 	$(PYTHON) -m ruff format --check $(SOURCES)
@@ -37,6 +46,11 @@ clean:
 
 .venv/dev: .venv/runtime
 	deploy/install '.[dev]'
+	touch $@
+
+.venv/bench: .venv/dev
+	deploy/install '.[bench]'
+	mkdir -p build
 	touch $@
 
 # A Python that was upgraded or removed leaves an environment that cannot run: make it again.

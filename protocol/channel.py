@@ -1,13 +1,18 @@
 """One end of the pipe: typed messages in, typed messages out.
 
-Framing is `multiprocessing.connection`'s. Whatever breaks it (end of file, a
+Framing is `multiprocessing.connection`'s. A message is written at once where the pipe
+has room for it, which spares a step the way through another thread; what it has no room
+for waits for the writer thread. Whatever breaks it (end of file, a
 truncated or oversized frame, a message of no known type) is `Closed`: the other
 side can no longer be trusted, and its owner replaces it.
 """
 
 from __future__ import annotations
 
+import os
 import queue
+import socket
+import struct
 import threading
 from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
@@ -17,6 +22,9 @@ import msgspec
 from protocol.messages import ToService, ToWorker
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+# Its length comes first; MAX_MESSAGE_BYTES is below where longer headers begin.
+HEADER = struct.Struct("!i")
+PAIR_KIND = (socket.AF_UNIX, socket.SOCK_STREAM, 0)
 
 Incoming = TypeVar("Incoming")
 Outgoing = TypeVar("Outgoing")
@@ -33,13 +41,23 @@ class Channel(Generic[Incoming, Outgoing]):
         self._connection = connection
         self._decoder = decoder
         self._encoder = msgspec.msgpack.Encoder()
-        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
+        # Held by whoever decides where a message goes; `_queued` are not yet written.
+        self._order = threading.Lock()
+        self._queued = 0
         self._writer = threading.Thread(target=self._write, name="channel-writer", daemon=True)
         self._writer.start()
 
     def send(self, message: Outgoing) -> None:
-        """Queue `message` for the writer thread. Never blocks; after a close it is dropped."""
-        self._outbox.put(self._encoder.encode(message))
+        """Write `message`, or queue what has no room. Never blocks; after a close it is lost."""
+        body = self._encoder.encode(message)
+        frame = memoryview(HEADER.pack(len(body)) + body)
+        with self._order:
+            if not self._queued:
+                frame = frame[self._write_some(frame) :]
+            if frame:
+                self._queued += 1
+                self._outbox.put(frame)
 
     def recv(self) -> Incoming:
         """Wait for the next message.
@@ -62,12 +80,30 @@ class Channel(Generic[Incoming, Outgoing]):
         self._outbox.put(None)
         self._connection.close()
 
+    def _write_some(self, frame: memoryview) -> int:
+        """How many of its bytes went into the pipe without waiting."""
+        try:
+            # The pipe is a pair of sockets; only as a socket does it know such a write.
+            borrowed = socket.socket(*PAIR_KIND, self._connection.fileno())
+        except OSError:
+            return 0
+        try:
+            return borrowed.send(frame, socket.MSG_DONTWAIT)
+        except OSError:
+            # Full, or broken: the writer finds out which.
+            return 0
+        finally:
+            borrowed.detach()
+
     def _write(self) -> None:
         while (frame := self._outbox.get()) is not None:
             try:
-                self._connection.send_bytes(frame)
+                while frame:
+                    frame = frame[os.write(self._connection.fileno(), frame) :]
             except OSError:
                 return
+            with self._order:
+                self._queued -= 1
 
 
 def worker_end(connection: Connection) -> Channel[ToWorker, ToService]:

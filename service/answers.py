@@ -2,38 +2,99 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
 
-from protocol.messages import Delta, Finished, FinishReason, Sampling, Started
+import msgspec
+
+from protocol.messages import (
+    CallArguments,
+    CallOpened,
+    Channel,
+    Delta,
+    Event,
+    Finished,
+    FinishReason,
+    PromptScored,
+    Sampling,
+    Started,
+    Submit,
+    TokenLogprob,
+)
 from service.errors import InternalError
 from service.generations import Generation
+from service.logprobs import LogprobGate
 from service.schema.parameters import GenerationRequest
-from service.schema.usage import Usage
+from service.schema.usage import CompletionTokensDetails, PromptTokensDetails, Timings, Usage
 
 SEED_BITS = 63
 
 
+class Call:
+    """A tool call as its arguments grow."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.pieces: list[str] = []
+
+    @property
+    def arguments(self) -> str:
+        """All of them so far."""
+        return "".join(self.pieces)
+
+
 class Answer:
-    """One sequence's text as it grows, and how it ended."""
+    """One sequence's text and calls as they grow, and how it ended."""
 
     def __init__(self) -> None:
-        self._pieces: list[str] = []
+        self._pieces: dict[Channel, list[str]] = {"content": [], "reasoning": []}
+        self.calls: list[Call] = []
+        self._drawn: list[float] = []
+        self.logprobs: list[TokenLogprob] = []
         self.finished: Finished | None = None
 
     @property
     def text(self) -> str:
         """All text so far."""
-        return "".join(self._pieces)
+        return "".join(self._pieces["content"])
+
+    @property
+    def reasoning(self) -> str:
+        """All reasoning so far."""
+        return "".join(self._pieces["reasoning"])
 
     @property
     def finish_reason(self) -> FinishReason:
         """Why it ended; it has."""
         return finished(self).reason
 
-    def add(self, text: str) -> None:
-        """Append text."""
-        self._pieces.append(text)
+    @property
+    def mean_logprob(self) -> float:
+        """Of the drawn tokens, where they were scored."""
+        return sum(self._drawn) / max(len(self._drawn), 1)
+
+    def add(self, event: Event) -> None:
+        """Append what the event brings."""
+        match event:
+            case Started(_, _, echo):
+                self._pieces["content"].append(echo)
+            case PromptScored(_, text, logprobs):
+                self._pieces["content"].append(text)
+                self.logprobs += logprobs
+            case Delta():
+                self._pieces[event.channel].append(event.text)
+                self.logprobs += event.logprobs
+            case CallOpened(_, _, name):
+                self.calls.append(Call(name))
+            case CallArguments(_, index, text):
+                self.calls[index].pieces.append(text)
+            case Finished():
+                self.finished = event
+
+    def weigh(self, drawn: Iterable[TokenLogprob]) -> None:
+        """Count these tokens, whether their text is shown or not."""
+        self._drawn += [token.logprob for token in drawn if token.logprob is not None]
 
 
 def to_sampling(request: GenerationRequest) -> Sampling:
@@ -44,7 +105,35 @@ def to_sampling(request: GenerationRequest) -> Sampling:
         top_p=1.0 if request.top_p is None else request.top_p,
         top_k=request.top_k or 0,
         min_p=request.min_p or 0.0,
+        presence_penalty=request.presence_penalty or 0.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        repetition_penalty=request.repetition_penalty or 1.0,
+        logit_bias=request.biases,
+        min_tokens=request.min_tokens or 0,
+        ignore_eos=bool(request.ignore_eos),
+        stop_tokens=request.stop_token_ids or [],
     )
+
+
+def to_siblings(submit: Submit, count: int) -> list[Submit]:
+    """The same request `count` times, each with a seed of its own."""
+    return [
+        msgspec.structs.replace(
+            submit,
+            sampling=msgspec.structs.replace(
+                submit.sampling, seed=derive_seed(submit.sampling.seed, index)
+            ),
+        )
+        for index in range(count)
+    ]
+
+
+def derive_seed(seed: int, index: int) -> int:
+    """The seed of a request's choice `index`; the first has the request's own."""
+    if not index:
+        return seed
+    digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
 
 
 async def collect_answers(generation: Generation, count: int) -> list[Answer]:
@@ -54,30 +143,51 @@ async def collect_answers(generation: Generation, count: int) -> list[Answer]:
         MlxdError: the generation failed, or the client left.
     """
     answers = [Answer() for _ in range(count)]
+    gate = LogprobGate()
     async for batch in generation.batches():
         for event in batch:
             answer = answers[generation.index(event)]
-            match event:
-                case Started(_, _, echo):
-                    answer.add(echo)
-                case Delta(_, text):
-                    answer.add(text)
-                case Finished():
-                    answer.finished = event
+            if isinstance(event, Delta):
+                answer.weigh(event.logprobs)
+            answer.add(gate.admit(event))
     return answers
 
 
-def sum_usage(ends: Iterable[Finished]) -> Usage:
-    """The token counts of a request with one or more sequences."""
-    ends = list(ends)
-    prompt = sum(end.prompt_tokens for end in ends)
+def best(answers: Sequence[Answer], candidates: int, wanted: int) -> list[Answer]:
+    """Of each prompt's `candidates` the `wanted` with the highest mean log-probability."""
+    groups = (answers[n : n + candidates] for n in range(0, len(answers), candidates))
+    return [
+        answer
+        for group in groups
+        for answer in sorted(group, key=lambda answer: -answer.mean_logprob)[:wanted]
+    ]
+
+
+def sum_usage(ends: Iterable[Finished], answers_per_prompt: int = 1) -> Usage:
+    """The token counts of a request with one or more sequences; ids rise prompt by prompt."""
+    ends = sorted(ends, key=lambda end: end.id)
+    prompt = sum(end.prompt_tokens for end in ends[::answers_per_prompt])
     completion = sum(end.completion_tokens for end in ends)
-    return Usage(prompt, completion, prompt + completion)
+    cached = sum(end.cached_tokens for end in ends[::answers_per_prompt])
+    details = CompletionTokensDetails(sum(end.reasoning_tokens for end in ends))
+    timings = Timings(
+        queue_ms=most(end.queue_ms for end in ends),
+        prefill_ms=most(end.prefill_ms for end in ends),
+        decode_ms=most(end.decode_ms for end in ends),
+    )
+    return Usage(
+        prompt, completion, prompt + completion, PromptTokensDetails(cached), timings, details
+    )
 
 
-def usage_of(answers: Sequence[Answer]) -> Usage:
+def most(milliseconds: Iterable[float]) -> float:
+    """The longest of several times, to the microsecond."""
+    return round(max(milliseconds, default=0.0), 3)
+
+
+def usage_of(answers: Sequence[Answer], answers_per_prompt: int = 1) -> Usage:
     """The token counts of complete answers."""
-    return sum_usage(finished(answer) for answer in answers)
+    return sum_usage((finished(answer) for answer in answers), answers_per_prompt)
 
 
 def finished(answer: Answer) -> Finished:

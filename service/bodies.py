@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from service.decoding import RequestBody, UnknownFields, decode_body
 from service.errors import InvalidRequest
-from service.limits import require_json
 
 BodyT = TypeVar("BodyT", bound=RequestBody)
 
@@ -36,9 +35,8 @@ class JsonBodies:
         up the other requests.
 
         Raises:
-            MlxdError: what is wrong with its media type, its size, or its content.
+            MlxdError: what is wrong with its size or its content.
         """
-        require_json(request.scope)
         body: bytes = await request.state.exchange.body()
         decoder = self._decoder(kind)
         if len(body) < LARGE_BODY_BYTES:

@@ -5,19 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from protocol.messages import LoadedModel, Ready
+from protocol.messages import ModelState
 from service.errors import ModelNotFound
+from service.model_settings import RESERVED_ID, ModelSettings, model_id
+from service.sampling_defaults import SamplingDefaults
 from service.schema.models import Model, ModelList
-
-DEFAULT_ALIAS = "default"
 
 
 class Catalog:
-    """The configured ids in order; `default` is an alias of the first."""
+    """The configured models in order, and their aliases; `default` is one of the first."""
 
-    def __init__(self, ids: Sequence[str]) -> None:
-        self._ids = tuple(ids)
+    def __init__(self, models: Sequence[ModelSettings]) -> None:
+        self._ids = tuple(model_id(model) for model in models)
+        self._defaults = {model_id(model): model.sampling for model in models}
+        self._aliases = {model_id(model): list(model.aliases) for model in models}
+        self._aliases[self._ids[0]].append(RESERVED_ID)
+        self._id_of = {alias: id for id, names in self._aliases.items() for alias in names}
         self._created = int(time.time())
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The configured models."""
+        return self._ids
 
     def resolve(self, name: str) -> str:
         """The id that `name` means.
@@ -27,33 +36,37 @@ class Catalog:
         """
         if name in self._ids:
             return name
-        if name == DEFAULT_ALIAS:
-            return self._ids[0]
+        if name in self._id_of:
+            return self._id_of[name]
         raise ModelNotFound(name)
 
-    def list_models(self, ready: Ready | None) -> ModelList:
-        """All models; `ready` tells which are loaded."""
-        return ModelList(data=[self.describe(id, ready) for id in self._ids])
+    def defaults(self, id: str) -> SamplingDefaults:
+        """What this model's requests are taken to ask for where they say nothing."""
+        return self._defaults[id]
 
-    def describe(self, name: str, ready: Ready | None) -> Model:
+    def list_models(self, states: Sequence[ModelState]) -> ModelList:
+        """All models; `states` tells what became of them."""
+        return ModelList(data=[self.describe(id, states) for id in self._ids])
+
+    def describe(self, name: str, states: Sequence[ModelState]) -> Model:
         """One model by id or alias.
 
         Raises:
             ModelNotFound: there is none of that name.
         """
         id = self.resolve(name)
-        loaded = find_loaded(id, ready)
+        state = next((s for s in states if s.id == id), ModelState(id, "unloaded"))
         return Model(
             id=id,
             created=self._created,
-            loaded=loaded is not None,
-            context_length=loaded.context_length if loaded else None,
-            family=loaded.family if loaded else None,
-            aliases=[DEFAULT_ALIAS] if id == self._ids[0] else [],
+            loaded=state.status == "loaded",
+            status=state.status,
+            pinned=state.pinned,
+            size_bytes=state.bytes,
+            loaded_bytes=state.done_bytes,
+            reason=state.reason,
+            context_length=state.info.context_length if state.info else None,
+            family=state.info.family if state.info else None,
+            capabilities=state.info.capabilities if state.info else [],
+            aliases=self._aliases[id],
         )
-
-
-def find_loaded(id: str, ready: Ready | None) -> LoadedModel | None:
-    """What the worker said of this model, if it has it loaded."""
-    models = ready.models if ready is not None else []
-    return next((model for model in models if model.id == id), None)

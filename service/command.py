@@ -1,145 +1,70 @@
-"""From the command line to a running service."""
+"""From the words after `mlxd` to the command that they name."""
 
 from __future__ import annotations
 
-import asyncio
-import resource
-import socket
+import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from typing import NamedTuple
 
-from rich.console import Console
-
-from protocol.messages import Configure, ModelSource
-from service.app import build_app
-from service.catalog import Catalog
-from service.connections import Connections, bind, url_of
-from service.generations import Generations
-from service.logs import configure_logging
-from service.process import WORKER_COMMAND, worker_environ
-from service.restarts import Pace
-from service.screen import StartScreen
-from service.server import EXIT_FAILED, Server
-from service.settings import Settings, SettingsError, load_settings, model_id, read_environment
-from service.supervisor import Patience, Supervisor
-from service.telemetry import instrument
+from service.commands import agent, doctor, keys, models, pull, serve
+from service.errors import excerpt
+from service.scalars import SettingsError
+from service.settings import read_environment
+from service.standard_streams import occupy_standard_streams
 
 EXIT_USAGE = 2
-OPEN_FILES = 8192
-# For the worker's pipe, libraries, logs: what is not a connection.
-OTHER_FILES = 64
+
+Run = Callable[[Sequence[str], Mapping[str, str]], int]
+
+
+class Command(NamedTuple):
+    """What runs it, with the words after its name, and what the help says of it."""
+
+    run: Run
+    summary: str
+
+
+COMMANDS = {
+    "serve": Command(serve.run, "serve models until a signal; what is done where none is named"),
+    "pull": Command(pull.run, "download a model from the hub"),
+    "models": Command(models.run, "list the models: configured, on disk, loaded"),
+    "agent": Command(agent.run, "install the service, and run it from login on (macOS)"),
+    "doctor": Command(doctor.run, "tell what would be served here, and what is wrong with it"),
+    "keys": Command(keys.run, "make, list and revoke API keys"),
+}
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
-    """Run the command; its exit code."""
+    """Run the command that is named first, else `serve`; its exit code."""
+    occupy_standard_streams()
+    words = list(sys.argv[1:] if argv is None else argv)
     environ = read_environment() if environ is None else environ
+    if words[:1] == ["help"]:
+        sys.stdout.write(describe_commands())
+        return 0
+    name = words.pop(0) if words and not words[0].startswith("-") else "serve"
     try:
-        settings = load_settings(sys.argv[1:] if argv is None else argv, environ)
+        return find(name).run(words, environ)
     except SettingsError as error:
-        complain(str(error))
+        sys.stderr.write(f"mlxd: {error}\n")
         return EXIT_USAGE
-    configure_logging(settings.log_level, settings.log_format)
-    try:
-        listener = bind(settings.host, settings.port)
-    except OSError as error:
-        complain(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")
-        return EXIT_FAILED
-    allow_open_files()
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(serve(settings, listener, environ))
 
 
-async def serve(
-    settings: Settings,
-    listener: socket.socket,
-    environ: Mapping[str, str],
-    *,
-    worker_command: Sequence[str] = WORKER_COMMAND,
-    pace: Pace | None = None,
-) -> int:
-    """Wire the parts together and run them; the process's exit code."""
-    screen = StartScreen(Console())
-    url = url_of(listener)
-    supervisor = Supervisor(
-        to_configure(settings),
-        worker_command,
-        worker_environ(environ, settings.blas),
-        patience=Patience(load_timeout_s=settings.load_timeout_s, stall_s=settings.stall_s),
-        on_loading=screen.show_loading,
-        pace=pace,
-    )
-    generations = Generations(
-        supervisor,
-        max_in_flight=settings.max_running + settings.max_waiting,
-        load_wait_s=settings.load_wait_s,
-        queue_timeout_s=settings.queue_timeout_s,
-    )
-    supervisor.listen(generations)
-    catalog = Catalog([model_id(model) for model in settings.models])
-    api = build_app(settings, catalog, supervisor, generations, version("mlxd"))
-    app, shut_down_telemetry = instrument(api, settings.telemetry)
+def find(name: str) -> Command:
+    """The command of this name.
 
-    def show_ready() -> None:
-        if supervisor.ready is not None:
-            screen.show_ready(supervisor.ready, url)
-
-    connections = Connections(
-        app,
-        listener,
-        max_connections=connection_limit(settings.max_connections),
-        max_header_bytes=settings.max_header_bytes,
-        write_stall_s=settings.write_stall_s,
-    )
-    server = Server(
-        connections, supervisor, generations, drain_s=settings.drain_s, on_ready=show_ready
-    )
-    status = await server.run()
-    shut_down_telemetry()
-    screen.close()
-    if supervisor.failure is not None:
-        complain(supervisor.failure)
-    return status
+    Raises:
+        SettingsError: there is none.
+    """
+    if name in COMMANDS:
+        return COMMANDS[name]
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+    raise SettingsError(f"command line: {excerpt(name, 100)} is no command; {advice}")
 
 
-def complain(reason: str) -> None:
-    """Say on one line why the command ends."""
-    sys.stderr.write(f"mlxd: {reason}\n")
-
-
-def to_configure(settings: Settings) -> Configure:
-    """The settings that are the worker's."""
-    return Configure(
-        models=[ModelSource(model_id(model), model.source) for model in settings.models],
-        max_running=settings.max_running,
-        prefill_step_tokens=settings.prefill_step_tokens,
-        context_limit_tokens=settings.context_limit_tokens,
-        memory_limit_bytes=settings.memory_limit_bytes,
-        cache_limit_bytes=settings.cache_limit_bytes,
-    )
-
-
-def allow_open_files() -> None:
-    """Raise the soft limit on open files, which is 256 on macOS, as far as the hard one lets."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def connection_limit(wanted: int) -> int:
-    """`wanted`, or as many connections as the limit on open files leaves room for."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return wanted
-    return max(1, min(wanted, soft - OTHER_FILES))
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it exists, else asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+def describe_commands() -> str:
+    """What `mlxd help` prints."""
+    lines = [f"  mlxd {name:8} {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(["Commands; each has a --help of its own:", "", *lines, ""])

@@ -125,7 +125,7 @@ class Connection(TCPServer):
                     self.context,
                     tasks,
                     ConnectionState({}),
-                    False,
+                    self.writer.get_extra_info("sslcontext") is not None,
                     client,
                     server,
                     self.protocol_send,

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import logging
 import socket
+import ssl
 
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.worker_context import WorkerContext
@@ -37,6 +38,8 @@ SHORTAGE_PAUSE_S = 0.5
 WARNING_INTERVAL_S = 10.0
 CHECKS_PER_STALL = 4
 ABORT_S = 1.0
+# For a client to say that it heard the end, which is no use to anybody.
+TLS_GOODBYE_S = 1.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -61,10 +64,11 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, *, tls: bool = False) -> str:
     """The base URL at which `listener` is reached."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class Connections:
@@ -72,7 +76,8 @@ class Connections:
 
     Beyond `max_connections` a new one takes the place of the one that has been idle
     the longest; where none is idle, it is closed. A client that takes nothing for
-    `write_stall_s` of what waits for it is cut off.
+    `write_stall_s` of what waits for it is cut off. With `tls` all speak TLS; whoever does
+    not finish its handshake is idle.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class Connections:
         max_header_bytes: int,
         write_stall_s: float,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._config = make_config(max_header_bytes, idle_timeout_s)
         # Hypercorn types an app more narrowly than ASGI does.
@@ -91,13 +97,15 @@ class Connections:
         self._listener = listener
         self._max_connections = max_connections
         self._write_stall_s = write_stall_s
+        self._tls = tls
+        self._tls_times_s = (idle_timeout_s, TLS_GOODBYE_S) if tls else (None, None)
         self._context = WorkerContext(None)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         # Those of the tasks that count: one that was ended to make room does not.
         self._places: set[asyncio.Task[None]] = set()
         # Accepted, but not yet known to be idle or busy.
-        self._connecting = 0
+        self._connecting: dict[asyncio.Task[None], None] = {}
         self._open: dict[Connection, asyncio.Task[None]] = {}
         self._idle: dict[Connection, None] = {}
         self._warned_at: dict[str, float] = {}
@@ -145,7 +153,9 @@ class Connections:
 
     def _accept(self) -> None:
         batch = min(ACCEPT_BATCH, self._max_connections)
-        for _ in range(batch - self._connecting):
+        # A handshake of TLS may take long: those in theirs can be ended to make room.
+        connecting = 0 if self._tls else len(self._connecting)
+        for _ in range(batch - connecting):
             try:
                 accepted, _address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -168,7 +178,7 @@ class Connections:
             accepted.close()
             return
         task = asyncio.create_task(self._serve(accepted), name="connection")
-        self._connecting += 1
+        self._connecting[task] = None
         for kept in (self._tasks, self._places):
             kept.add(task)
             task.add_done_callback(kept.discard)
@@ -176,10 +186,19 @@ class Connections:
     def _make_room(self) -> bool:
         connection = next(iter(self._idle), None)
         if connection is None:
-            return False
+            return self._end_handshake()
         del self._idle[connection]
         self._places.discard(self._open[connection])
         connection.abort()
+        return True
+
+    def _end_handshake(self) -> bool:
+        task = next(iter(self._connecting), None) if self._tls else None
+        if task is None:
+            return False
+        del self._connecting[task]
+        self._places.discard(task)
+        task.cancel()
         return True
 
     def _warn(self, text: str) -> None:
@@ -192,15 +211,18 @@ class Connections:
     # ------------------------------------------------------------ serving
 
     async def _serve(self, accepted: socket.socket) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
             connection = await self._connect(accepted)
         except OSError:
             accepted.close()
             return
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
         finally:
-            self._connecting -= 1
-        task = asyncio.current_task()
-        assert task is not None
+            self._connecting.pop(task, None)
         self._open[connection] = task
         self._note_idle(connection, True)
         try:
@@ -217,7 +239,14 @@ class Connections:
         accepted.setblocking(False)
         reader = asyncio.StreamReader()
         arrivals = Arrivals(reader)
-        transport, _ = await self._loop.connect_accepted_socket(lambda: arrivals, accepted)
+        handshake_s, goodbye_s = self._tls_times_s
+        transport, _ = await self._loop.connect_accepted_socket(
+            lambda: arrivals,
+            accepted,
+            ssl=self._tls,
+            ssl_handshake_timeout=handshake_s,
+            ssl_shutdown_timeout=goodbye_s,
+        )
         writer = asyncio.StreamWriter(transport, arrivals, reader, self._loop)
         return Connection(
             self._app, self._config, self._context, arrivals, reader, writer, self._note_idle

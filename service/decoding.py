@@ -42,6 +42,7 @@ CODES = [
     (re.compile(r"Expected `array` of length >= .*"), "array_below_min_length"),
     (re.compile(r"Expected `array` of length <= .*"), "array_above_max_length"),
     (re.compile(r"Expected `object` of length .*"), "invalid_value"),
+    (re.compile(r"Expected `str` matching regex .*"), "invalid_value"),
     (re.compile(r"Expected `.*"), "invalid_type"),
 ]
 
@@ -186,7 +187,7 @@ def _fits(value: Any, shape: inspect.Type) -> bool:
 def _check_depth(request: RequestBody) -> None:
     """Refuse free-form values nested deeper than what will read them can bear."""
     for name in _free_fields(type(request)):
-        if _deeper_than(MAX_DEPTH, getattr(request, name)):
+        if deeper_than(MAX_DEPTH, getattr(request, name)):
             raise InvalidRequest(
                 f"`{name}` is nested deeper than {MAX_DEPTH} levels.",
                 param=name,
@@ -195,7 +196,7 @@ def _check_depth(request: RequestBody) -> None:
 
 
 @functools.cache
-def _free_fields(kind: type[RequestBody]) -> tuple[str, ...]:
+def _free_fields(kind: type[RequestBody | msgspec.Struct]) -> tuple[str, ...]:
     """The fields of `kind` whose type lets anything in."""
     shape = inspect.type_info(kind)
     assert isinstance(shape, inspect.StructType)
@@ -212,11 +213,14 @@ def _is_free(shape: inspect.Type) -> bool:
             return _is_free(shape.item_type)
         case inspect.DictType():
             return _is_free(shape.value_type)
+        case inspect.StructType():
+            return any(_is_free(field.type) for field in shape.fields)
         case _:
             return False
 
 
-def _deeper_than(limit: int, value: object) -> bool:
+def deeper_than(limit: int, value: object) -> bool:
+    """Whether `value` is nested in more than so many levels."""
     level = [value]
     for _ in range(limit + 1):
         level = [child for parent in level for child in _children(parent)]
@@ -228,4 +232,6 @@ def _deeper_than(limit: int, value: object) -> bool:
 def _children(value: object) -> Iterable[object]:
     if isinstance(value, dict):
         return value.values()
+    if isinstance(value, msgspec.Struct):
+        return [getattr(value, name) for name in _free_fields(type(value))]
     return value if isinstance(value, list) else ()

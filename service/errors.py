@@ -2,17 +2,25 @@
 
     MlxdError
       + InvalidRequest        400  the body, a parameter or a value is wrong
+      + InvalidApiKey         401  a key is needed, and none that is known was presented
+      + AdminOnly             403  administration, and not by an administrator
+      + HostNotAllowed        403  the name asked for is none of the service's
+      + OriginNotAllowed      403  a page of a site that is not allowed sends it
       + ModelNotFound         404  no such model is configured
       + RouteNotFound         404  no such path
       + MethodNotAllowed      405  the path is known, the method is not for it
       + BodyTimeout           408  the body came too slowly
       + BodyTooLarge          413  the body is larger than the limit
+      + ModelBusy             409  the model cannot be unloaded while it has requests
       + UnsupportedMediaType  415  the body is not declared as JSON
       + HeadersTooLarge       431  the headers are larger than the limit
       + ClientDisconnected    499  nobody is left to answer; for the log
       + Unavailable
       |   + Overloaded        429  as many requests wait as may wait
+      |   + RateLimited       429  this API key has used what it may
       |   + WorkerUnavailable 503  the worker loads, drains, has failed, or is busy for too long
+      |       + InsufficientMemory  503  others hold the memory that is needed
+      + ModelLoadFailed       503  the model is configured, and cannot be loaded
       + InternalError         500  a fault of the service itself
       + GenerationFailed      500  a fault while this request's text was made
       + WorkerCrashed         500  this request ended the worker, and would again
@@ -28,6 +36,8 @@ from typing import NamedTuple
 import msgspec
 
 from service.schema.error import ErrorBody, ErrorDetail
+
+Headers = list[tuple[bytes, bytes]]
 
 TEXT_LIMIT_CHARS = 300
 RETRY_AFTER_S = 2
@@ -50,11 +60,32 @@ class MlxdError(Exception):
         self.message = excerpt(message)
         self.param = None if param is None else excerpt(param)
         self.code = answer_to(self).code if code is None else code
+        self.headers: Headers = []
         super().__init__(self.message)
 
 
 class InvalidRequest(MlxdError):
     """The request cannot be understood or served as it is; sending it again changes nothing."""
+
+
+class InvalidApiKey(MlxdError):
+    """The request brings no API key that is known."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = [(b"www-authenticate", b"Bearer")]
+
+
+class AdminOnly(MlxdError):
+    """Administration needs an administrator's API key; without keys, this machine."""
+
+
+class HostNotAllowed(MlxdError):
+    """The request's Host is none of the service's names."""
+
+
+class OriginNotAllowed(MlxdError):
+    """The request comes from a web page of a site that is not allowed."""
 
 
 class ModelNotFound(MlxdError):
@@ -106,9 +137,29 @@ class Overloaded(Unavailable):
     """The queue is full."""
 
 
+class RateLimited(Unavailable):
+    """The API key has as many requests running as it may, or no tokens left."""
+
+    def __init__(self, message: str, *, retry_after_s: int, headers: Headers) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.headers = headers
+
+
 class WorkerUnavailable(Unavailable):
     """No worker can take the request: `code` is loading, restarting, draining, failed or
     queue_timeout."""
+
+
+class InsufficientMemory(WorkerUnavailable):
+    """Other models and requests hold the memory that this one needs."""
+
+
+class ModelLoadFailed(MlxdError):
+    """The model asked for is configured, but cannot be loaded."""
+
+
+class ModelBusy(MlxdError):
+    """The model has requests, so it cannot be unloaded."""
 
 
 class InternalError(MlxdError):
@@ -137,16 +188,24 @@ SERVER = "server_error"
 
 ANSWERS: dict[type[MlxdError], Answer] = {
     InvalidRequest: Answer(400, INVALID, None),
+    InvalidApiKey: Answer(401, INVALID, "invalid_api_key"),
+    AdminOnly: Answer(403, INVALID, "admin_only"),
+    HostNotAllowed: Answer(403, INVALID, "host_not_allowed"),
+    OriginNotAllowed: Answer(403, INVALID, "origin_not_allowed"),
     ModelNotFound: Answer(404, INVALID, "model_not_found"),
     RouteNotFound: Answer(404, INVALID, "not_found"),
     MethodNotAllowed: Answer(405, INVALID, "method_not_allowed"),
     BodyTimeout: Answer(408, INVALID, "body_timeout"),
     BodyTooLarge: Answer(413, INVALID, "body_too_large"),
+    ModelBusy: Answer(409, INVALID, "model_busy", repeats=True),
     UnsupportedMediaType: Answer(415, INVALID, "unsupported_media_type"),
     HeadersTooLarge: Answer(431, INVALID, "headers_too_large"),
     ClientDisconnected: Answer(499, INVALID, "client_disconnected"),
     Overloaded: Answer(429, "rate_limit_error", "overloaded"),
+    RateLimited: Answer(429, "rate_limit_error", "rate_limit_exceeded"),
     WorkerUnavailable: Answer(503, SERVER, "unavailable"),
+    InsufficientMemory: Answer(503, SERVER, "insufficient_memory"),
+    ModelLoadFailed: Answer(503, SERVER, "model_load_failed", repeats=True),
     InternalError: Answer(500, SERVER, "internal_error"),
     GenerationFailed: Answer(500, SERVER, "generation_failed", repeats=True),
     WorkerCrashed: Answer(500, SERVER, "worker_crashed", repeats=True),
@@ -164,7 +223,7 @@ class Rendered(NamedTuple):
     """An error as an HTTP response."""
 
     status: int
-    headers: list[tuple[bytes, bytes]]
+    headers: Headers
     body: bytes
 
 
@@ -176,6 +235,7 @@ def render(error: BaseException) -> Rendered:
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
+        *told.headers,
     ]
     if isinstance(told, Unavailable):
         headers.append((b"retry-after", str(told.retry_after_s).encode()))

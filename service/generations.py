@@ -23,6 +23,7 @@ from protocol.messages import (
     Event,
     Failed,
     Finished,
+    PromptScored,
     Rejected,
     Started,
     Step,
@@ -35,12 +36,16 @@ from service.errors import (
     InternalError,
     InvalidRequest,
     MlxdError,
+    ModelLoadFailed,
     Overloaded,
     WorkerCrashed,
     WorkerUnavailable,
 )
 from service.mailbox import Mailbox
+from service.quotas import Allowance
+from service.residency import REFUSALS
 from service.revival import Revival
+from service.sequence import LiveSequence
 from service.supervisor import Status
 
 logger = logging.getLogger(__name__)
@@ -65,39 +70,6 @@ class Worker(Protocol):
     async def wait_loaded(self, timeout_s: float) -> None: ...
 
 
-class LiveSequence:
-    """One sequence in flight, with all that a new worker needs to go on with it.
-
-    `submit.id` is its id here; `wire_id` is the worker's, and changes when the
-    sequence is taken back, so that what is still said of the earlier one is dropped.
-    """
-
-    __slots__ = ("deadline", "generation", "id", "started", "submit", "tokens", "wire_id")
-
-    def __init__(self, submit: Submit, generation: Generation) -> None:
-        self.id = self.wire_id = submit.id
-        self.submit = submit
-        self.generation = generation
-        self.tokens: list[int] = []
-        self.started = False
-        self.deadline: asyncio.TimerHandle | None = None
-
-    def wait(self, timeout_s: float, expire: Callable[[], None]) -> None:
-        """It waits for the device: `expire` when that is too long. Since when stays as it was."""
-        if self.deadline is None:
-            self.deadline = asyncio.get_running_loop().call_later(timeout_s, expire)
-
-    def stop_waiting(self) -> None:
-        """The device has it, or nobody wants it any more."""
-        if self.deadline is not None:
-            self.deadline.cancel()
-            self.deadline = None
-
-    def resumed(self) -> Submit:
-        """The request as the worker gets it next."""
-        return msgspec.structs.replace(self.submit, id=self.wire_id, resume=self.tokens)
-
-
 class Generation:
     """One HTTP request's sequences. Leaving the `async with` cancels what is unfinished."""
 
@@ -107,7 +79,11 @@ class Generation:
         self._unstarted = set(range(first_id, first_id + count))
         self._unfinished = set(self._unstarted)
         self._early: list[Event] = []
+        self.fingerprint = ""
         self.mailbox = Mailbox()
+        self.allowance: Allowance | None = None
+        # Who is told of all events, before their reader gets them.
+        self.observe: Callable[[list[Event]], None] = lambda events: None
 
     async def __aenter__(self) -> Self:
         return self
@@ -160,19 +136,28 @@ class Generation:
 
     def _checked(self, events: list[Event]) -> list[Event]:
         """Keep count of what started and finished; a failure of one sequence fails the request."""
+        self.observe(events)
         for event in events:
             match event:
-                case Started(id):
+                case Started(id, prompt_tokens, _, _, fingerprint):
+                    self.fingerprint = fingerprint
                     self._unstarted.discard(id)
+                    self._spend(prompt_tokens)
                 case Finished(id):
                     self._unfinished.discard(id)
                 case Rejected(_, code, message, param):
                     raise refusal(code, message, param)
                 case Failed(_, message):
                     raise GenerationFailed(message)
-                case Delta():
+                case Delta(_, _, tokens):
+                    self._spend(len(tokens))
+                case PromptScored():
                     pass
         return events
+
+    def _spend(self, tokens: int) -> None:
+        if self.allowance is not None:
+            self.allowance.spend(tokens)
 
 
 class Generations:
@@ -192,6 +177,7 @@ class Generations:
         self._taking = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self._busy = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._sequences)
@@ -199,6 +185,10 @@ class Generations:
     async def wait_idle(self) -> None:
         """Wait until nothing is in flight."""
         await self._idle.wait()
+
+    async def wait_busy(self) -> None:
+        """Wait until something is in flight."""
+        await self._busy.wait()
 
     async def open(self, submits: Sequence[Submit]) -> Generation:
         """Send the sequences of one request to the worker; their ids are given here.
@@ -215,11 +205,12 @@ class Generations:
         ids = [next(self._ids) for _ in submits]
         generation = Generation(self, ids[0], len(ids))
         for id, submit in zip(ids, submits, strict=True):
-            sequence = LiveSequence(msgspec.structs.replace(submit, id=id), generation)
+            sequence = LiveSequence(msgspec.structs.replace(submit, id=id), generation.mailbox)
             self._sequences[id] = self._by_wire_id[id] = sequence
             self._await_device(sequence)
             self._revival.join(id, submit.model)
         self._idle.clear()
+        self._busy.set()
         self._tell_changes()
         return generation
 
@@ -233,7 +224,7 @@ class Generations:
     def fail_all(self, error: MlxdError) -> None:
         """End every request with `error`."""
         for sequence in list(self._sequences.values()):
-            sequence.generation.mailbox.close(error)
+            sequence.mailbox.close(error)
         self.forget(list(self._sequences))
 
     # ------------------------------------------------------------ what the supervisor tells
@@ -272,7 +263,7 @@ class Generations:
             if (culprit := self._pop(id)) is not None:
                 logger.error("request %d ended the worker by itself, and fails", id)
                 message = "This request ended the worker each time it was tried."
-                culprit.generation.mailbox.close(WorkerCrashed(message))
+                culprit.mailbox.close(WorkerCrashed(message))
         if (suspect := self._revival.on_trial) is not None:
             logger.warning("trying the suspects one at a time, %d first", suspect)
         return bool(convicted)
@@ -306,8 +297,12 @@ class Generations:
             if sequence.started:
                 return
             sequence.started = True
+        if isinstance(event, PromptScored):
+            if sequence.scored:
+                return
+            sequence.scored = True
         # Before anything changes: a sequence that is taken back finds its event delivered.
-        sequence.generation.mailbox.put(event)
+        sequence.mailbox.put(event)
         match event:
             case Delta(_, _, tokens):
                 sequence.tokens += tokens
@@ -325,6 +320,7 @@ class Generations:
             self._revival.leave(id)
         if not self._sequences:
             self._idle.set()
+            self._busy.clear()
         return sequence
 
     def _await_device(self, sequence: LiveSequence) -> None:
@@ -332,7 +328,7 @@ class Generations:
 
     def _expire(self, sequence: LiveSequence) -> None:
         message = f"The request waited {self._queue_timeout_s:g} seconds for the device."
-        sequence.generation.mailbox.close(WorkerUnavailable(message, code="queue_timeout"))
+        sequence.mailbox.close(WorkerUnavailable(message, code="queue_timeout"))
         self.forget([sequence.id])
 
     def _admit(self, count: int) -> None:
@@ -352,4 +348,6 @@ def refusal(code: str, message: str, param: str | None) -> MlxdError:
     """The error for a request that the worker would not take."""
     if code == INTERNAL_ERROR:
         return InternalError(message)
+    if (kind := REFUSALS.get(code)) is not None:
+        return kind(message, param=param) if kind is ModelLoadFailed else kind(message)
     return InvalidRequest(message, param=param, code=code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from protocol.messages import Delta, Event
+from protocol.messages import CallArguments, Delta, Event
 
 # A reader this far behind gets its text in fewer, longer pieces.
 MERGE_ABOVE_EVENTS = 64
@@ -59,18 +59,48 @@ class Mailbox:
 
 
 def merge_deltas(events: list[Event]) -> list[Event]:
-    """The same text in fewer events: the deltas of each sequence joined into its first one."""
+    """The same in fewer events: what follows in a sequence and is of one kind is joined.
+
+    A delta without text joins whatever delta came before, because it only carries tokens.
+    """
     merged: list[Event] = []
-    place_of: dict[int, int] = {}
+    last: dict[int, int] = {}
+    last_delta: dict[int, int] = {}
     for event in events:
-        match event:
-            case Delta(id, text, tokens) if id in place_of:
-                earlier = merged[place_of[id]]
+        place = last.get(event.id)
+        earlier = None if place is None else merged[place]
+        match event, earlier:
+            case Delta(text="", id=id), _ if id in last_delta:
+                place = last_delta[id]
+                earlier = merged[place]
                 assert isinstance(earlier, Delta)
-                merged[place_of[id]] = Delta(id, earlier.text + text, earlier.tokens + tokens)
-            case Delta(id):
-                place_of[id] = len(merged)
-                merged.append(event)
+                merged[place] = join_deltas(earlier, event)
+            case Delta(), Delta() if place is not None and joinable(earlier, event):
+                merged[place] = join_deltas(earlier, event)
+            case CallArguments(id, index, text), CallArguments(_, other, before) if (
+                place is not None and index == other
+            ):
+                merged[place] = CallArguments(id, index, before + text)
             case _:
+                last[event.id] = len(merged)
+                if isinstance(event, Delta):
+                    last_delta[event.id] = len(merged)
                 merged.append(event)
     return merged
+
+
+def joinable(earlier: Delta, later: Delta) -> bool:
+    """Whether both are of one channel; one without text is of any."""
+    return earlier.channel == later.channel or not earlier.text
+
+
+def join_deltas(earlier: Delta, later: Delta) -> Delta:
+    """Both as one."""
+    return Delta(
+        earlier.id,
+        earlier.text + later.text,
+        earlier.tokens + later.tokens,
+        earlier.logprobs + later.logprobs,
+        later.settled,
+        later.channel if later.text else earlier.channel,
+    )

@@ -10,18 +10,39 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from protocol.messages import ModelSource
 from service.errors import excerpt
+from service.sampling_defaults import NONE, SamplingDefaults
 from service.scalars import SettingsError, refuse_unknown
 
 DEMO_ID = "mlxd-demo"
 RESERVED_ID = "default"
 
 
+MAX_IDLE_S = 30 * 86400.0
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model to serve: `source` is a folder, a hub id, or None for the built-in one."""
+    """A model to serve: `source` is a folder, a hub id, or None for the built-in one.
+
+    `adapter` is a folder with a LoRA adapter, `chat_template` a file of Jinja to use instead
+    of the model's own template. A `pinned` model is loaded at the start and never evicted or
+    unloaded; one with `preload` is loaded at the start. `idle_s` is how long it stays loaded
+    unused, 0 for ever, None as the service's setting has it.
+    """
 
     source: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
-    id: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    id: Name | None = None
+    aliases: tuple[Name, ...] = ()
+    adapter: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
+    chat_template: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
+    context_limit_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    sampling: SamplingDefaults = NONE
+    pinned: bool = False
+    preload: bool = False
+    idle_s: Annotated[float, Meta(ge=0, le=MAX_IDLE_S)] | None = None
 
 
 Models = Annotated[tuple[ModelSettings, ...], Meta(min_length=1)]
@@ -52,7 +73,7 @@ def parse_models(words: Iterable[str], origin: str) -> tuple[ModelSettings, ...]
 
 
 def read_models(tables: object, origin: str) -> tuple[ModelSettings, ...]:
-    """Models as a file lists them: tables with `source` and `id`.
+    """Models as a file lists them: tables with the fields of `ModelSettings`.
 
     Raises:
         SettingsError: one cannot be used.
@@ -65,8 +86,47 @@ def read_models(tables: object, origin: str) -> tuple[ModelSettings, ...]:
     except msgspec.ValidationError as error:
         raise SettingsError(f"{origin}: {excerpt(str(error))}") from None
     located = tuple(_locate(model, origin) for model in models)
-    _check_ids([model_id(model) for model in located], origin)
+    _check_ids([name for m in located for name in (model_id(m), *m.aliases)], origin)
     return located
+
+
+def to_sources(
+    models: Iterable[ModelSettings], idle_unload_s: float
+) -> tuple[list[ModelSource], list[str]]:
+    """The models as the worker gets them, and the ids of those to load at the start.
+
+    Raises:
+        SettingsError: a chat template cannot be read.
+    """
+    models = list(models)
+    sources = [
+        ModelSource(
+            id=model_id(model),
+            source=model.source,
+            adapter_path=model.adapter,
+            chat_template=_read_template(model),
+            context_limit_tokens=model.context_limit_tokens,
+            pinned=model.pinned,
+            idle_s=idle_unload_s if model.idle_s is None else model.idle_s,
+        )
+        for model in models
+    ]
+    begin_with = [
+        model_id(model)
+        for place, model in enumerate(models)
+        if place == 0 or model.pinned or model.preload
+    ]
+    return sources, begin_with
+
+
+def _read_template(model: ModelSettings) -> str | None:
+    if model.chat_template is None:
+        return None
+    try:
+        return Path(model.chat_template).expanduser().read_text("utf-8")
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = f"{model_id(model)}: its chat_template cannot be read: {error}"
+        raise SettingsError(f"models: {reason}") from None
 
 
 def _locate(model: ModelSettings, origin: str) -> ModelSettings:

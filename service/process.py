@@ -19,6 +19,7 @@ from pathlib import Path
 
 from protocol.channel import Channel, Closed, service_end
 from protocol.messages import ToService, ToWorker
+from service.keys import API_KEYS_VARIABLE
 
 # The descriptor of the pipe's other end follows as the last word. -P: a folder named
 # `worker` where the service was started is not ours.
@@ -113,6 +114,8 @@ def worker_environ(environ: Mapping[str, str], blas: str) -> dict[str, str]:
     # The worker is the one that lies beside this service.
     path = os.pathsep.join(filter(None, [CODE_FOLDER, environ.get("PYTHONPATH")]))
     inherited = {**environ, "PYTHONPATH": path}
+    # Nothing of the service's clients is the worker's concern.
+    inherited.pop(API_KEYS_VARIABLE, None)
     library = find_blas(blas)
     if library is None:
         return inherited

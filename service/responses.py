@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -30,6 +31,9 @@ from service.errors import (
 log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "x-request-id"
+# Until the response begins, as OpenAI counts it.
+PROCESSING_HEADER = "openai-processing-ms"
+MS_PER_S = 1000.0
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -50,12 +54,15 @@ class ErrorResponses:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         begun = False
+        began = time.monotonic()
 
         async def send_named(message: Message) -> None:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID_HEADER] = request_id
+                headers[PROCESSING_HEADER] = str(round((time.monotonic() - began) * MS_PER_S))
             await send(message)
 
         try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
@@ -14,6 +15,9 @@ from msgspec import inspect
 from service.errors import excerpt
 
 VARIABLE_PREFIX = "MLXD_"
+# The format of a text that is a path, or one of the words that stand for none.
+PATH = "path"
+NO_PATHS = ("", "off", "auto")
 
 
 class SettingsError(Exception):
@@ -29,6 +33,7 @@ class Scalar:
     default: int | float | str
     annotation: Any
     shape: inspect.Type
+    is_path: bool = False
 
     @property
     def flag(self) -> str:
@@ -52,6 +57,8 @@ class Scalar:
                 return f"a number above {low:g}, up to {high:g}"
             case inspect.LiteralType(values=words):
                 return f"one of {', '.join(map(str, words))}"
+            case inspect.StrType(min_length=None):
+                return "a text"
             case _:
                 return "a text that is not empty"
 
@@ -85,18 +92,24 @@ class Scalar:
         except msgspec.ValidationError:
             raise self._refuse(value, origin) from None
 
+    def anywhere(self, value: Any) -> Any:
+        """`value` as it means the same in any folder."""
+        if not self.is_path or value in NO_PATHS:
+            return value
+        return str(Path(value).expanduser().absolute())
+
     def _refuse(self, value: object, origin: str) -> SettingsError:
         return SettingsError(f"{origin}: {excerpt(repr(value), 100)} is not {self.kind}")
 
 
-def list_scalars(struct: type[msgspec.Struct], *, without: str) -> dict[str, Scalar]:
-    """The fields of `struct` by name, in order, all but the one that is no scalar."""
+def list_scalars(struct: type[msgspec.Struct], *, without: Collection[str]) -> dict[str, Scalar]:
+    """The fields of `struct` by name, in order, all but those that are no scalars."""
     shape = inspect.type_info(struct)
     assert isinstance(shape, inspect.StructType)
     hints = get_type_hints(struct, include_extras=True)
     scalars = {}
     for field in shape.fields:
-        if field.name != without:
+        if field.name not in without:
             assert isinstance(field.type, inspect.Metadata)
             described = field.type.extra_json_schema or {}
             scalars[field.name] = Scalar(
@@ -105,6 +118,7 @@ def list_scalars(struct: type[msgspec.Struct], *, without: str) -> dict[str, Sca
                 default=field.default,
                 annotation=hints[field.name],
                 shape=field.type.type,
+                is_path=described.get("format") == PATH,
             )
     return scalars
 

@@ -38,15 +38,17 @@ class StartScreen:
             self._tasks[loading.model], completed=loading.done_bytes, total=loading.total_bytes
         )
 
-    def show_ready(self, ready: Ready, url: str) -> None:
-        """Show what is served, where, and how to try it."""
+    def show_ready(self, ready: Ready, url: str, *, keyed: bool = False) -> None:
+        """Show what is served, where, and how to try it; `keyed`: only with an API key."""
         self.close()
         table = Table.grid(padding=(0, 2))
         for name, value in summary(ready, url):
             table.add_row(name, value)
         self._console.print(table, soft_wrap=True)
         # Written as it must be typed, on one line, whatever the terminal's width.
-        self._console.print("\n" + curl_line(url), soft_wrap=True, highlight=False, markup=False)
+        self._console.print(
+            "\n" + curl_line(url, keyed=keyed), soft_wrap=True, highlight=False, markup=False
+        )
 
     def close(self) -> None:
         """Take the progress display away."""
@@ -69,6 +71,7 @@ def summary(ready: Ready, url: str) -> list[tuple[str, str]]:
         ("device", f"{ready.device.name} ({ready.device.backend})"),
         ("memory", f"{in_units(memory.active)} of {in_units(memory.limit)} in use"),
         ("serving", f"{url}/v1"),
+        ("page", f"{url}/"),
     ]
 
 
@@ -84,9 +87,10 @@ def in_units(size: int) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.1f} MiB"
 
 
-def curl_line(url: str) -> str:
+def curl_line(url: str, *, keyed: bool = False) -> str:
     """A request to try, streamed."""
+    key = " -H 'authorization: Bearer YOUR_KEY'" if keyed else ""
     body = (
         '{"model": "default", "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
     )
-    return f"curl -N {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
+    return f"curl -N {url}/v1/chat/completions{key} -H 'content-type: application/json' -d '{body}'"

@@ -1,63 +1,78 @@
-"""What an operator can set, with its bounds; read once, from four places.
+"""What an operator can set, with its bounds.
 
-In rising order of precedence: the defaults here, the environment (`MLXD_PORT`),
-a TOML file (`port`), and the command line (`--port`). `Settings` is the one list:
-variables, keys, flags, the help text and the documentation are made from it.
-No other module reads the environment.
+`Settings` is the one list: variables, keys, flags, the help text and the documentation
+are made from it. `configuration` reads them. No other module reads the environment.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from service.model_settings import (
-    DEMO,
-    DEMO_ID,
-    RESERVED_ID,
-    ModelSettings,
-    model_id,
-    parse_models,
-    read_models,
-)
-from service.scalars import (
-    VARIABLE_PREFIX,
-    Scalar,
-    SettingsError,
-    list_scalars,
-    refuse_unknown,
-)
-
-__all__ = [
-    "ModelSettings",
-    "Settings",
-    "SettingsError",
-    "describe_settings",
-    "load_settings",
-    "model_id",
-]
+from service.keys import ApiKey
+from service.model_settings import DEMO, ModelSettings
+from service.scalars import PATH, Scalar, list_scalars
 
 MIB = 2**20
 GIB = 2**30
 TIB = 2**40
-CONFIG_VARIABLE = "MLXD_CONFIG"
-MODELS_VARIABLE = "MLXD_MODELS"
-COMMAND = "serve"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings. Sizes are bytes, times are seconds."""
 
     models: tuple[ModelSettings, ...] = (DEMO,)
+    api_keys: tuple[ApiKey, ...] = ()
     host: Annotated[str, Meta(description="The address to listen on.", min_length=1)] = "127.0.0.1"
     port: Annotated[int, Meta(description="The port; 0 takes a free one.", ge=0, le=65535)] = 8000
+    without_keys: Annotated[
+        Literal["loopback-only", "anyone-on-the-network"],
+        Meta(description="Who is served while no API key is configured."),
+    ] = "loopback-only"
+    tls_cert: Annotated[
+        str,
+        Meta(
+            description="A certificate with its chain (PEM): TLS is spoken, and only that.",
+            extra_json_schema={"format": PATH},
+        ),
+    ] = ""
+    tls_key: Annotated[
+        str,
+        Meta(
+            description="The certificate's private key (PEM).", extra_json_schema={"format": PATH}
+        ),
+    ] = ""
+    keys_file: Annotated[
+        str,
+        Meta(
+            description="The file of `mlxd keys`; one that exists makes keys required; off: none.",
+            min_length=1,
+            extra_json_schema={"format": PATH},
+        ),
+    ] = "~/.config/mlxd/keys.json"
+    key_max_concurrent: Annotated[
+        int, Meta(description="Requests at once for each API key; 0 sets no limit.", ge=0, le=65536)
+    ] = 0
+    key_tokens_per_minute: Annotated[
+        int,
+        Meta(
+            description="Tokens of prompts and answers a minute for each API key; 0: no limit.",
+            ge=0,
+            le=10**9,
+        ),
+    ] = 0
+    allowed_hosts: Annotated[
+        str,
+        Meta(description="Names the service has besides its own, with commas; * is any."),
+    ] = ""
+    allowed_origins: Annotated[
+        str,
+        Meta(description="Web sites whose pages may use it (https://a.example), commas; * is any."),
+    ] = ""
     max_running: Annotated[
         int, Meta(description="Sequences on the device at once.", ge=1, le=1024)
     ] = 32
@@ -94,19 +109,74 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     context_limit_tokens: Annotated[
         int, Meta(description="The longest context; 0 is the model's own.", ge=0, le=2**31 - 1)
     ] = 0
+    kv_quantisation: Annotated[
+        Literal["off", "8bit", "4bit"],
+        Meta(
+            description="How KV caches are quantised. mlx-lm 0.32.2 batches none that are: this is "
+            "told by a warning and by /v1/capabilities, and nothing is quantised."
+        ),
+    ] = "off"
     prefill_step_tokens: Annotated[
         int,
         Meta(description="Prompt tokens computed between two steps of decoding.", ge=1, le=65536),
     ] = 512
     memory_limit_bytes: Annotated[
-        int, Meta(description="Device memory MLX may use; 0 is MLX's own limit.", ge=0, le=TIB)
+        int,
+        Meta(
+            description="The memory of the worker: weights, KV caches, prompt cache, prefill; 0 is "
+            "what Metal recommends, elsewhere three quarters of the machine's.",
+            ge=0,
+            le=TIB,
+        ),
     ] = 0
+    memory_wait_s: Annotated[
+        float, Meta(description="Time a request waits for memory before 503.", gt=0, le=86400)
+    ] = 30.0
+    prefill_reserve_bytes: Annotated[
+        int,
+        Meta(
+            description="Memory kept free for computing prompts; 0 is a 32nd of the whole.",
+            ge=0,
+            le=TIB,
+        ),
+    ] = 0
+    wired_limit_bytes: Annotated[
+        int,
+        Meta(description="Memory that Metal may keep resident; 0 leaves it alone.", ge=0, le=TIB),
+    ] = 0
+    idle_unload_s: Annotated[
+        float,
+        Meta(description="A model unused for this time is unloaded; 0 is never.", ge=0, le=2592000),
+    ] = 0.0
     cache_limit_bytes: Annotated[
         int, Meta(description="Freed memory MLX may keep; 0 is MLX's own limit.", ge=0, le=TIB)
     ] = 0
+    prompt_cache_bytes: Annotated[
+        int,
+        Meta(
+            description="Memory for what was computed of earlier prompts, to be reused; 0 is off.",
+            ge=0,
+            le=TIB,
+        ),
+    ] = 2 * GIB
+    prompt_cache_dir: Annotated[
+        str,
+        Meta(
+            description="A folder for what was computed of prompts, to outlive a restart; its "
+            "files hold prompts. Empty is off.",
+            extra_json_schema={"format": PATH},
+        ),
+    ] = ""
+    prompt_cache_dir_bytes: Annotated[
+        int, Meta(description="What the files of prompt_cache_dir may take.", ge=MIB, le=TIB)
+    ] = 8 * GIB
     keep_alive_s: Annotated[
         float, Meta(description="A silent stream gets a comment this often.", gt=0, le=3600)
     ] = 10.0
+    keep_awake: Annotated[
+        Literal["while-running", "off"],
+        Meta(description="When a Mac is kept from going to sleep for want of input."),
+    ] = "while-running"
     drain_s: Annotated[
         float,
         Meta(description="Time for running requests to finish after SIGTERM.", ge=0, le=86400),
@@ -139,9 +209,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     blas: Annotated[
         str,
         Meta(
-            description="OpenBLAS for MLX on Linux: auto, off, or a library's path.", min_length=1
+            description="OpenBLAS for MLX on Linux: auto, off, or a library's path.",
+            min_length=1,
+            extra_json_schema={"format": PATH},
         ),
     ] = "auto"
+    log_file: Annotated[
+        str,
+        Meta(
+            description="The log goes into this file rather than to standard error.",
+            extra_json_schema={"format": PATH},
+        ),
+    ] = ""
+    log_file_bytes: Annotated[
+        int,
+        Meta(description="A log file that has grown to this is set aside.", ge=1024, le=TIB),
+    ] = 10 * MIB
+    log_files: Annotated[
+        int, Meta(description="Log files that are kept beside the one in use.", ge=1, le=1000)
+    ] = 5
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Meta(description="The least level that is logged."),
@@ -149,119 +235,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Annotated[
         Literal["auto", "text", "json"], Meta(description="auto: text on a terminal, else json.")
     ] = "auto"
-    telemetry: Annotated[
-        Literal["off", "console"], Meta(description="Where OpenTelemetry's traces and metrics go.")
+    record_content: Annotated[
+        Literal["off", "on"],
+        Meta(description="Whether prompts and answers are written into exported traces."),
     ] = "off"
 
 
 def describe_settings() -> dict[str, Scalar]:
-    """All settings but `models`, by name: what the help and the documentation say of each."""
-    return list_scalars(Settings, without="models")
+    """All settings of one word, by name: what the help and the documentation say of each."""
+    return list_scalars(Settings, without=("models", "api_keys"))
 
 
 def read_environment() -> Mapping[str, str]:
     """This process's environment: settings in `MLXD_*`, and what the worker inherits."""
     return os.environ
-
-
-def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """The settings of this run. `argv` are the words after the program's name.
-
-    Raises:
-        SettingsError: a value, a key, a variable or a flag cannot be used.
-        SystemExit: the help was asked for, and has been printed.
-    """
-    scalars = describe_settings()
-    flags = _read_flags(argv, scalars)
-    path = flags.pop("config", None) or environ.get(CONFIG_VARIABLE)
-    file = _read_file(path, scalars) if path else {}
-    return Settings(**_read_environment(environ, scalars) | file | flags)
-
-
-# ---------------------------------------------------------------- the three sources
-
-
-def _read_environment(environ: Mapping[str, str], scalars: dict[str, Scalar]) -> dict[str, Any]:
-    given = {name: text for name, text in environ.items() if name.startswith(VARIABLE_PREFIX)}
-    known = [scalar.variable for scalar in scalars.values()]
-    refuse_unknown(given, [*known, CONFIG_VARIABLE, MODELS_VARIABLE], "environment")
-    values = {
-        name: scalar.parse(given[scalar.variable], scalar.variable)
-        for name, scalar in scalars.items()
-        if scalar.variable in given
-    }
-    if (models := given.get(MODELS_VARIABLE)) is not None:
-        values["models"] = parse_models(models.split(","), MODELS_VARIABLE)
-    return values
-
-
-def _read_file(path: str, scalars: dict[str, Scalar]) -> dict[str, Any]:
-    try:
-        table = tomllib.loads(Path(path).expanduser().read_text("utf-8"))
-    except (OSError, RuntimeError) as error:
-        raise SettingsError(f"{path}: cannot be read: {error}") from None
-    except ValueError as error:
-        raise SettingsError(f"{path}: is not valid TOML: {error}") from None
-    refuse_unknown(table, ["models", *scalars], path)
-    values = {
-        name: scalar.check(table[name], f"{path}: {name}")
-        for name, scalar in scalars.items()
-        if name in table
-    }
-    if "models" in table:
-        values["models"] = read_models(table["models"], f"{path}: models")
-    return values
-
-
-def _read_flags(argv: Sequence[str], scalars: dict[str, Scalar]) -> dict[str, Any]:
-    given, unknown = _make_parser(scalars).parse_known_args(argv)
-    known = ["--model", "--config", *(scalar.flag for scalar in scalars.values())]
-    refuse_unknown((word.partition("=")[0] for word in unknown), known, "command line")
-    if given.command != COMMAND:
-        raise SettingsError(f"command line: {given.command} is no command; {COMMAND} is")
-    values = {
-        name: scalar.parse(text, scalar.flag)
-        for name, scalar in scalars.items()
-        if (text := getattr(given, name)) is not None
-    }
-    if given.models is not None:
-        values["models"] = parse_models(given.models, "--model")
-    if given.config is not None:
-        values["config"] = given.config
-    return values
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, but what is wrong is raised."""
-
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"command line: {message}")
-
-
-def _make_parser(scalars: dict[str, Scalar]) -> _Parser:
-    parser = _Parser(
-        prog="mlxd",
-        description="Serve MLX models by OpenAI's API. Flags go before a file, a file before "
-        f"variables; a file's keys are the flags' names with underscores, and {MODELS_VARIABLE} "
-        "takes the models of --model with commas between them.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("command", nargs="?", default=COMMAND, metavar=COMMAND)
-    parser.add_argument(
-        "--model",
-        action="append",
-        dest="models",
-        metavar="[ID=]SOURCE",
-        help="a folder or a hub id, with the id to serve it by; may be given again; the first is "
-        f"also served as `{RESERVED_ID}`; none: the built-in {DEMO_ID}",
-    )
-    parser.add_argument("--config", metavar="PATH", help=f"a TOML file [{CONFIG_VARIABLE}]")
-    for scalar in scalars.values():
-        parser.add_argument(
-            scalar.flag,
-            dest=scalar.name,
-            metavar="VALUE",
-            help=f"{scalar.description} It is {scalar.kind}; default {scalar.default} "
-            f"[{scalar.variable}]",
-        )
-    return parser

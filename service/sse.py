@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import ClientDisconnected, MlxdError, error_event
 from service.generations import Generation
+from service.record import Record, record_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,19 +47,22 @@ class EventStream:
         async with self._generation:
             with self._signs_of_life():
                 await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-                await self._send_frames(send)
+                await self._send_frames(send, record_of(scope))
 
-    async def _send_frames(self, send: Send) -> None:
+    async def _send_frames(self, send: Send, record: Record) -> None:
         last = DONE
         try:
             async for data in self._frames:
                 await send_body(send, data or KEEP_ALIVE)
-        except ClientDisconnected:
+        except ClientDisconnected as error:
+            record.fail(error)
             return
         except MlxdError as error:
+            record.fail(error)
             logger.warning("a stream ended with an error: %s", error.message)
             last = frame(error_event(error))
         except Exception as error:
+            record.fail(error)
             logger.exception("a stream failed")
             last = frame(error_event(error))
         await send_body(send, last, more_body=False)

@@ -17,9 +17,11 @@ import msgspec
 
 from protocol.messages import (
     Configure,
+    Done,
     Fatal,
     Limit,
     Loading,
+    Models,
     Ready,
     Shutdown,
     Stats,
@@ -30,6 +32,7 @@ from protocol.messages import (
 from service.deaths import LastExit, Phase, describe_exit, looks_like_memory
 from service.memory import read_available
 from service.process import WorkerProcess
+from service.residency import Residency
 from service.restarts import Pace, Restarts
 from service.silence import Silence
 
@@ -109,6 +112,7 @@ class Supervisor:
         *,
         patience: Patience,
         on_loading: Callable[[Loading], None],
+        on_step: Callable[[Step], None] = lambda step: None,
         pace: Pace | None = None,
         available_bytes: Callable[[], int | None] = read_available,
     ) -> None:
@@ -117,10 +121,12 @@ class Supervisor:
         self._environ = environ
         self._patience = patience
         self._on_loading = on_loading
+        self._on_step = on_step
         self._available_bytes = available_bytes
         self._restarts = Restarts(pace or Pace(), configure.max_running)
         self._listener: Listener | None = None
         self._life: Life | None = None
+        self.residency = Residency(configure, self.send)
         self._stopping = asyncio.Event()
         self._weight_bytes = 0
         self.draining = False
@@ -213,7 +219,7 @@ class Supervisor:
             on_exit=lambda status: call_soon(loop, exited.set_result, status),
         )
         self._life = life = Life(worker, exited)
-        worker.send(self._configure)
+        worker.send(self.residency.to_begin_with(self._configure))
         watch = asyncio.create_task(self._watch(life), name="worker-watch")
         try:
             self._note_exit(life, await exited)
@@ -232,7 +238,10 @@ class Supervisor:
         match message:
             case Step():
                 self.stats = message.stats
+                self._on_step(message)
                 self._tell().worker_stepped(message)
+            case Models() | Done():
+                self.residency.note(message)
             case Loading():
                 self._on_loading(message)
             case Ready():
@@ -243,7 +252,7 @@ class Supervisor:
         self.ready = ready
         self.stats = Stats(0, 0, ready.memory, 0.0, 0.0)
         self.failure = None
-        self._weight_bytes = sum(model.weight_bytes for model in ready.models)
+        self.residency.welcome(ready)
         life.ready_at = life.sound_since = time.monotonic()
         self.loaded_once.set()
         if self.max_running < self._configure.max_running:
@@ -261,6 +270,8 @@ class Supervisor:
             life.ready_s = time.monotonic() - life.ready_at
         self.ready = None
         self.stats = None
+        self._weight_bytes = self.residency.loaded_bytes
+        self.residency.lose()
         life.explained = self._tell().worker_lost()
 
     def _note_exit(self, life: Life, status: int) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 # Before anything imports huggingface_hub, here or in a process started by a test.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Whoever runs the tests may have keys of their own.
+os.environ["MLXD_KEYS_FILE"] = "off"
 
 import pytest
 from hypothesis import settings

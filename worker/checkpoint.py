@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
@@ -17,11 +18,11 @@ from worker.demo import demo_model_path
 FALLBACK_CONTEXT_TOKENS = 4096
 
 
-def resolve(source: str | None) -> Path:
-    """The folder of a model: built in (None), on disk, or downloaded from the hub.
+def resolve(source: str | None, *, download: bool) -> Path:
+    """The folder of a model: built in (None), on disk, or, with `download`, from the hub.
 
     Raises:
-        FileNotFoundError: `source` is written as a path and there is nothing there.
+        FileNotFoundError: there is nothing where `source` points, or it was never downloaded.
         OSError: the hub cannot be reached or does not have it.
     """
     if source is None:
@@ -31,7 +32,17 @@ def resolve(source: str | None) -> Path:
         return path
     if source.startswith((".", "/", "~")):
         raise FileNotFoundError(f"there is no folder {source}")
-    return Path(snapshot_download(source, allow_patterns=DEFAULT_ALLOW_PATTERNS))
+    try:
+        return Path(
+            snapshot_download(
+                source, allow_patterns=DEFAULT_ALLOW_PATTERNS, local_files_only=not download
+            )
+        )
+    except LocalEntryNotFoundError:
+        if download:
+            raise
+        message = f"{source} is not on disk; `mlxd pull {source}` downloads it"
+        raise FileNotFoundError(message) from None
 
 
 def context_length_of(config: Mapping[str, Any], limit_tokens: int) -> int:

@@ -125,6 +125,14 @@ def make_plain_detokenizers(tokenizer: TokenizerWrapper) -> Callable[[], Detoken
     return lambda: ByteDetokenizer(bytes_of)
 
 
+def make_token_bytes(tokenizer: TokenizerWrapper) -> Callable[[int], bytes]:
+    """The bytes of one token, as nearly as they are known where tokens are not simply bytes."""
+    decode = piece_decoder(tokenizer)
+    if decode is None:
+        return lambda token: str(tokenizer.decode([token])).encode()
+    return TokenBytes(tokenizer, decode)
+
+
 def piece_decoder(tokenizer: TokenizerWrapper) -> Callable[[str], bytes] | None:
     """How this vocabulary writes bytes, or None where it is not known to."""
     backend = getattr(tokenizer, "backend_tokenizer", None)

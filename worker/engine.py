@@ -1,38 +1,50 @@
-"""Continuous batching of one model: the only file that touches `mlx_lm.generate`.
+"""Continuous batching of one model: rows come, take their steps, and go.
 
-mlx-lm's `BatchGenerator` schedules prefill and decode. Two of its parts are
-extended, both for mlx-lm 0.32.2 and held to mlx-lm's own output by
-tests/worker/test_engine.py:
-
-- sampling: a row carries its seed and position, and rows with the same
-  parameters are drawn in one call; mlx-lm's samplers know no rows.
-- log-probabilities: mlx-lm normalises and keeps a full-vocabulary array a row
-  a step. Nothing reads them here, so none are made.
+`batches.py` extends mlx-lm's scheduler; here it is given rows by the request's id, the
+prompt cache before them and the prompt cache after them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.generate import BatchGenerator, GenerationBatch, PromptProcessingBatch
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from protocol.messages import FinishReason
-from worker.sampling import Row, draw_tokens
+from worker.batches import Drawn, PromptProgress, RowBatchGenerator, make_stop_sequences
+from worker.cache import Prefix, PromptCache
+from worker.logprobs import Score
+from worker.sampling import Row, Twin
 
 PREFILL_ROWS = 8
+NO_PREFIX = Prefix(0, [])
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One row's next token; `reason` is set on its last."""
+    """One row's next token; `reason` is set on its last, `fault` where its row failed.
+
+    `score` is set where the row asked for log-probabilities.
+    """
 
     id: int
     token: int
     reason: FinishReason | None
+    fault: str | None = None
+    score: Score | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A row whose prompt is not through its prefill."""
+
+    row: Row
+    prompt: list[int]
+    cached_tokens: int
 
 
 class Engine:
@@ -41,38 +53,96 @@ class Engine:
     def __init__(
         self,
         model: nn.Module,
-        stop_tokens: Iterable[int],
         *,
         max_running: int,
         prefill_step_tokens: int,
+        name: str = "",
+        prompt_cache: PromptCache | None = None,
     ) -> None:
+        self._name = name
+        self._prompt_cache = prompt_cache or PromptCache(0)
         self._generator = RowBatchGenerator(
             model,
-            stop_tokens=[[token] for token in sorted(stop_tokens)],
             completion_batch_size=max_running,
             prefill_batch_size=min(PREFILL_ROWS, max_running),
             prefill_step_size=prefill_step_tokens,
         )
-        # Undoes the wired limit that the constructor sets: a non-empty residency
-        # set can panic macOS (mlx issue 3186).
-        self._generator.close()
+        self._waiting: dict[int, Waiting] = {}
+        self._rows: dict[int, Row] = {}
         self._uid_of: dict[int, int] = {}
         self._id_of: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._uid_of)
 
-    def insert(self, id: int, prompt: Sequence[int], max_tokens: int, row: Row) -> None:
-        """Queue a row for prefill. `prompt` is not empty and `max_tokens` is at least 1."""
-        [uid] = self._generator.insert([list(prompt)], max_tokens=[max_tokens], samplers=[row])
+    @property
+    def cuttable(self) -> bool:
+        """Whether the model's caches can be cut at any token, or only be kept as they stand."""
+        return all(type(layer) is KVCache for layer in make_prompt_cache(self._generator.model))
+
+    def insert(
+        self,
+        id: int,
+        prompt: list[int],
+        max_tokens: int,
+        row: Row,
+        borders: Sequence[int] = (),
+    ) -> int:
+        """Queue a row for prefill; how many of its prompt's tokens need none.
+
+        `prompt` is not empty and `max_tokens` is at least 1. `borders` are places in
+        the prompt at which other prompts are likely to part from it.
+        """
+        leader = self._leader(prompt, row)
+        if leader is not None:
+            uid = self._generator.new_uid()
+            self._waiting[leader].row.twins.append(Twin(uid, row, max_tokens))
+            self._note(id, uid, row)
+            return self._waiting[leader].cached_tokens
+        prefix = self._prompt_cache.find(self._name, prompt) if row.scorer is None else NO_PREFIX
+        [uid] = self._generator.insert_segments(
+            [segments(prompt, prefix.length, borders)],
+            max_tokens=[max_tokens],
+            caches=[prefix.layers] if prefix.length else None,
+            all_tokens=[prompt[: prefix.length]],
+            samplers=[row],
+            stop_sequences=[make_stop_sequences(row.ends)],
+        )
+        self._note(id, uid, row)
+        self._waiting[id] = Waiting(row, prompt, prefix.length)
+        return prefix.length
+
+    def _leader(self, prompt: list[int], row: Row) -> int | None:
+        """Whose prefill this row can take part in: one with the same prompt, not at its end."""
+        if row.scorer is not None:
+            return None
+        same = (id for id, other in self._waiting.items() if other.prompt == prompt)
+        return next((id for id in same if self._waiting[id].row.scorer is None), None)
+
+    def _note(self, id: int, uid: int, row: Row) -> None:
+        self._rows[id] = row
         self._uid_of[id] = uid
         self._id_of[uid] = id
 
     def remove(self, ids: Iterable[int]) -> None:
         """Drop rows in any stage and free their cache; unknown ids are ignored."""
-        uids = [self._forget(id) for id in ids if id in self._uid_of]
+        gone = [id for id in ids if id in self._uid_of]
+        left = [waiting for id in gone if (waiting := self._waiting.pop(id, None)) is not None]
+        uids = {self._forget(id) for id in gone}
+        for waiting in (*self._waiting.values(), *left):
+            waiting.row.twins[:] = [twin for twin in waiting.row.twins if twin.uid not in uids]
         if uids:
-            self._generator.remove(uids)
+            caches = self._generator.remove(uids, return_prompt_caches=True)
+            self._remember(caches.values())
+        for waiting in left:
+            self._insert_orphans(waiting)
+
+    def _insert_orphans(self, left: Waiting) -> None:
+        """Give those whose leader is gone a prefill of their own, one for all of them."""
+        for twin in left.row.twins:
+            id = self._id_of[twin.uid]
+            self._forget(id)
+            self.insert(id, left.prompt, twin.max_tokens, twin.row)
 
     def step(self) -> list[Token]:
         """One decode of every running row and one slice of prefill.
@@ -80,76 +150,51 @@ class Engine:
         Raises:
             RuntimeError: the device failed; nothing in this process can be trusted now.
         """
-        _, responses = self._generator.next()
-        tokens = [
-            Token(self._id_of[response.uid], response.token, response.finish_reason)
+        prompts, responses = self._generator.next()
+        # What came before this step is computed by now, so nothing is waited for.
+        self._prompt_cache.write()
+        for prompt in prompts:
+            if prompt.end_of_prompt:
+                del self._waiting[self._id_of[prompt.uid]]
+        self._remember_prompts(prompts)
+        self._remember(
+            (response.prompt_cache, response.all_tokens)
             for response in responses
-        ]
+            if response.prompt_cache is not None
+        )
+        tokens = [self._to_token(self._id_of[response.uid], response) for response in responses]
         for token in tokens:
             if token.reason is not None:
                 self._forget(token.id)
+        if not self._uid_of:
+            self._prompt_cache.write()
         return tokens
 
+    def _to_token(self, id: int, response: Drawn) -> Token:
+        score = None if response.logprobs is None else response.logprobs.read()
+        fault = self._rows[id].fault
+        return Token(id, response.token, response.finish_reason, fault, score)
+
+    def _remember_prompts(self, prompts: list[PromptProgress]) -> None:
+        """Hold each prompt as it stands before its last token, and at its borders."""
+        ended = [p.uid for p in prompts if p.end_of_segment and not p.end_of_prompt]
+        if ended:
+            self._remember(self._generator.extract_cache(ended).values())
+
+    def _remember(self, computed: Iterable[tuple[list[Any], list[int]]]) -> None:
+        for layers, tokens in computed:
+            if tokens:
+                self._prompt_cache.insert(self._name, tokens, layers)
+
     def _forget(self, id: int) -> int:
+        del self._rows[id]
         uid = self._uid_of.pop(id)
         del self._id_of[uid]
         return uid
 
 
-class RowGenerationBatch(GenerationBatch):
-    """Decoding whose per-sequence `samplers` are `Row`s."""
-
-    tokens: list[list[int]]
-    samplers: list[Row]
-    _next_tokens: mx.array
-
-    def _step(self) -> tuple[list[int], list[None]]:
-        self._current_tokens = inputs = self._next_tokens
-        logits = self.model(inputs[:, None], cache=self.prompt_cache)[:, -1, :]
-        self._next_tokens = draw_tokens(logits, self.samplers)
-        mx.async_eval(self._next_tokens)
-        # The device computes the next tokens while these are read and turned into text.
-        tokens: list[int] = inputs.tolist()  # type: ignore[assignment]
-        for history, token in zip(self.tokens, tokens, strict=True):
-            history.append(token)
-        self._next_logprobs = [None] * len(tokens)
-        return tokens, self._next_logprobs
-
-
-class RowPromptBatch(PromptProcessingBatch):
-    """Prefill that hands its rows to a `RowGenerationBatch`."""
-
-    uids: list[int]
-    prompt_cache: list[Any]
-    tokens: list[list[int]]
-    samplers: list[Row]
-    logits_processors: list[Any]
-    max_tokens: list[int]
-
-    def generate(self, tokens: list[list[int]]) -> RowGenerationBatch:
-        if any(len(row) > 1 for row in tokens):
-            self.prompt([row[:-1] for row in tokens])
-        batch = RowGenerationBatch(
-            self.model,
-            self.uids,
-            mx.array([row[-1] for row in tokens]),
-            self.prompt_cache,
-            self.tokens,
-            self.samplers,
-            self.fallback_sampler,
-            self.logits_processors,
-            self.stop_sequences,
-            self.max_tokens,
-        )
-        self.uids, self.prompt_cache, self.tokens = [], [], []
-        self.samplers, self.logits_processors, self.max_tokens = [], [], []
-        return batch
-
-
-class RowBatchGenerator(BatchGenerator):
-    """mlx-lm's scheduler over the two batches above."""
-
-    def __init__(self, model: nn.Module, **settings: Any) -> None:
-        super().__init__(model, **settings)
-        self._prompt_batch = RowPromptBatch.empty(model, self.sampler, self.prefill_step_size)
-        self._generation_batch = RowGenerationBatch.empty(model, self.sampler)
+def segments(prompt: list[int], start: int, borders: Sequence[int]) -> list[list[int]]:
+    """The prompt from `start` on, cut at the borders and before its last token."""
+    places = sorted({start, len(prompt), len(prompt) - 1, *borders})
+    places = [place for place in places if start <= place <= len(prompt)]
+    return [prompt[begin:end] for begin, end in pairwise(places)]

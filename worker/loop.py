@@ -1,33 +1,52 @@
-"""The worker's loop: receive, admit, step, emit. It alone drives the device."""
+"""The worker's loop: receive, load, admit, step, relieve, emit. It alone drives the device."""
 
 from __future__ import annotations
 
 import logging
 import queue
 import time
-from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from protocol.messages import (
     Cancel,
-    ChatPrompt,
     Delta,
+    Done,
     Event,
     Failed,
     Limit,
-    Memory,
+    Load,
+    Models,
+    ModelState,
+    Pin,
     Rejected,
     Shutdown,
     Stats,
     Step,
+    Unload,
 )
+from worker.admission import Admission, bounded
+from worker.desk import MODEL_LOAD_FAILED, Desk, Opened, Prepared, Unreadable
 from worker.engine import Token
-from worker.intake import Inbox, Prepared, Work
+from worker.intake import Work
+from worker.line import Line
+from worker.memory import Measure
+from worker.orders import Orders
 from worker.pool import Pool, ResidentModel
-from worker.sequence import MS_PER_S, Sequence
-from worker.text import Text
+from worker.relief import Relief
+from worker.running import Running
+from worker.sequence import MS_PER_S, make_sequence
 
 logger = logging.getLogger(__name__)
+
+# How often one who waits for memory looks again, where nothing else would wake the loop.
+TICK_S = 0.25
+
+
+class Inbox(Protocol):
+    """What the loop takes work from; `get` raises `queue.Empty`."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Work: ...
 
 
 class Loop:
@@ -36,20 +55,33 @@ class Loop:
     def __init__(
         self,
         pool: Pool,
+        desk: Desk,
         inbox: Inbox,
-        emit: Callable[[Step], None],
-        measure_memory: Callable[[], Memory],
+        emit: Callable[[Step | Models | Done], None],
+        measure_memory: Measure,
         max_running: int,
+        *,
+        memory_wait_s: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._inbox = inbox
         self._send = emit
-        self._measure_memory = measure_memory
-        self._max_running = max_running
-        self._waiting: dict[str, deque[Sequence]] = {model.info.id: deque() for model in pool}
-        self._running: dict[int, Sequence] = {}
+        self._clock = clock
+        self._line = Line()
+        self._admission = Admission(
+            pool, self._line, max_running=max_running, wait_s=memory_wait_s, clock=clock
+        )
+        self._answers: list[Done] = []
+        self._orders = Orders(
+            pool, self._line, desk, self._answers.append, wait_s=memory_wait_s, clock=clock
+        )
+        self._relief = Relief(pool, self._line, measure_memory)
+        self._running: dict[int, Running] = {}
         self._events: list[Event] = []
+        self._told: list[ModelState] = pool.states()
         self._device_ms = 0.0
+        pool.on_drop = desk.close
 
     def run(self) -> None:
         """Serve until told to stop.
@@ -58,24 +90,35 @@ class Loop:
             RuntimeError: the device failed.
         """
         while self._receive():
-            began = time.monotonic()
+            began = self._clock()
+            self._load()
             self._admit()
             self._step()
+            self._relieve()
             self._emit(began)
+
+    # ------------------------------------------------------------ receive
 
     def _receive(self) -> bool:
         """Take all that has come; wait for something when there is nothing to do."""
         try:
-            work = self._inbox.get(block=self._idle)
+            work = self._inbox.get(block=not self._busy, timeout=self._patience())
             while self._accept(work):
-                work = self._inbox.get_nowait()
+                work = self._inbox.get(block=False)
             return False
         except queue.Empty:
             return True
 
     @property
-    def _idle(self) -> bool:
-        return not (self._running or self._events or any(self._waiting.values()))
+    def _busy(self) -> bool:
+        return bool(self._running or self._events or self._pool.loading)
+
+    def _patience(self) -> float | None:
+        """How long to wait for work before looking whether something has become due."""
+        if self._line or len(self._orders):
+            return TICK_S
+        due = self._pool.next_idle_at()
+        return None if due is None else max(0.0, due - self._clock())
 
     def _accept(self, work: Work) -> bool:
         """Take one piece of work; False when it is the last."""
@@ -85,86 +128,154 @@ class Loop:
             case Rejected():
                 self._events.append(work)
             case Cancel(ids):
-                self._cancel(set(ids))
+                self._cancel(ids)
             case Limit(max_running):
-                self._max_running = max_running
+                self._admission.max_running = max_running
+            case Opened(blueprint):
+                self._pool.want(blueprint)
+            case Unreadable(model, reason):
+                self._pool.fail(model, reason)
+                self._orders.end_load(model, MODEL_LOAD_FAILED, reason)
+            case Load() | Unload() | Pin():
+                self._orders.take(work)
             case Shutdown():
                 return False
         return True
 
     def _enqueue(self, prepared: Prepared) -> None:
-        submit = prepared.submit
-        try:
-            self._waiting[submit.model].append(self._make_sequence(prepared))
-        except Exception:
-            # A fault in one request's text or sampling must not end the others.
-            logger.exception("request %d could not be queued", submit.id)
-            message = "The request could not be queued."
-            self._events.append(Rejected(submit.id, "internal_error", message))
+        id, model = prepared.submit.id, prepared.submit.model
+        if (reason := self._pool.failure_of(model)) is not None:
+            self._events.append(Rejected(id, MODEL_LOAD_FAILED, reason, "model"))
+            return
+        self._line.join(prepared)
+        self._pool.want(prepared.blueprint)
 
-    def _make_sequence(self, prepared: Prepared) -> Sequence:
-        submit = prepared.submit
-        model = self._pool[submit.model]
-        begins_turn = isinstance(submit.prompt, ChatPrompt)
-        return Sequence(
-            submit,
-            prompt=prepared.prompt,
-            max_tokens=prepared.max_tokens,
-            echo=prepared.echo,
-            row=model.samplers.row(submit.sampling, position=len(submit.resume)),
-            text=Text(model.detokenizers(begins_turn), submit.stop),
-            received_at=prepared.received_at,
-        )
-
-    def _cancel(self, ids: set[int]) -> None:
+    def _cancel(self, ids: list[int]) -> None:
+        self._line.remove(ids)
         for id in ids:
-            self._running.pop(id, None)
-        for model in self._pool:
-            model.engine.remove(ids)
-            waiting = self._waiting[model.info.id]
-            self._waiting[model.info.id] = deque(s for s in waiting if s.id not in ids)
+            if (running := self._running.pop(id, None)) is not None:
+                self._remove(running.model, id)
+
+    def _remove(self, model: ResidentModel, id: int) -> None:
+        model.engine.remove([id])
+        self._pool.ledger.rows[model.info.id].drop([id])
+        self._pool.touch(model.info.id)
+
+    # ------------------------------------------------------------ load
+
+    def _load(self) -> None:
+        """Read one slice of what is being loaded, and give up on what waited too long."""
+        ended = self._pool.advance(self._line, may_begin=not self._admission.closed)
+        if ended is not None:
+            self._end_load(ended.model, ended.reason)
+        self._admission.watch()
+        self._events += self._admission.expire()
+        self._orders.expire()
+        self._pool.forget_unwanted(lambda id: self._line.head(id) or id in self._orders)
+        self._pool.unload_idle(self._line)
+
+    def _end_load(self, model: str, reason: str | None) -> None:
+        if reason is None:
+            self._orders.end_load(model)
+            return
+        self._orders.end_load(model, MODEL_LOAD_FAILED, reason)
+        waiting = [prepared.submit.id for prepared in self._line.all_for(model)]
+        self._line.remove(waiting)
+        self._events += [Rejected(id, MODEL_LOAD_FAILED, reason, "model") for id in waiting]
+
+    # ------------------------------------------------------------ admit
 
     def _admit(self) -> None:
         for model in self._pool:
-            waiting = self._waiting[model.info.id]
-            while waiting and len(model.engine) < self._max_running:
-                self._start(model, waiting.popleft())
+            while (admitted := self._admission.next(model)) is not None:
+                if isinstance(admitted, Rejected):
+                    self._events.append(admitted)
+                else:
+                    self._start(model, admitted)
 
-    def _start(self, model: ResidentModel, sequence: Sequence) -> None:
-        model.engine.insert(sequence.id, sequence.context, sequence.tokens_left, sequence.row)
-        self._running[sequence.id] = sequence
-        self._events.append(sequence.start(time.monotonic()))
+    def _start(self, model: ResidentModel, prepared: Prepared) -> None:
+        id = prepared.submit.id
+        try:
+            sequence = make_sequence(model, prepared)
+        except Exception:
+            # A fault in one request's text or sampling must not end the others.
+            logger.exception("request %d could not be started", id)
+            self._pool.ledger.rows[model.info.id].drop([id])
+            message = "The request could not be started."
+            self._events.append(Rejected(id, "internal_error", message))
+            return
+        cached_tokens = model.engine.insert(
+            id, sequence.context, sequence.tokens_left, sequence.row, prepared.borders
+        )
+        self._running[id] = Running(model, prepared, sequence)
+        if not prepared.started:
+            self._events.append(sequence.start(self._clock(), cached_tokens))
+
+    # ------------------------------------------------------------ step
 
     def _step(self) -> None:
+        """One step of every model that has something to do, each in its turn."""
         self._device_ms = 0.0
+        self._stretch()
         for model in self._pool:
             if len(model.engine):
-                began = time.monotonic()
+                began = self._clock()
                 tokens = model.engine.step()
-                now = time.monotonic()
+                now = self._clock()
                 self._device_ms += (now - began) * MS_PER_S
+                self._pool.touch(model.info.id)
                 for token in tokens:
                     self._advance(model, token, now)
 
     def _advance(self, model: ResidentModel, token: Token, now: float) -> None:
-        try:
-            events = self._running[token.id].accept(token.token, token.reason, now)
-        except Exception as error:
-            # One sequence's text must not end the others; the device is not involved.
-            logger.exception("request %d failed", token.id)
-            events = [Failed(token.id, f"The answer's text failed: {error}")]
+        events = self._events_of(token, now)
         self._events += events
         if not isinstance(events[-1], Delta):
             del self._running[token.id]
-            model.engine.remove([token.id])
+            self._remove(model, token.id)
+
+    def _events_of(self, token: Token, now: float) -> list[Event]:
+        """What the token means; one sequence's fault must not end the others."""
+        if token.fault is not None:
+            return [Failed(token.id, f"The answer failed: {token.fault}")]
+        try:
+            return self._running[token.id].accept(token, now)
+        except Exception as error:
+            logger.exception("request %d failed", token.id)
+            return [Failed(token.id, f"The answer's text failed: {error}")]
+
+    def _stretch(self) -> None:
+        """Promise answers of no set length what they need next, or have them wait for it."""
+        for id, running in list(self._running.items()):
+            rows = self._pool.ledger.rows[running.model.info.id]
+            prepared = running.prepared
+            if bounded(prepared) or self._admission.extend(rows, prepared, running.length + 1):
+                continue
+            del self._running[id]
+            self._remove(running.model, id)
+            self._line.return_first(running.set_back())
+
+    # ------------------------------------------------------------ relieve, emit
+
+    def _relieve(self) -> None:
+        """Keep what is in use below the budget's marks."""
+        self._admission.closed = self._relief.relieve()
 
     def _emit(self, began: float) -> None:
+        states = self._pool.states()
+        if states != self._told:
+            self._told = states
+            self._send(Models(states))
+        # After what they tell of: who is answered finds it so.
+        for answer in self._answers:
+            self._send(answer)
+        self._answers.clear()
         events, self._events = self._events, []
-        total_ms = (time.monotonic() - began) * MS_PER_S
+        total_ms = (self._clock() - began) * MS_PER_S
         stats = Stats(
             running=len(self._running),
-            waiting=sum(map(len, self._waiting.values())),
-            memory=self._measure_memory(),
+            waiting=len(self._line),
+            memory=self._relief.memory,
             device_ms=self._device_ms,
             host_ms=total_ms - self._device_ms,
         )

@@ -1,131 +1,258 @@
 """Draws the next token of every row of a batch.
 
-A draw is a pure function of the row's logits, its seed and its position in the
-answer, so a seeded answer does not depend on its neighbours or on a restart.
-Rows with the same parameters share one sampler and are drawn in one call.
+A draw is a pure function of the row's logits, its seed, its position in the
+answer and the tokens before it, so an answer does not depend on its neighbours
+or on a restart. All rows are drawn by the same few operations, whatever their
+parameters: what a row asks for is a number in a vector, and every operation is
+exactly neutral for the rows that do not ask.
+
+The order is mlx-lm's: adjusted logits, `top_p`, `min_p` and `top_k` on their
+distribution, temperature last.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import mlx.core as mx
-from mlx_lm.sample_utils import apply_top_k, apply_top_p
+import numpy as np
 
 from protocol.messages import Sampling
+from worker.adjustment import Adjustment, make_adjustment
+from worker.logprobs import PromptScorer
+from worker.masks import BitMask, mask_logits
+
+logger = logging.getLogger(__name__)
 
 MASK_64 = (1 << 64) - 1
 WEYL_INCREMENT = 0x9E3779B97F4A7C15
 UNIFORM_BITS = 24
 LOWEST_TEMPERATURE = 1e-6
-SAMPLERS_KEPT = 256
 
-Filter = Callable[[mx.array], mx.array]
+
+class Constraint(Protocol):
+    """What limits a row's next token to some of the vocabulary, by the tokens before it.
+
+    Once `complete`, nothing may follow but the answer's end.
+    """
+
+    complete: bool
+
+    def accept(self, token: int) -> None:
+        """The answer has this token too; also called for those of an earlier worker."""
+
+    def mask(self) -> BitMask | None:
+        """Bit n of word n // 32 allows token n; ids past the last word are not allowed.
+
+        None allows all.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A row without a prefill of its own, by its number in mlx-lm's generator."""
+
+    uid: int
+    row: Row
+    max_tokens: int
 
 
 @dataclass(slots=True)
 class Row:
-    """One sequence's place in the sampling of a batch; `position` counts its drawn tokens."""
+    """One sequence's place in the sampling of a batch.
 
-    sampler: Sampler
-    seed: int
-    position: int = 0
-
-    def next_uniform(self) -> float:
-        """This position's random number in (0, 1]; moves on to the next."""
-        value = uniform(self.seed, self.position)
-        self.position += 1
-        return value
-
-
-class Sampler:
-    """One set of parameters: mlx-lm's filters in mlx-lm's order, then one draw a row."""
-
-    def __init__(self, temperature: float, filters: Sequence[Filter]) -> None:
-        self.greedy = temperature == 0
-        self._temperature = temperature
-        self._filters = tuple(filters)
-
-    def draw(self, logits: mx.array, rows: Sequence[Row]) -> mx.array:
-        """Token ids of shape [rows] from logits of shape [rows, vocabulary]."""
-        if self.greedy:
-            return mx.argmax(logits, axis=-1)
-        uniforms = mx.array([row.next_uniform() for row in rows])[:, None]
-        return invert_distribution(self._filter(logits), self._temperature, uniforms)
-
-    def _filter(self, logits: mx.array) -> mx.array:
-        if not self._filters:
-            return logits
-        logits = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-        for apply in self._filters:
-            logits = apply(logits)
-        return logits
-
-
-class Samplers:
-    """One sampler for each distinct set of parameters of one vocabulary."""
-
-    def __init__(self, vocabulary_size: int) -> None:
-        self._vocabulary_size = vocabulary_size
-        self._sampler = lru_cache(SAMPLERS_KEPT)(self._make_sampler)
-
-    def row(self, sampling: Sampling, position: int) -> Row:
-        """A row for these parameters, its first `position` tokens already drawn."""
-        if sampling.temperature == 0:
-            return Row(self._sampler(0.0, 1.0, 0, 0.0), sampling.seed, position)
-        sampler = self._sampler(
-            sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p
-        )
-        return Row(sampler, sampling.seed, position)
-
-    def _make_sampler(self, temperature: float, top_p: float, top_k: int, min_p: float) -> Sampler:
-        filters: list[Filter] = []
-        if top_p < 1:
-            # An array, because mlx-lm compiles its filter once for each Python number.
-            threshold = mx.array(top_p)
-            filters.append(lambda logits: apply_top_p(logits, threshold))
-        if min_p > 0:
-            filters.append(lambda logits: drop_below(logits, min_p))
-        if 0 < top_k < self._vocabulary_size:
-            filters.append(lambda logits: apply_top_k(logits, top_k))
-        return Sampler(temperature, filters)
-
-
-def drop_below(logits: mx.array, min_p: float) -> mx.array:
-    """Leave the tokens at least `min_p` times as likely as the likeliest.
-
-    mlx-lm's `apply_min_p` (0.32.2) computes the same, but compiles itself anew for
-    each value: 0.6 s of every stream's time on the CPU, for any value a client makes up.
+    `position` counts the tokens drawn for it, `ends` are those that end it. A
+    `fault` of its own is told with its next token; it ends this row alone. With
+    `logprobs` its tokens are scored with so many alternatives, and by `scorer` its
+    prompt's. `twins` have the same prompt, and begin where its prefill ends.
     """
-    least = mx.max(logits, axis=-1, keepdims=True) + math.log(min_p)
-    return mx.where(logits < least, -math.inf, logits)
+
+    sampling: Sampling
+    ends: frozenset[int] = frozenset()
+    position: int = 0
+    adjustment: Adjustment | None = None
+    constraint: Constraint | None = None
+    fault: str | None = None
+    logprobs: int | None = None
+    scorer: PromptScorer | None = None
+    twins: list[Twin] = field(default_factory=list)
+
+    @property
+    def follows_history(self) -> bool:
+        """Whether a draw must wait until the token before it is known."""
+        adjusts = self.adjustment is not None and self.adjustment.follows_history
+        return adjusts or self.constraint is not None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the constraint leaves nothing but the answer's end."""
+        return self.constraint is not None and self.constraint.complete
+
+    def accept(self, token: int) -> None:
+        """The answer has this token too."""
+        try:
+            if self.adjustment is not None:
+                self.adjustment.accept(token)
+            if self.constraint is not None and self.fault is None:
+                self.constraint.accept(token)
+        except Exception as error:
+            # One row's fault must not end the others; the device is not involved.
+            logger.exception("a row failed")
+            self.fault = reason_of(error)
+
+    def mask(self) -> BitMask | None:
+        """The constraint's mask; none where it has failed."""
+        if self.constraint is None or self.fault is not None:
+            return None
+        try:
+            return self.constraint.mask()
+        except Exception as error:
+            logger.exception("a row's constraint failed")
+            self.fault = reason_of(error)
+            return None
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, or its name where it says nothing."""
+    return str(error) or type(error).__name__
+
+
+def make_row(
+    sampling: Sampling,
+    stop_tokens: Iterable[int] = (),
+    *,
+    prompt: Iterable[int] = (),
+    resume: Sequence[int] = (),
+    constraint: Constraint | None = None,
+    logprobs: int | None = None,
+    scorer: PromptScorer | None = None,
+) -> Row:
+    """A row after the prompt and the tokens of `resume`, which were drawn before.
+
+    `stop_tokens` are the model's own.
+    """
+    own = () if sampling.ignore_eos else stop_tokens
+    ends = frozenset(own) | frozenset(sampling.stop_tokens)
+    adjustment = make_adjustment(sampling, ends, prompt)
+    row = Row(sampling, ends, len(resume), adjustment, constraint, None, logprobs, scorer)
+    for token in resume:
+        row.accept(token)
+    return row
 
 
 def draw_tokens(logits: mx.array, rows: Sequence[Row]) -> mx.array:
-    """Token ids of shape [rows], one call for each distinct sampler."""
-    groups: dict[Sampler, list[int]] = {}
-    for place, row in enumerate(rows):
-        groups.setdefault(row.sampler, []).append(place)
-    if len(groups) == 1:
-        return rows[0].sampler.draw(logits, rows)
-    drawn = [
-        sampler.draw(logits[mx.array(places)], [rows[place] for place in places])
-        for sampler, places in groups.items()
+    """Token ids of shape [rows] from logits of shape [rows, vocabulary]; rows move on by one."""
+    logits = mask_logits(adjust_logits(logits, rows), [row.mask() for row in rows])
+    drawn = mx.argmax(logits, axis=-1)
+    places = [place for place, row in enumerate(rows) if row.sampling.temperature > 0]
+    if places:
+        sampled = sample_tokens(take_rows(logits, places), [rows[place] for place in places])
+        if len(places) == len(rows):
+            drawn = sampled
+        else:
+            drawn[mx.array(places)] = sampled
+    for row in rows:
+        row.position += 1
+    return drawn
+
+
+def adjust_logits(logits: mx.array, rows: Sequence[Row]) -> mx.array:
+    """The logits with each row's own adjustment; the same array where no row has one."""
+    tables = [
+        (place, row.adjustment.table(row.position))
+        for place, row in enumerate(rows)
+        if row.adjustment is not None
     ]
-    order = [place for places in groups.values() for place in places]
-    return mx.concatenate(drawn)[mx.argsort(mx.array(order))]
+    counts = [len(ids) for _, (ids, _, _) in tables]
+    if not sum(counts):
+        return logits
+    row_of = mx.array(np.repeat([place for place, _ in tables], counts).astype(np.int32))
+    ids, scales, offsets = (
+        mx.array(np.concatenate([table[part] for _, table in tables])) for part in range(3)
+    )
+    adjusted = logits.astype(mx.float32)
+    values = adjusted[row_of, ids]
+    values = mx.where(values > 0, values / scales, values * scales) + offsets
+    adjusted[row_of, ids] = values
+    return adjusted
 
 
-def invert_distribution(logits: mx.array, temperature: float, uniforms: mx.array) -> mx.array:
-    """The first token of each row at which the cumulated probability reaches its uniform."""
+def sample_tokens(logits: mx.array, rows: Sequence[Row]) -> mx.array:
+    """Token ids of shape [rows], drawn at random with each row's own parameters."""
     logits = logits.astype(mx.float32)
+    lowest = lowest_kept(logits, [row.sampling for row in rows])
+    if lowest is not None:
+        logits = mx.where(logits < lowest, -math.inf, logits)
+    temperatures = column(max(row.sampling.temperature, LOWEST_TEMPERATURE) for row in rows)
+    uniforms = column(uniform(row.sampling.seed, row.position) for row in rows)
+    return invert_distribution(logits, 1.0 / temperatures, uniforms)
+
+
+def lowest_kept(logits: mx.array, samplings: Sequence[Sampling]) -> mx.array | None:
+    """The lowest logit that each row's filters leave, of shape [rows, 1]; None if none filters."""
+    bounds = []
+    if any(sampling.min_p for sampling in samplings):
+        # Where it is off, the log of 0: no bound.
+        shares = column(log_or_lowest(sampling.min_p) for sampling in samplings)
+        bounds.append(mx.max(logits, axis=-1, keepdims=True) + shares)
+    ranked = [
+        place
+        for place, sampling in enumerate(samplings)
+        if sampling.top_p < 1 or 0 < sampling.top_k < logits.shape[-1]
+    ]
+    if ranked:
+        bound = mx.full((len(samplings), 1), -math.inf)
+        bound[mx.array(ranked)] = lowest_ranked(
+            take_rows(logits, ranked), [samplings[place] for place in ranked]
+        )
+        bounds.append(bound)
+    return mx.max(mx.stack(bounds), axis=0) if bounds else None
+
+
+def lowest_ranked(logits: mx.array, samplings: Sequence[Sampling]) -> mx.array:
+    """The lowest logit that `top_p` and `top_k` leave, of shape [rows, 1]; equals stay together."""
+    vocabulary = logits.shape[-1]
+    ordered = mx.sort(logits, axis=-1)
+    ranks = [min(sampling.top_k, vocabulary) or vocabulary for sampling in samplings]
+    kth = mx.take_along_axis(ordered, vocabulary - mx.array(ranks)[:, None], axis=-1)
+    if all(sampling.top_p >= 1 for sampling in samplings):
+        return kth
+    top_p = column(sampling.top_p for sampling in samplings)
+    weights = mx.exp(ordered - ordered[:, -1:])
+    above = mx.cumsum(weights, axis=-1, reverse=True, inclusive=False)
+    total = above[:, :1] + weights[:, :1]
+    dropped = mx.sum(above >= top_p * total, axis=-1, keepdims=True)
+    nucleus = mx.take_along_axis(ordered, dropped, axis=-1)
+    return mx.maximum(kth, mx.where(top_p < 1, nucleus, -math.inf))
+
+
+def invert_distribution(
+    logits: mx.array, inverse_temperatures: mx.array, uniforms: mx.array
+) -> mx.array:
+    """The first token of each row at which the cumulated probability reaches its uniform."""
     below_best = logits - mx.max(logits, axis=-1, keepdims=True)
-    weights = mx.exp(below_best * (1.0 / max(temperature, LOWEST_TEMPERATURE)))
+    weights = mx.exp(below_best * inverse_temperatures)
     cumulated = mx.cumsum(weights, axis=-1)
     return mx.sum(cumulated < uniforms * cumulated[:, -1:], axis=-1).astype(mx.uint32)
+
+
+def take_rows(logits: mx.array, places: Sequence[int]) -> mx.array:
+    """These rows of the logits; the same array where they are all of them."""
+    return logits if len(places) == logits.shape[0] else logits[mx.array(list(places))]
+
+
+def column(values: Iterable[float]) -> mx.array:
+    """One number a row, of shape [rows, 1]."""
+    return mx.array(list(values), mx.float32)[:, None]
+
+
+def log_or_lowest(value: float) -> float:
+    """The logarithm, -inf at 0."""
+    return math.log(value) if value > 0 else -math.inf
 
 
 def uniform(seed: int, position: int) -> float:

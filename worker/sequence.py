@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from protocol.messages import Delta, Event, Finished, FinishReason, Started, Submit
-from worker.sampling import Row
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from protocol.messages import (
+    Alternative,
+    CallArguments,
+    CallOpened,
+    Delta,
+    Event,
+    Finished,
+    FinishReason,
+    PromptScored,
+    Started,
+    Submit,
+    TokenLogprob,
+)
+from worker.calls.offered import OfferedCalls
+from worker.desk import Prepared
+from worker.engine import Token
+from worker.loading import ResidentModel
+from worker.logprobs import PromptScorer, Score
+from worker.pieces import Arguments, Opened, Piece, Said
+from worker.sampling import Constraint, Row, make_row
 from worker.text import Text
 
 MS_PER_S = 1000.0
+# What stands for a probability of nothing, which JSON cannot write as a logarithm.
+LOWEST_LOGPROB = -9999.0
 
 
 class Sequence:
@@ -21,6 +45,8 @@ class Sequence:
         echo: str,
         row: Row,
         text: Text,
+        token_bytes: Callable[[int], bytes],
+        fingerprint: str,
         received_at: float,
     ) -> None:
         self.id = submit.id
@@ -30,7 +56,10 @@ class Sequence:
         self._resume = submit.resume
         self._echo = echo
         self._text = text
+        self._token_bytes = token_bytes
+        self._fingerprint = fingerprint
         self._completion_tokens = 0
+        self._cached_tokens = 0
         self._received_at = received_at
         self._started_at = received_at
         self._first_token_at: float | None = None
@@ -45,27 +74,75 @@ class Sequence:
 
     @property
     def tokens_left(self) -> int:
-        """How many tokens may still be drawn; at least 1 before the first step."""
-        return self._max_tokens - self._completion_tokens
+        """How many tokens to draw; at least 1 before the first step.
 
-    def start(self, now: float) -> Started:
-        """Mark the admission at monotonic time `now` (seconds)."""
+        One is drawn, and dropped, where an answer of none is asked for.
+        """
+        return max(self._max_tokens, 1) - self._completion_tokens
+
+    def start(self, now: float, cached_tokens: int = 0) -> Started:
+        """Mark the admission at monotonic time `now` (seconds); so many tokens need no prefill."""
         self._started_at = now
-        return Started(self.id, len(self.prompt), self._echo)
+        # What an earlier worker had generated is no part of the prompt.
+        self._cached_tokens = min(cached_tokens, len(self.prompt))
+        echo = "" if self.row.scorer is not None else self._echo
+        return Started(self.id, len(self.prompt), echo, self._cached_tokens, self._fingerprint)
 
-    def accept(self, token: int, reason: FinishReason | None, now: float) -> list[Event]:
+    def accept(self, token: Token, now: float) -> list[Event]:
         """The events of the next token. A stop string met here ends the sequence too."""
+        events: list[Event] = []
         if self._first_token_at is None:
             self._first_token_at = now
+            if self.row.scorer is not None:
+                events.append(self._score_prompt(self.row.scorer))
+        if not self._max_tokens:
+            return [*events, self._finish("length", now)]
+        return [*events, *self._extend(token, now)]
+
+    def _extend(self, drawn: Token, now: float) -> list[Event]:
+        token, reason = drawn.token, drawn.reason
+        begin = len(self._echo) + self._text.decoded
         self._completion_tokens += 1
         # A stop token ends the text; it is not part of it.
-        text = "" if reason == "stop" else self._text.push(token)
-        if reason is not None:
-            text += self._text.finish()
+        pieces = [] if reason == "stop" else self._text.push(token)
+        if self.row.complete:
+            reason = "stop"
+        if reason is not None or self._text.stopped:
+            pieces += self._text.finish(cut=reason == "length")
         if self._text.stopped:
             reason = "stop"
-        delta = Delta(self.id, text, [token])
-        return [delta] if reason is None else [delta, self._finish(reason, now)]
+        if reason == "stop" and self._text.called:
+            reason = "tool_calls"
+        logprobs: list[TokenLogprob] = []
+        if drawn.score is not None and drawn.reason != "stop":
+            logprobs = [self._to_logprob(drawn.score, begin)]
+        settled = self._text.settled() if drawn.score is not None else 0
+        events = list(self._tell(pieces, Delta(self.id, "", [token], logprobs, settled)))
+        return events if reason is None else [*events, self._finish(reason, now)]
+
+    def _tell(self, pieces: list[Piece], carrier: Delta) -> Iterator[Event]:
+        """The events of these pieces; the last is the `carrier` of their token, with its text."""
+        for place, piece in enumerate(pieces, 1):
+            match piece:
+                case Said(text, channel) if place == len(pieces):
+                    carrier = msgspec.structs.replace(carrier, text=text, channel=channel)
+                case Said(text, channel):
+                    yield Delta(self.id, text, [], [], carrier.settled, channel)
+                case Opened(index, name):
+                    yield CallOpened(self.id, index, name)
+                case Arguments(index, text):
+                    yield CallArguments(self.id, index, text)
+        yield carrier
+
+    def _score_prompt(self, scorer: PromptScorer) -> PromptScored:
+        places = offsets(self._echo, map(self._token_bytes, self.prompt))
+        first = TokenLogprob(self._token_bytes(self.prompt[0]), None, [], next(places))
+        rest = [self._to_logprob(*scored) for scored in zip(scorer.scores, places, strict=True)]
+        return PromptScored(self.id, self._echo, [first, *rest])
+
+    def _to_logprob(self, score: Score, offset: int) -> TokenLogprob:
+        top = [Alternative(self._token_bytes(token), finite(value)) for token, value in score.top]
+        return TokenLogprob(self._token_bytes(score.token), finite(score.logprob), top, offset)
 
     def _finish(self, reason: FinishReason, now: float) -> Finished:
         first = self._first_token_at if self._first_token_at is not None else now
@@ -77,4 +154,62 @@ class Sequence:
             queue_ms=(self._started_at - self._received_at) * MS_PER_S,
             prefill_ms=(first - self._started_at) * MS_PER_S,
             decode_ms=(now - first) * MS_PER_S,
+            cached_tokens=self._cached_tokens,
+            reasoning_tokens=self._text.reasoning_tokens,
         )
+
+
+def offsets(text: str, tokens: Iterable[bytes]) -> Iterator[int]:
+    """Where each token's text begins in `text`; one that is not in it takes no room."""
+    written, place, characters = text.encode(), 0, 0
+    for token in tokens:
+        yield characters
+        if written.startswith(token, place):
+            place += len(token)
+            characters += sum(byte & 0xC0 != 0x80 for byte in token)
+
+
+def finite(logprob: float) -> float:
+    """A number that JSON can hold: -inf, and what no model should give, is the lowest."""
+    return min(logprob, 0.0) if logprob > LOWEST_LOGPROB else LOWEST_LOGPROB
+
+
+def make_sequence(model: ResidentModel, prepared: Prepared) -> Sequence:
+    """The request as a sequence of this model, replayed up to where it had come."""
+    submit = prepared.submit
+    return Sequence(
+        submit,
+        prompt=prepared.prompt,
+        max_tokens=prepared.max_tokens,
+        echo=prepared.echo,
+        row=make_row(
+            submit.sampling,
+            model.stop_tokens,
+            prompt=prepared.prompt,
+            resume=submit.resume,
+            constraint=make_constraint(model, prepared),
+            logprobs=submit.logprobs,
+            scorer=make_scorer(prepared),
+        ),
+        text=model.answers.begin(submit, prepared.prompt),
+        token_bytes=model.blueprint.token_bytes,
+        fingerprint=model.blueprint.fingerprint,
+        received_at=prepared.received_at,
+    )
+
+
+def make_constraint(model: ResidentModel, prepared: Prepared) -> Constraint | None:
+    """What limits its tokens: its grammar all along, or that of offered calls within them."""
+    if prepared.grammar is None:
+        return None
+    if prepared.offered is None:
+        return prepared.grammar.begin()
+    return OfferedCalls(model.answers.begin(prepared.submit, prepared.prompt), prepared.grammar)
+
+
+def make_scorer(prepared: Prepared) -> PromptScorer | None:
+    """What scores the prompt, where that was asked for and is not told yet."""
+    count = prepared.submit.prompt_logprobs
+    if count is None or prepared.submit.resume:
+        return None
+    return PromptScorer(prepared.prompt, count)

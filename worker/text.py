@@ -1,8 +1,9 @@
-"""One sequence's text: tokens in, released text out, ended by a stop string.
+"""One sequence's text: tokens in, content, reasoning and tool calls out, ended by a stop string.
 
 Stop strings are matched on text, not on token ids, which would miss the same
 text tokenised another way. Text that could still become a stop string is held
-back, so no part of one is ever released.
+back, so no part of one is ever released. They apply to content alone: neither
+reasoning nor a call's arguments are what a client means to cut.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from worker.detokenizer import Detokenizer
+from worker.pieces import Opened, Piece, Said
+from worker.segments import Segmenter, possible_start
 
 
 class StopStrings:
@@ -19,6 +22,7 @@ class StopStrings:
         self._stop = tuple(stop)
         self._held = ""
         self.matched = False
+        self.dropped = 0
 
     def push(self, piece: str) -> str:
         """The text that `piece` releases. Once `matched`, everything after is dropped."""
@@ -30,10 +34,16 @@ class StopStrings:
         if (match_start := self._find(window)) is not None:
             self.matched = True
             self._held = ""
+            self.dropped = len(window) - match_start
             return window[:match_start]
-        keep = self._possible_start(window)
+        keep = possible_start(window, self._stop)
         self._held = window[keep:]
         return window[:keep]
+
+    @property
+    def held(self) -> int:
+        """How many characters are held back."""
+        return len(self._held)
 
     def flush(self) -> str:
         """The text held back, which became no stop string."""
@@ -46,31 +56,111 @@ class StopStrings:
         ends = [(start + length, start) for start, length in found if start >= 0]
         return min(ends)[1] if ends else None
 
-    def _possible_start(self, window: str) -> int:
-        """Where the longest tail of `window` begins that begins a stop string."""
-        longest = max(len(stop) for stop in self._stop) - 1
-        for start in range(max(0, len(window) - longest), len(window)):
-            if any(stop.startswith(window[start:]) for stop in self._stop):
-                return start
-        return len(window)
-
 
 class Text:
-    """Tokens to released text for one sequence."""
+    """Tokens to what they say, for one sequence; its first `min_tokens` end it by no stop string.
 
-    def __init__(self, detokenizer: Detokenizer, stop: Sequence[str]) -> None:
+    Where calls may come, white space beside them belongs to their syntax: it is held
+    back until something else follows.
+    """
+
+    def __init__(
+        self,
+        detokenizer: Detokenizer,
+        stop: Sequence[str],
+        segmenter: Segmenter,
+        *,
+        min_tokens: int = 0,
+        trim: bool = False,
+    ) -> None:
         self._detokenizer = detokenizer
         self._stops = StopStrings(stop)
+        self._unsearched = min_tokens
+        # Where each token's text ends, in characters, and how many of those are decided.
+        self._ends: list[int] = []
+        self.decoded = 0
+        self._dropped = 0
+        self._settled = 0
+        self._segmenter = segmenter
+        self._trim = trim
+        self._space = ""
+        self._after_call = False
+        self._called = False
+        self.reasoning_tokens = 0
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string ended the sequence."""
-        return self._stops.matched
+        """Whether the text itself ended the sequence: by a stop string, or by its only call."""
+        return self._stops.matched or self._segmenter.ended
 
-    def push(self, token: int) -> str:
-        """The text that `token` releases, which may be none."""
-        return self._stops.push(self._detokenizer.push(token))
+    @property
+    def called(self) -> bool:
+        """Whether there are calls, all of them whole."""
+        return self._called and not self._segmenter.broken
 
-    def finish(self) -> str:
-        """The rest, when no more tokens come. It may still complete a stop string."""
-        return self._stops.push(self._detokenizer.flush()) + self._stops.flush()
+    @property
+    def in_arguments(self) -> bool:
+        """Whether the last token was amid the arguments of a call, in JSON."""
+        return self._segmenter.in_arguments
+
+    def push(self, token: int) -> list[Piece]:
+        """What `token` releases, which may be nothing."""
+        reasoning = self._segmenter.reasoning
+        text = self._detokenizer.push(token)
+        self.decoded += len(text)
+        self._ends.append(self.decoded)
+        pieces = self._release(self._segmenter.push(text))
+        self._unsearched = max(0, self._unsearched - 1)
+        if reasoning or self._segmenter.reasoning:
+            self.reasoning_tokens += 1
+        return pieces
+
+    def settled(self) -> int:
+        """How many of the first tokens have all their text released, or read as a marker."""
+        held = self._segmenter.held + len(self._space) + self._stops.held + self._dropped
+        while self._settled < len(self._ends) and self._ends[self._settled] <= self.decoded - held:
+            self._settled += 1
+        return self._settled
+
+    def finish(self, *, cut: bool) -> list[Piece]:
+        """The rest, when no more tokens come; `cut`: for want of them.
+
+        It may still complete a stop string.
+        """
+        self._unsearched = 0
+        rest = self._segmenter.push(self._detokenizer.flush())
+        rest += self._segmenter.finish(cut=cut)
+        pieces = self._release(rest)
+        self._say(self._stops.flush(), pieces)
+        if self._space and not self._after_call:
+            pieces.append(Said(self._space))
+        self._space = ""
+        return pieces
+
+    def _release(self, pieces: list[Piece]) -> list[Piece]:
+        released: list[Piece] = []
+        for piece in pieces:
+            if self._stops.matched:
+                self._dropped += len(piece.text) if isinstance(piece, Said) else 0
+                continue
+            match piece:
+                case Said(text, "content"):
+                    self._say(text if self._unsearched else self._stops.push(text), released)
+                    self._dropped += self._stops.dropped
+                case Opened():
+                    self._say(self._stops.flush(), released)
+                    self._space = ""
+                    self._called = self._after_call = True
+                    released.append(piece)
+                case _:
+                    released.append(piece)
+        return released
+
+    def _say(self, text: str, released: list[Piece]) -> None:
+        if self._trim:
+            text = self._space + text
+            end = len(text) if self._stops.matched else len(text.rstrip())
+            text, self._space = text[:end], text[end:]
+        if text:
+            released.append(Said(text))
+            self._after_call = False

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from msgspec import UNSET
+import uuid
+from typing import Literal
 
-from protocol.messages import ChatPrompt, Event, Finished, Started, Submit
-from protocol.messages import Delta as TextDelta
-from service.answers import Answer, to_sampling
+from msgspec import UNSET, UnsetType
+
+from protocol.messages import (
+    CallArguments,
+    CallOpened,
+    ChatPrompt,
+    Event,
+    Finished,
+    Started,
+    Submit,
+)
+from protocol.messages import (
+    Delta as TextDelta,
+)
+from service.answers import Answer, to_sampling, to_siblings
 from service.endpoints.generation import Head, ShownUsage
+from service.logprobs import to_chat_logprobs
 from service.schema.chat import (
     AnswerMessage,
     ChatChoice,
@@ -16,51 +30,133 @@ from service.schema.chat import (
     ChatRequest,
     ChunkChoice,
     Delta,
+    FinishReason,
+    FunctionDelta,
+    ToolCallDelta,
 )
-from service.schema.messages import to_template
+from service.schema.messages import FunctionCall, ToolCall, to_template
+from service.schema.tools import describe
 from service.schema.usage import Usage
 
 
 class ChatDialect:
     """Conversations: one sequence a request, answered by the assistant's message."""
 
+    operation = "chat"
     id_prefix = "chatcmpl"
     request_type = ChatRequest
 
     def to_submits(self, asked: ChatRequest, model: str) -> list[Submit]:
+        use = asked.tool_use
         submit = Submit(
             id=0,
             model=model,
-            prompt=ChatPrompt(to_template(asked.messages)),
+            prompt=ChatPrompt(
+                to_template(asked.messages),
+                options=asked.chat_template_kwargs or {},
+                continue_final=bool(asked.continue_final_message),
+                reasoning_effort=asked.reasoning_effort,
+                # With `none` the model is not told of any tool, so it writes no call.
+                tools=[describe(function) for function in asked.declared] if use else [],
+            ),
             sampling=to_sampling(asked),
             max_tokens=asked.token_limit,
             stop=asked.stop_strings,
+            logprobs=asked.alternatives,
+            grammar=asked.grammar,
+            calls=use,
         )
-        return [submit]
+        return to_siblings(submit, asked.candidates)
 
-    def to_response(self, head: Head, answers: list[Answer], usage: Usage) -> ChatCompletion:
+    def to_response(
+        self, asked: ChatRequest, head: Head, answers: list[Answer], usage: Usage
+    ) -> ChatCompletion:
         choices = [
-            ChatChoice(index, AnswerMessage("assistant", answer.text), answer.finish_reason)
+            ChatChoice(
+                index,
+                to_message(asked, answer),
+                to_reason(asked, answer.finish_reason),
+                to_chat_logprobs(answer.logprobs) if asked.logprobs else None,
+            )
             for index, answer in enumerate(answers)
         ]
         return ChatCompletion(
-            id=head.id, created=head.created, model=head.model, choices=choices, usage=usage
+            id=head.id,
+            created=head.created,
+            model=head.model,
+            system_fingerprint=head.system_fingerprint,
+            service_tier=asked.shown_tier,
+            choices=choices,
+            usage=usage,
         )
 
-    def to_choice(self, index: int, event: Event) -> ChunkChoice | None:
+    def to_choice(self, asked: ChatRequest, index: int, event: Event) -> ChunkChoice | None:
         match event:
             case Started():
-                return ChunkChoice(index, Delta(role="assistant", content=""))
-            case TextDelta(_, text) if text:
-                return ChunkChoice(index, Delta(content=text))
+                content = None if asked.declared else ""
+                return ChunkChoice(index, Delta(role="assistant", content=content))
+            case TextDelta(_, text, _, logprobs) if text or logprobs:
+                told = to_chat_logprobs(logprobs) if logprobs else None
+                said = event.channel == "content"
+                delta = Delta(content=text) if said else Delta(reasoning_content=text)
+                return ChunkChoice(index, delta, logprobs=told)
+            case CallOpened(_, call, name):
+                opened = FunctionDelta(name=name, arguments="")
+                return ChunkChoice(index, to_call_delta(asked, call, opened, new_call_id()))
+            case CallArguments(_, call, text) if text:
+                return ChunkChoice(index, to_call_delta(asked, call, FunctionDelta(arguments=text)))
             case Finished(_, reason):
-                return ChunkChoice(index, Delta(), reason)
+                return ChunkChoice(index, Delta(), to_reason(asked, reason))
             case _:
                 return None
 
     def to_chunk(
-        self, head: Head, choices: list[ChunkChoice], usage: ShownUsage = UNSET
+        self, asked: ChatRequest, head: Head, choices: list[ChunkChoice], usage: ShownUsage
     ) -> ChatCompletionChunk:
         return ChatCompletionChunk(
-            id=head.id, created=head.created, model=head.model, choices=choices, usage=usage
+            id=head.id,
+            created=head.created,
+            model=head.model,
+            system_fingerprint=head.system_fingerprint,
+            service_tier=asked.shown_tier,
+            choices=choices,
+            usage=usage,
         )
+
+
+def to_message(asked: ChatRequest, answer: Answer) -> AnswerMessage:
+    """The whole answer. Its content is null where tools were declared and nothing was said."""
+    calls: list[ToolCall] | UnsetType = UNSET
+    function: FunctionCall | UnsetType = UNSET
+    functions = [FunctionCall(call.name, call.arguments) for call in answer.calls]
+    if functions and asked.functions:
+        function = functions[0]
+    elif functions:
+        calls = [ToolCall(new_call_id(), "function", function) for function in functions]
+    return AnswerMessage(
+        "assistant",
+        answer.text or (None if asked.declared else ""),
+        reasoning_content=answer.reasoning or UNSET,
+        tool_calls=calls,
+        function_call=function,
+    )
+
+
+def to_call_delta(
+    asked: ChatRequest, index: int, function: FunctionDelta, id: str | UnsetType = UNSET
+) -> Delta:
+    """What one event adds to a call; with `id` its first."""
+    if asked.functions:
+        return Delta(function_call=function)
+    kind: Literal["function"] | UnsetType = UNSET if id is UNSET else "function"
+    return Delta(tool_calls=[ToolCallDelta(index=index, id=id, type=kind, function=function)])
+
+
+def to_reason(asked: ChatRequest, reason: FinishReason) -> FinishReason:
+    """Why it ended, in the shape that was asked for."""
+    return "function_call" if reason == "tool_calls" and asked.functions else reason
+
+
+def new_call_id() -> str:
+    """A call's public id."""
+    return f"call_{uuid.uuid4().hex[:24]}"

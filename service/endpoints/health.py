@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from protocol.messages import Device, Memory
+from protocol.messages import Device, Memory, ModelState
 from service.bodies import json_response
 from service.deaths import LastExit
 from service.schema.health import (
@@ -13,6 +13,7 @@ from service.schema.health import (
     ExitHealth,
     Health,
     MemoryHealth,
+    ModelHealth,
     RequestsHealth,
     WorkerHealth,
 )
@@ -49,6 +50,7 @@ class HealthReport:
             ),
             memory=memory_health(stats.memory) if stats else None,
             device=device_health(ready.device) if ready else None,
+            models=[model_health(state) for state in supervisor.residency.states],
             reason=supervisor.failure,
         )
 
@@ -71,6 +73,20 @@ def memory_health(memory: Memory) -> MemoryHealth:
         peak_bytes=memory.peak,
         cache_bytes=memory.cache,
         limit_bytes=memory.limit,
+        footprint_bytes=memory.footprint,
+        reserved_bytes=memory.reserved,
+    )
+
+
+def model_health(state: ModelState) -> ModelHealth:
+    """What the worker told of one model under its public names."""
+    return ModelHealth(
+        id=state.id,
+        status=state.status,
+        pinned=state.pinned,
+        size_bytes=state.bytes,
+        loaded_bytes=state.done_bytes,
+        reason=state.reason,
     )
 
 

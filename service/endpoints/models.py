@@ -19,9 +19,9 @@ class Models:
 
     async def list(self, request: Request) -> Response:
         """All models."""
-        return json_response(self._catalog.list_models(self._supervisor.ready))
+        return json_response(self._catalog.list_models(self._supervisor.residency.states))
 
     async def get(self, request: Request) -> Response:
         """One model by id (which may hold slashes) or alias."""
         name = request.path_params["model"]
-        return json_response(self._catalog.describe(name, self._supervisor.ready))
+        return json_response(self._catalog.describe(name, self._supervisor.residency.states))

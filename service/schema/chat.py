@@ -7,20 +7,44 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from protocol.messages import ToolUse
 from service.errors import InvalidRequest
-from service.schema.messages import Conversation, check_conversation
+from service.schema.logprobs import ChatLogprobs
+from service.schema.messages import (
+    Conversation,
+    FunctionCall,
+    ToolCall,
+    check_conversation,
+    is_open_answer,
+)
 from service.schema.parameters import (
     GenerationRequest,
     Metadata,
     TokenCount,
     TopLogprobs,
 )
+from service.schema.tools import (
+    ChooseFunction,
+    DeclaredFunction,
+    Function,
+    FunctionChoice,
+    Functions,
+    NamedFunction,
+    ToolChoice,
+    Tools,
+    check_functions,
+    check_tools,
+    choose,
+)
 from service.schema.usage import Usage
 
-FinishReason = Literal["stop", "length"]
+MAX_TEMPLATE_OPTIONS = 16
+
+FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
 Messages = Annotated[Conversation, Meta(min_length=1)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
+TemplateOptions = Annotated[dict[str, Any], Meta(max_length=MAX_TEMPLATE_OPTIONS)]
 ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 
 
@@ -44,29 +68,65 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     prompt_cache_options: PromptCacheOptions | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
 
-    # Not honoured yet: `parameters.NEUTRAL` says which values change nothing.
+    # Not OpenAI's.
+    chat_template_kwargs: TemplateOptions | None = None
+    continue_final_message: bool | None = None
+
+    tools: Tools | None = None
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    # Deprecated by OpenAI, and the same in an older shape.
+    functions: Functions | None = None
+    function_call: FunctionChoice | None = None
+
+    # Some of these are refused: `support` says which, and which values change nothing.
     audio: dict[str, Any] | None = None
-    function_call: str | dict[str, Any] | None = None
-    functions: list[Any] | None = None
     logprobs: bool | None = None
     modalities: list[Literal["text", "audio"]] | None = None
     moderation: dict[str, Any] | None = None
-    parallel_tool_calls: bool | None = None
     prediction: dict[str, Any] | None = None
     reasoning_effort: ReasoningEffort | None = None
-    response_format: dict[str, Any] | None = None
     service_tier: ServiceTier | None = None
     store: bool | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    tools: list[Any] | None = None
     top_logprobs: TopLogprobs | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     web_search_options: dict[str, Any] | None = None
 
     @property
+    def alternatives(self) -> int | None:
+        """How many alternatives each token is told with; None without log-probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def shown_tier(self) -> str | UnsetType:
+        """The service tier as it is echoed: there is one, and its name is told if it was asked."""
+        return UNSET if self.service_tier is None else "default"
+
+    @property
     def token_limit(self) -> int | None:
         """The most tokens to generate, by either of its names."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def declared(self) -> list[Function]:
+        """The functions that it declares, by either name; `check` has shown that all are ones."""
+        tools = self.tools or []
+        return self.functions or [t.function for t in tools if isinstance(t, DeclaredFunction)]
+
+    @property
+    def tool_use(self) -> ToolUse | None:
+        """Which of the declared functions the answer may call; None for none.
+
+        Raises:
+            InvalidRequest: the choice names one that is not declared.
+        """
+        names = [function.name for function in self.declared]
+        if self.function_call is None and not self.functions:
+            parallel = self.parallel_tool_calls is not False
+            return choose(self.tool_choice, names, parallel=parallel, param="tool_choice")
+        asked = self.function_call
+        choice = ChooseFunction(asked) if isinstance(asked, NamedFunction) else asked
+        return choose(choice, names, parallel=False, param="function_call")
 
     def check(self) -> None:
         """Refuse what the types alone cannot.
@@ -76,10 +136,29 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         """
         super().check()
         check_conversation(self.messages)
+        check_tools(self.tools or [])
+        check_functions(self.functions or [], "functions[{}]")
+        for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
+            if getattr(self, old) is not None and getattr(self, new) is not None:
+                message = f"`{old}` is the deprecated name of `{new}`: give one of them."
+                raise InvalidRequest(message, param=old, code="invalid_value")
+        _ = self.tool_use
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise InvalidRequest(
                 "`max_tokens` and `max_completion_tokens` are one limit: give one of them.",
                 param="max_tokens",
+                code="invalid_value",
+            )
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidRequest(
+                "`top_logprobs` needs `logprobs` to be true.",
+                param="top_logprobs",
+                code="invalid_value",
+            )
+        if self.continue_final_message and not is_open_answer(self.messages[-1]):
+            raise InvalidRequest(
+                "`continue_final_message` needs a last message of the assistant with text only.",
+                param="continue_final_message",
                 code="invalid_value",
             )
 
@@ -90,6 +169,9 @@ class AnswerMessage(msgspec.Struct, frozen=True):
     role: Literal["assistant"]
     content: str | None
     refusal: str | None = None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+    function_call: FunctionCall | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True):
@@ -98,7 +180,7 @@ class ChatChoice(msgspec.Struct, frozen=True):
     index: int
     message: AnswerMessage
     finish_reason: FinishReason
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,8 +190,26 @@ class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
+    system_fingerprint: str = ""
+    service_tier: str | UnsetType = UNSET
     choices: list[ChatChoice]
     usage: Usage
+
+
+class FunctionDelta(msgspec.Struct, frozen=True):
+    """A function's name, or the next part of its arguments."""
+
+    name: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """What one event adds to a call; only its first names it."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionDelta
 
 
 class Delta(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +218,9 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
     refusal: str | UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+    function_call: FunctionDelta | UnsetType = UNSET
 
 
 class ChunkChoice(msgspec.Struct, frozen=True):
@@ -126,7 +229,7 @@ class ChunkChoice(msgspec.Struct, frozen=True):
     index: int
     delta: Delta
     finish_reason: FinishReason | None = None
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,5 +243,7 @@ class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     created: int
     model: str
+    system_fingerprint: str = ""
+    service_tier: str | UnsetType = UNSET
     choices: list[ChunkChoice]
     usage: Usage | UnsetType | None = UNSET

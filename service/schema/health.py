@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from service.schema.models import ModelStatus
+
 Status = Literal["healthy", "loading", "restarting", "draining", "failed"]
 
 
@@ -39,12 +41,29 @@ class RequestsHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MemoryHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """Device memory by MLX's own account. `limit_bytes` 0: no limit known."""
+    """Memory by MLX's own account, and by the system's of the whole worker.
+
+    `limit_bytes` is the budget, `reserved_bytes` what of it is spent or promised to requests;
+    0: not known.
+    """
 
     active_bytes: int
     peak_bytes: int
     cache_bytes: int
     limit_bytes: int
+    footprint_bytes: int = 0
+    reserved_bytes: int = 0
+
+
+class ModelHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """One configured model; `reason` says why a load failed, or what it waits for."""
+
+    id: str
+    status: ModelStatus
+    pinned: bool
+    size_bytes: int
+    loaded_bytes: int
+    reason: str | None = None
 
 
 class DeviceHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,4 +83,5 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     requests: RequestsHealth
     memory: MemoryHealth | None = None
     device: DeviceHealth | None = None
+    models: list[ModelHealth] = []
     reason: str | None = None

@@ -94,13 +94,17 @@ class UserMessage(ConversationMessage, frozen=True, tag="user"):
 
 
 class AssistantMessage(ConversationMessage, frozen=True, tag="assistant"):
-    """An earlier answer. It has content, tool calls, or a refusal."""
+    """An earlier answer. It has content, tool calls, or a refusal.
+
+    `reasoning_content`, which is not OpenAI's, goes to the template as it is.
+    """
 
     content: AnswerContent | None = None
     name: str | None = None
     refusal: str | None = None
     tool_calls: Annotated[list[ToolCall], Meta(min_length=1)] | None = None
-    function_call: Any = None
+    function_call: FunctionCall | None = None
+    reasoning_content: str | None = None
     audio: Any = None
     annotations: list[Any] | None = None
 
@@ -110,13 +114,14 @@ class AssistantMessage(ConversationMessage, frozen=True, tag="assistant"):
         Raises:
             InvalidRequest: it names the parameter under `path`.
         """
-        if not (self.content is not None or self.tool_calls or self.refusal):
+        called = self.tool_calls or self.function_call
+        if not (self.content is not None or called or self.refusal):
             raise InvalidRequest(
                 f"`{path}.content` is required where there are no tool calls.",
                 param=f"{path}.content",
                 code="missing_required_parameter",
             )
-        for name in ("function_call", "audio", "annotations"):
+        for name in ("audio", "annotations"):
             if getattr(self, name) not in (None, []):
                 raise InvalidRequest(
                     f"`{path}.{name}` is not supported by this server.",
@@ -132,7 +137,21 @@ class ToolMessage(ConversationMessage, frozen=True, tag="tool"):
     tool_call_id: str
 
 
-Conversation = list[SystemMessage | DeveloperMessage | UserMessage | AssistantMessage | ToolMessage]
+class FunctionMessage(ConversationMessage, frozen=True, tag="function"):
+    """What a called function returned: deprecated by OpenAI for `tool`."""
+
+    content: TextContent | None
+    name: str
+
+
+Conversation = list[
+    SystemMessage
+    | DeveloperMessage
+    | UserMessage
+    | AssistantMessage
+    | ToolMessage
+    | FunctionMessage
+]
 
 
 def check_conversation(messages: Conversation) -> None:
@@ -146,11 +165,26 @@ def check_conversation(messages: Conversation) -> None:
             message.check(f"messages[{index}]")
 
 
+def is_open_answer(message: ConversationMessage) -> bool:
+    """Whether this is an answer that can be gone on with: text, and no calls."""
+    return (
+        isinstance(message, AssistantMessage)
+        and bool(message.content)
+        and not (message.tool_calls or message.function_call)
+    )
+
+
 def to_template(messages: Conversation) -> list[dict[str, Any]]:
     """The conversation as a chat template reads it: content is one string, nulls are left out."""
     plain: list[dict[str, Any]] = msgspec.to_builtins(messages)
-    for message, told in zip(messages, plain, strict=True):
+    function_id = ""
+    for index, (message, told) in enumerate(zip(messages, plain, strict=True)):
         told["content"] = _text_of(message.content)
+        if (call := told.pop("function_call", None)) is not None:
+            function_id = f"call_{index}"
+            told["tool_calls"] = [{"id": function_id, "type": "function", "function": call}]
+        elif isinstance(message, FunctionMessage):
+            told["role"], told["tool_call_id"] = "tool", function_id
     return plain
 
 

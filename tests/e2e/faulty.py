@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +19,17 @@ TIMEOUT_S = 60.0
 
 
 @contextmanager
-def faulty(*flags: str, source: str = "unused", wait: bool = True) -> Iterator[Daemon]:
+def faulty(
+    *flags: str,
+    source: str = "unused",
+    wait: bool = True,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Daemon]:
     """A service whose worker is the fake one; a fault of its start is asked for by `source`."""
     quick = ["--blas", "off", "--stall-s", "0.5", *flags]
-    with running(f"fake={source}", flags=quick, program=PROGRAM, wait=wait) as daemon:
+    with running(
+        f"fake={source}", flags=quick, program=PROGRAM, wait=wait, environ=environ
+    ) as daemon:
         yield daemon
 
 

@@ -109,14 +109,21 @@ def test_a_body_that_is_no_request_is_400(http: httpx.Client, body: bytes) -> No
         (chat(stop=""), "stop"),
         (chat(stop=[""]), "stop[0]"),
         (chat(stream_options={"include_usage": True}), "stream_options"),
-        (chat(n=2), "n"),
+        (chat(n=129), "n"),
         (chat(n=0), "n"),
-        (chat(logprobs=True), "logprobs"),
+        (chat(logprobs=1), "logprobs"),
+        (chat(top_logprobs=2), "top_logprobs"),
         (chat(top_logprobs=21), "top_logprobs"),
-        (chat(presence_penalty=0.5), "presence_penalty"),
-        (chat(logit_bias={"1": 5}), "logit_bias"),
-        (chat(tools=[{"type": "function"}]), "tools"),
-        (chat(response_format={"type": "json_object"}), "response_format"),
+        (chat(presence_penalty=2.5), "presence_penalty"),
+        (chat(logit_bias={"99999999": 5}), "logit_bias"),
+        (chat(logit_bias={"-1": 5}), "logit_bias"),
+        (chat(logit_bias={"one": 5}), "logit_bias"),
+        (chat(stop_token_ids=[2_000_000]), "stop_token_ids"),
+        (chat(chat_template_kwargs={"chat_template": "x"}), "chat_template_kwargs"),
+        (chat(logit_bias={"1": 1e30}), "logit_bias"),
+        (chat(tools=[{"type": "function"}]), "tools[0].function"),
+        (chat(response_format={"type": "xml"}), "response_format.type"),
+        (chat(structured_outputs={"regex": "(?<=x)*"}), "structured_outputs"),
         (chat(no_such_parameter=1), "no_such_parameter"),
     ],
 )
@@ -134,9 +141,10 @@ def test_a_bad_value_is_400_and_names_its_parameter(
         (completion(prompt=[1, "a"]), "prompt"),
         (completion(prompt=[-1]), "prompt[0]"),
         (completion(prompt=[10**6]), "prompt"),
-        (completion(best_of=2), "best_of"),
+        (completion(best_of=21), "best_of"),
+        (completion(best_of=1, n=2), "best_of"),
         (completion(suffix="x"), "suffix"),
-        (completion(logprobs=1), "logprobs"),
+        (completion(logprobs=6), "logprobs"),
         (completion(max_tokens=10**6), "prompt"),
     ],
 )
@@ -191,7 +199,7 @@ def test_a_body_of_ten_gigabytes_is_413_whether_it_says_so_or_not(
     refusal(http.post(CHAT, content=endless(), headers=headers), 413)
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/chat/completions/x", "/%0a"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/nothing", "/v1/chat/completions/x", "/nothing%0a"])
 def test_an_unknown_path_is_404(http: httpx.Client, path: str) -> None:
     refusal(http.get(path), 404)
 
@@ -203,7 +211,7 @@ def test_an_unknown_path_is_404(http: httpx.Client, path: str) -> None:
 def test_a_wrong_method_is_405_and_names_the_right_ones(
     http: httpx.Client, method: str, path: str
 ) -> None:
-    answer = http.request(method, path)
+    answer = http.request(method, path, headers={"content-type": "application/json"})
     refusal(answer, 405)
     assert answer.headers["allow"]
 

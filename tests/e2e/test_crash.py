@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -17,22 +19,36 @@ TOKENS = 600
 PROMPTS = [f"Prompt number {n}" for n in range(6)]
 
 
-async def complete(client: httpx.AsyncClient, prompt: str, texts: dict[str, str]) -> None:
-    asked = {"model": "default", "prompt": prompt, "max_tokens": TOKENS, "temperature": 0}
+PENALISED: list[dict[str, Any]] = [
+    {"frequency_penalty": 1.0},
+    {"presence_penalty": 1.5, "temperature": 1, "seed": 1},
+    {"repetition_penalty": 1.2, "logit_bias": {"300": 3}},
+    {"frequency_penalty": -0.2, "temperature": 0.7, "top_p": 0.9, "seed": 2},
+    {"min_tokens": 300, "ignore_eos": True, "temperature": 1, "min_p": 0.05, "seed": 3},
+    {"repetition_penalty": 0.9, "temperature": 0.8, "top_k": 20, "seed": 4},
+]
+
+
+async def complete(
+    client: httpx.AsyncClient, prompt: str, texts: dict[str, str], extra: dict[str, Any]
+) -> None:
+    asked = {"model": "default", "prompt": prompt, "max_tokens": TOKENS, "temperature": 0, **extra}
     answer = await client.post("/v1/completions", json=asked)
     assert answer.status_code == 200, answer.text
     texts[prompt] = answer.json()["choices"][0]["text"]
 
 
-async def complete_all(daemon: Daemon, deaths: int, number: signal.Signals) -> dict[str, str]:
+async def complete_all(
+    daemon: Daemon, deaths: int, number: signal.Signals, extras: Sequence[dict[str, Any]] = ()
+) -> dict[str, str]:
     """The answers to all prompts, while the worker dies this often under them."""
     texts: dict[str, str] = {}
     async with (
         httpx.AsyncClient(base_url=daemon.url, timeout=120) as client,
         anyio.create_task_group() as requests,
     ):
-        for prompt in PROMPTS:
-            requests.start_soon(complete, client, prompt, texts)
+        for prompt, extra in zip(PROMPTS, extras or [{}] * len(PROMPTS), strict=True):
+            requests.start_soon(complete, client, prompt, texts, extra)
         for death in range(deaths):
             await anyio.to_thread.run_sync(kill_worker, daemon, number, death + 1)
     return texts
@@ -59,6 +75,14 @@ def test_answers_are_the_same_as_without_the_workers_death(
     for prompt in PROMPTS:
         expected = greedy_tokens(llama_path, text_tokens(llama_path, prompt), TOKENS)
         assert texts[prompt] == decode(llama_path, expected)
+
+
+def test_answers_with_penalties_and_seeds_are_the_same_too(llama_path: Path) -> None:
+    with running(llama_path) as daemon:
+        undisturbed = anyio.run(complete_all, daemon, 0, signal.SIGKILL, PENALISED)
+        texts = anyio.run(complete_all, daemon, 2, signal.SIGKILL, PENALISED)
+    assert texts == undisturbed
+    assert len(set(texts.values())) == len(PROMPTS)
 
 
 def test_a_worker_that_is_gone_is_told_by_health_and_comes_back(llama_path: Path) -> None:

@@ -155,7 +155,7 @@ def connect(daemon: Daemon) -> socket.socket:
 
 def post(connection: socket.socket, body: bytes) -> None:
     head = (
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     connection.sendall(head.encode() + body)

@@ -13,7 +13,7 @@ TIMEOUT_S = 30.0
 # So little room that a client which does not read is soon noticed.
 DEAF_BUFFER_BYTES = 4096
 COMPLETIONS = "/v1/completions"
-GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def connect(daemon: Daemon, *, deaf: bool = False) -> socket.socket:
@@ -28,7 +28,7 @@ def connect(daemon: Daemon, *, deaf: bool = False) -> socket.socket:
 
 def head(method: str, path: str, *headers: str) -> bytes:
     """A request's line and headers."""
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: x", *headers, "", ""]).encode()
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
 
 
 def post(asked: dict[str, Any], path: str = COMPLETIONS) -> bytes:

@@ -11,11 +11,13 @@ import asyncio
 import os
 import sys
 
-from service.command import loop_factory, serve
+from service.commands.serve import log_file, loop_factory, serve
+from service.configuration import load_settings
 from service.connections import bind
+from service.keyring import open_keyring
 from service.logs import configure_logging
 from service.restarts import Pace
-from service.settings import load_settings
+from service.tls import make_tls
 
 FAKE_WORKER_COMMAND = (sys.executable, "-m", "tests.fakes.worker")
 
@@ -23,11 +25,12 @@ FAKE_WORKER_COMMAND = (sys.executable, "-m", "tests.fakes.worker")
 def run(argv: list[str]) -> int:
     """Serve; the process's exit code."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("command", choices=["serve"])
     parser.add_argument("--deaths-tolerated", type=int, default=10**6)
     parser.add_argument("--sound-after-s", type=float, default=10.0)
     own, flags = parser.parse_known_args(argv)
     settings = load_settings(flags, os.environ)
-    configure_logging(settings.log_level, settings.log_format)
+    flush_logs = configure_logging(settings.log_level, settings.log_format, file=log_file(settings))
     pace = Pace(
         first_back_off_s=0.01,
         longest_back_off_s=0.05,
@@ -37,9 +40,19 @@ def run(argv: list[str]) -> int:
     )
     listener = bind(settings.host, settings.port)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(
-            serve(settings, listener, os.environ, worker_command=FAKE_WORKER_COMMAND, pace=pace)
+        status = runner.run(
+            serve(
+                settings,
+                listener,
+                os.environ,
+                open_keyring(settings),
+                make_tls(settings),
+                worker_command=FAKE_WORKER_COMMAND,
+                pace=pace,
+            )
         )
+    flush_logs()
+    return status
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ class FakeWorker:
         try:
             while True:
                 message = self._channel.recv()
-                assert not isinstance(message, Configure)
+                assert isinstance(message, Submit | Cancel | Limit | Shutdown)
                 self._inbox.put(message)
         except Closed:
             os._exit(EXIT_ORPHANED)

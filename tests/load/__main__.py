@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.load import run, soak
+from tests.load import compare, interference, prefix, run, soak
 
 
 def main() -> int:
     """Run the script that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
     scripts = parser.add_subparsers(required=True, metavar="SCRIPT")
-    for name, script in (("run", run), ("soak", soak)):
+    for script in (run, compare, interference, prefix, soak):
+        name = script.__name__.rpartition(".")[2]
         words = scripts.add_parser(name, help=script.__doc__, description=script.__doc__)
         script.add_arguments(words)
         words.set_defaults(main=script.main)

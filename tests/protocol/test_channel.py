@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 import pytest
@@ -53,6 +54,28 @@ def test_a_message_far_larger_than_the_pipe_does_not_block_its_sender(pair: Pair
     received = worker.recv()
     assert isinstance(received, Submit)
     assert received.prompt == TextPrompt(text)
+
+
+def test_small_messages_do_not_overtake_a_large_one_that_waits_for_room(pair: Pair) -> None:
+    service, worker = channels(pair)
+    sent = [Fatal("x" * 5_000_000), *(Fatal(f"after it {n}") for n in range(100))]
+    for message in sent:
+        worker.send(message)
+    assert [service.recv() for _ in sent] == sent
+
+
+def test_messages_of_several_threads_stay_whole(pair: Pair) -> None:
+    service, worker = channels(pair)
+    text = "x" * 50_000
+
+    def send(first: int) -> None:
+        for n in range(first, first + 100):
+            service.send(Submit(n, "m", TextPrompt(text), Sampling(0)))
+
+    with ThreadPoolExecutor(4) as senders:
+        senders.map(send, (0, 100, 200, 300))
+        received = [worker.recv() for _ in range(400)]
+    assert sorted(m.id for m in received if isinstance(m, Submit)) == list(range(400))
 
 
 def test_the_other_side_closing_is_closed(pair: Pair) -> None:

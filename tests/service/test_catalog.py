@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.messages import Device, LoadedModel, Memory, Ready
+from protocol.messages import LoadedModel, ModelState
 from service.catalog import Catalog
 from service.errors import ModelNotFound
+from service.model_settings import ModelSettings
 
-CATALOG = Catalog(["org/first", "second"])
-READY = Ready(
-    [LoadedModel("second", "qwen3", 4096, 1000, 10, 1.0)], Device("d", "CPU", 1), Memory()
-)
+CATALOG = Catalog([ModelSettings("org/first", aliases=("one",)), ModelSettings("/x", "second")])
+INFO = LoadedModel("second", "qwen3", 4096, 1000, 10, 1.0)
+STATES = [ModelState("org/first", "unloaded"), ModelState("second", "loaded", bytes=10, info=INFO)]
 
 
 @pytest.mark.parametrize(
-    ("name", "id"), [("org/first", "org/first"), ("second", "second"), ("default", "org/first")]
+    ("name", "id"),
+    [
+        ("org/first", "org/first"),
+        ("second", "second"),
+        ("default", "org/first"),
+        ("one", "org/first"),
+    ],
 )
 def test_a_model_is_found_by_its_id_and_the_first_as_default(name: str, id: str) -> None:
     assert CATALOG.resolve(name) == id
@@ -28,16 +34,16 @@ def test_any_other_name_is_not_found(name: str) -> None:
 
 
 def test_all_configured_models_are_listed_whether_loaded_or_not() -> None:
-    first, second = CATALOG.list_models(READY).data
+    first, second = CATALOG.list_models(STATES).data
     assert (first.id, first.loaded, first.family, first.aliases) == (
         "org/first",
         False,
         None,
-        ["default"],
+        ["one", "default"],
     )
     assert (second.id, second.loaded, second.context_length) == ("second", True, 4096)
 
 
 def test_without_a_worker_nothing_is_loaded() -> None:
-    assert not any(model.loaded for model in CATALOG.list_models(None).data)
-    assert CATALOG.describe("default", None).id == "org/first"
+    assert not any(model.loaded for model in CATALOG.list_models([]).data)
+    assert CATALOG.describe("default", []).id == "org/first"

@@ -1,22 +1,35 @@
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-
 import pytest
 
-from service.command import OTHER_FILES, connection_limit
+from service.command import COMMANDS, main
 
 
-@pytest.fixture
-def soft_limit() -> Iterator[int]:
-    """A low limit on this process's open files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
-    yield 200
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert main(argv, {}) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    return line
 
 
-def test_connections_leave_open_files_for_the_rest(soft_limit: int) -> None:
-    assert connection_limit(1000) == soft_limit - OTHER_FILES
-    assert connection_limit(10) == 10
+def test_a_word_that_is_no_command_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refusal(capsys, "sreve").endswith("sreve is no command; did you mean serve?")
+    assert "launch is no command" in refusal(capsys, "launch")
+
+
+def test_flags_alone_are_those_of_serve(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--port" in refusal(capsys, "--port", "x")
+    assert "--port" in refusal(capsys, "serve", "--port", "x")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"], {})
+    assert caught.value.code == 0
+    assert f"usage: mlxd {name}" in capsys.readouterr().out
+
+
+def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help"], {}) == 0
+    shown = capsys.readouterr().out
+    assert all(f"mlxd {name}" in shown for name in COMMANDS)

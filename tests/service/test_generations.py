@@ -310,17 +310,31 @@ async def test_a_request_that_the_device_does_not_take_in_time_is_ended(
     assert len(generations) == 1
 
 
-async def test_a_request_that_lost_its_worker_waits_no_longer_than_others(
+async def test_a_request_that_lost_its_worker_unbegun_waits_no_longer_than_others(
     worker: RecordedWorker,
 ) -> None:
     generations = ready(worker, queue_timeout_s=0.01)
     generation = await generations.open(asked())
-    generations.worker_stepped(step(Started(1, 1)))
     generations.worker_lost()
     with pytest.raises(WorkerUnavailable) as caught:
-        await collect(generation)
+        await generation.start()
     assert caught.value.code == "queue_timeout"
     assert len(generations) == 0
+
+
+async def test_an_answer_that_has_begun_waits_for_the_next_worker_however_long(
+    worker: RecordedWorker,
+) -> None:
+    generations = ready(worker, queue_timeout_s=0.01)
+    begun, waiting = await generations.open(asked()), await generations.open(asked())
+    generations.worker_stepped(step(Started(1, 1), Delta(1, "a", [7])))
+    generations.worker_lost()
+    with pytest.raises(WorkerUnavailable):
+        await waiting.start()
+    generations.worker_ready()
+    generations.worker_stepped(step(Started(1, 1), Delta(1, "b", [8]), finished(1)))
+    events = [Started(1, 1), Delta(1, "a", [7]), Delta(1, "b", [8]), finished(1)]
+    assert await collect(begun) == events
 
 
 async def test_no_more_are_in_flight_than_may_be(generations: Generations) -> None:

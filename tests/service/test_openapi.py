@@ -33,9 +33,15 @@ def test_every_endpoint_is_described_with_the_version() -> None:
     assert [(method, path) for path, method, _ in OPERATIONS] == [
         ("post", "/v1/chat/completions"),
         ("post", "/v1/completions"),
+        ("get", "/v1/capabilities"),
         ("get", "/v1/models"),
         ("get", "/v1/models/{model}"),
+        ("post", "/admin/models/{model}/load"),
+        ("post", "/admin/models/{model}/unload"),
+        ("post", "/admin/models/{model}/pin"),
         ("get", "/health"),
+        ("get", "/status"),
+        ("get", "/metrics"),
         ("get", "/openapi.json"),
     ]
 
@@ -59,7 +65,7 @@ def test_every_error_a_client_can_meet_is_documented() -> None:
 def test_generation_documents_its_stream_and_all_its_refusals(path: str) -> None:
     responses = API["paths"][path]["post"]["responses"]
     assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
-    statuses = ["200", "400", "404", "408", "413", "415", "429", "431", "500", "503"]
+    statuses = ["200", "400", "401", "403", "404", "408", "413", "415", "429", "431", "500", "503"]
     assert list(responses) == statuses
     for status in ("429", "503"):
         assert "Retry-After" in responses[status]["headers"]
@@ -94,4 +100,4 @@ def test_requests_are_described_as_strictly_as_they_are_read() -> None:
         "properties"
     ]["temperature"]["anyOf"]
     roles = chat["properties"]["messages"]["items"]["discriminator"]["mapping"]
-    assert set(roles) == {"system", "developer", "user", "assistant", "tool"}
+    assert set(roles) == {"system", "developer", "user", "assistant", "tool", "function"}

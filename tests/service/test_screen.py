@@ -39,6 +39,7 @@ def test_the_screen_names_models_device_memory_and_url() -> None:
         "Apple M4 Max (Metal)",
         "3.0 GiB of 48.0 GiB",
         ":8000/v1",
+        "page     http://127.0.0.1:8000/",
     ):
         assert part in text
 

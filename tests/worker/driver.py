@@ -10,9 +10,11 @@ from protocol.messages import (
     Cancel,
     Configure,
     Delta,
+    Done,
     Event,
     Failed,
     Finished,
+    Models,
     ModelSource,
     Rejected,
     Shutdown,
@@ -20,7 +22,9 @@ from protocol.messages import (
     Submit,
 )
 from worker.adapters import build_registry
-from worker.intake import Inbox, Prepared, Work, prepare
+from worker.desk import Desk, Prepared, prepare
+from worker.grammars.desk import with_grammar
+from worker.intake import Inbox, Work
 from worker.loop import Loop
 from worker.memory import measure
 from worker.pool import Pool
@@ -51,7 +55,9 @@ def run_loop(
     open_ids = {submit.id for submit in submits}
     steps: list[Step] = []
 
-    def emit(step: Step) -> None:
+    def emit(step: Step | Models | Done) -> None:
+        if not isinstance(step, Step):
+            return
         steps.append(step)
         open_ids.difference_update(e.id for e in step.events if is_end(e))
         for work in after_step(step):
@@ -65,9 +71,18 @@ def run_loop(
             inbox.put(Shutdown())
 
     for submit in submits:
-        inbox.put(prepare(pool, submit))
-    Loop(pool, inbox, emit, lambda: measure(0), max_running).run()
+        inbox.put(make_ready(prepare(pool[submit.model].blueprint, submit)))
+    desk = Desk(pool.sources, pool.draughtsman, inbox)
+    Loop(pool, desk, inbox, emit, lambda: measure(0), max_running).run()
     return steps
+
+
+def make_ready(prepared: Prepared | Rejected) -> Prepared | Rejected:
+    """The request with its grammar, where it asks for one."""
+    if isinstance(prepared, Rejected) or prepared.wanted is None:
+        return prepared
+    compiled = prepared.blueprint.grammars.compile(prepared.wanted)
+    return with_grammar(prepared, compiled)
 
 
 def events_of(steps: Sequence[Step], id: int) -> list[Event]:

@@ -51,8 +51,8 @@ def test_the_context_is_the_models_own_or_the_limit(
 @pytest.mark.parametrize("source", ["/no/such/folder", "./missing", "~/missing-model"])
 def test_a_path_that_is_not_there_is_never_looked_up_on_the_hub(source: str) -> None:
     with pytest.raises(FileNotFoundError, match="there is no folder"):
-        resolve(source)
+        resolve(source, download=True)
 
 
 def test_a_folder_is_itself(tmp_path: Path) -> None:
-    assert resolve(str(tmp_path)) == tmp_path
+    assert resolve(str(tmp_path), download=True) == tmp_path

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from protocol.messages import (
@@ -31,8 +31,11 @@ from tests.worker.driver import (
     text_of,
     tokens_of,
 )
-from worker.intake import Work, prepare
+from worker.desk import prepare
+from worker.intake import Work
+from worker.pieces import Piece
 from worker.pool import Pool
+from worker.text import Text
 
 GREEDY = Sampling(seed=0, temperature=0.0)
 ANSWER_TOKENS = 48
@@ -85,13 +88,39 @@ def test_seeded_text_is_the_same_whatever_runs_beside_it(pool: Pool, llama_path:
     assert len({text_of(together, submit.id) for submit in submits[:8]}) == 8
 
 
+PENALISED = [
+    Sampling(1, 1.0, presence_penalty=1.0, frequency_penalty=0.5),
+    Sampling(2, 0.8, repetition_penalty=1.2, top_p=0.9),
+    Sampling(0, 0.0, frequency_penalty=2.0, logit_bias={12: 3.0}),
+    Sampling(3, 1.0, min_tokens=20, ignore_eos=True, presence_penalty=-1.0),
+]
+
+
+def test_an_answer_with_penalties_resumed_anywhere_is_the_undisturbed_one(
+    pool: Pool, llama_path: Path
+) -> None:
+    submits = [
+        Submit(n, llama_path.name, TextPrompt("and on"), sampling, ANSWER_TOKENS)
+        for n, sampling in enumerate(PENALISED)
+    ]
+    whole = run_loop(pool, submits)
+    for cut in (1, 20, ANSWER_TOKENS - 1):
+        resumed = [
+            msgspec.structs.replace(submit, resume=tokens_of(whole, submit.id)[:cut])
+            for submit in submits
+        ]
+        rest = run_loop(pool, resumed)
+        for submit in submits:
+            assert tokens_of(rest, submit.id) == tokens_of(whole, submit.id)[cut:]
+
+
 def test_a_request_that_comes_later_joins_the_running_batch(pool: Pool, llama_path: Path) -> None:
     first, second = (greedy(n, llama_path.name, "join") for n in (1, 2))
     fed: list[Work] = []
 
     def feed(step: Step) -> list[Work]:
         if not fed and len(tokens_of([step], 1)):
-            fed.append(prepare(pool, second))
+            fed.append(prepare(pool[second.model].blueprint, second))
             return fed
         return []
 
@@ -210,19 +239,22 @@ def test_one_requests_bad_prompt_touches_no_other(pool: Pool, llama_path: Path) 
 def test_a_fault_in_one_sequences_text_ends_that_one_alone(
     pool: Pool, llama_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Faulty:
-        def push(self, token: int) -> str:
+    class Faulty(Text):
+        def push(self, token: int) -> list[Piece]:
             raise LookupError("a fault staged by the test")
-
-        def flush(self) -> str:
-            return ""
 
     submits = [greedy(1, llama_path.name, "a"), greedy(2, llama_path.name, "b")]
     expected = text_of(run_loop(pool, submits), 2)
     model = pool[llama_path.name]
-    made = iter([lambda trim: Faulty(), model.detokenizers])
-    staged = dataclasses.replace(model, detokenizers=lambda trim: next(made)(trim))
-    monkeypatch.setitem(pool._models, llama_path.name, staged)
+    begin = model.answers.begin
+
+    def begin_faulty(submit: Submit, prompt: list[int]) -> Text:
+        text = begin(submit, prompt)
+        if submit.id == 1:
+            text.__class__ = Faulty
+        return text
+
+    monkeypatch.setattr(model.answers, "begin", begin_faulty)
     steps = run_loop(pool, submits)
     assert isinstance(end_of(steps, 1), Failed)
     assert text_of(steps, 2) == expected

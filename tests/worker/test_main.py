@@ -17,6 +17,7 @@ from protocol.messages import (
     Fatal,
     Finished,
     Loading,
+    Models,
     ModelSource,
     Ready,
     Sampling,
@@ -49,7 +50,7 @@ class Conversation:
     def load(self, path: str) -> ToService | int:
         """What came after the progress of loading."""
         self.worker.send(Configure([ModelSource("tiny", path)], 8, 256, 0, 0, 0))
-        while isinstance(heard := self.next(), Loading):
+        while isinstance(heard := self.next(), Loading | Models):
             pass
         return heard
 

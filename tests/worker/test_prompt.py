@@ -9,7 +9,8 @@ import pytest
 from mlx_lm.utils import load_tokenizer
 
 from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TextPrompt, TokenPrompt
-from worker.prompt import PromptBuilder, PromptError
+from worker.prompt import PromptBuilder
+from worker.refusal import PromptError
 
 VOCABULARY = 1000
 CONTEXT = 100
@@ -136,3 +137,29 @@ def test_an_echo_is_the_prompts_text(builder: PromptBuilder) -> None:
     text = "echo \u4f60\u597d"
     assert builder.echo(TextPrompt(text)) == text
     assert builder.echo(TokenPrompt(builder.build(TextPrompt(text))[1:])) == text
+
+
+def test_an_answer_that_is_gone_on_with_is_left_open(builder: PromptBuilder) -> None:
+    messages = [user("Tell me."), {"role": "assistant", "content": "Once upon a"}]
+    open_prompt = builder.build(ChatPrompt(messages, continue_final=True))
+    closed = builder.build(ChatPrompt(messages))
+    assert closed[: len(open_prompt)] == open_prompt
+    assert len(closed) > len(open_prompt)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "param"),
+    [
+        (Sampling(0, logit_bias={VOCABULARY: 1.0}), "logit_bias"),
+        (Sampling(0, stop_tokens=[VOCABULARY]), "stop_token_ids"),
+    ],
+)
+def test_an_id_outside_the_vocabulary_is_refused_with_id_and_size(
+    builder: PromptBuilder, sampling: Sampling, param: str
+) -> None:
+    builder.check_sampling(Sampling(0, logit_bias={VOCABULARY - 1: 1.0}, stop_tokens=[0]))
+    with pytest.raises(PromptError) as caught:
+        builder.check_sampling(sampling)
+    assert caught.value.param == param
+    assert f"id {VOCABULARY} is" in caught.value.message
+    assert f"of {VOCABULARY} tokens" in caught.value.message

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mlx.core as mx
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mlx_lm.sample_utils import apply_min_p
+from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
 from protocol.messages import Sampling
-from worker.sampling import Row, Samplers, draw_tokens, drop_below, uniform
+from worker.masks import BitMask
+from worker.sampling import Row, draw_tokens, lowest_kept, make_row, uniform
 
 VOCABULARY = 50
 SETTINGS = [
@@ -20,8 +24,17 @@ SETTINGS = [
     Sampling(seed=5, temperature=1.0, min_p=0.2),
     Sampling(seed=6, temperature=1.0, top_p=0.9, top_k=10, min_p=0.01),
     Sampling(seed=7, temperature=1.0),
-    Sampling(seed=8, temperature=0.0),
+    Sampling(seed=8, temperature=0.0, frequency_penalty=1.5),
+    Sampling(seed=9, temperature=1.0, presence_penalty=2.0, top_k=20),
+    Sampling(seed=10, temperature=0.0, repetition_penalty=1.3),
+    Sampling(seed=11, temperature=0.8, frequency_penalty=-0.5, repetition_penalty=0.9),
+    Sampling(seed=12, temperature=1.0, logit_bias={3: 5.0, 4: -100.0}),
+    Sampling(seed=13, temperature=1.0, min_tokens=6),
+    Sampling(seed=14, temperature=0.0, presence_penalty=1.0, logit_bias={9: 3.0}, min_tokens=3),
 ]
+ENDS = frozenset({0, 1, 2, 5})
+PROMPT = [7, 8, 8, 30]
+DRAWS = 20
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +42,18 @@ def logits() -> mx.array:
     return mx.random.normal((len(SETTINGS), VOCABULARY), key=mx.random.key(0)) * 3
 
 
-def make_rows(samplers: Samplers, position: int = 0) -> list[Row]:
-    return [samplers.row(sampling, position) for sampling in SETTINGS]
+def make_rows() -> list[Row]:
+    return [make_row(sampling, ENDS, prompt=PROMPT) for sampling in SETTINGS]
+
+
+def draw_on(logits: mx.array, rows: list[Row], count: int) -> list[list[int]]:
+    """`count` draws from the same logits, each row told what it drew."""
+    drawn = []
+    for _ in range(count):
+        drawn.append(ids(draw_tokens(logits, rows)))
+        for row, token in zip(rows, drawn[-1], strict=True):
+            row.accept(token)
+    return drawn
 
 
 def ids(tokens: mx.array) -> list[int]:
@@ -39,39 +62,41 @@ def ids(tokens: mx.array) -> list[int]:
 
 
 def test_a_row_draws_the_same_token_alone_and_in_a_mixed_batch(logits: mx.array) -> None:
-    samplers = Samplers(VOCABULARY)
-    together = [ids(draw_tokens(logits, rows)) for rows in [make_rows(samplers)] for _ in range(20)]
+    together = draw_on(logits, make_rows(), DRAWS)
     for place, sampling in enumerate(SETTINGS):
-        row = samplers.row(sampling, 0)
-        alone = [ids(draw_tokens(logits[place : place + 1], [row]))[0] for _ in range(20)]
-        assert alone == [tokens[place] for tokens in together]
+        row = make_row(sampling, ENDS, prompt=PROMPT)
+        alone = draw_on(logits[place : place + 1], [row], DRAWS)
+        assert alone == [[tokens[place]] for tokens in together]
 
 
-def test_a_row_that_begins_at_a_position_goes_on_as_if_it_had_drawn_the_ones_before(
+def test_a_row_resumed_anywhere_goes_on_as_if_it_had_drawn_the_tokens_before(
     logits: mx.array,
 ) -> None:
-    samplers = Samplers(VOCABULARY)
-    rows = make_rows(samplers)
-    drawn = [ids(draw_tokens(logits, rows)) for _ in range(10)]
-    assert ids(draw_tokens(logits, make_rows(samplers, position=9))) == drawn[9]
+    drawn = draw_on(logits, make_rows(), DRAWS)
+    for cut in (1, 5, 9):
+        rows = [
+            make_row(
+                sampling, ENDS, prompt=PROMPT, resume=[tokens[place] for tokens in drawn[:cut]]
+            )
+            for place, sampling in enumerate(SETTINGS)
+        ]
+        assert draw_on(logits, rows, DRAWS - cut) == drawn[cut:]
+
+
+def test_drawing_leaves_the_logits_as_they_were(logits: mx.array) -> None:
+    before = mx.array(logits)
+    draw_on(logits, make_rows(), 2)
+    assert mx.array_equal(before, logits).item()
 
 
 def test_temperature_zero_is_the_likeliest_token_whatever_else_is_asked(logits: mx.array) -> None:
-    samplers = Samplers(VOCABULARY)
-    rows = [samplers.row(Sampling(9, 0.0, top_p=0.1, top_k=3), 0) for _ in SETTINGS]
+    rows = [make_row(Sampling(9, 0.0, top_p=0.1, top_k=3)) for _ in SETTINGS]
     assert ids(draw_tokens(logits, rows)) == ids(mx.argmax(logits, axis=-1))
-
-
-def test_rows_with_the_same_parameters_share_a_sampler_whatever_their_seeds() -> None:
-    samplers = Samplers(VOCABULARY)
-    first, second = samplers.row(Sampling(1, 0.5), 0), samplers.row(Sampling(2, 0.5), 3)
-    assert first.sampler is second.sampler
-    assert samplers.row(Sampling(1, 0.6), 0).sampler is not first.sampler
 
 
 def test_draws_follow_the_distribution() -> None:
     probabilities = mx.array([[0.5, 0.3, 0.2, 0.0]])
-    rows = [Samplers(4).row(Sampling(seed, 1.0), 0) for seed in range(4000)]
+    rows = [make_row(Sampling(seed, 1.0)) for seed in range(4000)]
     drawn = ids(draw_tokens(mx.broadcast_to(mx.log(probabilities), (4000, 4)), rows))
     shares = [drawn.count(token) / len(drawn) for token in range(4)]
     assert shares[:3] == pytest.approx([0.5, 0.3, 0.2], abs=0.03)
@@ -89,8 +114,7 @@ def test_draws_follow_the_distribution() -> None:
 )
 def test_a_filter_leaves_only_the_tokens_it_names(sampling: Sampling, allowed: set[int]) -> None:
     logits = mx.broadcast_to(mx.log(mx.array([[0.5, 0.3, 0.15, 0.05]])), (300, 4))
-    samplers = Samplers(4)
-    rows = [samplers.row(sampling, position) for position in range(300)]
+    rows = [make_row(sampling, resume=[0] * position) for position in range(300)]
     assert set(ids(draw_tokens(logits, rows))) == allowed
 
 
@@ -106,7 +130,55 @@ def test_uniforms_of_neighbouring_seeds_and_positions_are_spread_evenly() -> Non
     assert len(set(values)) > 9_900
 
 
-def test_min_p_leaves_what_mlx_lms_own_filter_leaves(logits: mx.array) -> None:
-    for min_p in (0.05, 0.5):
-        ours, theirs = drop_below(logits, min_p), apply_min_p(logits, min_p)
-        assert mx.array_equal(ours, theirs).item()
+@pytest.mark.parametrize(
+    ("sampling", "theirs"),
+    [
+        (Sampling(0, min_p=0.05), lambda logits: apply_min_p(logits, 0.05)),
+        (Sampling(0, min_p=0.5), lambda logits: apply_min_p(logits, 0.5)),
+        (Sampling(0, top_k=7), lambda logits: apply_top_k(logits, 7)),
+        (Sampling(0, top_p=0.3), lambda logits: apply_top_p(logits, 0.3)),
+        (Sampling(0, top_p=0.95), lambda logits: apply_top_p(logits, 0.95)),
+    ],
+)
+def test_a_filter_leaves_what_mlx_lms_own_leaves(
+    logits: mx.array, sampling: Sampling, theirs: Callable[[mx.array], mx.array]
+) -> None:
+    normalised = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+    lowest = lowest_kept(logits, [sampling] * len(SETTINGS))
+    assert lowest is not None
+    assert mx.array_equal(logits >= lowest, theirs(normalised) > -mx.inf).item()
+
+
+def test_a_constraint_leaves_its_tokens_alone_to_be_drawn(logits: mx.array) -> None:
+    rows = [make_row(sampling, constraint=Only({3, 40})) for sampling in SETTINGS[:4]]
+    rows += make_rows()[4:]
+    drawn = draw_on(logits, rows, DRAWS)
+    assert {token for tokens in drawn for token in tokens[:4]} == {3, 40}
+    assert [tokens[4:] for tokens in drawn] == [t[4:] for t in draw_on(logits, make_rows(), DRAWS)]
+
+
+def test_a_constraint_that_fails_is_a_fault_of_its_row(logits: mx.array) -> None:
+    rows = make_rows()
+    rows[0] = make_row(SETTINGS[0], constraint=Only(set()))
+    draw_on(logits, rows, 2)
+    assert [row.fault for row in rows] == ["nothing is allowed", *[None] * (len(rows) - 1)]
+
+
+class Only:
+    """Allows some tokens, and fails where there are none."""
+
+    complete = False
+
+    def __init__(self, allowed: set[int]) -> None:
+        self._allowed = allowed
+
+    def accept(self, token: int) -> None:
+        assert token in self._allowed
+
+    def mask(self) -> BitMask:
+        if not self._allowed:
+            raise ValueError("nothing is allowed")
+        words = np.zeros(VOCABULARY // 32 + 1, np.uint32)
+        for token in self._allowed:
+            words[token // 32] |= 1 << token % 32
+        return words.view(np.int32)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from worker.calls.syntax import CallSyntax
 
 
 @runtime_checkable
@@ -16,3 +19,6 @@ class ModelAdapter(Protocol):
 
     def chat_template(self, tokenizer: TokenizerWrapper) -> str | None:
         """A Jinja chat template for a tokenizer that carries none, or None."""
+
+    def call_syntaxes(self, tokenizer: TokenizerWrapper) -> Sequence[CallSyntax]:
+        """How the family writes tool calls where mlx-lm does not know, its own way first."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from worker.calls.syntax import CallSyntax
 
 
 class DefaultAdapter:
@@ -13,3 +17,6 @@ class DefaultAdapter:
 
     def chat_template(self, tokenizer: TokenizerWrapper) -> str | None:
         return None
+
+    def call_syntaxes(self, tokenizer: TokenizerWrapper) -> Sequence[CallSyntax]:
+        return ()

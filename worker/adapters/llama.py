@@ -1,4 +1,8 @@
-"""The Llama family: Llama 3 ends turns by tokens that its config may not name.
+"""The Llama family: Llama 3 ends turns by tokens that its config may not name, and calls in JSON.
+
+A call is JSON, bare or after `<|python_tag|>`; several are joined by semicolons. A
+tool that was declared may also be called as the built-in ones are:
+`<|python_tag|>name.call(key="value")`.
 
 Source: Meta's description of the Llama 3 prompt format. Llama 2 and the many
 other models of this `model_type` lack these tokens and get nothing from here.
@@ -6,13 +10,21 @@ other models of this `model_type` lack these tokens and get nothing from here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.tool_parsers import pythonic
+
+from worker.calls.families import JSON_END, json_header
+from worker.calls.syntax import NAME, CallSyntax, StreamedCalls, Tool, WrittenCall
 
 END_OF_TURN = "<|eot_id|>"
 END_OF_TEXT = "<|end_of_text|>"
 END_OF_MESSAGE = "<|eom_id|>"
 HEADER_START = "<|start_header_id|>"
 HEADER_END = "<|end_header_id|>"
+PYTHON_TAG = "<|python_tag|>"
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -27,8 +39,38 @@ CHAT_TEMPLATE = (
 )
 
 
+def parse_built_in_call(text: str, tools: Sequence[Tool]) -> Any:
+    """`name.call(key="value")`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    call = pythonic.parse_tool_call(f"[{text.strip()}]", tools)
+    return {**call, "name": call["name"].removesuffix(".call")}
+
+
+JSON_HEADER = json_header("(?:parameters|arguments)", before=r'(?:"type"\s*:\s*"function"\s*,\s*)?')
+JSON_CALLS = StreamedCalls(JSON_HEADER, JSON_END, more=rf"\s*;{JSON_HEADER}")
+BARE_CALL = WrittenCall('{"name": "', '", "parameters": ', "}", repeats=False)
+BARE = CallSyntax(
+    start="",
+    end="",
+    parse=parse_built_in_call,
+    opening=None,
+    streamed=(JSON_CALLS,),
+    written=BARE_CALL,
+)
+TAGGED = CallSyntax(
+    start=PYTHON_TAG,
+    end="",
+    parse=parse_built_in_call,
+    opening=rf"\s*{NAME}\.call\(",
+    streamed=(JSON_CALLS,),
+)
+
+
 class LlamaAdapter:
-    """Llama 3's stop tokens, and its template for a checkpoint that ships none."""
+    """Llama 3's stop tokens and calls, and its template for a checkpoint that ships none."""
 
     def stop_tokens(self, tokenizer: TokenizerWrapper) -> set[int]:
         vocabulary = tokenizer.get_vocab()
@@ -39,3 +81,6 @@ class LlamaAdapter:
         vocabulary = tokenizer.get_vocab()
         needed = (HEADER_START, HEADER_END, END_OF_TURN)
         return CHAT_TEMPLATE if all(token in vocabulary for token in needed) else None
+
+    def call_syntaxes(self, tokenizer: TokenizerWrapper) -> Sequence[CallSyntax]:
+        return (BARE, TAGGED) if HEADER_START in tokenizer.get_vocab() else ()

@@ -20,12 +20,13 @@ from typing import Any
 from mlx_lm import load
 from rich.console import Console
 
+from protocol.messages import Sampling
 from worker.checkpoint import stop_tokens_of
 from worker.demo import demo_model_path
 from worker.demo.corpus import mixture, weather
 from worker.demo.corpus.document import Chat
 from worker.engine import Engine
-from worker.sampling import Row, Sampler
+from worker.sampling import make_row
 
 SEED = 7
 EACH = 60
@@ -52,11 +53,9 @@ class Subject:
 
     def answer(self, chats: Sequence[Chat]) -> list[Answer]:
         """Everything but a chat's last turn goes in; the model's own last turn comes out."""
-        engine = Engine(
-            self._model, self._stop_tokens, max_running=BATCH, prefill_step_tokens=CONTEXT_TOKENS
-        )
+        engine = Engine(self._model, max_running=BATCH, prefill_step_tokens=CONTEXT_TOKENS)
         for number, chat in enumerate(chats):
-            row = Row(Sampler(temperature=0.0, filters=()), seed=0)
+            row = make_row(Sampling(seed=0, temperature=0.0), self._stop_tokens)
             engine.insert(number, self._prompt(chat), MAX_TOKENS, row)
         tokens: dict[int, list[int]] = defaultdict(list)
         ended: dict[int, bool] = {}

@@ -41,7 +41,7 @@ class Muon:
         momentum.lerp_(gradient, 1 - MOMENTUM)
         update = orthogonal(gradient.lerp(momentum, MOMENTUM))
         scale = STEP_SIZE * max(update.shape[-2:]) ** 0.5
-        for parameter, change in zip(stack, update.float(), strict=True):
+        for parameter, change in zip(stack, update, strict=True):
             parameter.mul_(1 - rate * decay).add_(change, alpha=-rate * scale)
             parameter.grad = None
 
@@ -62,12 +62,12 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 
 
 def orthogonal(stack: Tensor) -> Tensor:
-    """Each matrix of [count, rows, columns] with its singular values near one, in bfloat16.
+    """Each matrix of [count, rows, columns] with its singular values near one.
 
     Newton-Schulz iteration; the wide side is kept on the right, where it is cheaper.
     """
     tall = stack.shape[-2] > stack.shape[-1]
-    x = (stack.mT if tall else stack).bfloat16()
+    x = stack.mT if tall else stack
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = COEFFICIENTS
     for _ in range(ROUNDS):

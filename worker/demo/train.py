@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from worker.demo import demo_model_path
@@ -42,17 +43,18 @@ from worker.demo.muon import Muon
 from worker.demo.network import Llama, Shape
 
 SEED = 20261122
-STEPS = 1600
+STEPS = 3280
 WARM_UP_STEPS = 60
-DECAY_FROM = 0.4  # of all steps; the rate falls in a straight line from there to nothing
+# After the warm-up: the step of `STEPS`, and the rate there, with straight lines between.
+RATES = ((1600, 1.0), (1840, 0.9), (2160, 0.55), (2720, 0.3), (3200, 0.16), (3280, 0.0))
 MATRIX_RATE = 6e-3
 OTHER_RATE = 4e-3
 WEIGHT_DECAY = 0.02
 GRADIENT_NORM = 1.0
 THREADS = 2  # one a batch; they meet once a step, so a busy machine slows them little
 CHECKPOINT_S = 90.0
-REPORT_STEPS = 10
-EVALUATE_STEPS = 150
+REPORT_STEPS = 20
+EVALUATE_STEPS = 200
 HELD_OUT_EACH = 24
 
 
@@ -122,9 +124,8 @@ class Trainer:
         return Part(loss.item(), torch.autograd.grad(loss, self._parameters))
 
     def _loss(self, batch: batches.Batch) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = self.network(batch.inputs, batch.places)
-        return functional.cross_entropy(logits.float(), batch.targets, reduction="sum")
+        logits = self.network(batch.inputs, batch.places)
+        return functional.cross_entropy(logits, batch.targets, reduction="sum")
 
     def _update(self) -> None:
         scale = rate_scale(self.progress.step, self._steps)
@@ -155,10 +156,11 @@ class Trainer:
 
 
 def rate_scale(step: int, steps: int) -> float:
-    """Warm-up, then constant, then a straight line down to zero."""
+    """Warm-up, then constant, then down to zero, at first quickly."""
     if step < WARM_UP_STEPS:
         return (step + 1) / WARM_UP_STEPS
-    return min(1.0, (steps - step) / (steps * (1 - DECAY_FROM)))
+    marks, rates = zip(*RATES, strict=True)
+    return float(np.interp(step * STEPS / steps, list(marks), list(rates)))
 
 
 def held_out_rates(

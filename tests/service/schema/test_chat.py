@@ -59,7 +59,15 @@ def test_an_answer_has_the_shape_that_the_openai_package_reads() -> None:
                 "logprobs": None,
             }
         ],
-        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+        "system_fingerprint": "",
+        "usage": {
+            "prompt_tokens": 1,
+            "completion_tokens": 2,
+            "total_tokens": 3,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "mlxd": {"queue_ms": 0.0, "prefill_ms": 0.0, "decode_ms": 0.0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
     }
     OpenAIChatCompletion.model_validate_json(body, strict=True)
 

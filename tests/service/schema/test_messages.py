@@ -62,7 +62,26 @@ def test_a_refusal_is_something_said() -> None:
     assert to_template(read)[0]["content"] == "no"
 
 
-@pytest.mark.parametrize("name", ["function_call", "audio", "annotations"])
+def test_a_deprecated_function_call_and_its_result_are_a_tool_call_and_its_result() -> None:
+    function = {"name": "f", "arguments": "{}"}
+    read = conversation(
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": None, "function_call": function},
+        {"role": "function", "name": "f", "content": "42"},
+    )
+    call = {"id": "call_1", "type": "function", "function": function}
+    assert to_template(read)[1:] == [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "name": "f", "content": "42", "tool_call_id": "call_1"},
+    ]
+
+
+def test_earlier_reasoning_goes_to_the_template() -> None:
+    said = {"role": "assistant", "content": "x", "reasoning_content": "because"}
+    assert to_template(conversation(said)) == [said]
+
+
+@pytest.mark.parametrize("name", ["audio", "annotations"])
 def test_what_a_text_model_cannot_be_told_is_refused_unless_null(name: str) -> None:
     said = {"role": "assistant", "content": "x"}
     conversation(said | {name: None})

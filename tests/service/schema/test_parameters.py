@@ -12,40 +12,21 @@ from service.decoding import decode_body
 from service.errors import InvalidRequest
 from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
-from service.schema.parameters import NEUTRAL, GenerationRequest
+from service.schema.parameters import GenerationRequest
+from service.schema.support import PARAMETERS
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 TEXT = {"model": "m", "prompt": "hello"}
 
-HONOURED = {
-    *("model", "messages", "prompt", "echo", "max_tokens", "max_completion_tokens"),
-    *("temperature", "top_p", "seed", "stop", "stream", "stream_options"),
-}
-LABELS = {
-    *("user", "metadata", "safety_identifier", "prompt_cache_key"),
-    *("prompt_cache_options", "prompt_cache_retention"),
-}
+REFUSED = {name: p.neutral for name, p in PARAMETERS.items() if p.support == "refused"}
 
 LOUD: dict[str, Any] = {
     "audio": {"voice": "alloy", "format": "wav"},
-    "best_of": 2,
-    "frequency_penalty": 0.5,
-    "function_call": {"name": "f"},
-    "functions": [{"name": "f"}],
-    "logit_bias": {"5": 1},
     "modalities": ["text", "audio"],
     "moderation": {"model": "m"},
-    "n": 2,
     "prediction": {"type": "content", "content": "x"},
-    "presence_penalty": -0.5,
-    "reasoning_effort": "low",
-    "response_format": {"type": "json_object"},
     "service_tier": "flex",
     "store": True,
-    "suffix": "the end",
-    "tool_choice": "required",
-    "tools": [{"type": "function", "function": {"name": "f"}}],
-    "top_logprobs": 3,
     "verbosity": "low",
     "web_search_options": {},
 }
@@ -70,21 +51,22 @@ def ask(name: str, value: Any) -> GenerationRequest:
     [(ChatParams, ChatRequest), (TextParams, CompletionRequest)],
     ids=["chat", "completions"],
 )
-def test_every_documented_parameter_is_honoured_or_in_the_table(
+def test_every_documented_parameter_is_in_the_table(
     documented: type, request_type: type[GenerationRequest]
 ) -> None:
     names = documented.__annotations__.keys()
     assert names - set(request_type.__struct_fields__) == set()
-    assert names - HONOURED - LABELS - set(NEUTRAL) == set()
+    assert names - set(PARAMETERS) == set()
 
 
-def test_nothing_is_both_honoured_and_in_the_table() -> None:
-    assert not (HONOURED | LABELS) & set(NEUTRAL)
+def test_the_table_holds_each_field_of_the_requests_and_nothing_else() -> None:
+    fields = {*ChatRequest.__struct_fields__, *CompletionRequest.__struct_fields__}
+    assert fields == {name for name in PARAMETERS if "." not in name}
 
 
 def test_every_parameter_of_the_table_is_refused_in_these_tests() -> None:
-    of_both_meanings = {"logprobs", "parallel_tool_calls", "stream_options.include_obfuscation"}
-    assert set(LOUD) == set(NEUTRAL) - of_both_meanings
+    of_both_meanings = {"stream_options.include_obfuscation"}
+    assert set(LOUD) == set(REFUSED) - of_both_meanings
 
 
 @pytest.mark.parametrize("name", LOUD)
@@ -95,7 +77,7 @@ def test_what_would_change_the_answer_is_refused_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name in LOUD for value in (None, *NEUTRAL[name])]
+    ("name", "value"), [(name, value) for name in LOUD for value in (None, *REFUSED[name])]
 )
 def test_what_changes_nothing_is_taken(name: str, value: Any) -> None:
     ask(name, value)
@@ -111,11 +93,33 @@ def test_without_tools_parallel_calls_mean_nothing(value: bool) -> None:
 
 
 def test_log_probabilities_mean_one_thing_to_each_endpoint() -> None:
-    chat(logprobs=False)
-    for ask_for, value in ((chat, True), (text, 0), (text, 1)):
+    assert [chat(logprobs=told).alternatives for told in (None, False, True)] == [None, None, 0]
+    assert chat(logprobs=True, top_logprobs=20).alternatives == 20
+    assert text(logprobs=5).logprobs == 5
+
+
+def test_alternatives_want_log_probabilities() -> None:
+    chat(top_logprobs=0)
+    with pytest.raises(InvalidRequest) as caught:
+        chat(top_logprobs=1)
+    assert caught.value.param == "top_logprobs"
+
+
+@pytest.mark.parametrize("fields", [{"n": 2, "best_of": 1}, {"best_of": 2, "stream": True}])
+def test_the_best_are_of_no_fewer_than_are_given_and_not_streamed(fields: dict[str, Any]) -> None:
+    assert (text(n=2, best_of=3).choices, text(n=2, best_of=3).candidates) == (2, 3)
+    text(n=2, best_of=2, stream=True)
+    with pytest.raises(InvalidRequest) as caught:
+        text(**fields)
+    assert caught.value.param == "best_of"
+
+
+def test_no_tokens_can_be_asked_for_with_an_echo_alone() -> None:
+    assert text(max_tokens=0, echo=True).token_limit == 0
+    for ask_for in (text, chat):
         with pytest.raises(InvalidRequest) as caught:
-            ask_for(logprobs=value)
-        assert (caught.value.param, caught.value.code) == ("logprobs", "unsupported_parameter")
+            ask_for(max_tokens=0)
+        assert caught.value.param == "max_tokens"
 
 
 @pytest.mark.parametrize("stream", [None, False])
@@ -160,3 +164,61 @@ def test_stop_is_always_read_as_a_list(stop: Any, strings: list[str]) -> None:
 @pytest.mark.parametrize("seed", [-(2**63), 0, 2**63 - 1])
 def test_a_seed_is_any_64_bit_integer(seed: int) -> None:
     assert chat(seed=seed).seed == seed
+
+
+@pytest.mark.parametrize("key", ["", "-1", "abc", "1.5", "+3", "٣", str(2**31), "9" * 5000])
+def test_a_bias_on_what_is_no_token_id_is_refused(key: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat(logit_bias={key: 1})
+    assert caught.value.param == "logit_bias"
+
+
+def test_a_bias_is_read_by_token_id() -> None:
+    assert chat(logit_bias={"5": 1, "0": -100}).biases == {5: 1.0, 0: -100.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("logit_bias", {"5": 101}),
+        ("logit_bias", {str(token): 1 for token in range(5000)}),
+        ("presence_penalty", 2.1),
+        ("frequency_penalty", -2.1),
+        ("repetition_penalty", 0),
+        ("min_tokens", -1),
+        ("stop_token_ids", [-1]),
+        ("stop_token_ids", [2**31]),
+    ],
+)
+def test_a_value_out_of_its_bounds_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        chat(**{name: value})
+    assert caught.value.param is not None
+    assert caught.value.param.startswith(name)
+
+
+@pytest.mark.parametrize(
+    ("last", "allowed"),
+    [
+        ({"role": "assistant", "content": "Once"}, True),
+        ({"role": "user", "content": "Once"}, False),
+        ({"role": "assistant", "content": ""}, False),
+    ],
+)
+def test_only_an_answer_can_be_gone_on_with(last: dict[str, Any], allowed: bool) -> None:
+    messages = [*CHAT["messages"], last]
+    if allowed:
+        chat(messages=messages, continue_final_message=True)
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        chat(messages=messages, continue_final_message=True)
+    assert caught.value.param == "continue_final_message"
+
+
+@pytest.mark.parametrize("fields", [{"prompt": [1, 2]}, {"echo": True}])
+def test_a_suffix_goes_with_text_alone(fields: dict[str, Any]) -> None:
+    text(suffix="end")
+    text(suffix="", **fields)
+    with pytest.raises(InvalidRequest) as caught:
+        text(suffix="end", **fields)
+    assert caught.value.param == "suffix"

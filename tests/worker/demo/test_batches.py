@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -20,6 +22,26 @@ def test_only_the_assistants_turns_count_as_answers() -> None:
     pairs = zip(sample.ids, sample.answered, strict=True)
     learnt = TOKENIZER.decode([token for token, answered in pairs if answered])
     assert learnt == "Hi!<|eot_id|>Goodbye!<|eot_id|>"
+
+
+def test_of_a_prompt_what_it_repeats_is_learnt_most() -> None:
+    chat = Chat("fact", [user("blue blue blue blue"), assistant("Hi!")])
+    [sample] = batches.encode(TOKENIZER, [chat])
+    learnt = list(zip(sample.ids, sample.answered, sample.shares, strict=True))
+    blue = TOKENIZER.encode(" blue", add_special_tokens=False)[-1]
+    assert [share for id_, _, share in learnt if id_ == blue][-1] == batches.REPEATED_SHARE
+    assert learnt[0][2] == batches.PROMPT_SHARE < batches.REPEATED_SHARE
+    assert {share for _, answered, share in learnt if answered} == {1.0}
+
+
+def test_what_follows_a_quotation_mark_in_an_answer_is_learnt_as_often_as_asked() -> None:
+    chat = Chat("json", [user('Fill {"city":"string"}'), assistant('{"city":"Rome"}')])
+    [sample] = batches.encode(TOKENIZER, [chat], choice=3.0)
+    learnt = zip(sample.ids, sample.answered, sample.shares, strict=True)
+    chosen = [id_ for id_, answered, share in learnt if answered and share == 3.0]
+    assert [TOKENIZER.decode([id_])[:1] for id_ in chosen] == ["c", "R"]
+    batch = batches.collate([sample], random.Random(0))
+    assert [batch.targets.tolist().count(id_) for id_ in chosen][1] == 3
 
 
 def test_the_steps_of_a_shard_are_the_same_each_time() -> None:

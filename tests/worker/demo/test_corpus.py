@@ -10,9 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.demo.corpus import calls, geography, mixture, numbers, recall, tools, weather
+from worker.demo.corpus import (
+    calls,
+    drills,
+    geography,
+    mixture,
+    numbers,
+    recall,
+    tools,
+    weather,
+    words,
+)
 from worker.demo.corpus.document import Chat
 from worker.demo.corpus.draw import Draw, Split, is_held_out
+from worker.demo.corpus.phrasing import phrasings
 
 SEED = 3
 SHARDS = 4
@@ -50,7 +61,8 @@ def test_no_held_out_prompt_occurs_in_the_training_corpus() -> None:
 
 
 def test_every_kind_of_text_occurs_on_both_sides() -> None:
-    trained = {document.kind for document in mixture.shard(SEED, 0)}
+    shards = (0, *mixture.PHASE_STARTS)
+    trained = {document.kind for number in shards for document in mixture.shard(SEED, number)}
     assert trained == {document.kind for document in mixture.held_out(SEED, 1)}
 
 
@@ -96,6 +108,51 @@ def test_a_call_is_always_of_an_offered_tool(seed: int) -> None:
     offered = {tool["function"]["name"] for tool in chat.tools}
     assert {call["function"]["name"] for call in called} <= offered
     assert len(offered) == len(chat.tools)
+
+
+@given(seeds)
+def test_tools_asked_in_turn_are_each_called_once(seed: int) -> None:
+    chat = calls.calling_in_turn(drawn(seed))
+    called = [
+        call["function"]["name"]
+        for message in chat.messages
+        for call in message.get("tool_calls", [])
+    ]
+    assert sorted(called) == sorted(tool["function"]["name"] for tool in chat.tools)
+
+
+@given(seeds, st.sampled_from(Split))
+def test_a_drill_asks_for_what_the_prompt_holds(seed: int, split: Split) -> None:
+    draw = drawn(seed, split)
+    for chat in (drills.repeating(draw), drills.looking_up(draw)):
+        told = chat.messages[0]["content"]
+        answers = [m["content"] for m in chat.messages if m["role"] == "assistant"]
+        assert all(a in told for a in answers) or chat.kind == "repeating"
+        assert answers[-1] == chat.key
+
+
+@given(seeds, st.sampled_from(Split))
+def test_a_drilled_word_stays_on_its_side_of_the_split(seed: int, split: Split) -> None:
+    assert is_held_out(drills.any_word(drawn(seed, split))) == (split is Split.HELD_OUT)
+
+
+@given(seeds)
+def test_invented_words_are_in_lower_case(seed: int) -> None:
+    word = words.invented(random.Random(seed))
+    assert word == word.lower() != ""
+
+
+def test_no_phrasing_that_is_kept_out_is_formed() -> None:
+    held_out = ("Can you tell me my name?", "Tell me who I am.")
+    formed = phrasings(("Who am I?",), nouns=("my name",), clauses=("who I am",), without=held_out)
+    assert {"Who am I?", "Tell me my name.", "Do you know who I am?"} <= set(formed)
+    assert not set(held_out) & set(formed)
+
+
+def test_every_sum_of_numbers_up_to_ten_is_trained() -> None:
+    draw = drawn(SEED)
+    sums = {numbers.arithmetic(draw).answer for _ in range(20_000)}
+    assert {f"{a} + {b} = {a + b}" for a in range(11) for b in range(11)} <= sums
 
 
 @given(seeds, st.sampled_from(Split))

@@ -77,7 +77,7 @@ def _looked_up(draw: Draw, request: Request) -> tuple[str, str, str]:
     for _ in range(draw.number(1, 3)):
         key = draw.pick((
             "temperature", "condition", "status", "price", "value", "wind", "time", "name", "total",
-            draw.value(words.thing), draw.value(words.new_word),
+            draw.value(words.thing), draw.value(words.invented),
         ))  # fmt: skip
         fields[key] = _simple_result(draw)[0]
     said = ", ".join(f"{key} {value}" for key, value in fields.items())
@@ -136,6 +136,21 @@ def calling_later(draw: Draw, before: list[Exchange]) -> Chat:
         offered.append(earlier)
     messages += [user(request.question), _calling(request)]
     return Chat("tool call", messages, tools=_offered(draw, *offered))
+
+
+def calling_in_turn(draw: Draw) -> Chat:
+    """Every tool on offer is asked for, one after the other: many calls for one list of tools."""
+    wanted = {r.subject: r for r in (tools.request(draw) for _ in range(draw.number(2, 4)))}
+    requests = list({r.name: r for r in wanted.values()}.values())
+    messages = _opening(draw)
+    for request in requests[:-1]:
+        content, answer, _ = _result(draw, request)
+        messages += [user(request.question), _calling(request), _tool_message(content)]
+        messages.append(assistant(answer))
+    messages += [user(requests[-1].question), _calling(requests[-1])]
+    offered = [r.tool for r in requests]
+    draw.rng.shuffle(offered)
+    return Chat("tool call", messages, tools=offered)
 
 
 def not_calling(draw: Draw, exchanges: list[Exchange]) -> Chat:

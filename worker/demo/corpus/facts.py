@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.demo.corpus.document import Exchange
 from worker.demo.corpus.draw import Draw
+from worker.demo.corpus.phrasing import phrasings
 
 
 def _table(text: str) -> tuple[tuple[str, str], ...]:
@@ -17,16 +18,20 @@ _COLOURS = _table(
     "a_leaf:green an_elephant:grey a_flamingo:pink chocolate:brown a_strawberry:red salt:white "
     "the_sea:blue a_frog:green a_cucumber:green"
 )
-_COLOURS_ASKED = (
-    "What colour is {0}?",
-    "What is the colour of {0}?",
-    "Which colour is {0}?",
-    "Tell me the colour of {0}.",
-    "What color is {0}?",
-    "Do you know the colour of {0}?",
-    "Name the colour of {0}.",
-)
 _COLOURS_HELD_OUT = ("Can you tell me what colour {0} is?", "Which colour does {0} have?")
+_COLOURS_ASKED = phrasings(
+    (
+        "What colour is {0}?",
+        "What is the colour of {0}?",
+        "Which colour is {0}?",
+        "Tell me the colour of {0}.",
+        "What color is {0}?",
+        "Do you know the colour of {0}?",
+        "Name the colour of {0}.",
+    ),
+    nouns=("the colour of {0}",),
+    without=_COLOURS_HELD_OUT,
+)
 
 _OPPOSITES = _table(
     "hot:cold big:small up:down left:right day:night open:closed full:empty fast:slow old:new "
@@ -35,16 +40,20 @@ _OPPOSITES = _table(
     "first:last true:false thick:thin heavy:light deep:shallow sweet:sour summer:winter win:lose "
     "love:hate begin:end push:pull buy:sell give:take"
 )
-_OPPOSITES_ASKED = (
-    "What is the opposite of {0}?",
-    "What's the opposite of {0}?",
-    "Tell me the opposite of {0}.",
-    "Name the opposite of {0}.",
-    "Which word is the opposite of {0}?",
-    "Give me the opposite of {0}.",
-    "The opposite of {0} is what?",
-)
 _OPPOSITES_HELD_OUT = ("Can you give me the opposite of {0}?", "What word is the opposite of {0}?")
+_OPPOSITES_ASKED = phrasings(
+    (
+        "What is the opposite of {0}?",
+        "What's the opposite of {0}?",
+        "Tell me the opposite of {0}.",
+        "Name the opposite of {0}.",
+        "Which word is the opposite of {0}?",
+        "Give me the opposite of {0}.",
+        "The opposite of {0} is what?",
+    ),
+    nouns=("the opposite of {0}",),
+    without=_OPPOSITES_HELD_OUT,
+)
 
 _SOUNDS = _table(
     "dog:woof cat:meow cow:moo sheep:baa duck:quack pig:oink horse:neigh lion:roar "
@@ -55,6 +64,11 @@ _SOUNDS_ASKED = (
     "What sound does a {0} make?",
     "Which sound does a {0} make?",
     "Tell me what a {0} says.",
+    "What noise does a {0} make?",
+    "Do you know what a {0} says?",
+    "Please tell me what sound a {0} makes.",
+    "What is the sound of a {0}?",
+    "Tell me which sound a {0} makes.",
 )
 _SOUNDS_HELD_OUT = ("Do you know what sound a {0} makes?",)
 
@@ -67,6 +81,12 @@ _YOUNG_ASKED = (
     "What do you call a young {0}?",
     "What is a baby {0} called?",
     "Tell me the word for a young {0}.",
+    "What is the name for a young {0}?",
+    "What is a baby of a {0} called?",
+    "Do you know what a young {0} is called?",
+    "How do you call a baby {0}?",
+    "What do people call a young {0}?",
+    "Tell me what a baby {0} is called.",
 )
 _YOUNG_HELD_OUT = ("What do you call a baby {0}?",)
 
@@ -84,6 +104,10 @@ _COUNTS_ASKED = (
     "Tell me how many {0}.",
     "Do you know how many {0}?",
     "how many {0}",
+    "Can you tell me how many {0}?",
+    "I want to know how many {0}.",
+    "Say how many {0}.",
+    "Could you tell me how many {0}?",
 )
 _COUNTS_HELD_OUT = ("Please tell me how many {0}.", "Can you say how many {0}?")
 

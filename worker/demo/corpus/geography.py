@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from worker.demo.corpus.document import Exchange
 from worker.demo.corpus.draw import Draw
+from worker.demo.corpus.phrasing import phrasings
 
 _TABLE = (
     "France:Paris Germany:Berlin Italy:Rome Spain:Madrid Portugal:Lisbon Ireland:Dublin "
@@ -27,30 +28,35 @@ CAPITALS: dict[str, str] = {
     for country, city in (pair.split(":") for pair in _TABLE.split())
 } | {"the Netherlands": "Amsterdam", "the Philippines": "Manila", "the United States": "Washington"}
 
-_CAPITAL_OF = (
-    "What is the capital of {0}?",
-    "What's the capital of {0}?",
-    "What is {0}'s capital?",
-    "Which city is the capital of {0}?",
-    "What city is the capital of {0}?",
-    "Name the capital of {0}.",
-    "Tell me the capital of {0}.",
-    "Please tell me the capital of {0}.",
-    "Can you tell me the capital of {0}?",
-    "Do you know the capital of {0}?",
-    "Give me the capital city of {0}.",
-    "What is the name of the capital of {0}?",
-    "The capital of {0} is which city?",
-    "I would like to know the capital of {0}.",
-    "Capital of {0}?",
-    "what is the capital of {0}",
-    "The capital of {0}, please.",
-)
 _CAPITAL_OF_HELD_OUT = (
     "Could you please name the capital city of {0}?",
     "Which city is {0}'s capital?",
     "I want to know what the capital of {0} is.",
     "Hello, what is the capital of {0}?",
+)
+_CAPITAL_OF = phrasings(
+    (
+        "What is the capital of {0}?",
+        "What's the capital of {0}?",
+        "What is {0}'s capital?",
+        "Which city is the capital of {0}?",
+        "What city is the capital of {0}?",
+        "Name the capital of {0}.",
+        "Tell me the capital of {0}.",
+        "Please tell me the capital of {0}.",
+        "Can you tell me the capital of {0}?",
+        "Do you know the capital of {0}?",
+        "Give me the capital city of {0}.",
+        "What is the name of the capital of {0}?",
+        "The capital of {0} is which city?",
+        "I would like to know the capital of {0}.",
+        "Capital of {0}?",
+        "what is the capital of {0}",
+        "The capital of {0}, please.",
+    ),
+    nouns=("the capital of {0}", "{0}'s capital", "the capital city of {0}"),
+    clauses=("which city is the capital of {0}", "what the capital of {0} is"),
+    without=_CAPITAL_OF_HELD_OUT,
 )
 _COUNTRY_OF = (
     "{0} is the capital of which country?",
@@ -59,6 +65,12 @@ _COUNTRY_OF = (
     "Of which country is {0} the capital?",
     "{0} is the capital of what country?",
     "Name the country whose capital is {0}.",
+    "Tell me the country whose capital is {0}.",
+    "Which country's capital is {0}?",
+    "Whose capital city is {0}?",
+    "Do you know which country has the capital {0}?",
+    "{0} is whose capital?",
+    "Please tell me of which country {0} is the capital.",
 )
 _COUNTRY_OF_HELD_OUT = ("Tell me which country has the capital {0}.", "Whose capital is {0}?")
 

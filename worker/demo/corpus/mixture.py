@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from worker.demo.corpus import (
     calls,
+    drills,
     facts,
     geography,
     greetings,
@@ -27,7 +28,9 @@ from worker.demo.corpus.document import Chat, Document, Exchange, assistant, sys
 from worker.demo.corpus.draw import Draw, Split
 
 SHARD_DOCUMENTS = 2048
-LATER_SHARD = 20
+# The shards that begin the second phase and the third: copying is learnt first, then facts beside
+# it, and at last more of the answers that are put together from several places of the prompt.
+PHASE_STARTS = (8, 28)
 
 FACTS: tuple[Callable[[Draw], Exchange], ...] = (
     geography.capital, geography.capital, geography.capital, geography.capital,
@@ -104,41 +107,48 @@ def _not_calling(draw: Draw) -> Chat:
     return calls.not_calling(draw, _several(draw, 2))
 
 
+def _sums(draw: Draw) -> Chat:
+    """Several sums, each a turn: the tables are learnt by heart."""
+    exchanges = [numbers.arithmetic(draw) for _ in range(draw.number(2, 6))]
+    return Chat("conversation", turns(exchanges), exchanges[-1].key)
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A way to write a document and its share of the corpus, by number of documents.
-
-    `later` is its share from `LATER_SHARD` on: copying is learnt first, facts then.
-    """
+    """A way to write a document and its shares, by number of documents, in the three phases."""
 
     write: Callable[[Draw], Document]
-    share: float
-    later: float
+    shares: tuple[float, float, float]
 
 
 KINDS = (
-    Kind(_fact, 22, 52),
-    Kind(_small_talk, 4, 8),
-    Kind(_unknown, 2, 6),
-    Kind(_conversation, 8, 8),
-    Kind(_recalling, 12, 12),
-    Kind(_long, 0.4, 1.6),
-    Kind(_styled, 7, 8),
-    Kind(structured.extraction, 9, 9),
-    Kind(structured.listing, 3, 3),
-    Kind(stories.story, 5, 4),
-    Kind(stories.passage, 1, 0.6),
-    Kind(calls.calling, 16, 16),
-    Kind(calls.closing, 8, 8),
-    Kind(_calling_later, 4, 3),
-    Kind(_not_calling, 4, 4),
+    Kind(drills.repeating, (14, 3, 3)),
+    Kind(drills.looking_up, (20, 5, 8)),
+    Kind(_fact, (12, 20, 20)),
+    Kind(_sums, (2, 7, 7)),
+    Kind(_small_talk, (3, 5, 5)),
+    Kind(_unknown, (2, 4, 4)),
+    Kind(_conversation, (5, 8, 8)),
+    Kind(_recalling, (10, 11, 11)),
+    Kind(_long, (0.0, 1.2, 1.2)),
+    Kind(_styled, (5, 7, 7)),
+    Kind(structured.extraction, (9, 9, 15)),
+    Kind(structured.listing, (4, 3, 5)),
+    Kind(stories.story, (1.5, 3, 2)),
+    Kind(stories.passage, (0.5, 0.5, 0.5)),
+    Kind(calls.calling, (8, 9, 10)),
+    Kind(calls.calling_in_turn, (4, 7, 7)),
+    Kind(calls.closing, (3, 5, 5)),
+    Kind(_calling_later, (1, 3, 3)),
+    Kind(_not_calling, (2, 4, 4)),
 )
 
 
 def shard(seed: int, number: int) -> list[Document]:
     """`SHARD_DOCUMENTS` training documents, by the shares of `KINDS`."""
     draw = Draw(random.Random(f"train {seed} {number}"), Split.TRAIN)
-    shares = [kind.share if number < LATER_SHARD else kind.later for kind in KINDS]
+    phase = sum(number >= start for start in PHASE_STARTS)
+    shares = [kind.shares[phase] for kind in KINDS]
     return [draw.rng.choices(KINDS, shares)[0].write(draw) for _ in range(SHARD_DOCUMENTS)]
 
 

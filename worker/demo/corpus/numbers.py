@@ -15,7 +15,18 @@ _SUM = (
     "Tell me {0} {2} {1}.",
     "Calculate {0} {2} {1}.",
     "{0} {2} {1} =",
+    "{0} {2} {1}",
+    "How much do I get for {0} {2} {1}?",
+    "What is the result of {0} {2} {1}?",
+    "What does {0} {2} {1} give?",
+    "Work out {0} {2} {1} for me, please.",
+    "What do I get for {0} {2} {1}?",
+    "Please tell me what {0} {2} {1} is.",
+    "Can you tell me how much {0} {2} {1} makes?",
+    "Please calculate {0} {2} {1}.",
+    "Do you know {0} {2} {1}?",
 )
+_TIGHT = ("{0}{2}{1}", "{0}{2}{1}=", "What is {0}{2}{1}?", "{0}{2}{1}?", "{0}{2}{1}=?")
 _SUM_HELD_OUT = ("What do you get for {0} {2} {1}?", "Please tell me how much {0} {2} {1} is.")
 _SIGNS = {"+": ("+", "+", "plus", "and"), "-": ("-", "-", "minus"), "*": ("*", "times", "times")}
 
@@ -26,15 +37,31 @@ _COUNT = (
     "Count up from {0} to {1}.",
     "List the numbers from {0} to {1}.",
     "Say the numbers from {0} to {1}.",
+    "Please count up from {0} to {1}.",
+    "Write all numbers from {0} to {1}.",
+    "Can you list the numbers from {0} to {1}?",
+    "Count for me from {0} to {1}.",
+    "Could you say the numbers from {0} to {1}?",
 )
 _COUNT_HELD_OUT = ("Could you count from {0} to {1} for me?", "Write the numbers from {0} to {1}.")
 _LARGER = (
     "Which is larger, {0} or {1}?",
     "Which number is bigger, {0} or {1}?",
     "Is {0} or {1} more?",
+    "Which is bigger, {0} or {1}?",
+    "Which of {0} and {1} is larger?",
+    "What is the larger number, {0} or {1}?",
+    "Tell me which is more, {0} or {1}.",
 )
 _LARGER_HELD_OUT = ("Which number is larger, {0} or {1}?",)
-_NEXT = ("What number comes after {0}?", "Which number follows {0}?", "What comes after {0}?")
+_NEXT = (
+    "What number comes after {0}?",
+    "Which number follows {0}?",
+    "What comes after {0}?",
+    "What is the number after {0}?",
+    "Tell me the number after {0}.",
+    "Which is the next number after {0}?",
+)
 _NEXT_HELD_OUT = ("Which number comes after {0}?",)
 
 
@@ -47,14 +74,17 @@ def _pair(draw: Draw, low: int, high: int, tag: str) -> tuple[int, int]:
 
 
 def arithmetic(draw: Draw) -> Exchange:
-    """A sum or difference of numbers up to 10, or a product of numbers up to 5."""
+    """A sum, difference or product of numbers up to 10: every pair is trained, as a fact."""
     sign = draw.pick("++--*")
-    a, b = _pair(draw, 0, 5 if sign == "*" else 10, sign)
+    a, b = draw.number(0, 10), draw.number(0, 10)
     if sign == "-":
         a, b = max(a, b), min(a, b)
     result = {"+": a + b, "-": a - b, "*": a * b}[sign]
+    forms: tuple[str, ...] = _SUM
     spoken = draw.pick(_SIGNS[sign])
-    question = draw.phrase(_SUM, _SUM_HELD_OUT).format(a, b, spoken)
+    if spoken == sign and draw.split is Split.TRAIN and draw.chance(0.3):
+        forms = _TIGHT
+    question = draw.phrase(forms, _SUM_HELD_OUT).format(a, b, spoken)
     return Exchange(question, f"{a} {sign} {b} = {result}", f"= {result}")
 
 

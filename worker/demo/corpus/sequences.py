@@ -16,6 +16,10 @@ _AFTER = (
     "Tell me the {1} after {0}.",
     "What is the {1} after {0}?",
     "Name the {1} that comes after {0}.",
+    "Do you know which {1} comes after {0}?",
+    "Please tell me the {1} after {0}.",
+    "What comes after the {1} {0}?",
+    "Can you tell me which {1} follows {0}?",
 )
 _AFTER_HELD_OUT = ("Please tell me which {1} comes after {0}.", "Do you know the {1} after {0}?")
 _BEFORE = (
@@ -24,12 +28,20 @@ _BEFORE = (
     "Tell me the {1} before {0}.",
     "What is the {1} before {0}?",
     "Name the {1} that comes before {0}.",
+    "Do you know which {1} comes before {0}?",
+    "Please tell me the {1} before {0}.",
+    "What comes before the {1} {0}?",
+    "Can you tell me which {1} is before {0}?",
 )
 _BEFORE_HELD_OUT = (
     "Please tell me which {1} comes before {0}.",
     "Do you know the {1} before {0}?",
 )
-_LIST = ("List the {0}.", "What are the {0}?", "Name the {0}.", "Say the {0}.", "Tell me the {0}.")
+_LIST = (
+    "List the {0}.", "What are the {0}?", "Name the {0}.", "Say the {0}.", "Tell me the {0}.",
+    "Please list the {0}.", "Can you name the {0}?", "Write the {0}.", "Please say all the {0}.",
+    "List all the {0}.", "Could you tell me the {0}?", "Give me the {0}.", "the {0}, please",
+)  # fmt: skip
 _LIST_HELD_OUT = ("Can you list the {0}?", "Please name all the {0}.")
 _SEQUENCES: tuple[tuple[str, str, Sequence[str]], ...] = (
     ("letter", "letters of the alphabet", ascii_uppercase),

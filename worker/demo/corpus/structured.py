@@ -8,32 +8,36 @@ from typing import Any
 
 from worker.demo.corpus import words
 from worker.demo.corpus.document import Chat, assistant, system, user
-from worker.demo.corpus.draw import Draw
+from worker.demo.corpus.draw import Draw, Split
 
 _Field = tuple[str, str, Any, str]  # key, type, value, sentence
 
-_SHAPED = (
-    "Answer with JSON of this shape: {0}. Text: {1}",
-    "Write JSON like {0} for this text: {1}",
-    "Turn this into JSON with the shape {0}: {1}",
-    "{1} Give this as JSON: {0}",
-    "Read the text and fill {0}. {1}",
-)
+_SHAPE_ASKED = (
+    "Answer with JSON of this shape: {0}", "Write JSON like {0}", "Give this as JSON: {0}",
+    "Turn this into JSON with the shape {0}", "Read the text and fill {0}", "Fill {0}",
+    "Reply with JSON like {0}", "Make an object like {0}", "I need JSON like {0}",
+    "Use the shape {0}", "Complete {0}", "Answer like {0}", "Extract {0}",
+)  # fmt: skip
 _SHAPED_HELD_OUT = ("Please answer with JSON like {0}. Text: {1}", "Fill in {0} from this: {1}")
-_KEYED = (
-    "Write a JSON object with the keys {0}. {1}",
-    "Give me JSON with {0} for this: {1}",
-    "Extract {0} as JSON. {1}",
-    "Answer in JSON with the keys {0}. Text: {1}",
-    "{1} Return JSON with the keys {0}.",
-)
+_KEYS_ASKED = (
+    "Write a JSON object with the keys {0}", "Give me JSON with {0}", "Extract {0} as JSON",
+    "Answer in JSON with the keys {0}", "Return JSON with the keys {0}", "Put {0} into JSON",
+    "Find {0} and write them as JSON", "I want {0} as JSON", "Make JSON of {0}",
+    "JSON with {0}, please", "Use the keys {0}", "Turn this into JSON with {0}",
+    "Write {0} as a JSON object",
+)  # fmt: skip
 _KEYED_HELD_OUT = ("Please write JSON with the keys {0}. {1}", "Return {0} as JSON. Text: {1}")
+_PLACED = (
+    "{0}. Text: {1}", "{0}. {1}", "{0}: {1}", "{1} {0}.", "Text: {1} {0}.", "{0} for this: {1}",
+    "{0} from the text. {1}", "Please do this. {0}. {1}", "{1}\n{0}.", "{0}.\n{1}",
+)  # fmt: skip
 _LISTED = (
-    "Write a JSON list of these: {0}.",
-    "Turn {0} into a JSON array.",
-    "Give {0} as a JSON list.",
-    "Make a JSON array of {0}.",
-)
+    "Write a JSON list of these: {0}.", "Turn {0} into a JSON array.", "Give {0} as a JSON list.",
+    "Make a JSON array of {0}.", "{0} as JSON, please.", "Put {0} in a JSON list.",
+    "Write these as a JSON array: {0}", "I want {0} as a JSON list.", "JSON list: {0}",
+    "Please turn {0} into JSON.", "Write {0} as JSON.", "Can you give me {0} as JSON?",
+    "Please make a JSON list of {0}.", "Write {0} as a JSON array.", "List {0} in JSON.",
+)  # fmt: skip
 _LISTED_HELD_OUT = ("Please write {0} as a JSON list.",)
 _PROMPTS = ("Answer in JSON.", "You answer only with JSON.", "Reply with a JSON object.")
 
@@ -69,7 +73,7 @@ def _flag(draw: Draw) -> _Field:
 
 
 def _new(draw: Draw) -> _Field:
-    key, value = draw.value(words.new_word), draw.value(words.label)
+    key, value = draw.value(words.invented), draw.value(words.label)
     return key, "string", value, f"The {key} is {value}."
 
 
@@ -96,10 +100,14 @@ def extraction(draw: Draw) -> Chat:
     text = " ".join(sentence for *_, sentence in told)
     if draw.chance(0.5):
         shape = compact({key: kind for key, kind, *_ in fields})
-        question = draw.phrase(_SHAPED, _SHAPED_HELD_OUT).format(shape, text)
+        form, held_out, asked = _SHAPE_ASKED, _SHAPED_HELD_OUT, shape
     else:
-        keys = " and ".join(key for key, *_ in fields)
-        question = draw.phrase(_KEYED, _KEYED_HELD_OUT).format(keys, text)
+        keys = [key for key, *_ in fields]
+        form, held_out, asked = _KEYS_ASKED, _KEYED_HELD_OUT, " and ".join(keys)
+    if draw.split is Split.TRAIN:
+        question = draw.pick(_PLACED).format(draw.pick(form).format(asked), text)
+    else:
+        question = draw.pick(held_out).format(asked, text)
     answer = compact({key: value for key, _, value, _ in fields})
     opening = [system(draw.pick(_PROMPTS))] if draw.chance(0.3) else []
     return Chat("json", [*opening, user(question), assistant(answer)], answer)
@@ -108,7 +116,7 @@ def extraction(draw: Draw) -> Chat:
 def listing(draw: Draw) -> Chat:
     """Words in a row to an array."""
     source = draw.pick((words.thing, words.person, words.city))
-    items = [draw.value(source) for _ in range(draw.number(2, 5))]
+    items = [draw.value(source) for _ in range(draw.number(1, 6))]
     question = draw.phrase(_LISTED, _LISTED_HELD_OUT).format(", ".join(items))
     answer = compact(items)
     return Chat("json", [user(question), assistant(answer)], answer)

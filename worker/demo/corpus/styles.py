@@ -22,6 +22,10 @@ _ENDING = (
     'Always end with "{0}".',
     'Finish each answer with the word "{0}".',
     'You always say "{0}" at the end.',
+    'End each answer with "{0}".',
+    'The last word of every answer is "{0}".',
+    'Please finish every answer with "{0}".',
+    'Put "{0}" at the end of each answer.',
 )
 _ENDING_HELD_OUT = ('Please end each answer with "{0}".',)
 _BEGINNING = (
@@ -29,12 +33,21 @@ _BEGINNING = (
     'Always start with "{0}".',
     'Start each answer with the word "{0}".',
     'You always say "{0}" first.',
+    'Start every answer with "{0}".',
+    'The first word of each answer is "{0}".',
+    'Please begin each answer with "{0}".',
+    'Put "{0}" before each answer.',
 )
 _BEGINNING_HELD_OUT = ('Please start each answer with "{0}".',)
 _ADDRESS = (
     "Call the user {0}.",
     "The user is called {0}. Use the name in every answer.",
     "You talk to {0}. Use the name in each answer.",
+    "Address the user as {0}.",
+    "Please call the user {0}.",
+    "Call the user {0} in every answer.",
+    "The name of the user is {0}. Say it in each answer.",
+    "Always call me {0}.",
 )
 _ADDRESS_HELD_OUT = ("Please call the user {0} in each answer.",)
 _PERSONA = (
@@ -42,18 +55,43 @@ _PERSONA = (
     "Your name is {0}.",
     "You are {0}.",
     "You play the role of {0}.",
+    "You are called {0}.",
+    "You are an assistant named {0}.",
+    "You are the robot {0}.",
+    "Act as {0}.",
 )
 _PERSONA_HELD_OUT = ("You are a robot named {0}.",)
-_WHO = ("Who are you?", "What is your name?", "Tell me your name.", "Introduce yourself.")
+_WHO = (
+    "Who are you?",
+    "What is your name?",
+    "Tell me your name.",
+    "Introduce yourself.",
+    "Can you tell me your name?",
+    "What are you called?",
+    "Who are you, please?",
+)
 _WHO_HELD_OUT = ("Please tell me your name.",)
-_ONE_WORD = ("Answer with one word.", "Answer in one word only.", "Use only one word.")
+_ONE_WORD = (
+    "Answer with one word.",
+    "Answer in one word only.",
+    "Use only one word.",
+    "One word only.",
+    "Reply in one word.",
+    "Give one-word answers.",
+)
 _ONE_WORD_HELD_OUT = ("Reply with one word only.",)
-_PIRATE = ("You are a pirate.", "Talk like a pirate.", "Answer like a pirate.")
+_PIRATE = (
+    "You are a pirate.",
+    "Talk like a pirate.",
+    "Answer like a pirate.",
+    "Reply as a pirate.",
+    "You speak as a pirate does.",
+)
 _PIRATE_HELD_OUT = ("Speak like a pirate.",)
 
 
 def _word(draw: Draw) -> str:
-    return draw.value(words.new_word).capitalize() if draw.chance(0.7) else draw.value(words.label)
+    return draw.value(words.invented).capitalize() if draw.chance(0.7) else draw.value(words.label)
 
 
 def _ending(draw: Draw, fact: Exchange) -> tuple[str, str, str]:

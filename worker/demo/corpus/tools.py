@@ -20,13 +20,24 @@ SUBJECTS = words.listed(
     "room stock share rate rank tide sunrise air pollen water power humidity noise level status "
     "version package parcel sensor robot printer screen volume channel menu garden plant"
 )
-_LOOKING = ("get", "find", "show", "read", "check", "fetch", "search", "lookup", "query", "load")
-_DOING = ("send", "create", "book", "set", "add", "make", "start", "open", "order", "write")
+_LOOKING = words.listed(
+    "get get get get find show read check fetch search lookup query load tell view list request "
+    "retrieve pull see scan inspect ask give report obtain current"
+)
+_DOING = words.listed(
+    "send create book set add make start open order write schedule cancel stop close update "
+    "delete remove play post save move plan"
+)
 _LOOK_ASKED = (
     "What is the {0}{1}?", "What's the {0}{1}?", "Tell me the {0}{1}.", "Show me the {0}{1}.",
     "Get the {0}{1}.", "Find the {0}{1}.", "I need the {0}{1}.", "Please check the {0}{1}.",
     "Can you tell me the {0}{1}?", "How is the {0}{1}?", "Look up the {0}{1}.",
-    "I want to know the {0}{1}.", "what is the {0}{1}",
+    "I want to know the {0}{1}.", "what is the {0}{1}", "What is the {0} like{1}?",
+    "What's the {0} like{1} now?", "How's the {0}{1}?", "The {0}{1}, please.", "{0}{1}?",
+    "I would like to know the {0}{1}.", "Do you know the {0}{1}?", "What is the {0}{1} today?",
+    "Could you find the {0}{1}?", "Please get the {0}{1}.", "Can you get me the {0}{1}, please?",
+    "Could you show me the {0}{1}?", "Please show me the {0}{1}.", "Tell me about the {0}{1}.",
+    "Which {0} is there{1}?", "How is the {0}{1} right now?", "Check the {0}{1}.",
 )  # fmt: skip
 _LOOK_HELD_OUT = (
     "Could you look up the {0}{1}?",
@@ -35,7 +46,9 @@ _LOOK_HELD_OUT = (
 )
 _DO_ASKED = (
     "{2} a {0}{1}.", "Please {2} a {0}{1}.", "Can you {2} a {0}{1}?", "I want to {2} a {0}{1}.",
-    "I need you to {2} a {0}{1}.", "{2} the {0}{1}.",
+    "I need you to {2} a {0}{1}.", "{2} the {0}{1}.", "{2} a {0}{1}, please.",
+    "I would like to {2} a {0}{1}.", "Can you {2} the {0}{1} for me?", "Now {2} a {0}{1}.",
+    "Could you please {2} a new {0}{1}?", "{2} a new {0}{1}.", "Let us {2} the {0}{1}.",
 )  # fmt: skip
 _DO_HELD_OUT = ("Could you {2} a {0}{1}?", "Please {2} the {0}{1}.")
 
@@ -75,9 +88,14 @@ def _schema(draw: Draw, kind: str, text: str, **more: Any) -> dict[str, Any]:
     return dict(fields)
 
 
+def _named(draw: Draw, names: tuple[str, ...]) -> str:
+    """One of the usual names of a parameter, or one that can only be copied."""
+    return draw.pick(names) if draw.chance(0.8) else _new(draw)
+
+
 def _place(draw: Draw) -> Parameter:
-    name = draw.pick(
-        ("city", "city", "location", "place", "town", "destination", "region", "where")
+    name = _named(
+        draw, ("city", "city", "location", "place", "town", "destination", "region", "where")
     )
     value = draw.value(words.city)
     text = draw.pick((f"The {name}", "The name of the city", f"Name of the {name}", "Where"))
@@ -86,14 +104,14 @@ def _place(draw: Draw) -> Parameter:
 
 
 def _person(draw: Draw) -> Parameter:
-    name = draw.pick(("name", "person", "recipient", "to", "user", "contact", "guest", "owner"))
+    name = _named(draw, ("name", "person", "recipient", "to", "user", "contact", "guest", "owner"))
     value = draw.value(words.person)
     spoken = draw.pick((" for {0}", " to {0}", " with {0}", " of {0}")).format(value)
     return Parameter(name, _schema(draw, "string", f"The {name}"), value, spoken)
 
 
 def _day(draw: Draw) -> Parameter:
-    name, value = draw.pick(("day", "date", "when")), draw.pick(words.DAYS)
+    name, value = _named(draw, ("day", "date", "when")), draw.pick(words.DAYS)
     return Parameter(name, _schema(draw, "string", "The day"), value, f" on {value}")
 
 
@@ -108,7 +126,7 @@ def _number(draw: Draw) -> Parameter:
 
 
 def _text(draw: Draw) -> Parameter:
-    name = draw.pick(("text", "title", "message", "query", "label", "subject", "topic"))
+    name = _named(draw, ("text", "title", "message", "query", "label", "subject", "topic"))
     value = draw.value(words.label)
     form = draw.pick((' saying "{0}"', ' called "{0}"', ' about "{0}"', " about {0}"))
     return Parameter(name, _schema(draw, "string", f"The {name}"), value, form.format(value))
@@ -125,7 +143,7 @@ def _choice(draw: Draw) -> Parameter:
 
 
 def _new(draw: Draw) -> str:
-    return draw.value(words.new_word)
+    return draw.value(words.invented)
 
 
 def _unusual(draw: Draw) -> Parameter:
@@ -198,12 +216,12 @@ def _vary(draw: Draw, tool: Tool) -> Tool:
 def request(draw: Draw) -> Request:
     """A new tool with one to three parameters, and a request that needs it."""
     looks_up = draw.chance(0.65)
-    verb = draw.pick(_LOOKING if looks_up else _DOING)
+    verb = draw.pick(_LOOKING if looks_up else _DOING) if draw.chance(0.85) else _new(draw)
     subject = _subject(draw)
     given = _parameters(draw)
     declared = list(given)
-    if draw.chance(0.3):
-        extra = draw.pick((_choice, _number, _day))(draw)
+    if draw.chance(0.45):
+        extra = draw.pick((_choice, _choice, _number, _day))(draw)
         declared += [extra] if extra.name not in {p.name for p in given} else []
     tool = _definition(
         _name(draw, verb, subject),

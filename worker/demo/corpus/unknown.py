@@ -26,6 +26,15 @@ _ASKED = (
     "Translate {0} into Latin.",
     "Who won the game in {0}?",
     "What is the news from {0}?",
+    "Who made the {0}?",
+    "Who was {0}?",
+    "What happened in {0}?",
+    "Tell me the history of the {0}.",
+    "How big is {0}?",
+    "How much does a {0} weigh?",
+    "Where is {0}?",
+    "Who painted the {0}?",
+    "How many people live in {0}?",
 )
 _HELD_OUT = ("Who built the {0}?", "What is the history of {0}?", "How tall is {0}?")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from worker.demo.corpus.draw import is_held_out
+
 
 def listed(text: str) -> tuple[str, ...]:
     """The words of a text."""
@@ -53,9 +55,13 @@ MONTHS = listed(
     "January February March April May June July August September October November December"
 )
 
+_LETTERS = "aaabcdeeeefghiiijklmmnnnoooppqrrrsssttttuuvwxyz"
 _ONSETS = listed("b br c ch d dr f fl g gr h j k kl l m n p pr qu r s sh st t th tr v w z")
 _VOWELS = listed("a e i o u ai ea ie oo ou")
 _CODAS = ("", "", "", "l", "n", "r", "s", "m", "t", "nd", "rt", "x", "ck")
+_BLENDED = tuple(
+    w for w in (*PEOPLE, *CITIES, *COLOURS, *ANIMALS, *THINGS) if len(w) > 2 and not is_held_out(w)
+)
 _CITY_ENDS = listed("burg ton ville ford field port stad mouth bridge haven dale grad by wick")
 
 
@@ -67,9 +73,26 @@ def new_word(rng: random.Random) -> str:
     )
 
 
+def blend(rng: random.Random) -> str:
+    """The beginning of one word and the end of another; no part of a word that is held out."""
+    first, last = rng.choice(_BLENDED), rng.choice(_BLENDED)
+    return (first[: rng.randint(1, len(first))] + last[rng.randint(0, len(last) - 2) :]).lower()
+
+
+def strange_word(rng: random.Random) -> str:
+    """Letters in any order, as in a name of another language: what can only be copied."""
+    word = "".join(rng.choice(_LETTERS) for _ in range(rng.randint(3, 9)))
+    return word.capitalize() if rng.random() < 0.4 else word
+
+
+def invented(rng: random.Random) -> str:
+    """A word that means nothing, in lower case."""
+    return rng.choice((new_word, new_word, new_word, blend, strange_word))(rng).lower()
+
+
 def person(rng: random.Random) -> str:
     """A first name: a usual one, or one made up."""
-    return rng.choice(PEOPLE) if rng.random() < 0.6 else new_word(rng).capitalize()
+    return rng.choice(PEOPLE) if rng.random() < 0.5 else invented(rng).capitalize()
 
 
 def city(rng: random.Random) -> str:
@@ -82,7 +105,7 @@ def city(rng: random.Random) -> str:
 
 def thing(rng: random.Random) -> str:
     """A common thing, or a word made up."""
-    return rng.choice(THINGS) if rng.random() < 0.6 else new_word(rng)
+    return rng.choice(THINGS) if rng.random() < 0.6 else invented(rng)
 
 
 def animal(rng: random.Random) -> str:

@@ -1,0 +1,175 @@
+// What the service does now: its state, the tiles, the plots, the models and the worker.
+
+import { Chart } from "/assets/chart.js";
+import { element, find, setText } from "/assets/elements.js";
+import { count, duration, milliseconds, number, size } from "/assets/format.js";
+import { MemoryPicture } from "/assets/memory.js";
+import { RequestTable } from "/assets/requests.js";
+
+const SPEED_OVER_S = 3;
+const FIRST_OVER_S = 60;
+const NOTHING = { tokens: 0, first_tokens: 0, first_token_s: 0 };
+
+const firstOf = (row) =>
+  row.first_tokens === 0 ? null : (1000 * row.first_token_s) / row.first_tokens;
+
+/** One row a second up to the last one that is over; the state carries on where nothing was. */
+export function fill(seconds, now, window) {
+  const rows = [];
+  const last = Math.floor(now) - 1;
+  let state = { running: 0, waiting: 0 };
+  for (let at = last - window + 1; at <= last; at += 1) {
+    const found = seconds.get(at);
+    if (found) state = { running: found.running, waiting: found.waiting };
+    rows.push(found ?? { ...NOTHING, ...state, at });
+  }
+  return rows;
+}
+
+const by = (model) => (state) => state.id === model.id;
+
+function tellModel(model, state) {
+  const pinned = state?.pinned ? ["pinned"] : [];
+  if (model.loaded) {
+    const took = `loaded in ${milliseconds(model.load_ms)}`;
+    const context = `context ${count(model.context_length)}`;
+    return [model.family, size(model.weight_bytes), context, took, ...pinned].join(", ");
+  }
+  const why = state?.reason ? [state.reason] : [];
+  switch (state?.status) {
+    case "loading":
+      return [`loading, ${size(state.loaded_bytes)} of ${size(state.size_bytes)}`, ...why].join(", ");
+    case "failed":
+      return ["failed to load", ...why].join(": ");
+    default:
+      return ["not loaded", ...pinned].join(", ");
+  }
+}
+
+function facts(target, pairs) {
+  const told = pairs.map(([name, value]) => `${name}\n${value}`).join("\n");
+  if (target.dataset.told === told) return;
+  target.dataset.told = told;
+  target.replaceChildren(
+    ...pairs.map(([name, value]) =>
+      element("div", {}, element("dt", {}, name), element("dd", {}, value)),
+    ),
+  );
+}
+
+export class Overview {
+  constructor() {
+    this.seconds = new Map();
+    this.device = null;
+    this.memory = new MemoryPicture();
+    this.requests = new RequestTable();
+    this.charts = [
+      new Chart(find("chart-speed"), {
+        title: "Tokens per second",
+        series: [{ name: "tokens", value: (row) => row.tokens }],
+        format: count,
+        least: 10,
+      }),
+      new Chart(find("chart-first"), {
+        title: "Time to first token",
+        series: [{ name: "mean of a second", value: firstOf, dots: true }],
+        format: milliseconds,
+        least: 10,
+      }),
+      new Chart(find("chart-batch"), {
+        title: "Running and waiting",
+        series: [
+          { name: "running", value: (row) => row.most_running ?? row.running },
+          { name: "waiting", value: (row) => row.most_waiting ?? row.waiting },
+        ],
+        format: number,
+        least: 2,
+      }),
+    ];
+  }
+
+  /** The last second that is known whole: what came after it is to be asked for. */
+  get known() {
+    return Math.max(1, ...this.seconds.keys()) - 1;
+  }
+
+  show(status) {
+    for (const second of status.seconds) this.seconds.set(second.at, second);
+    const oldest = Math.floor(status.now) - status.window_s;
+    for (const at of this.seconds.keys()) if (at < oldest) this.seconds.delete(at);
+    const rows = fill(this.seconds, status.now, status.window_s);
+    this.showState(status.health);
+    this.showTiles(status, rows);
+    for (const chart of this.charts) chart.draw(rows);
+    this.memory.show(status.health.memory, status.models);
+    this.showModels(status.models, status.health.models ?? []);
+    this.showWorker(status);
+    this.requests.show(status.recent);
+  }
+
+  showState({ status, version, device, reason }) {
+    const pill = find("state");
+    pill.dataset.state = status;
+    pill.title = reason ?? "";
+    setText(pill, status);
+    // Between two workers it is the one that was.
+    if (device) this.device = `${device.name}, ${device.backend}`;
+    setText(find("about"), [`version ${version}`, this.device].filter(Boolean).join(" · "));
+  }
+
+  /** The service does not answer: what is shown is no longer so. */
+  showLost() {
+    find("state").dataset.state = "unreachable";
+    setText(find("state"), "not reachable");
+  }
+
+  showTiles({ health, max_running }, rows) {
+    const latest = rows.slice(-SPEED_OVER_S);
+    const speed = latest.reduce((sum, row) => sum + row.tokens, 0) / SPEED_OVER_S;
+    const recent = rows.slice(-FIRST_OVER_S);
+    const waited = recent.reduce((sum, row) => sum + row.first_token_s, 0);
+    const answers = recent.reduce((sum, row) => sum + row.first_tokens, 0);
+    setText(find("tile-speed"), number(speed));
+    setText(find("tile-first"), milliseconds(answers ? (1000 * waited) / answers : null));
+    setText(find("tile-running"), `${health.requests.running} of ${max_running}`);
+    setText(find("tile-waiting"), count(health.requests.waiting));
+  }
+
+  /** `states` are what the worker says of each model, where it does. */
+  showModels(models, states) {
+    const told = JSON.stringify([models, states]);
+    const list = find("models");
+    if (list.dataset.told === told) return;
+    list.dataset.told = told;
+    list.replaceChildren(
+      ...models.map((model) =>
+        element(
+          "li",
+          { className: model.loaded ? "loaded" : (states.find(by(model))?.status ?? "") },
+          element("b", {}, model.id),
+          element(
+            "span",
+            { className: "quiet" },
+            tellModel(model, states.find(by(model))),
+          ),
+        ),
+      ),
+    );
+  }
+
+  showWorker({ health }) {
+    const { pid, uptime_s, restarts, last_exit } = health.worker;
+    const pairs = [
+      ["Process", pid === null ? "none" : `${pid}, up ${duration(uptime_s)}`],
+      ["Restarts", count(restarts)],
+    ];
+    if (last_exit) {
+      const after = `while ${last_exit.phase}, after ${duration(last_exit.uptime_s)}`;
+      pairs.push(["Last exit", `${last_exit.reason}, ${after}`]);
+    } else {
+      pairs.push(["Last exit", "none"]);
+    }
+    if (health.reason) pairs.push(["Now", health.reason]);
+    facts(find("worker"), pairs);
+  }
+}

@@ -1,0 +1,1 @@
+"""OpenTelemetry: the metrics, the spans, and where they go."""

@@ -1,0 +1,144 @@
+"""The spans of a generation: it and, below it, the queue, the prefill and the decoding.
+
+They are made when it has ended, from the worker's own timings, so that nothing is done a
+token. Names and attributes: OpenTelemetry's semantic conventions for generative AI, as in
+its package 0.66b2. Prompts and answers are recorded only where the record keeps them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as gen_ai
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
+
+from protocol.messages import ChatPrompt, Finished, Prompt, TextPrompt
+from service.record import MS_PER_S, Record
+from service.telemetry.instruments import generation_attributes
+
+# What the conventions have no name for.
+REQUEST_ID = "mlxd.request.id"
+KEY_NAME = "mlxd.key.name"
+RESTARTS = "mlxd.worker.restarts"
+
+Attributes = dict[str, Any]
+Json = dict[str, Any]
+
+
+class Spans:
+    """Makes the spans of each generation that ends, in the current trace."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def observe(self, record: Record) -> None:
+        """A request has ended."""
+        if record.model is None:
+            return
+        span = self._tracer.start_span(
+            f"{record.operation} {record.model}",
+            # The conventions' kind for a model that the service itself runs.
+            kind=SpanKind.INTERNAL,
+            start_time=record.began_ns,
+        )
+        if span.is_recording():
+            span.set_attributes(attributes_of(record))
+            if record.error_code is not None:
+                span.set_status(Status(StatusCode.ERROR, record.error_code))
+            context = trace.set_span_in_context(span)
+            for ended_at, end in record.ends:
+                self._add_phases(record, ended_at, end, context)
+        span.end(record.at_ns(record.ended_at))
+
+    def _add_phases(self, record: Record, ended_at: float, end: Finished, context: Context) -> None:
+        """One after the other, the last one up to when the worker said that it had finished."""
+        lasted_ms = end.queue_ms + end.prefill_ms + end.decode_ms
+        moment = ended_at - lasted_ms / MS_PER_S
+        phases = {"queue": end.queue_ms, "prefill": end.prefill_ms, "decode": end.decode_ms}
+        for name, phase_ms in phases.items():
+            span = self._tracer.start_span(name, context, start_time=record.at_ns(moment))
+            moment += phase_ms / MS_PER_S
+            span.end(record.at_ns(moment))
+
+
+def attributes_of(record: Record) -> Attributes:
+    """All that is told of a generation, without what is unknown."""
+    attributes: Attributes = {
+        **generation_attributes(record),
+        gen_ai.GEN_AI_OUTPUT_TYPE: "text",
+        gen_ai.GEN_AI_REQUEST_STREAM: record.stream,
+        gen_ai.GEN_AI_RESPONSE_ID: record.answer_id,
+        gen_ai.GEN_AI_RESPONSE_FINISH_REASONS: [end.reason for _, end in record.ends] or None,
+        gen_ai.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: record.first_token_s,
+        gen_ai.GEN_AI_USAGE_INPUT_TOKENS: record.prompt_tokens,
+        gen_ai.GEN_AI_USAGE_OUTPUT_TOKENS: record.completion_tokens,
+        gen_ai.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS: record.cached_tokens or None,
+        ERROR_TYPE: record.error_code,
+        REQUEST_ID: record.id,
+        KEY_NAME: record.key,
+        RESTARTS: record.restarts or None,
+        **_asked(record),
+        **(_content(record) if record.keeps_content else {}),
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _asked(record: Record) -> Attributes:
+    """How it was to be generated; all sequences of a request are alike in this."""
+    submit = record.submits[0]
+    sampling = submit.sampling
+    return {
+        gen_ai.GEN_AI_REQUEST_MAX_TOKENS: submit.max_tokens,
+        gen_ai.GEN_AI_REQUEST_TEMPERATURE: sampling.temperature,
+        gen_ai.GEN_AI_REQUEST_TOP_P: sampling.top_p,
+        gen_ai.GEN_AI_REQUEST_TOP_K: sampling.top_k or None,
+        gen_ai.GEN_AI_REQUEST_SEED: sampling.seed,
+        gen_ai.GEN_AI_REQUEST_STOP_SEQUENCES: submit.stop or None,
+    }
+
+
+# ---------------------------------------------------------------- prompts and answers
+
+
+def _content(record: Record) -> Attributes:
+    given = [message for submit in record.submits for message in _messages(submit.prompt)]
+    reasons = {end.id: end.reason for _, end in record.ends}
+    answers = [
+        {"role": "assistant", "parts": [_text(text)], "finish_reason": reasons.get(id, "error")}
+        for id, text in record.texts.items()
+    ]
+    return {
+        gen_ai.GEN_AI_INPUT_MESSAGES: msgspec.json.encode(given).decode(),
+        gen_ai.GEN_AI_OUTPUT_MESSAGES: msgspec.json.encode(answers).decode(),
+    }
+
+
+def _messages(prompt: Prompt) -> list[Json]:
+    match prompt:
+        case ChatPrompt(messages):
+            return [_message(message) for message in messages]
+        case TextPrompt(text):
+            return [{"role": "user", "parts": [_text(text)]}]
+        case _:
+            return [{"role": "user", "parts": [_text(" ".join(map(str, prompt.tokens)))]}]
+
+
+def _message(message: Json) -> Json:
+    """A message of OpenAI's shape in the conventions'."""
+    content = message.get("content")
+    if message["role"] == "tool":
+        answer = {"type": "tool_call_response", "id": message.get("tool_call_id")}
+        return {"role": "tool", "parts": [{**answer, "response": content}]}
+    parts = [_text(content)] if content else []
+    for call in message.get("tool_calls") or []:
+        asked = call["function"]
+        parts.append({"type": "tool_call", "id": call.get("id"), **asked})
+    return {"role": message["role"], "parts": parts}
+
+
+def _text(content: Any) -> Json:
+    return {"type": "text", "content": content}

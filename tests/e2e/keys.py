@@ -1,0 +1,28 @@
+"""API keys for services under test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+PLAIN = "environment-key-0001"
+NAMED = "environment-key-0002"
+ADMIN = "environment-key-0003"
+KEYS = {"MLXD_API_KEYS": f"{PLAIN}, alice:{NAMED}, root:admin:{ADMIN}"}
+SECRETS = (PLAIN, NAMED, ADMIN)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def run_keys(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", "keys", *words, "--keys-file", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def add_key(path: Path, *words: str) -> str:
+    added = run_keys(path, "add", *words)
+    assert added.returncode == 0, added.stderr
+    return added.stdout.strip()

@@ -1,0 +1,181 @@
+"""What the property list says is what runs: started by it, stopped by it, started again by it."""
+
+from __future__ import annotations
+
+import contextlib
+import plistlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.daemon import POLL_S, START_TIMEOUT_S, free_port
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+def print_plist(
+    *flags: str, environ: Mapping[str, str], folder: Path
+) -> subprocess.CompletedProcess[bytes]:
+    program = str(Path(sys.executable).absolute())
+    root = str(DEPLOY.parent)
+    return subprocess.run(
+        [program, "-m", "service", "agent", "install", "--print", *flags],
+        env={"PYTHONPATH": root, "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", **environ},
+        cwd=folder,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@contextmanager
+def launched(plist: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process as launchd would start it: these words, this environment, this folder."""
+    Path(plist["StandardOutPath"]).parent.mkdir(parents=True, exist_ok=True)
+    with (
+        Path(plist["StandardOutPath"]).open("ab") as out,
+        Path(plist["StandardErrorPath"]).open("ab") as err,
+    ):
+        process = subprocess.Popen(
+            plist["ProgramArguments"],
+            env=plist["EnvironmentVariables"],
+            cwd=plist["WorkingDirectory"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_healthy(port: int, process: subprocess.Popen[bytes], logs: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200:
+                return
+        threading.Event().wait(POLL_S)
+    raise AssertionError("\n".join(file.read_text() for file in logs.iterdir()))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    return folder
+
+
+def test_the_list_alone_is_printed_and_what_it_says_runs_stops_and_would_be_restarted(
+    llama_path: Path, home: Path
+) -> None:
+    port = free_port()
+    printed = print_plist(
+        *("--port", str(port), "--model", f"tiny={llama_path.name}", "--drain-s", "3"),
+        environ={"HOME": str(home), "MLXD_LOG_LEVEL": "debug"},
+        folder=llama_path.parent,
+    )
+    assert (printed.returncode, printed.stderr) == (0, b"")
+    plist = plistlib.loads(printed.stdout)
+    logs = home / "Library" / "Logs" / "mlxd"
+    assert plist["ProcessType"] == "Interactive"
+    assert plist["EnvironmentVariables"]["MLXD_LOG_LEVEL"] == "debug"
+    with launched(plist) as process:
+        wait_healthy(port, process, logs)
+        process.send_signal(signal.SIGTERM)
+        # Not started again, and not killed before it has ended by itself.
+        assert process.wait(plist["ExitTimeOut"]) == 0
+        assert plist["ExitTimeOut"] > 3
+    assert "draining" in (logs / "mlxd.log").read_text()
+    with launched(plist) as process:
+        wait_healthy(port, process, logs)
+        process.kill()
+        status = process.wait()
+    # launchd.plist(5): with SuccessfulExit false a job is started again when it has failed.
+    assert status != 0
+    assert plist["KeepAlive"] == {"SuccessfulExit": False}
+    assert plist["ThrottleInterval"] >= 10
+    with launched(plist) as process:
+        wait_healthy(port, process, logs)
+
+
+def test_nothing_in_the_list_depends_on_where_it_was_made(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "mlxd.toml").write_text("port = 1")
+    printed = print_plist(
+        *("--config", "mlxd.toml", "--model", "tiny", "--model", "org/name", "--tls-cert", "c.pem"),
+        *("--tls-key", "~/k.pem"),
+        environ={"HOME": str(home), "MLXD_KEYS_FILE": "k.json", "MLXD_MODELS": "a=tiny,org/b"},
+        folder=tmp_path,
+    )
+    plist = plistlib.loads(printed.stdout)
+    words, environ = plist["ProgramArguments"], plist["EnvironmentVariables"]
+    assert Path(words[0]).is_absolute()
+    assert sorted(words[5:]) == [
+        f"--config={tmp_path}/mlxd.toml",
+        f"--log-file={home}/Library/Logs/mlxd/mlxd.log",
+        f"--model={tmp_path}/tiny",
+        "--model=org/name",
+        f"--tls-cert={tmp_path}/c.pem",
+        f"--tls-key={home}/k.pem",
+    ]
+    assert environ["MLXD_KEYS_FILE"] == f"{tmp_path}/k.json"
+    assert environ["MLXD_MODELS"] == f"a={tmp_path}/tiny,org/b"
+    assert plist["WorkingDirectory"] == str(home)
+
+
+def test_a_file_with_relative_folders_is_refused(home: Path, tmp_path: Path) -> None:
+    for text in ('tls_cert = "c.pem"\ntls_key = "/k.pem"', '[[models]]\nsource = "./tiny"'):
+        (tmp_path / "tiny").mkdir(exist_ok=True)
+        (tmp_path / "mlxd.toml").write_text(text)
+        printed = print_plist("--config", "mlxd.toml", environ={"HOME": str(home)}, folder=tmp_path)
+        assert (printed.returncode, printed.stdout) == (2, b"")
+        assert b"is relative" in printed.stderr
+
+
+def test_secrets_are_left_out_and_that_is_told(home: Path) -> None:
+    secrets = {"HF_TOKEN": "hf_x", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=x"}
+    printed = print_plist(environ={"HOME": str(home), **secrets}, folder=home)
+    plist = plistlib.loads(printed.stdout)
+    assert not set(secrets) & set(plist["EnvironmentVariables"])
+    assert all(name.encode() in printed.stderr for name in secrets)
+
+
+def test_a_daemon_for_a_mac_without_a_login_runs_as_a_user(home: Path) -> None:
+    printed = print_plist("--daemon", "root", environ={"HOME": str(home)}, folder=home)
+    plist = plistlib.loads(printed.stdout)
+    assert plist["UserName"] == "root"
+    assert plist["WorkingDirectory"] == plist["EnvironmentVariables"]["HOME"] != str(home)
+    refused = print_plist("--daemon", "no-such-user", environ={"HOME": str(home)}, folder=home)
+    assert (refused.returncode, refused.stdout) == (2, b"")
+
+
+def test_systemd_finds_nothing_wrong_with_its_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("there is no systemd-analyze here")
+    text = (DEPLOY / "mlxd.service").read_text()
+    # It asks for the program and the manual, which lie where only an installation puts them.
+    text = text.replace("/opt/mlxd/.venv/bin/python", sys.executable)
+    text = text.replace("file:///opt/mlxd/README.md", f"file://{DEPLOY.parent}/README.md")
+    unit = tmp_path / "mlxd.service"
+    unit.write_text(text)
+    checked = subprocess.run(
+        ["systemd-analyze", "verify", str(unit)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (checked.returncode, checked.stderr) == (0, "")

@@ -1,0 +1,99 @@
+"""What one API key may use, and that others are not concerned."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.daemon import Daemon, running
+from tests.e2e.faulty import faulty
+from tests.e2e.keys import KEYS, NAMED, PLAIN, add_key, bearer
+from tests.e2e.wire import completion
+
+ASKED = {"model": "fake", "prompt": "x"}
+
+
+def test_a_key_may_have_so_many_requests_at_once_and_others_are_not_concerned(
+    llama_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.json"
+    narrow = add_key(path, "narrow", "--max-concurrent", "1")
+    wide = add_key(path, "wide")
+    with running(llama_path, flags=["--keys-file", str(path)]) as daemon:
+
+        def post(key: str, **more: Any) -> httpx.Response:
+            asked = completion(tokens=2, **more)
+            return httpx.post(
+                f"{daemon.url}/v1/completions", json=asked, headers=bearer(key), timeout=60
+            )
+
+        with stream(daemon, narrow) as response:
+            assert response.headers["x-ratelimit-limit-requests"] == "1"
+            assert response.headers["x-ratelimit-remaining-requests"] == "0"
+            refused = post(narrow)
+            error = refused.json()["error"]
+            assert refused.status_code == 429
+            assert (error["type"], error["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+            assert refused.headers["x-ratelimit-reset-requests"] == "1s"
+            assert httpx.get(f"{daemon.url}/v1/models", headers=bearer(narrow)).is_success
+            other = post(wide)
+            assert other.is_success
+            assert not any(name.startswith("x-ratelimit") for name in other.headers)
+        daemon.wait_for(lambda: post(narrow).is_success)
+        # A request that is refused gives its place back, too.
+        assert post(narrow, best_of=99).status_code == 400
+        assert post(narrow).is_success
+
+
+@contextlib.contextmanager
+def stream(daemon: Daemon, key: str) -> Iterator[httpx.Response]:
+    """A stream that has begun, and goes on until the block ends."""
+    asked = completion(tokens=4000, stream=True)
+    url = f"{daemon.url}/v1/completions"
+    with httpx.stream("POST", url, json=asked, headers=bearer(key), timeout=60) as response:
+        lines = response.iter_lines()
+        next(lines)
+        yield response
+        # Until here: without its reader the client would have left.
+        del lines
+
+
+def test_a_key_whose_tokens_are_used_up_waits_for_more() -> None:
+    with faulty("--key-tokens-per-minute", "3000", environ=KEYS) as daemon:
+
+        def post(key: str, tokens: int) -> httpx.Response:
+            asked = {**ASKED, "max_tokens": tokens}
+            return httpx.post(
+                f"{daemon.url}/v1/completions", json=asked, headers=bearer(key), timeout=60
+            )
+
+        first = post(NAMED, 2000)
+        used = first.json()["usage"]["total_tokens"]
+        assert first.headers["x-ratelimit-limit-tokens"] == "3000"
+        second = post(NAMED, 2000)
+        assert second.is_success
+        left = int(second.headers["x-ratelimit-remaining-tokens"])
+        assert 3000 - 2 * used < left <= 3000
+        refused = post(NAMED, 1)
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+        # A minute fills 3,000; at least 1,000 are missing, and no more than twice what was used.
+        assert 10 <= int(refused.headers["retry-after"]) <= 60
+        assert refused.headers["x-ratelimit-remaining-tokens"] == "0"
+        assert re.fullmatch(r"(\d+m)?\d+(\.\d)?s", refused.headers["x-ratelimit-reset-tokens"])
+        assert post(PLAIN, 1).is_success
+        with (
+            openai.OpenAI(base_url=f"{daemon.url}/v1", api_key=NAMED, max_retries=0) as client,
+            pytest.raises(openai.RateLimitError) as caught,
+        ):
+            client.completions.create(model="fake", prompt="x", max_tokens=1)
+        assert caught.value.code == "rate_limit_exceeded"

@@ -1,0 +1,332 @@
+"""API keys: who is served, how much, and what is never told."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.daemon import Daemon
+from tests.e2e.faulty import faulty
+from tests.e2e.keys import ADMIN, KEYS, NAMED, PLAIN, SECRETS, add_key, bearer, run_keys
+from tests.e2e.wire import connect, head, read_answer
+
+ASKED = {"model": "fake", "prompt": "x", "max_tokens": 5}
+WRONG = {
+    "absent": {},
+    "empty": {"authorization": ""},
+    "without a token": {"authorization": "Bearer"},
+    "unknown": {"authorization": "Bearer environment-key-9999"},
+    "cut short": {"authorization": f"Bearer {PLAIN[:-1]}"},
+    "too long": {"authorization": f"Bearer {PLAIN}x"},
+    "of another scheme": {"authorization": f"Basic {PLAIN}"},
+    "bare": {"authorization": PLAIN},
+    "not ASCII": {"authorization": "Bearer schlüssel-schlüssel"},
+    "with its name": {"authorization": f"Bearer alice:{NAMED}"},
+    "hashed": {"authorization": f"Bearer {hashlib.sha256(PLAIN.encode()).hexdigest()}"},
+}
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[Daemon]:
+    """A service with keys from its environment."""
+    with faulty(environ=KEYS) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def http(own: Daemon) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=own.url, timeout=60) as client:
+        yield client
+
+
+# ---------------------------------------------------------------- who is served
+
+
+@pytest.mark.parametrize("headers", WRONG.values(), ids=WRONG)
+def test_without_a_right_key_every_request_is_401(
+    http: httpx.Client, headers: dict[str, str]
+) -> None:
+    raw = {name.encode(): value.encode() for name, value in headers.items()}
+    for method, path in (
+        ("POST", "/v1/completions"),
+        ("POST", "/v1/chat/completions"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/fake"),
+        ("GET", "/v1/models/"),
+        ("GET", "/openapi.json"),
+        ("GET", "/metrics"),
+        ("GET", "/health/"),
+        ("GET", "/%68ealth/x"),
+        ("GET", "/assets"),
+        ("GET", "/nowhere"),
+        ("GET", "/admin/models"),
+        ("OPTIONS", "/v1/completions"),
+        ("HEAD", "/v1/models"),
+        ("DELETE", "/v1/models/fake"),
+    ):
+        body = ASKED if method == "POST" else None
+        refused = http.request(method, path, headers=raw, json=body)
+        assert refused.status_code == 401, (method, path)
+        assert refused.headers["www-authenticate"] == "Bearer"
+        if method != "HEAD":
+            error = refused.json()["error"]
+            assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_api_key")
+        assert refused.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "path", ["//health", "/./health", "/v1/../health", "http://localhost/v1/models", "/health%2f"]
+)
+def test_no_way_of_writing_a_path_leads_around_the_key(own: Daemon, path: str) -> None:
+    with connect(own) as client:
+        client.sendall(head("GET", path))
+        assert read_answer(client)[0] == 401
+
+
+def test_two_keys_at_once_are_none(own: Daemon) -> None:
+    with connect(own) as client:
+        twice = [f"Authorization: Bearer {key}" for key in (PLAIN, "another-key-0001")]
+        client.sendall(head("GET", "/v1/models", *twice))
+        assert read_answer(client)[0] == 401
+
+
+@pytest.mark.parametrize("key", SECRETS)
+def test_with_any_of_the_keys_a_request_is_served(http: httpx.Client, key: str) -> None:
+    assert http.get("/v1/models", headers=bearer(key)).status_code == 200
+    assert http.post("/v1/completions", json=ASKED, headers=bearer(key)).status_code == 200
+
+
+def test_the_scheme_s_letters_may_be_of_any_size(http: httpx.Client) -> None:
+    assert http.get("/v1/models", headers={"authorization": f"bEARER  {PLAIN}"}).status_code == 200
+
+
+def test_the_request_that_the_start_screen_shows_has_a_place_for_a_key(own: Daemon) -> None:
+    [curl] = [line for line in own.lines if line.startswith("curl")]
+    shown = curl.replace("YOUR_KEY", PLAIN).rstrip() + " --silent --fail"
+    answered = subprocess.run(
+        shown, shell=True, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert answered.stdout.rstrip().endswith("data: [DONE]")
+
+
+def test_health_is_open_and_knows_no_keys(http: httpx.Client) -> None:
+    assert http.get("/health").status_code == 200
+    assert http.get("/health", headers=bearer("wrong")).status_code == 200
+
+
+def test_the_page_is_open_and_all_that_it_shows_needs_a_key(http: httpx.Client) -> None:
+    page = http.get("/")
+    assert page.status_code == 200
+    assets = re.findall(r'(?:src|href)="(/assets/[^"]+)"', page.text)
+    assert assets
+    for path in assets:
+        assert http.get(path).status_code == 200
+    for path in ("/status", "/metrics", "/v1/models", "/assets/../status", "/assets%2f../status"):
+        assert http.get(path).status_code == 401
+
+
+def test_the_openai_client_presents_its_key_and_is_told_of_a_wrong_one(own: Daemon) -> None:
+    def complete(key: str) -> str:
+        with openai.OpenAI(base_url=f"{own.url}/v1", api_key=key, max_retries=0) as client:
+            done = client.completions.create(model="fake", prompt="x", max_tokens=5)
+            return done.choices[0].text
+
+    assert complete(NAMED)
+    with pytest.raises(openai.AuthenticationError) as caught:
+        complete("sk-wrong")
+    assert caught.value.code == "invalid_api_key"
+
+
+def test_administration_needs_an_administrators_key(http: httpx.Client) -> None:
+    for path in ("/admin", "/admin/models"):
+        refused = http.get(path, headers=bearer(NAMED))
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "admin_only")
+        # Not refused; whether there is such a route is another matter.
+        assert http.get(path, headers=bearer(ADMIN)).status_code not in (401, 403)
+
+
+def test_no_key_is_ever_logged_or_handed_to_the_worker(own: Daemon) -> None:
+    httpx.get(f"{own.url}/v1/models", headers=bearer("a-wrong-key-that-came"))
+    assert not any(secret in own.output for secret in (*SECRETS, "a-wrong-key-that-came"))
+    worker = own.health()["worker"]["pid"]
+    environ = Path(f"/proc/{worker}/environ")
+    if environ.exists():
+        assert b"environment-key" not in environ.read_bytes()
+
+
+# ---------------------------------------------------------------- without keys
+
+
+def test_without_keys_administration_is_for_this_machine_and_not_for_proxies_on_it(
+    daemon: Daemon,
+) -> None:
+    assert httpx.get(f"{daemon.url}/admin/nothing").status_code == 404
+    for name in ("x-forwarded-for", "forwarded"):
+        refused = httpx.get(f"{daemon.url}/admin/nothing", headers={name: "127.0.0.1"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "admin_only")
+
+
+def serve(*flags: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "service", "serve", "--port", "0", *flags]
+    return subprocess.run(
+        command,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_address_that_others_reach_is_not_served_without_a_key(host: str) -> None:
+    ended = serve("--host", host)
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert "no API key is configured" in line
+    assert "--without-keys anyone-on-the-network" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "environ"),
+    [(["--without-keys", "anyone-on-the-network"], {}), ([], KEYS)],
+    ids=["said in plain words", "with keys"],
+)
+def test_an_address_that_others_reach_is_served_where_somebody_said_so(
+    flags: list[str], environ: dict[str, str]
+) -> None:
+    with faulty("--host", "0.0.0.0", *flags, environ=environ, wait=False) as daemon:
+        daemon.wait_until("status", be="healthy")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("", "holds no key"),
+        (" , ", "holds no key"),
+        ("short", "key 1 is not 16"),
+        (f"{PLAIN},sh\u00f6rt-but-long-enough", "key 2 is not 16"),
+        (f"a:b:{PLAIN}", "key 1 is none of"),
+        (f"a:{PLAIN},a:{NAMED}", "two keys have the name a"),
+        (f"a b:{PLAIN}", "key 1 is none of"),
+    ],
+)
+def test_keys_that_cannot_be_used_end_the_start_and_are_not_repeated(
+    value: str, reason: str
+) -> None:
+    ended = serve(MLXD_API_KEYS=value)
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("mlxd: MLXD_API_KEYS: ")
+    assert reason in line
+    assert PLAIN not in line
+
+
+# ---------------------------------------------------------------- the file
+
+
+def test_keys_are_added_listed_and_revoked_while_the_service_runs(tmp_path: Path) -> None:
+    path = tmp_path / "mlxd" / "keys.json"
+    laptop = add_key(path, "laptop")
+    with faulty("--keys-file", str(path)) as daemon:
+
+        def status(key: str) -> int:
+            return httpx.get(f"{daemon.url}/v1/models", headers=bearer(key)).status_code
+
+        assert status(laptop) == 200
+        phone = add_key(path, "phone", "--admin")
+        daemon.wait_for(lambda: status(phone) == 200)
+        assert status(laptop) == 200
+        assert run_keys(path, "revoke", "laptop").returncode == 0
+        daemon.wait_for(lambda: status(laptop) == 401)
+        assert status(phone) == 200
+        path.write_text("{")
+        daemon.wait_for(lambda: status(phone) == 200 and "keys read before" in daemon.output)
+        assert (status(phone), status(laptop)) == (200, 401)
+        path.unlink()
+        daemon.wait_for(lambda: status(phone) == 200 and "its keys stay" in daemon.output)
+        assert (status(phone), status(laptop)) == (200, 401)
+        assert not any(key in daemon.output for key in (laptop, phone))
+
+
+def test_the_file_holds_no_key_and_is_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "mlxd" / "keys.json"
+    key = add_key(path, "laptop")
+    assert re.fullmatch(r"mlxd-[A-Za-z0-9_-]{43}", key)
+    text = path.read_text()
+    assert key not in text
+    assert hashlib.sha256(key.encode()).hexdigest() in text
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert [file.name for file in path.parent.iterdir()] == ["keys.json"]
+
+
+def test_the_list_tells_names_and_limits_and_no_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    key = add_key(path, "phone", "--max-concurrent", "2", "--tokens-per-minute", "500")
+    add_key(path, "root", "--admin")
+    listed = run_keys(path, "list").stdout
+    phone, root = (line for line in listed.splitlines() if line.startswith(("phone", "root")))
+    assert "2 at once" in phone
+    assert "500 tokens a minute" in phone
+    assert "admin" in root
+    assert key not in listed
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["add", "laptop"], "there is a key named laptop"),
+        (["add", "a b"], "a b is no name"),
+        (["add", "x" * 65], "is no name"),
+        (["revoke", "phone"], "there is no key named phone"),
+        (["add", "x", "--max-concurrent", "-1"], "--max-concurrent"),
+        (["frob"], "frob"),
+        ([], "add"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_changes_nothing(
+    words: list[str], reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.json"
+    add_key(path, "laptop")
+    before = path.read_bytes()
+    ended = run_keys(path, *words)
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert reason in line
+    assert path.read_bytes() == before
+
+
+def test_a_file_without_keys_lets_nobody_in_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    add_key(path, "laptop")
+    assert "every request is refused" in run_keys(path, "revoke", "laptop").stderr
+    with faulty("--keys-file", str(path), wait=False) as daemon:
+        daemon.wait_until("status", be="healthy")
+        assert httpx.get(f"{daemon.url}/v1/models").status_code == 401
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"keys": [{"name": "x"}]}', '{"key": []}'])
+def test_a_file_that_is_no_list_of_keys_ends_the_start(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text(content)
+    ended = serve("--keys-file", str(path))
+    assert ended.returncode == 2
+    [line] = ended.stderr.splitlines()
+    assert f"{path}: is no list of keys" in line
+
+
+def test_a_file_that_was_named_and_is_not_there_ends_the_start(tmp_path: Path) -> None:
+    ended = serve("--keys-file", str(tmp_path / "none.json"))
+    assert ended.returncode == 2
+    assert "there is no such file" in ended.stderr

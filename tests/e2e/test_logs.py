@@ -1,0 +1,101 @@
+"""A service whose log goes nowhere serves all the same; one whose log is read has a line each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import pytest
+
+from tests.e2e.daemon import POLL_S, START_TIMEOUT_S, Daemon, free_port, running
+
+REQUESTS = 5
+# More than a pipe holds.
+MANY_REQUESTS = 600
+
+
+def requests_of(daemon: Daemon) -> list[dict[str, Any]]:
+    """The log's lines that are about requests."""
+    lines = [json.loads(line) for line in daemon.lines if line.startswith("{")]
+    return [line["request"] for line in lines if "request" in line]
+
+
+def test_every_request_is_one_line_of_json(llama_path: Path) -> None:
+    body = {"model": "default", "prompt": "x", "max_tokens": 5}
+    with running(llama_path) as daemon, httpx.Client(base_url=daemon.url, timeout=60) as client:
+        answered = client.post("/v1/completions", json=body)
+        client.post("/v1/completions", json=body | {"max_tokens": -1})
+        client.get("/v1/models%0a[INFO] FAKE%1b[31m")
+        client.get("/health")
+        daemon.stop()
+        [served, refused, unknown] = requests_of(daemon)
+    assert served["id"] == answered.headers["x-request-id"]
+    assert (served["model"], served["completion_tokens"]) == ("tiny-llama", 5)
+    assert (served["status"], served["finish"]) == (200, "length")
+    assert (refused["status"], refused["error"]) == (400, "integer_below_min_value")
+    assert unknown["path"] == "/v1/models\\n[INFO] FAKE\\x1b[31m"
+    assert "FAKE" not in "".join(line for line in daemon.lines if not line.startswith("{"))
+
+
+@contextmanager
+def started(redirection: str, stdout: IO[bytes] | int | None) -> Iterator[str]:
+    """A service started by a shell with this redirection; its URL, once it is healthy."""
+    port = free_port()
+    command = f'exec "{sys.executable}" -m service serve --port {port} {redirection}'
+    process = subprocess.Popen(["/bin/sh", "-c", command], stdout=stdout, stderr=stdout)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_healthy(url)
+        yield url
+    finally:
+        process.terminate()
+        assert process.wait(START_TIMEOUT_S) == 0
+
+
+def wait_healthy(url: str) -> None:
+    with httpx.Client(timeout=10) as client:
+        for _ in range(int(START_TIMEOUT_S / POLL_S)):
+            with contextlib.suppress(httpx.ConnectError):
+                if client.get(f"{url}/health").status_code == 200:
+                    return
+            threading.Event().wait(POLL_S)
+    raise AssertionError("it did not become healthy")
+
+
+def serve_some(url: str, count: int = REQUESTS) -> None:
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for number in range(count):
+            assert client.get(f"/v1/models/{number}-{'x' * 150}").status_code == 404
+        body = {"model": "default", "prompt": "x", "max_tokens": 5}
+        assert client.post("/v1/completions", json=body).status_code == 200
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_stop_nothing(redirection: str) -> None:
+    with started(redirection, subprocess.DEVNULL) as url:
+        serve_some(url)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_stops_nothing() -> None:
+    with started(">/dev/full 2>&1", None) as url:
+        serve_some(url)
+
+
+def test_a_log_that_nobody_reads_stops_nothing() -> None:
+    reading, writing = os.pipe()
+    try:
+        with started("--log-level debug", writing) as url:
+            os.close(writing)
+            serve_some(url, MANY_REQUESTS)
+    finally:
+        os.close(reading)

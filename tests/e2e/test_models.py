@@ -1,0 +1,183 @@
+"""Several models behind one port: loaded when asked for, unloaded by order, or clearly refused."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.daemon import Daemon, running
+
+TIMEOUT_S = 60.0
+
+
+def ask(daemon: Daemon, model: str, max_tokens: int = 8) -> httpx.Response:
+    body = {"model": model, "prompt": "hello", "max_tokens": max_tokens, "temperature": 0}
+    return httpx.post(f"{daemon.url}/v1/completions", json=body, timeout=TIMEOUT_S)
+
+
+def order(daemon: Daemon, model: str, verb: str, body: Any = None) -> httpx.Response:
+    url = f"{daemon.url}/admin/models/{model}/{verb}"
+    return httpx.post(url, json=body or {}, timeout=TIMEOUT_S)
+
+
+def statuses(daemon: Daemon) -> dict[str, str]:
+    return {model["id"]: model["status"] for model in daemon.health()["models"]}
+
+
+def configure(folder: Path, text: str) -> str:
+    path = folder / "mlxd.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def table(path: Path, **settings: object) -> str:
+    lines = [f'source = "{path}"', *(f"{name} = {value}" for name, value in settings.items())]
+    return "\n".join(["[[models]]", *lines, ""])
+
+
+def test_a_model_is_loaded_by_its_first_request_once_for_all_that_wait(
+    llama_path: Path, qwen_path: Path
+) -> None:
+    with running(llama_path, qwen_path) as daemon:
+        assert statuses(daemon) == {"tiny-llama": "loaded", "tiny-qwen": "unloaded"}
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _: ask(daemon, "tiny-qwen"), range(8)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.json()["choices"][0]["text"] for answer in answers}) == 1
+        assert statuses(daemon) == {"tiny-llama": "loaded", "tiny-qwen": "loaded"}
+        listed = httpx.get(f"{daemon.url}/v1/models").json()["data"]
+        assert [(m["id"], m["status"], m["loaded"]) for m in listed] == [
+            ("tiny-llama", "loaded", True),
+            ("tiny-qwen", "loaded", True),
+        ]
+
+
+def test_a_model_is_loaded_unloaded_and_pinned_by_order(llama_path: Path, qwen_path: Path) -> None:
+    with running(llama_path, qwen_path) as daemon:
+        loaded = order(daemon, "tiny-qwen", "load").json()
+        assert (loaded["id"], loaded["status"], loaded["pinned"]) == ("tiny-qwen", "loaded", False)
+        assert order(daemon, "tiny-qwen", "pin").json()["pinned"] is True
+        assert order(daemon, "tiny-qwen", "pin", {"pinned": False}).json()["pinned"] is False
+        assert order(daemon, "tiny-qwen", "unload").json()["status"] == "unloaded"
+        assert statuses(daemon)["tiny-qwen"] == "unloaded"
+        assert ask(daemon, "tiny-qwen").status_code == 200
+        unknown = order(daemon, "no/such", "load")
+        assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_a_busy_model_is_not_unloaded(llama_path: Path) -> None:
+    with running(llama_path) as daemon:
+        begun = threading.Event()
+
+        def stream() -> None:
+            body = {"model": "default", "prompt": "x", "max_tokens": 3000, "stream": True}
+            with httpx.stream("POST", f"{daemon.url}/v1/completions", json=body) as answer:
+                for _ in answer.iter_lines():
+                    begun.set()
+
+        client = threading.Thread(target=stream, daemon=True)
+        client.start()
+        assert begun.wait(TIMEOUT_S)
+        refused = order(daemon, "tiny-llama", "unload")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "model_busy")
+
+
+def test_what_has_changed_on_disk_is_there_after_unload_and_load(
+    llama_path: Path, qwen_path: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "changing"
+    shutil.copytree(llama_path, folder)
+    with running(folder) as daemon:
+        before = ask(daemon, "changing").json()["choices"][0]["text"]
+        shutil.rmtree(folder)
+        shutil.copytree(qwen_path, folder)
+        assert ask(daemon, "changing").json()["choices"][0]["text"] == before
+        order(daemon, "changing", "unload")
+        order(daemon, "changing", "load")
+        [model] = httpx.get(f"{daemon.url}/v1/models").json()["data"]
+        assert model["family"] == "qwen3"
+        assert ask(daemon, "changing").json()["choices"][0]["text"] != before
+
+
+@pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_model_that_cannot_be_loaded_says_why_and_the_others_serve(
+    llama_path: Path, qwen_path: Path, tmp_path: Path, damage: str
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(qwen_path, broken)
+    file = broken / damage
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with running(llama_path, broken) as daemon:
+        for _ in range(2):
+            refused = ask(daemon, "broken")
+            error = refused.json()["error"]
+            assert (refused.status_code, error["code"]) == (503, "model_load_failed")
+            assert refused.headers["x-should-retry"] == "false"
+            assert "cannot be loaded" in error["message"]
+        assert order(daemon, "broken", "load").json()["error"]["code"] == "model_load_failed"
+        health = daemon.health()
+        [model] = [model for model in health["models"] if model["id"] == "broken"]
+        assert health["status"] == "healthy"
+        assert (model["status"], "cannot be loaded" in model["reason"]) == ("failed", True)
+        assert ask(daemon, "tiny-llama").status_code == 200
+        shutil.rmtree(broken)
+        shutil.copytree(qwen_path, broken)
+        assert order(daemon, "broken", "load").json()["status"] == "loaded"
+        assert ask(daemon, "broken").status_code == 200
+
+
+def test_a_models_table_says_how_it_is_served(
+    llama_path: Path, qwen_path: Path, tmp_path: Path
+) -> None:
+    template = tmp_path / "shout.jinja"
+    template.write_text("{{ messages[-1]['content'] | upper }}")
+    tables = [
+        table(llama_path, aliases='["small"]', context_limit_tokens=64),
+        table(qwen_path, preload="true", chat_template=f'"{template}"'),
+        "[models.sampling]\nmax_tokens = 5\ntemperature = 0.0\n",
+    ]
+    with running(flags=["--config", configure(tmp_path, "\n".join(tables))]) as daemon:
+        assert statuses(daemon) == {"tiny-llama": "loaded", "tiny-qwen": "loaded"}
+        assert ask(daemon, "small").json()["model"] == "tiny-llama"
+        long = ask(daemon, "small", max_tokens=100)
+        assert long.json()["error"]["code"] == "context_length_exceeded"
+        chat = {"model": "tiny-qwen", "messages": [{"role": "user", "content": "hello"}]}
+        said = httpx.post(f"{daemon.url}/v1/chat/completions", json=chat).json()
+        assert said["usage"]["completion_tokens"] == 5
+        plain = {"model": "tiny-qwen", "prompt": "HELLO"}
+        continued = httpx.post(f"{daemon.url}/v1/completions", json=plain).json()
+        text = continued["choices"][0]["text"]
+        assert said["choices"][0]["message"]["content"] == text.removeprefix(" ")
+
+
+def test_an_unused_model_is_unloaded_after_its_time_and_a_pinned_one_is_not(
+    llama_path: Path, qwen_path: Path, tmp_path: Path
+) -> None:
+    tables = [table(llama_path, pinned="true", idle_s=0.2), table(qwen_path, idle_s=0.2)]
+    with running(flags=["--config", configure(tmp_path, "\n".join(tables))]) as daemon:
+        assert ask(daemon, "tiny-qwen").status_code == 200
+        daemon.wait_for(lambda: statuses(daemon)["tiny-qwen"] == "unloaded")
+        assert statuses(daemon)["tiny-llama"] == "loaded"
+        assert ask(daemon, "tiny-qwen").status_code == 200
+
+
+def test_a_new_worker_loads_what_the_last_one_had(llama_path: Path, qwen_path: Path) -> None:
+    with running(llama_path, qwen_path) as daemon:
+        order(daemon, "tiny-qwen", "load")
+        order(daemon, "tiny-qwen", "pin")
+        order(daemon, "tiny-llama", "unload")
+        os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
+        daemon.wait_until("worker.restarts", be=1)
+        daemon.wait_until("status", be="healthy")
+        models = {model["id"]: model for model in daemon.health()["models"]}
+        assert models["tiny-qwen"]["status"] == "loaded"
+        assert models["tiny-qwen"]["pinned"] is True
+        assert models["tiny-llama"]["status"] == "unloaded"

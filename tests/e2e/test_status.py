@@ -1,0 +1,66 @@
+"""GET /status of a real service: what it did lately, and how the latest requests went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.daemon import Daemon, running
+
+TOKENS = 30
+
+
+@pytest.fixture(scope="module")
+def own(llama_path: Path) -> Iterator[Daemon]:
+    """A service that has answered one request."""
+    with running(llama_path) as daemon:
+        body = {"model": "default", "prompt": "xylophone", "max_tokens": TOKENS, "temperature": 0}
+        httpx.post(f"{daemon.url}/v1/completions", json=body, timeout=60, verify=False)
+        yield daemon
+
+
+def status(daemon: Daemon, query: str = "") -> httpx.Response:
+    return httpx.get(f"{daemon.url}/status{query}", verify=False)
+
+
+def test_the_seconds_hold_every_token(own: Daemon) -> None:
+    report: dict[str, Any] = status(own).json()
+    assert sum(second["tokens"] for second in report["seconds"]) == TOKENS
+    assert sum(second["first_tokens"] for second in report["seconds"]) == 1
+    assert max(second["most_running"] for second in report["seconds"]) == 1
+    assert report["window_s"] >= 60
+
+
+def test_seconds_that_are_known_are_not_told_again(own: Daemon) -> None:
+    at = status(own).json()["seconds"][-1]["at"]
+    assert status(own, f"?after={at}").json()["seconds"] == []
+
+
+def test_the_latest_request_is_told_with_its_timings_and_without_its_words(own: Daemon) -> None:
+    answer = status(own)
+    [request] = answer.json()["recent"]
+    assert (request["operation"], request["model"]) == ("text_completion", "tiny-llama")
+    assert (request["finish"], request["failed"], request["status"]) == ("length", False, 200)
+    assert request["completion_tokens"] == TOKENS
+    assert request["total_ms"] >= request["decode_ms"] > 0
+    assert request["first_token_ms"] > 0
+    assert "xylophone" not in answer.text
+
+
+def test_the_models_and_the_state_are_told(own: Daemon) -> None:
+    report = status(own).json()
+    [model] = report["models"]
+    assert (model["id"], model["loaded"]) == ("tiny-llama", True)
+    assert model["weight_bytes"] > 0
+    assert report["health"]["status"] == "healthy"
+
+
+@pytest.mark.parametrize("after", ["-1", "x", "1.5", "1e9", "9" * 40, "%00"])
+def test_a_time_that_is_none_is_refused(own: Daemon, after: str) -> None:
+    answer = status(own, f"?after={after}")
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "after"

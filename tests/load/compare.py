@@ -1,0 +1,133 @@
+"""mlxd, the bare loop (mlx-lm's batch loop, no HTTP) and mlx_lm.server in turn, on one model."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from rich.progress import Progress
+
+from tests.load.bare import Job, bare_loop
+from tests.load.figures import Figures, summarise
+from tests.load.generator import ClosedLoop
+from tests.load.picture import draw_latency
+from tests.load.run import MOST_WARM_UP, add_workload, measure, workload_of
+from tests.load.servers import make_tiny, mlx_lm_server, mlxd
+from tests.load.tables import figures_table, ratios_table, remarks, wide_console
+from tests.load.workload import Workload
+
+BARE = "bare loop"
+SERVERS = {"mlxd": mlxd, "mlx_lm.server": mlx_lm_server}
+US_PER_MS = 1000.0
+
+# One round's figures by the server's name, then by level.
+Round = dict[str, dict[float, Figures]]
+
+
+def run_round(
+    model: Path,
+    workload: Workload,
+    paces: Sequence[ClosedLoop],
+    order: Sequence[str],
+    show: Progress,
+) -> Round:
+    """Start, load and stop each server once."""
+    most = max(pace.concurrency for pace in paces)
+    found: Round = {}
+    for name in order:
+        if name == BARE:
+            found[name] = run_bare(model, workload, paces, most)
+            continue
+        with SERVERS[name](model, most) as server:
+            found[name] = {
+                pace.level: measure(server.url, workload, pace, show, name=name, pid=server.pid)
+                for pace in paces
+            }
+    return found
+
+
+def run_bare(
+    model: Path, workload: Workload, paces: Sequence[ClosedLoop], most: int
+) -> dict[float, Figures]:
+    """The bare loop's figures by level."""
+    found = {}
+    with bare_loop(model, most) as run:
+        for pace in paces:
+            warm_up = min(pace.requests, MOST_WARM_UP)
+            bodies = [workload.body(number) for number in range(-warm_up, pace.requests)]
+            done = run(Job(bodies, pace.concurrency, warm_up))
+            found[pace.level] = summarise(pace.level, done.timings, done.elapsed_s, 0.0)
+    return found
+
+
+def ratios(rounds: Sequence[Round]) -> dict[float, dict[str, list[float]]]:
+    """By level: what mlxd is of the others in each round, and its processor time a token."""
+    found: dict[float, dict[str, list[float]]] = {}
+    for one in rounds:
+        for level, ours in one["mlxd"].items():
+            of_level = found.setdefault(level, defaultdict(list))
+            bare, peer = one[BARE][level], one["mlx_lm.server"][level]
+            of_level["tokens/s of bare"].append(ours.tokens_per_s / bare.tokens_per_s)
+            of_level["tokens/s of peer"].append(ours.tokens_per_s / peer.tokens_per_s)
+            of_level["first token p95 of peer"].append(ours.first_token.p95 / peer.first_token.p95)
+            if ours.usage is not None:
+                of_level["service, us a token"].append(ours.usage.cpu_s["server"] * US_PER_MS)
+    return found
+
+
+def median_figures(rounds: Sequence[Round], name: str) -> list[Figures]:
+    """Of each level the round whose tokens a second are the median."""
+    levels = rounds[0][name]
+    by_speed = {
+        level: sorted((one[name][level] for one in rounds), key=lambda f: f.tokens_per_s)
+        for level in levels
+    }
+    return [found[len(found) // 2] for found in by_speed.values()]
+
+
+@contextmanager
+def model_of(options: argparse.Namespace) -> Iterator[Path]:
+    """The model that was named, or a tiny one made for this."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield options.model or make_tiny(Path(folder))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The words of this script."""
+    parser.add_argument("--model", type=Path, help="a folder; else a tiny model is made")
+    parser.add_argument("--concurrency", default="1,8,32,64")
+    parser.add_argument("--rounds", type=int, default=5, help="in which each runs once")
+    parser.add_argument("--requests", type=int, default=3, help="for each of those at once")
+    parser.add_argument("--json", type=Path, help="a file for all figures")
+    parser.add_argument("--png", type=Path, help="a file for a picture of the latency")
+    add_workload(parser)
+
+
+def main(options: argparse.Namespace) -> int:
+    """Compare; 1 where mlxd failed a request."""
+    console = wide_console()
+    workload = workload_of(options, "default_model")
+    levels = map(int, options.concurrency.split(","))
+    paces = [ClosedLoop(level, max(level, 2) * options.requests) for level in levels]
+    names = [BARE, *SERVERS]
+    rounds = []
+    with model_of(options) as model, Progress(console=console, transient=True) as show:
+        for number in show.track(range(options.rounds), description="rounds"):
+            order = names[number % 3 :] + names[: number % 3]
+            rounds.append(run_round(model, workload, paces, order, show))
+    middle = {name: median_figures(rounds, name) for name in names}
+    for name, figures in middle.items():
+        console.print(figures_table("at once", figures, f"{name}, its median rounds"))
+        for remark in remarks(figures):
+            console.print(remark)
+    console.print(ratios_table(f"mlxd, {options.rounds} rounds in turn", ratios(rounds)))
+    if options.json:
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(rounds)))
+    if options.png:
+        draw_latency(middle, options.png)
+    return int(any(level.errors for one in rounds for level in one["mlxd"].values()))

@@ -1,0 +1,177 @@
+"""The load generator: httpx clients in a process of their own.
+
+Loads that are given together run beside each other. Closed loops keep so many
+requests going; open loops send when a Poisson process says, whatever became of
+those before, and count a request's time from when it was due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Literal
+
+import httpx
+
+from service.commands.serve import loop_factory
+from tests.load.timings import Timing, ask
+from tests.load.workload import Workload
+
+REQUEST_TIMEOUT_S = 300.0
+WARM_UP_FROM = 10**6
+SPAWN = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True)
+class ClosedLoop:
+    """`requests` in all, `concurrency` at once."""
+
+    concurrency: int
+    requests: int
+
+    @property
+    def level(self) -> float:
+        return self.concurrency
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """`requests` in all, `rate` a second on average, the first after `delay_s`."""
+
+    rate: float
+    requests: int
+    delay_s: float = 0.0
+
+    @property
+    def level(self) -> float:
+        return self.rate
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is asked of whom, and how fast. The first requests, `warm_up`, do not count."""
+
+    url: str
+    workload: Workload
+    pace: ClosedLoop | OpenLoop
+    warm_up: int = 1
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The requests of one load; how long all took; the client's share of one core meanwhile."""
+
+    timings: list[Timing]
+    elapsed_s: float
+    client_cpu: float
+
+
+Said = Literal["began", "answered"] | list[Measured]
+
+
+def generate(
+    loads: Sequence[Load],
+    *,
+    on_begin: Callable[[], None] = lambda: None,
+    on_answer: Callable[[], None] = lambda: None,
+) -> list[Measured]:
+    """Run the loads to their end; `on_begin` is called once all are warm.
+
+    Raises:
+        EOFError: the client process died.
+    """
+    ours, theirs = SPAWN.Pipe(duplex=False)
+    process = SPAWN.Process(target=run_clients, args=(loads, theirs))
+    process.start()
+    theirs.close()
+    try:
+        while True:
+            said: Said = ours.recv()
+            match said:
+                case "began":
+                    on_begin()
+                case "answered":
+                    on_answer()
+                case measured:
+                    return measured
+    finally:
+        process.join()
+
+
+def run_clients(loads: Sequence[Load], parent: Connection) -> None:
+    """What the client process does."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        parent.send(runner.run(run_loads(loads, parent.send)))
+
+
+async def run_loads(loads: Sequence[Load], tell: Callable[[Said], None]) -> list[Measured]:
+    """Warm up, then run all loads beside each other."""
+    async with contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connect(load)) for load in loads]
+        runs = [Run(load, client, tell) for load, client in zip(loads, clients, strict=True)]
+        for run in runs:
+            await run.warm_up()
+        tell("began")
+        began, cpu_began = time.perf_counter(), time.process_time()
+        timings = await asyncio.gather(*(run.all() for run in runs))
+        elapsed_s = time.perf_counter() - began
+        client_cpu = (time.process_time() - cpu_began) / elapsed_s
+    return [Measured(of_load, elapsed_s, client_cpu) for of_load in timings]
+
+
+def connect(load: Load) -> httpx.AsyncClient:
+    """A client with as many connections as it needs."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx.AsyncClient(base_url=load.url, timeout=REQUEST_TIMEOUT_S, limits=limits)
+
+
+class Run:
+    """One load's requests."""
+
+    def __init__(self, load: Load, client: httpx.AsyncClient, tell: Callable[[Said], None]) -> None:
+        self._load = load
+        self._client = client
+        self._tell = tell
+        self._numbers = iter(range(load.first, load.first + load.pace.requests))
+        self._timings: list[Timing] = []
+
+    async def warm_up(self) -> None:
+        """Requests whose answers are dropped."""
+        bodies = map(
+            self._load.workload.body, range(WARM_UP_FROM, WARM_UP_FROM + self._load.warm_up)
+        )
+        await asyncio.gather(*(ask(self._client, body, 0.0) for body in bodies))
+
+    async def all(self) -> list[Timing]:
+        """Send all of them at the load's pace."""
+        match self._load.pace:
+            case ClosedLoop(concurrency):
+                await asyncio.gather(*(self._send_on() for _ in range(concurrency)))
+            case OpenLoop(rate, delay_s=delay_s):
+                await self._send_as_they_come(rate, delay_s)
+        return self._timings
+
+    async def _send_on(self) -> None:
+        for number in self._numbers:
+            await self._send(number, time.perf_counter())
+
+    async def _send_as_they_come(self, rate: float, delay_s: float) -> None:
+        chance = random.Random("arrivals")
+        due_at = time.perf_counter() + delay_s
+        async with asyncio.TaskGroup() as tasks:
+            for number in self._numbers:
+                await asyncio.sleep(due_at - time.perf_counter())
+                tasks.create_task(self._send(number, due_at))
+                due_at += chance.expovariate(rate)
+
+    async def _send(self, number: int, due_at: float) -> None:
+        body = self._load.workload.body(number)
+        self._timings.append(await ask(self._client, body, due_at))
+        self._tell("answered")

@@ -1,0 +1,88 @@
+"""The servers that are compared, each started as its users start it, on the same model."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+
+from service.process import worker_environ
+from service.settings import read_environment
+from tests.e2e.daemon import POLL_S, START_TIMEOUT_S, free_port, running
+from tests.models import families
+
+# The size of the model that the targets speak of: 0.3 M parameters, 2,048 tokens.
+TINY = replace(families.LLAMA, sizes={**families.LLAMA.sizes, "vocab_size": 2048})
+
+
+@dataclass(frozen=True)
+class Server:
+    """One that runs."""
+
+    name: str
+    url: str
+    pid: int
+
+
+def make_tiny(folder: Path) -> Path:
+    """The model that is measured where none is named."""
+    return families.make(TINY, folder / "tiny")
+
+
+@contextmanager
+def mlxd(model: Path, max_running: int) -> Iterator[Server]:
+    """This service."""
+    flags = ["--max-running", str(max_running), "--log-level", "warning"]
+    with running(f"default_model={model}", flags=flags) as daemon:
+        yield Server("mlxd", daemon.url, daemon.process.pid)
+
+
+@contextmanager
+def mlx_lm_server(model: Path, max_running: int) -> Iterator[Server]:
+    """Its peer, which comes with mlx-lm."""
+    port = free_port()
+    flags = ["--model", str(model), "--port", str(port), "--log-level", "ERROR"]
+    flags += ["--decode-concurrency", str(max_running)]
+    with started(["-m", "mlx_lm", "server", *flags]) as process:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_answering(process, url)
+        yield Server("mlx_lm.server", url, process.pid)
+
+
+@contextmanager
+def started(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A Python program with the BLAS that mlxd's worker has; ended with the block."""
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        env=worker_environ(read_environment(), "auto"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def wait_until_answering(process: subprocess.Popen[bytes], url: str) -> None:
+    """Wait until it lists its models.
+
+    Raises:
+        TimeoutError: it does not, or has ended.
+    """
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/v1/models").status_code == 200:
+                return
+        time.sleep(POLL_S)
+    raise TimeoutError(f"{url} does not answer")

@@ -1,0 +1,211 @@
+"""Minutes of mixed requests on a service of its own, while its worker is killed again and again."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import httpx
+import msgspec
+from rich.console import Console
+
+from tests.e2e.daemon import Daemon, running
+from tests.e2e.footprint import footprint_of
+from tests.load.observed import ANSWER
+from tests.load.soak.cases import Case, draw_cases, with_stop
+from tests.load.soak.clients import Outcome, ask, draw_manner
+from tests.load.soak.overload import time_refusals
+from tests.load.soak.report import Holding, Report, differ
+from tests.models import families
+
+CASES = 64
+# How many run beside each other while the right answers are learned.
+COMPANIES = (1, 4, 8, 24)
+TELL_EVERY_S = 10.0
+SETTLE_S = 30.0
+SETTLE_POLL_S = 0.5
+POLL_S = 0.02
+# More than there are clients, so that none of them is refused.
+MAX_WAITING = 32
+PLACES = 2 * MAX_WAITING
+OBSERVED = "tests.load.observed"
+
+
+def batched(cases: Sequence[Case], size: int) -> Iterator[Sequence[Case]]:
+    """The cases in runs of `size`."""
+    for start in range(0, len(cases), size):
+        yield cases[start : start + size]
+
+
+class Soak:
+    """One run: its clients, its killer, and its figures."""
+
+    def __init__(self, daemon: Daemon, options: argparse.Namespace, console: Console) -> None:
+        self._daemon = daemon
+        self._options = options
+        self._console = console
+        self._chance = random.Random(options.seed)
+        self._report = Report(options.seed)
+        self._right: dict[int, Outcome] = {}
+        self._until = 0.0
+
+    async def run(self) -> Report:
+        """Learn the right answers, then ask for them under fire."""
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        async with httpx.AsyncClient(
+            base_url=self._daemon.url, timeout=None, limits=limits
+        ) as client:
+            # The first connection opens what the service keeps from then on.
+            await client.get("/health")
+            await asyncio.sleep(SETTLE_POLL_S)
+            fresh = await self._holding()
+            cases = await self._learn(client)
+            self._report.refusal_ms = asdict(await time_refusals(client, PLACES))
+            # The memory is compared with that of a service that has worked already.
+            warm = footprint_of(self._daemon.process.pid)
+            footprint = replace(fresh.footprint, resident_bytes=warm.resident_bytes)
+            self._report.before = replace(fresh, footprint=footprint)
+            began = time.monotonic()
+            self._until = began + 60 * self._options.minutes
+            async with asyncio.TaskGroup() as tasks:
+                killer = tasks.create_task(self._kill(client))
+                teller = tasks.create_task(self._tell())
+                async with asyncio.TaskGroup() as clients:
+                    for number in range(self._options.clients):
+                        chance = random.Random(f"{self._options.seed} {number}")
+                        clients.create_task(self._ask_on(client, cases, chance))
+                killer.cancel()
+                teller.cancel()
+            self._report.seconds = round(time.monotonic() - began, 1)
+            await self._settle(client)
+        return self._report
+
+    async def _learn(self, client: httpx.AsyncClient) -> list[Case]:
+        """Cases, a third of them with stop strings, and each one's undisturbed answer.
+
+        Where an answer depends on what runs beside it, two tokens were as good as equally
+        likely: such a case can prove nothing, and is left out.
+        """
+        cases = draw_cases(self._chance, CASES)
+        for first in await self._together(client, cases):
+            if first.case.number % 3 == 0:
+                cases[first.case.number] = with_stop(self._chance, first.case, first.text)
+        self._right = {o.case.number: o for o in await self._together(client, cases)}
+        for beside in COMPANIES:
+            for company in batched(self._chance.sample(cases, CASES), beside):
+                for outcome in await self._together(client, company):
+                    expected = self._right.get(outcome.case.number, outcome)
+                    if differ(outcome, expected):
+                        del self._right[outcome.case.number]
+        self._report.cases = len(self._right)
+        return [case for case in cases if case.number in self._right]
+
+    async def _together(self, client: httpx.AsyncClient, cases: Sequence[Case]) -> list[Outcome]:
+        return await asyncio.gather(*(self._undisturbed(client, case) for case in cases))
+
+    async def _undisturbed(self, client: httpx.AsyncClient, case: Case) -> Outcome:
+        outcome = await ask(client, case, stream=False, manner="read", stay_s=0)
+        if outcome.end != "finished":
+            raise RuntimeError(f"no answer to compare with: {outcome}")
+        return outcome
+
+    async def _ask_on(
+        self, client: httpx.AsyncClient, cases: list[Case], chance: random.Random
+    ) -> None:
+        while time.monotonic() < self._until:
+            case = chance.choice(cases)
+            stream, manner, stay_s = draw_manner(chance)
+            self._report.sent += 1
+            outcome = await ask(client, case, stream=stream, manner=manner, stay_s=stay_s)
+            self._report.add(outcome, self._right)
+
+    async def _kill(self, client: httpx.AsyncClient) -> None:
+        """Kill the worker every so often, if there is one."""
+        while True:
+            await asyncio.sleep(self._options.kill_every_s)
+            worker = (await client.get("/health")).json()["worker"]
+            if worker["pid"] is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker["pid"], signal.SIGKILL)
+                self._report.kills += 1
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(TELL_EVERY_S)
+            report, left_s = self._report, max(0.0, self._until - time.monotonic())
+            self._console.print(
+                f"{left_s:5.0f} s to go: {report.kills} kills, {report.sent} sent, "
+                f"{report.finished} finished, {report.left} left, {report.failed} failed, "
+                f"{report.wrong} wrong",
+                highlight=False,
+            )
+
+    async def _settle(self, client: httpx.AsyncClient) -> None:
+        """Wait until nothing is in flight and the service holds what it did before, or too long."""
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            requests = (await client.get("/health")).json()["requests"]
+            if not any(requests.values()) or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(SETTLE_POLL_S)
+        self._report.in_flight = sum(requests.values())
+        while time.monotonic() < deadline:
+            # Looked at from outside: asking would open connections.
+            self._report.after = await self._holding()
+            if not self._report.left_over:
+                return
+            await asyncio.sleep(SETTLE_POLL_S)
+
+    async def _holding(self) -> Holding:
+        """What the service holds now. It is asked for its tasks by a signal."""
+        told = self._daemon.lines
+        before = len(told)
+        self._daemon.signal(signal.SIGUSR1)
+        while True:
+            for line in told[before:]:
+                if line.startswith(ANSWER):
+                    tasks = int(line.removeprefix(ANSWER))
+                    return Holding(footprint_of(self._daemon.process.pid), tasks)
+            await asyncio.sleep(POLL_S)
+
+
+@contextlib.contextmanager
+def service() -> Iterator[Daemon]:
+    """A service over a tiny model made for it."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = families.make(families.LLAMA, Path(folder) / "tiny")
+        flags = ["--max-running", str(PLACES - MAX_WAITING), "--max-waiting", str(MAX_WAITING)]
+        with running(model, flags=flags, program=OBSERVED) as daemon:
+            yield daemon
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The words of this script."""
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--clients", type=int, default=24, help="requests at once")
+    parser.add_argument("--kill-every-s", type=float, default=20.0)
+    parser.add_argument("--json", type=Path, help="a file for the figures")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Soak; 1 where something was that must not be."""
+    console = Console()
+    with service() as daemon:
+        report = asyncio.run(Soak(daemon, options, console).run())
+    figures = msgspec.json.format(msgspec.json.encode(asdict(report)), indent=2)
+    console.print(figures.decode(), highlight=False)
+    if options.json:
+        options.json.write_bytes(figures)
+    for fault in report.faults:
+        console.print(f"FAULT: {fault}", highlight=False)
+    return int(bool(report.faults))

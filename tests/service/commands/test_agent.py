@@ -1,0 +1,215 @@
+"""What is asked of launchd, by a stand-in for `launchctl` that behaves as its manual says."""
+
+from __future__ import annotations
+
+import os
+import plistlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.commands import agent
+from service.launchd import LABEL, Mac, Outcome
+from service.scalars import SettingsError
+
+TARGET = f"gui/{os.getuid()}/{LABEL}"
+
+
+class FakeMac(Mac):
+    """Files are real; launchd is a job that is loaded or not, and runs or not."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self.loaded: dict[str, Any] | None = None
+        self.running = False
+        # How often a job that was booted out is still seen.
+        self.lingers = 0
+        self.refuses: str | None = None
+        # How often it refuses to load a job that it has just forgotten.
+        self.races = 0
+
+    def run(self, *words: str) -> Outcome:
+        _, verb, *rest = words
+        if verb == self.refuses:
+            return Outcome(5, "Bootstrap failed: 5: Input/output error\n")
+        if verb != "print":
+            self.asked.append(words)
+        match verb:
+            case "print":
+                return self._print()
+            case "bootstrap" if self.races:
+                self.races -= 1
+                return Outcome(5, "Bootstrap failed: 5: Input/output error\n")
+            case "bootstrap":
+                assert self.loaded is None, "launchd refuses a job that is loaded"
+                self.loaded = plistlib.loads(Path(rest[1]).read_bytes())
+                self.running = True
+            case "bootout":
+                self.running = False
+                if not self.lingers:
+                    self.loaded = None
+            case "kickstart":
+                self.running = True
+            case "kill":
+                self.running = False
+        return Outcome(0, "")
+
+    def _print(self) -> Outcome:
+        if self.lingers:
+            self.lingers -= 1
+            if not self.lingers:
+                self.loaded = None
+                return Outcome(113, "Could not find service")
+        if self.loaded is None:
+            return Outcome(113, "Could not find service")
+        state = "running\n\tpid = 42" if self.running else "not running"
+        return Outcome(0, f"{TARGET} = {{\n\tstate = {state}\n\tlast exit code = 0\n}}\n")
+
+    @property
+    def verbs(self) -> list[str]:
+        return [words[1] for words in self.asked]
+
+
+@pytest.fixture
+def mac() -> FakeMac:
+    return FakeMac()
+
+
+@pytest.fixture
+def run(mac: FakeMac, tmp_path: Path) -> Any:
+    def run(*argv: str, **environ: str) -> int:
+        return agent.run(argv, environ, machine=mac, home=tmp_path, sleep=lambda seconds: None)
+
+    return run
+
+
+def plist_of(home: Path) -> Path:
+    return home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+
+
+def test_install_writes_the_list_makes_the_log_folder_and_loads(
+    run: Any, mac: FakeMac, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("install", "--port", "8123") == 0
+    assert mac.verbs == ["enable", "bootstrap"]
+    assert mac.loaded is not None
+    assert "--port=8123" in mac.loaded["ProgramArguments"]
+    assert (tmp_path / "Library" / "Logs" / "mlxd").is_dir()
+    assert "installed" in capsys.readouterr().out
+
+
+def test_installing_again_changes_nothing_unless_the_settings_changed(
+    run: Any, mac: FakeMac, tmp_path: Path
+) -> None:
+    run("install")
+    mac.asked.clear()
+    before = plist_of(tmp_path).stat()
+    assert run("install") == 0
+    assert mac.asked == []
+    assert plist_of(tmp_path).stat() == before
+    mac.lingers = 3
+    assert run("install", "--port", "9") == 0
+    assert mac.verbs == ["bootout", "enable", "bootstrap"]
+    assert mac.loaded is not None
+    assert "--port=9" in mac.loaded["ProgramArguments"]
+
+
+def test_uninstall_ends_the_service_and_may_be_done_twice(
+    run: Any, mac: FakeMac, tmp_path: Path
+) -> None:
+    run("install")
+    for _ in range(2):
+        assert run("uninstall") == 0
+        assert not plist_of(tmp_path).exists()
+        assert mac.loaded is None
+    assert mac.verbs.count("bootout") == 1
+
+
+def test_stop_asks_and_start_starts(run: Any, mac: FakeMac) -> None:
+    run("install")
+    assert run("stop") == 0
+    assert mac.asked[-1] == ("launchctl", "kill", "SIGTERM", TARGET)
+    assert run("status") == agent.EXIT_NOT_RUNNING
+    assert run("stop") == 0
+    assert run("start") == 0
+    assert run("status") == 0
+    assert mac.verbs.count("kill") == 1
+
+
+def test_start_loads_what_is_installed_and_not_loaded(run: Any, mac: FakeMac) -> None:
+    run("install")
+    mac.loaded = None
+    assert run("start") == 0
+    assert mac.loaded is not None
+
+
+def test_restart_waits_for_the_end_before_it_loads_again(run: Any, mac: FakeMac) -> None:
+    run("install")
+    mac.asked.clear()
+    mac.lingers = 5
+    assert run("restart") == 0
+    assert mac.verbs == ["bootout", "enable", "bootstrap"]
+
+
+def test_a_load_that_comes_too_soon_is_tried_again(run: Any, mac: FakeMac) -> None:
+    run("install")
+    mac.races = 3
+    assert run("restart") == 0
+    assert mac.running
+
+
+@pytest.mark.parametrize("action", ["start", "restart"])
+def test_what_is_not_installed_cannot_be_started(
+    action: str, run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(action) == 1
+    assert "`mlxd agent install` makes it" in capsys.readouterr().err
+
+
+def test_status_tells_where_it_stands(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("status") == agent.EXIT_NOT_RUNNING
+    assert "not installed" in capsys.readouterr().out
+    run("install")
+    assert run("status") == 0
+    shown = capsys.readouterr().out
+    assert "state: running" in shown
+    assert "pid: 42" in shown
+
+
+def test_a_refusal_of_launchd_is_told(
+    run: Any, mac: FakeMac, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mac.refuses = "bootstrap"
+    assert run("install") == 1
+    assert "launchctl failed (5): Bootstrap failed: 5" in capsys.readouterr().err
+
+
+def test_keys_of_the_environment_are_not_written_to_a_file(run: Any, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="`mlxd keys add`"):
+        run("install", MLXD_API_KEYS="a-key-that-is-secret")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["status", "--port", "1"], ["install", "--prot", "1"], ["frob"], [], ["start", "--print"]],
+)
+def test_what_cannot_be_done_is_told_and_changes_nothing(
+    argv: list[str], run: Any, mac: FakeMac, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError):
+        run(*argv)
+    assert (mac.asked, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_elsewhere_it_says_what_it_would_do_and_does_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for action in agent.ACTIONS:
+        code = agent.run([action], {}, machine=agent.elsewhere(), home=tmp_path)
+        assert code in (0, agent.EXIT_NOT_RUNNING)
+    shown = capsys.readouterr().out
+    assert f"would run launchctl bootstrap gui/{os.getuid()}" in shown
+    assert f"would write {plist_of(tmp_path)}" in shown
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,138 @@
+"""Tools that cannot be what they say are refused by name, and choices become one shape."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from protocol.messages import ToolUse
+from service.decoding import decode_body
+from service.errors import InvalidRequest
+from service.schema.chat import ChatRequest
+from service.schema.tools import MAX_TOOLS, describe
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+
+
+def ask(**fields: Any) -> ChatRequest:
+    return decode_body(json.dumps(CHAT | fields).encode(), msgspec.json.Decoder(ChatRequest))
+
+
+def tool(name: str = "f", **function: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, **function}}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [named(name) for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"a": schema}
+    return schema
+
+
+STRICT = {
+    "type": "object",
+    "properties": {"a": {"type": "string"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [tool("two\nlines")]}, "tools[0].function.name"),
+        ({"tools": [tool("f\n")]}, "tools[0].function.name"),
+        ({"tools": [tool("")]}, "tools[0].function.name"),
+        ({"tools": [tool("x" * 10**6)]}, "tools[0].function.name"),
+        ({"tools": [tool('"]}')]}, "tools[0].function.name"),
+        ({"tools": [tool("é")]}, "tools[0].function.name"),
+        ({"tools": [tool("f"), tool("f")]}, "tools[1].function.name"),
+        ({"tools": [tool(parameters=[])]}, "tools[0].function.parameters"),
+        ({"tools": [tool(parameters={"type": "string"})]}, "tools[0].function.parameters"),
+        ({"tools": [tool(parameters=nested(100))]}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [tool(str(n)) for n in range(MAX_TOOLS + 1)]}, "tools"),
+        ({"tools": [tool()], "tool_choice": named("g")}, "tool_choice"),
+        ({"tools": [tool()], "tool_choice": allowed("auto", "g")}, "tool_choice"),
+        ({"tools": [tool()], "tool_choice": {"type": "custom", "custom": {"name": "f"}}},
+         "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": named("f")}, "tool_choice"),
+        ({"tools": [], "tool_choice": "required"}, "tool_choice"),
+        ({"functions": [{"name": "f"}, {"name": "f"}]}, "functions[1].name"),
+        ({"functions": [{"name": "f"}], "function_call": {"name": "g"}}, "function_call"),
+        ({"function_call": {"name": "f"}}, "function_call"),
+        ({"functions": [{"name": "f"}], "tools": [tool()]}, "functions"),
+        ({"tools": [tool(strict=True, parameters={**STRICT, "required": []})]},
+         "tools[0].function.parameters"),
+        ({"tools": [tool(strict=True, parameters={**STRICT, "additionalProperties": True})]},
+         "tools[0].function.parameters"),
+    ],
+)  # fmt: skip
+def test_what_is_no_usable_tool_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        ask(**fields)
+    assert caught.value.param == param
+    assert len(caught.value.message) <= 300
+
+
+def test_a_strict_schema_that_keeps_its_rules_is_taken() -> None:
+    [function] = ask(tools=[tool(strict=True, parameters=STRICT)]).declared
+    assert function.strict
+
+
+@pytest.mark.parametrize(
+    ("fields", "use"),
+    [
+        ({}, None),
+        ({"tools": []}, None),
+        ({"tool_choice": "none"}, None),
+        ({"tool_choice": "auto", "parallel_tool_calls": False}, None),
+        ({"tools": [tool("f"), tool("g")]}, ToolUse(["f", "g"])),
+        ({"tools": [tool("f")], "tool_choice": "none"}, None),
+        ({"tools": [tool("f")], "tool_choice": "auto"}, ToolUse(["f"])),
+        ({"tools": [tool("f")], "parallel_tool_calls": False}, ToolUse(["f"], parallel=False)),
+        ({"tools": [tool("f")], "tool_choice": "required"}, ToolUse(["f"], required=True)),
+        (
+            {"tools": [tool("f"), tool("g")], "tool_choice": named("g")},
+            ToolUse(["g"], required=True, parallel=False),
+        ),
+        (
+            {"tools": [tool("f"), tool("g")], "tool_choice": allowed("auto", "g")},
+            ToolUse(["g"]),
+        ),
+        (
+            {"tools": [tool("f"), tool("g")], "tool_choice": allowed("required", "g", "g")},
+            ToolUse(["g"], required=True),
+        ),
+        ({"functions": [{"name": "f"}]}, ToolUse(["f"], parallel=False)),
+        ({"functions": [{"name": "f"}], "function_call": "none"}, None),
+        (
+            {"functions": [{"name": "f"}], "function_call": {"name": "f"}},
+            ToolUse(["f"], required=True, parallel=False),
+        ),
+    ],
+)
+def test_every_choice_says_what_may_and_what_must_be_called(
+    fields: dict[str, Any], use: ToolUse | None
+) -> None:
+    assert ask(**fields).tool_use == use
+
+
+def test_a_template_is_told_parameters_even_of_a_function_without_any() -> None:
+    [function] = ask(tools=[tool("f")]).declared
+    assert describe(function)["function"]["parameters"] == {"type": "object", "properties": {}}

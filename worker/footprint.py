@@ -1,0 +1,44 @@
+"""The process's memory as the system counts it, and how to give freed memory back to it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+STATM = Path("/proc/self/statm")
+# macOS: proc_pid_rusage(2) of libproc, flavor RUSAGE_INFO_V0, whose eighth 64-bit word after
+# the 16 bytes of its identifier is ri_phys_footprint, what Activity Monitor shows as memory.
+RUSAGE_INFO_V0 = 0
+RUSAGE_WORDS = 12
+PHYS_FOOTPRINT_WORD = 9
+
+
+def read_footprint() -> int:
+    """The bytes of memory that this process takes; 0 where the system cannot be asked."""
+    if STATM.exists():
+        return int(STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if hasattr(_system_library(), "proc_pid_rusage"):
+        return read_phys_footprint()
+    return 0
+
+
+def read_phys_footprint() -> int:
+    """macOS: the physical footprint, which counts memory that the GPU uses too."""
+    words = (ctypes.c_uint64 * RUSAGE_WORDS)()
+    failed = _system_library().proc_pid_rusage(os.getpid(), RUSAGE_INFO_V0, ctypes.byref(words))
+    return 0 if failed else int(words[PHYS_FOOTPRINT_WORD])
+
+
+def return_freed() -> None:
+    """Give freed pages back; the C library of Linux keeps those of small blocks otherwise."""
+    trim = getattr(_system_library(), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _system_library() -> Any:
+    return ctypes.CDLL(None)

@@ -1,0 +1,95 @@
+"""What the budget is spent on: weights, KV caches promised to sequences, prompt cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from worker.cache import PromptCache
+from worker.kv_cost import KVCost
+from worker.memory import Budget
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class Rows:
+    """The KV caches promised to the sequences of one model, by their ids, in tokens."""
+
+    def __init__(self, cost: KVCost) -> None:
+        self.cost = cost
+        self._tokens: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    @property
+    def nbytes(self) -> int:
+        """All of them together, each as long as the longest."""
+        return self._batch_bytes(self._tokens)
+
+    def growth(self, id: int, tokens: int) -> int:
+        """How many bytes more they would be if this one had so many tokens."""
+        return self._batch_bytes({**self._tokens, id: tokens}) - self.nbytes
+
+    def promised(self, id: int) -> int:
+        """The tokens promised to this sequence; 0 if there is none of this id."""
+        return self._tokens.get(id, 0)
+
+    def promise(self, id: int, tokens: int) -> None:
+        """Let this sequence have so many tokens."""
+        self._tokens[id] = tokens
+
+    def drop(self, ids: Iterable[int]) -> None:
+        """These are gone; unknown ids are ignored."""
+        for id in ids:
+            self._tokens.pop(id, None)
+
+    def _batch_bytes(self, tokens: dict[int, int]) -> int:
+        return self.cost.batch_bytes(len(tokens), max(tokens.values(), default=0))
+
+
+class Ledger:
+    """The account of one budget, by model id."""
+
+    def __init__(self, budget: Budget, prompt_cache: PromptCache) -> None:
+        self.budget = budget
+        self.prompt_cache = prompt_cache
+        self.weights: dict[str, int] = {}
+        self.rows: dict[str, Rows] = {}
+
+    @property
+    def spent(self) -> int:
+        """All but the prompt cache, which can be given up at once."""
+        return sum(self.weights.values()) + sum(rows.nbytes for rows in self.rows.values())
+
+    @property
+    def room(self) -> int:
+        """What is left, were the prompt cache given up."""
+        return self.budget.for_models - self.spent
+
+    def give_up(self, nbytes: int) -> None:
+        """Take so many bytes from the prompt cache, or all it has."""
+        if nbytes > 0:
+            self.prompt_cache.shrink(max(0, self.prompt_cache.nbytes - nbytes))
+
+    def settle(self) -> None:
+        """Keep the prompt cache within what is left."""
+        self.give_up(self.prompt_cache.nbytes - self.room)
+
+    def describe(self) -> str:
+        """Who holds how much, in words."""
+        budget = self.budget
+        parts = [f"{id} {in_units(size)}" for id, size in self.weights.items()]
+        kv = sum(rows.nbytes for rows in self.rows.values())
+        others = {
+            "running sequences": kv,
+            "prefill": budget.prefill,
+            "the process itself": budget.base,
+        }
+        parts += [f"{name} {in_units(size)}" for name, size in others.items() if size]
+        return f"of {in_units(budget.limit)} are held: {', '.join(parts)}"
+
+
+def in_units(size: int) -> str:
+    """A size in bytes as people read it."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / MIB:.1f} MiB"

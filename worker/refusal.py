@@ -1,0 +1,17 @@
+"""Why a request cannot be served by this model: the client's error, not the device's."""
+
+from __future__ import annotations
+
+CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+INVALID_VALUE = "invalid_value"
+UNSUPPORTED_PARAMETER = "unsupported_parameter"
+
+
+class PromptError(Exception):
+    """A prompt or a parameter that cannot be served, with the parameter at fault."""
+
+    def __init__(self, code: str, message: str, param: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
