@@ -6,6 +6,11 @@ or on a restart. All rows are drawn by the same few operations, whatever their
 parameters: what a row asks for is a number in a vector, and every operation is
 exactly neutral for the rows that do not ask.
 
+The draw is the largest of all tokens' scaled logits plus noise of their own
+(Gumbel-max). Logits that differ in their last bits, as those of another batch or of
+a resumed prompt may, then move a draw only where two tokens come out as near as
+that. Going up a cumulated distribution moves it at the border of every token.
+
 The order is mlx-lm's: adjusted logits, `top_p`, `min_p` and `top_k` on their
 distribution, temperature last.
 """
@@ -30,8 +35,12 @@ logger = logging.getLogger(__name__)
 
 MASK_64 = (1 << 64) - 1
 WEYL_INCREMENT = 0x9E3779B97F4A7C15
-UNIFORM_BITS = 24
+WORD_BITS = 32
+MASK_32 = (1 << WORD_BITS) - 1
 LOWEST_TEMPERATURE = 1e-6
+# Below what MLX's noise has in any but one of 2**32 tokens, where it is -inf: a token that is
+# the only one allowed must come out even then.
+LOWEST_NOISE = -4.0
 
 
 class Constraint(Protocol):
@@ -188,8 +197,14 @@ def sample_tokens(logits: mx.array, rows: Sequence[Row]) -> mx.array:
     if lowest is not None:
         logits = mx.where(logits < lowest, -math.inf, logits)
     temperatures = column(max(row.sampling.temperature, LOWEST_TEMPERATURE) for row in rows)
-    uniforms = column(uniform(row.sampling.seed, row.position) for row in rows)
-    return invert_distribution(logits, 1.0 / temperatures, uniforms)
+    keys = mx.array([draw_key(row.sampling.seed, row.position) for row in rows], mx.uint32)
+    return mx.argmax(logits / temperatures + noise(keys, logits.shape[-1]), axis=-1)
+
+
+def noise(keys: mx.array, vocabulary: int) -> mx.array:
+    """Gumbel noise of shape [rows, vocabulary]; a row's depends on its key, of shape [2], alone."""
+    drawn: mx.array = mx.vmap(lambda key: mx.random.gumbel((vocabulary,), key=key))(keys)
+    return mx.maximum(drawn, LOWEST_NOISE)
 
 
 def lowest_kept(logits: mx.array, samplings: Sequence[Sampling]) -> mx.array | None:
@@ -230,16 +245,6 @@ def lowest_ranked(logits: mx.array, samplings: Sequence[Sampling]) -> mx.array:
     return mx.maximum(kth, mx.where(top_p < 1, nucleus, -math.inf))
 
 
-def invert_distribution(
-    logits: mx.array, inverse_temperatures: mx.array, uniforms: mx.array
-) -> mx.array:
-    """The first token of each row at which the cumulated probability reaches its uniform."""
-    below_best = logits - mx.max(logits, axis=-1, keepdims=True)
-    weights = mx.exp(below_best * inverse_temperatures)
-    cumulated = mx.cumsum(weights, axis=-1)
-    return mx.sum(cumulated < uniforms * cumulated[:, -1:], axis=-1).astype(mx.uint32)
-
-
 def take_rows(logits: mx.array, places: Sequence[int]) -> mx.array:
     """These rows of the logits; the same array where they are all of them."""
     return logits if len(places) == logits.shape[0] else logits[mx.array(list(places))]
@@ -255,10 +260,10 @@ def log_or_lowest(value: float) -> float:
     return math.log(value) if value > 0 else -math.inf
 
 
-def uniform(seed: int, position: int) -> float:
-    """A number in (0, 1] from seed and position alone (SplitMix64, Steele et al. 2014)."""
+def draw_key(seed: int, position: int) -> tuple[int, int]:
+    """MLX's random key, two words of 32 bits, for one draw (SplitMix64, Steele et al. 2014)."""
     mixed = mix_64(mix_64(seed & MASK_64) + position * WEYL_INCREMENT)
-    return ((mixed >> (64 - UNIFORM_BITS)) + 1) / (1 << UNIFORM_BITS)
+    return mixed >> WORD_BITS, mixed & MASK_32
 
 
 def mix_64(value: int) -> int:
