@@ -1,5 +1,6 @@
 # make serve    make the environment, and serve       ARGS="--model PATH_OR_HUB_ID" passes flags
 # make test     make the environment, and run all tests        ARGS="-k stop" passes flags
+# make clients  make the environments of test clients that cannot share ours
 # make bench    measure beside mlx_lm.server and the bare loop     ARGS="--rounds 1" passes flags
 # make soak     a minute of requests and kills; anything lost fails it
 # make check    format, lint and types: what must be clean
@@ -9,13 +10,15 @@
 PYTHON := .venv/bin/python
 SOURCES := service worker protocol tests
 
-.PHONY: serve test bench soak check format clean FORCE
+.PHONY: serve test clients bench soak check format clean FORCE
 
 serve: .venv/runtime
 	$(PYTHON) -m service serve $(ARGS)
 
 test: .venv/dev
 	$(PYTHON) -m pytest $(ARGS)
+
+clients: .venv/clients
 
 bench: .venv/bench
 	$(PYTHON) -m tests.load compare --png build/latency.png $(ARGS)
@@ -46,6 +49,10 @@ clean:
 
 .venv/dev: .venv/runtime
 	deploy/install '.[dev]'
+	touch $@
+
+.venv/clients: .venv/dev tests/e2e/clients/install tests/e2e/clients/requirements.txt
+	tests/e2e/clients/install
 	touch $@
 
 .venv/bench: .venv/dev
