@@ -5,7 +5,7 @@ The service itself must never touch the device.
 
 from __future__ import annotations
 
-import queue
+import asyncio
 from collections.abc import Mapping, Sequence
 
 from protocol.messages import Configure, Fatal, Ready, Shutdown, ToService
@@ -15,7 +15,7 @@ TIMEOUT_S = 60.0
 END_TIMEOUT_S = 5.0
 
 
-def probe(
+async def probe(
     configure: Configure,
     environ: Mapping[str, str],
     *,
@@ -26,31 +26,37 @@ def probe(
 
     `environ` is the worker's.
     """
-    said: queue.SimpleQueue[ToService | int] = queue.SimpleQueue()
+    said: asyncio.Queue[ToService | int] = asyncio.Queue()
+    exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    exited.add_done_callback(lambda ended: said.put_nowait(ended.result()))
     try:
-        worker = WorkerProcess(command, environ, on_message=said.put, on_exit=said.put)
+        worker = WorkerProcess(
+            command, environ, on_message=said.put_nowait, on_exit=exited.set_result
+        )
     except OSError as error:
         return f"no worker can be started: {error}"
     try:
         worker.send(configure)
-        return first_answer(said, timeout_s)
+        return await first_answer(said, timeout_s)
     finally:
         worker.send(Shutdown())
-        if not worker.join(END_TIMEOUT_S):
+        await asyncio.wait([exited], timeout=END_TIMEOUT_S)
+        if not exited.done():
             worker.kill()
-            worker.join(END_TIMEOUT_S)
+            await exited
 
 
-def first_answer(said: queue.SimpleQueue[ToService | int], timeout_s: float) -> Ready | str:
+async def first_answer(said: asyncio.Queue[ToService | int], timeout_s: float) -> Ready | str:
     """What came of it: the messages before do not matter."""
-    while True:
-        try:
-            match said.get(timeout=timeout_s):
-                case Ready() as ready:
-                    return ready
-                case Fatal(message):
-                    return message
-                case int(status):
-                    return f"the worker ended with exit status {status}"
-        except queue.Empty:
-            return f"the worker said nothing for {timeout_s:g} seconds"
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                match await said.get():
+                    case Ready() as ready:
+                        return ready
+                    case Fatal(message):
+                        return message
+                    case int(status):
+                        return f"the worker ended with exit status {status}"
+    except TimeoutError:
+        return f"the worker said nothing for {timeout_s:g} seconds"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -125,7 +126,7 @@ def check_device(
     settings: Settings, configure: Configure, environ: Mapping[str, str], largest_bytes: int
 ) -> Findings:
     """What MLX computes on, and whether the largest model fits; the others may take turns."""
-    answer = probe(configure, worker_environ(environ, settings.blas))
+    answer = asyncio.run(probe(configure, worker_environ(environ, settings.blas)))
     if not isinstance(answer, Ready):
         yield Finding("device", answer, wrong=True)
         return

@@ -8,6 +8,8 @@ the other side.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes.util
 import multiprocessing
 import os
@@ -32,10 +34,13 @@ Lost = Callable[[int], None]
 
 
 class WorkerProcess:
-    """A running worker. What it says, and its end, are told on its reader thread.
+    """A running worker. What it says, and its end, are told on the event loop it is made on.
 
     `on_closed` is called as soon as nothing more can come from it, `on_exit` with
     its exit status once it is gone.
+
+    Raises:
+        OSError: it cannot be started.
     """
 
     def __init__(
@@ -48,20 +53,20 @@ class WorkerProcess:
         on_closed: Callable[[], None] | None = None,
     ) -> None:
         ours, theirs = multiprocessing.Pipe()
-        self._process = subprocess.Popen(
-            [*command, str(theirs.fileno())],
-            env=dict(environ),
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
         # Held here as well, the worker's end would never reach end of file.
-        theirs.close()
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                env=dict(environ),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
         self._channel: Channel[ToService, ToWorker] = service_end(ours)
         self._on_message = on_message
         self._on_exit = on_exit
         self._on_closed = on_closed
-        self._reader = threading.Thread(target=self._read, name="worker-reader", daemon=True)
-        self._reader.start()
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._channel.fileno(), self._read)
 
     @property
     def pid(self) -> int:
@@ -79,29 +84,27 @@ class WorkerProcess:
         """End it (SIGKILL)."""
         self._process.kill()
 
-    def join(self, timeout_s: float) -> bool:
-        """Wait until it is gone and its exit was told; False when time ran out."""
-        self._reader.join(timeout_s)
-        return not self._reader.is_alive()
-
     def _read(self) -> None:
         try:
-            while True:
-                self._on_message(self._channel.recv())
+            for message in self._channel.take():
+                self._on_message(message)
         except Closed:
+            self._loop.remove_reader(self._channel.fileno())
             if self._on_closed is not None:
                 self._on_closed()
-            self._on_exit(self._reap())
+            threading.Thread(target=self._reap, name="worker-reaper", daemon=True).start()
 
-    def _reap(self) -> int:
-        """Its exit status, negative for a signal. One that lives on without its pipe is killed."""
+    def _reap(self) -> None:
+        """Tell its exit status, negative for a signal. One that outlives its pipe is killed."""
         try:
             status = self._process.wait(REAP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
         self._channel.close()
-        return status
+        # A loop that has closed needs no news.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._on_exit, status)
 
 
 def worker_environ(environ: Mapping[str, str], blas: str) -> dict[str, str]:

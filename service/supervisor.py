@@ -1,7 +1,7 @@
 """Keeps one worker running: spawn, loading, readiness, silence, death, back-off, stop.
 
-Everything but the reading happens on the event loop. The supervisor knows no
-requests: it hands each `Step` on, and tells when a worker became ready or was lost.
+Everything happens on the event loop. The supervisor knows no requests: it hands each
+`Step` on, and tells when a worker became ready or was lost.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -44,8 +44,6 @@ TICKS_A_LIMIT = 10
 # How long a start waits for memory that its weights need, and how often it looks.
 MEMORY_WAIT_S = 30.0
 MEMORY_POLL_S = 0.5
-
-T = TypeVar("T")
 
 Status = Literal["healthy", "loading", "restarting", "draining", "failed"]
 
@@ -209,14 +207,13 @@ class Supervisor:
 
     async def _run_worker(self) -> None:
         """One worker from start to exit."""
-        loop = asyncio.get_running_loop()
-        exited: asyncio.Future[int] = loop.create_future()
+        exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         worker = WorkerProcess(
             self._command,
             self._environ,
-            on_message=lambda message: call_soon(loop, self._receive, message),
-            on_closed=lambda: call_soon(loop, self._lose, None),
-            on_exit=lambda status: call_soon(loop, exited.set_result, status),
+            on_message=self._receive,
+            on_closed=self._lose,
+            on_exit=exited.set_result,
         )
         self._life = life = Life(worker, exited)
         worker.send(self.residency.to_begin_with(self._configure))
@@ -259,7 +256,7 @@ class Supervisor:
             self.send(Limit(self.max_running))
         self._tell().worker_ready()
 
-    def _lose(self, _: None = None) -> None:
+    def _lose(self) -> None:
         """Nothing more is expected of this worker, whether it has ended yet or not."""
         life = self._life
         if life is None or life.lost:
@@ -376,9 +373,3 @@ class Supervisor:
         if self._listener is None:
             raise RuntimeError("the supervisor runs without a listener")
         return self._listener
-
-
-def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[T], None], value: T) -> None:
-    """Call on the event loop from the reader thread; a loop that has closed needs no news."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(call, value)

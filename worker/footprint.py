@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 STATM = Path("/proc/self/statm")
+STATM_BYTES = 256
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # macOS: proc_pid_rusage(2) of libproc, flavor RUSAGE_INFO_V0, whose eighth 64-bit word after
 # the 16 bytes of its identifier is ri_phys_footprint, what Activity Monitor shows as memory.
 RUSAGE_INFO_V0 = 0
@@ -18,8 +20,8 @@ PHYS_FOOTPRINT_WORD = 9
 
 def read_footprint() -> int:
     """The bytes of memory that this process takes; 0 where the system cannot be asked."""
-    if STATM.exists():
-        return int(STATM.read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if (statm := _open_statm()) is not None:
+        return int(os.pread(statm, STATM_BYTES, 0).split()[1]) * PAGE_BYTES
     if hasattr(_system_library(), "proc_pid_rusage"):
         return read_phys_footprint()
     return 0
@@ -37,6 +39,12 @@ def return_freed() -> None:
     trim = getattr(_system_library(), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+@cache
+def _open_statm() -> int | None:
+    """Open for good: it is read at every step, and opening takes most of the time."""
+    return os.open(STATM, os.O_RDONLY | os.O_CLOEXEC) if STATM.exists() else None
 
 
 @cache

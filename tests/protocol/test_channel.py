@@ -7,9 +7,13 @@ import os
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from multiprocessing.connection import Connection
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocol.channel import Channel, Closed, service_end, worker_end
 from protocol.messages import (
@@ -23,6 +27,14 @@ from protocol.messages import (
 )
 
 Pair = tuple[Connection, Connection]
+
+DAMAGED = {
+    "no message": struct.pack("!i", 3) + b"xyz",
+    "empty": struct.pack("!i", 0),
+    "a length of 2**62": struct.pack("!i", -1) + struct.pack("!Q", 2**62),
+    "a length of 2**31": struct.pack("!i", 2**31 - 1),
+    "a damaged message": struct.pack("!i", 8) + b"\x92\xa5fatal\xc1",
+}
 
 
 @pytest.fixture
@@ -93,22 +105,48 @@ def test_what_was_sent_before_a_flush_arrives_although_the_sender_closes(pair: P
     assert service.recv() == Fatal("last words")
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [
-        struct.pack("!i", 3) + b"xyz",
-        struct.pack("!i", 0),
-        struct.pack("!i", -1) + struct.pack("!Q", 2**62),
-        struct.pack("!i", 2**31 - 1),
-        struct.pack("!i", 8) + b"\x92\xa5fatal\xc1",
-    ],
-    ids=["no message", "empty", "a length of 2**62", "a length of 2**31", "a damaged message"],
-)
+@pytest.mark.parametrize("frame", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_frame_is_closed(pair: Pair, frame: bytes) -> None:
     service, _ = channels(pair)
     os.write(pair[1].fileno(), frame)
     with pytest.raises(Closed):
         service.recv()
+
+
+@pytest.mark.parametrize("frame", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_frame_is_not_taken(pair: Pair, frame: bytes) -> None:
+    service, _ = channels(pair)
+    os.write(pair[1].fileno(), frame)
+    with pytest.raises(Closed):
+        list(service.take())
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=6), st.data())
+def test_what_has_come_is_taken_however_it_was_cut(texts: list[str], data: st.DataObject) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    with ours, theirs:
+        service = service_end(ours)
+        bodies = [msgspec.msgpack.encode(Fatal(text)) for text in texts]
+        sent = b"".join(struct.pack("!i", len(body)) + body for body in bodies)
+        places = sorted(data.draw(st.lists(st.integers(1, len(sent)), max_size=8)))
+        taken: list[ToService] = []
+        for begin, end in pairwise([0, *places, len(sent)]):
+            if begin < end:
+                os.write(theirs.fileno(), sent[begin:end])
+                taken += service.take()
+        service.flush(5.0)
+    assert taken == [Fatal(text) for text in texts]
+
+
+def test_what_was_said_before_the_damage_is_taken(pair: Pair) -> None:
+    service, _ = channels(pair)
+    body = msgspec.msgpack.encode(Fatal("last words"))
+    damaged = struct.pack("!i", 3) + b"xyz"
+    os.write(pair[1].fileno(), struct.pack("!i", len(body)) + body + damaged)
+    messages = service.take()
+    assert next(messages) == Fatal("last words")
+    with pytest.raises(Closed):
+        next(messages)
 
 
 def test_a_truncated_message_is_closed(pair: Pair) -> None:

@@ -8,6 +8,8 @@ import pytest
 from protocol.messages import Configure, Ready
 from service.device_probe import probe
 
+pytestmark = pytest.mark.anyio
+
 NOTHING = Configure(
     models=[],
     max_running=1,
@@ -18,8 +20,8 @@ NOTHING = Configure(
 )
 
 
-def test_a_worker_without_models_tells_its_device_and_ends() -> None:
-    answer = probe(NOTHING, os.environ)
+async def test_a_worker_without_models_tells_its_device_and_ends() -> None:
+    answer = await probe(NOTHING, os.environ)
     assert isinstance(answer, Ready)
     assert answer.device.memory_bytes > 0
 
@@ -32,13 +34,17 @@ def test_a_worker_without_models_tells_its_device_and_ends() -> None:
         ("import time; time.sleep(60)", 0.2, "said nothing for 0.2 seconds"),
     ],
 )
-def test_a_worker_that_cannot_is_told_in_words(program: str, wait_s: float, reason: str) -> None:
-    answer = probe(NOTHING, os.environ, command=[sys.executable, "-c", program], timeout_s=wait_s)
+async def test_a_worker_that_cannot_is_told_in_words(
+    program: str, wait_s: float, reason: str
+) -> None:
+    answer = await probe(
+        NOTHING, os.environ, command=[sys.executable, "-c", program], timeout_s=wait_s
+    )
     assert isinstance(answer, str)
     assert reason in answer
 
 
-def test_a_program_that_is_not_there_is_told_in_words() -> None:
-    answer = probe(NOTHING, os.environ, command=["/nowhere/python"])
+async def test_a_program_that_is_not_there_is_told_in_words() -> None:
+    answer = await probe(NOTHING, os.environ, command=["/nowhere/python"])
     assert isinstance(answer, str)
     assert "no worker can be started" in answer

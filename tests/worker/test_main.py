@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import queue
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,8 @@ from protocol.messages import (
 )
 from service.process import WORKER_COMMAND, WorkerProcess, worker_environ
 
+pytestmark = pytest.mark.anyio
+
 ANSWER_TIMEOUT_S = 60.0
 
 
@@ -36,45 +38,51 @@ class Conversation:
     """A worker process and what it said, in order; an int is its exit status."""
 
     def __init__(self) -> None:
-        self.heard: queue.Queue[ToService | int] = queue.Queue()
+        self.exited = False
+        self.heard: asyncio.Queue[ToService | int] = asyncio.Queue()
         self.worker = WorkerProcess(
             WORKER_COMMAND,
             worker_environ(os.environ, "auto"),
-            on_message=self.heard.put,
-            on_exit=self.heard.put,
+            on_message=self.heard.put_nowait,
+            on_exit=self.heard.put_nowait,
         )
 
-    def next(self) -> ToService | int:
-        return self.heard.get(timeout=ANSWER_TIMEOUT_S)
+    async def next(self) -> ToService | int:
+        heard = await asyncio.wait_for(self.heard.get(), ANSWER_TIMEOUT_S)
+        self.exited = isinstance(heard, int)
+        return heard
 
-    def load(self, path: str) -> ToService | int:
+    async def load(self, path: str) -> ToService | int:
         """What came after the progress of loading."""
         self.worker.send(Configure([ModelSource("tiny", path)], 8, 256, 0, 0, 0))
-        while isinstance(heard := self.next(), Loading | Models):
+        while isinstance(heard := await self.next(), Loading | Models):
             pass
         return heard
 
 
 @pytest.fixture
-def conversation() -> Iterator[Conversation]:
+async def conversation() -> AsyncIterator[Conversation]:
     conversation = Conversation()
     yield conversation
     conversation.worker.kill()
-    assert conversation.worker.join(ANSWER_TIMEOUT_S)
+    while not conversation.exited:
+        await conversation.next()
 
 
 def submit(id: int, max_tokens: int) -> Submit:
     return Submit(id, "tiny", TextPrompt("hello"), Sampling(0, 0.0), max_tokens)
 
 
-def test_a_worker_loads_answers_and_leaves(conversation: Conversation, llama_path: Path) -> None:
-    ready = conversation.load(str(llama_path))
+async def test_a_worker_loads_answers_and_leaves(
+    conversation: Conversation, llama_path: Path
+) -> None:
+    ready = await conversation.load(str(llama_path))
     assert isinstance(ready, Ready)
     assert ready.memory.active >= ready.models[0].weight_bytes
     conversation.worker.send(submit(1, 5))
     tokens = 0
     while True:
-        step = conversation.next()
+        step = await conversation.next()
         assert isinstance(step, Step)
         tokens += sum(isinstance(event, Delta) for event in step.events)
         if any(isinstance(event, Finished) for event in step.events):
@@ -82,32 +90,32 @@ def test_a_worker_loads_answers_and_leaves(conversation: Conversation, llama_pat
     assert tokens == 5
     assert step.stats.memory.active > 0
     conversation.worker.send(Shutdown())
-    assert conversation.next() == 0
+    assert await conversation.next() == 0
 
 
-def test_an_idle_worker_says_nothing_and_ends_at_once_on_sigterm(
+async def test_an_idle_worker_says_nothing_and_ends_at_once_on_sigterm(
     conversation: Conversation, llama_path: Path
 ) -> None:
-    assert isinstance(conversation.load(str(llama_path)), Ready)
+    assert isinstance(await conversation.load(str(llama_path)), Ready)
     assert conversation.heard.empty()
     conversation.worker.terminate()
-    assert conversation.next() == 0
+    assert await conversation.next() == 0
 
 
-def test_a_terminals_interrupt_does_not_reach_the_worker(
+async def test_a_terminals_interrupt_does_not_reach_the_worker(
     conversation: Conversation, llama_path: Path
 ) -> None:
-    assert isinstance(conversation.load(str(llama_path)), Ready)
+    assert isinstance(await conversation.load(str(llama_path)), Ready)
     os.kill(conversation.worker.pid, signal.SIGINT)
     conversation.worker.send(submit(1, 1))
     conversation.worker.send(Cancel([99]))
-    assert isinstance(conversation.next(), Step)
+    assert isinstance(await conversation.next(), Step)
 
 
-def test_a_model_that_cannot_be_loaded_is_the_workers_last_word(
+async def test_a_model_that_cannot_be_loaded_is_the_workers_last_word(
     conversation: Conversation, tmp_path: Path
 ) -> None:
-    fatal = conversation.load(str(tmp_path))
+    fatal = await conversation.load(str(tmp_path))
     assert isinstance(fatal, Fatal)
     assert "'tiny' cannot be loaded" in fatal.message
-    assert conversation.next() == 78
+    assert await conversation.next() == 78
