@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import platform
@@ -155,6 +156,8 @@ async def serve(
         drain_s=settings.drain_s,
         on_ready=show_ready,
     )
+    # A full collection would look through all that was imported, 35 ms in which no stream moves.
+    gc.freeze()
     async with kept_awake(settings, generations):
         status = await server.run()
     observatory.telemetry.shut_down()
