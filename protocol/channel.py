@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import queue
+import select
 import socket
 import struct
 import threading
@@ -81,7 +82,7 @@ class Channel(Generic[Incoming, Outgoing]):
     def take(self) -> Iterator[Incoming]:
         """The messages that have come, of one read; the beginning of the next is kept.
 
-        Waits where there is nothing to read: an event loop tells when there is.
+        Not for who has no event loop that tells when there is something to read: it may wait.
 
         Raises:
             Closed: the connection ended or carried something that is no message.
@@ -121,6 +122,8 @@ class Channel(Generic[Incoming, Outgoing]):
     def _read_some(self) -> bytes:
         try:
             data = os.read(self._connection.fileno(), READ_BYTES)
+        except BlockingIOError:
+            return b""
         except OSError as error:
             raise Closed(repr(error)) from error
         if not data:
@@ -142,10 +145,17 @@ class Channel(Generic[Incoming, Outgoing]):
         finally:
             borrowed.detach()
 
+    def _wait_for_room(self) -> None:
+        """uvloop makes the pipe that it watches a non-blocking one, so a write does not wait."""
+        room = select.poll()
+        room.register(self._connection.fileno(), select.POLLOUT)
+        room.poll()
+
     def _write(self) -> None:
         while (frame := self._outbox.get()) is not None:
             try:
                 while frame:
+                    self._wait_for_room()
                     frame = frame[os.write(self._connection.fileno(), frame) :]
             except OSError:
                 return

@@ -68,6 +68,17 @@ def test_a_message_far_larger_than_the_pipe_does_not_block_its_sender(pair: Pair
     assert received.prompt == TextPrompt(text)
 
 
+def test_a_pipe_that_its_event_loop_has_made_non_blocking_carries_as_much(pair: Pair) -> None:
+    service, worker = channels(pair)
+    os.set_blocking(service.fileno(), False)
+    assert list(service.take()) == []
+    text = "x" * 5_000_000
+    service.send(Submit(1, "m", TextPrompt(text), Sampling(0)))
+    received = worker.recv()
+    assert isinstance(received, Submit)
+    assert received.prompt == TextPrompt(text)
+
+
 def test_small_messages_do_not_overtake_a_large_one_that_waits_for_room(pair: Pair) -> None:
     service, worker = channels(pair)
     sent = [Fatal("x" * 5_000_000), *(Fatal(f"after it {n}") for n in range(100))]
