@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import h11
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
@@ -131,3 +132,44 @@ async def test_the_answer_to_head_has_no_body(port: int) -> None:
         head, _, body = (await client.read_end()).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ")
         assert body == b""
+
+
+PIECES = [b"a", b"", b"data: {}\n\n", b"\r\n0\r\n\r\n", b"x" * 70_000, b"end"]
+
+
+async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that answers piece by piece; at `/sized` it says before how much that will be."""
+    size = [(b"content-length", b"%d" % len(b"".join(PIECES)))]
+    headers = size if scope["path"] == "/sized" else []
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for piece in PIECES:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("path", ["/sized", "/unsized"])
+async def test_a_body_sent_in_pieces_is_framed_as_its_client_can_read_it(
+    version: str, path: str
+) -> None:
+    async with serving(stream) as site, connected(site.port) as client:
+        asked = f"GET {path} HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n"
+        await client.send(asked.encode())
+        answer = await client.read_end()
+    is_chunked = b"transfer-encoding: chunked" in answer.lower()
+    assert is_chunked == (path == "/unsized" and version == "1.1")
+    reader = h11.Connection(h11.CLIENT)
+    reader.send(h11.Request(method="GET", target=path, headers=[("Host", "x")]))
+    reader.send(h11.EndOfMessage())
+    reader.receive_data(answer)
+    reader.receive_data(b"")
+    body = b""
+    while not isinstance(event := reader.next_event(), h11.EndOfMessage):
+        body += bytes(event.data) if isinstance(event, h11.Data) else b""
+    assert body == b"".join(PIECES)
+
+
+async def test_an_answer_to_head_has_no_body() -> None:
+    async with serving(stream) as site, connected(site.port) as client:
+        await client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await client.read_end()).endswith(b"\r\n\r\n")
