@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import mlx.nn as nn
+import msgspec
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from protocol.messages import FinishReason
@@ -24,8 +25,7 @@ PREFILL_ROWS = 8
 NO_PREFIX = Prefix(0, [])
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """One row's next token; `reason` is set on its last, `fault` where its row failed.
 
     `score` is set where the row asked for log-probabilities.

@@ -1,30 +1,27 @@
-"""What an answer's text is made of."""
+"""What an answer's text is made of. Each token makes some: msgspec makes them quickly."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from protocol.messages import Channel
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """Words: to the user, or the model's own reasoning."""
 
     text: str
     channel: Channel = "content"
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """A call of a declared tool begins; `index` counts the answer's calls from 0."""
 
     index: int
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Arguments:
+class Arguments(msgspec.Struct, frozen=True):
     """The next part of that call's arguments, which are JSON."""
 
     index: int

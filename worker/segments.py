@@ -41,6 +41,8 @@ class Segmenter:
         self._parallel = parallel
         self._bare = [patterns for patterns in calls if not patterns.syntax.start]
         self._marked = {p.syntax.start: p for p in calls if p.syntax.start}
+        self._in_content = (*self._marked, *markers.structural)
+        self._beginnings = frozenset(marker[0] for marker in self._in_content)
         self._state: State = "reasoning" if reasoning else "content"
         self._unread = ""
         self._nothing_said = True
@@ -71,12 +73,22 @@ class Segmenter:
 
     def push(self, text: str) -> list[Piece]:
         """What this text adds."""
+        if self._is_plain(text):
+            return [Said(text)] if text else []
         self._unread += text
         return self._advance(final=False, cut=False)
 
     def finish(self, *, cut: bool) -> list[Piece]:
         """The rest; `cut`: the answer ended for want of tokens."""
         return self._advance(final=True, cut=cut)
+
+    def _is_plain(self, text: str) -> bool:
+        """Whether it is content and nothing else, as most of most answers is: seen at a glance."""
+        return (
+            self._state == "content"
+            and not (self._unread or self._nothing_said or self._after_marker or self.calls)
+            and self._beginnings.isdisjoint(text)
+        )
 
     def _advance(self, *, final: bool, cut: bool) -> list[Piece]:
         pieces: list[Piece] = []
@@ -111,7 +123,7 @@ class Segmenter:
         self._drop_line_breaks()
         if self._nothing_said and (opened := self._open_first(final)) is not None:
             return opened
-        markers = [*self._marked, *self._markers.structural]
+        markers = self._in_content
         found = [(place, -len(m), m) for m in markers if (place := self._unread.find(m)) >= 0]
         if not found:
             keep = len(self._unread) if final else possible_start(self._unread, markers)

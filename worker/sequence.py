@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-import msgspec
-
 from protocol.messages import (
     Alternative,
     CallArguments,
@@ -117,22 +115,30 @@ class Sequence:
         if drawn.score is not None and drawn.reason != "stop":
             logprobs = [self._to_logprob(drawn.score, begin)]
         settled = self._text.settled() if drawn.score is not None else 0
-        events = list(self._tell(pieces, Delta(self.id, "", [token], logprobs, settled)))
+        events = self._tell(pieces, token, logprobs, settled)
         return events if reason is None else [*events, self._finish(reason, now)]
 
-    def _tell(self, pieces: list[Piece], carrier: Delta) -> Iterator[Event]:
-        """The events of these pieces; the last is the `carrier` of their token, with its text."""
-        for place, piece in enumerate(pieces, 1):
-            match piece:
-                case Said(text, channel) if place == len(pieces):
-                    carrier = msgspec.structs.replace(carrier, text=text, channel=channel)
-                case Said(text, channel):
-                    yield Delta(self.id, text, [], [], carrier.settled, channel)
-                case Opened(index, name):
-                    yield CallOpened(self.id, index, name)
-                case Arguments(index, text):
-                    yield CallArguments(self.id, index, text)
-        yield carrier
+    def _tell(
+        self, pieces: list[Piece], token: int, logprobs: list[TokenLogprob], settled: int
+    ) -> list[Event]:
+        """The events of these pieces; the last has their token, and its text where it has any."""
+        match pieces:
+            case [*before, Said(text, channel)]:
+                pieces = before
+            case _:
+                text, channel = "", "content"
+        events = [self._to_event(piece, settled) for piece in pieces]
+        events.append(Delta(self.id, text, [token], logprobs, settled, channel))
+        return events
+
+    def _to_event(self, piece: Piece, settled: int) -> Event:
+        match piece:
+            case Said(text, channel):
+                return Delta(self.id, text, [], [], settled, channel)
+            case Opened(index, name):
+                return CallOpened(self.id, index, name)
+            case Arguments(index, text):
+                return CallArguments(self.id, index, text)
 
     def _score_prompt(self, scorer: PromptScorer) -> PromptScored:
         places = offsets(self._echo, map(self._token_bytes, self.prompt))

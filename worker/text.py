@@ -83,6 +83,8 @@ class Text:
         self._settled = 0
         self._segmenter = segmenter
         self._trim = trim
+        # Neither cut nor held back here: what the segmenter says is what is said.
+        self._untouched = not (stop or trim)
         self._space = ""
         self._after_call = False
         self._called = False
@@ -138,6 +140,8 @@ class Text:
         return pieces
 
     def _release(self, pieces: list[Piece]) -> list[Piece]:
+        if self._untouched:
+            return pieces
         released: list[Piece] = []
         for piece in pieces:
             if self._stops.matched:
