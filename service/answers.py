@@ -154,7 +154,12 @@ async def collect_answers(generation: Generation, count: int) -> list[Answer]:
 
 
 def best(answers: Sequence[Answer], candidates: int, wanted: int) -> list[Answer]:
-    """Of each prompt's `candidates` the `wanted` with the highest mean log-probability."""
+    """Of each prompt's `candidates` the `wanted` with the highest mean log-probability.
+
+    Where all are wanted they stay in their order, as in a stream.
+    """
+    if candidates == wanted:
+        return list(answers)
     groups = (answers[n : n + candidates] for n in range(0, len(answers), candidates))
     return [
         answer
