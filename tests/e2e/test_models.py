@@ -79,6 +79,7 @@ def test_a_busy_model_is_not_unloaded(llama_path: Path) -> None:
 
         def stream() -> None:
             body = {"model": "default", "prompt": "x", "max_tokens": 3000, "stream": True}
+            body["ignore_eos"] = True
             with httpx.stream("POST", f"{daemon.url}/v1/completions", json=body) as answer:
                 for _ in answer.iter_lines():
                     begun.set()

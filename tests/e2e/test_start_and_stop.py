@@ -177,6 +177,7 @@ def test_a_hang_up_ends_nothing(daemon: Daemon) -> None:
 def streaming(daemon: Daemon, *, tokens: int) -> Iterator[Iterator[str]]:
     """The lines of a long stream after its first: its answer is on the device."""
     asked = {"model": "default", "prompt": "x", "max_tokens": tokens, "stream": True}
+    asked["ignore_eos"] = True
     with httpx.stream("POST", f"{daemon.url}/v1/completions", json=asked, timeout=60) as answer:
         lines = answer.iter_lines()
         next(lines)

@@ -138,6 +138,7 @@ def test_a_schema_bomb_is_refused_in_its_time_and_streams_go_on(daemon: Daemon) 
         tokens = 0
         async with httpx.AsyncClient(base_url=daemon.url, timeout=60) as client:
             body = {"model": "default", "prompt": "p", "max_tokens": 4000, "stream": True}
+            body["ignore_eos"] = True  # it must outlast the bomb
             async with client.stream("POST", "/v1/completions", json=body) as stream:
                 lines = stream.aiter_lines()
                 await anext(lines)
