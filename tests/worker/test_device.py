@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -21,6 +22,15 @@ for _ in range(3):
 print(len(calls))
 """
 
+THREADS = """
+import os
+import mlx.core as mx
+from worker.device import prepare_device
+prepare_device()
+mx.eval(mx.ones((2,)) + 1)
+print({os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")})
+"""
+
 
 @pytest.mark.skipif(mx.metal.is_available(), reason="fused functions are kept on Metal")
 def test_no_function_is_compiled_on_the_cpu() -> None:
@@ -28,6 +38,15 @@ def test_no_function_is_compiled_on_the_cpu() -> None:
     probe = [sys.executable, "-c", PROBE]
     ran = subprocess.run(probe, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "3"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+@pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="the CPU only")
+def test_on_the_cpu_no_thread_pushes_aside_the_one_that_feeds_it() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", THREADS], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == str({os.SCHED_BATCH})
 
 
 def test_the_device_has_a_name_and_memory() -> None:
