@@ -26,6 +26,7 @@ from service.keys import keys_path
 from service.memory import read_available
 from service.model_files import ModelFiles, look_at
 from service.model_settings import model_id
+from service.preloads import find_preloads
 from service.process import worker_environ
 from service.scalars import SettingsError
 from service.screen import in_units
@@ -126,12 +127,15 @@ def check_device(
     settings: Settings, configure: Configure, environ: Mapping[str, str], largest_bytes: int
 ) -> Findings:
     """What MLX computes on, and whether the largest model fits; the others may take turns."""
-    answer = asyncio.run(probe(configure, worker_environ(environ, settings.blas)))
+    preloads = find_preloads(settings.blas, settings.allocator)
+    answer = asyncio.run(probe(configure, worker_environ(environ, preloads)))
     if not isinstance(answer, Ready):
         yield Finding("device", answer, wrong=True)
         return
     device = answer.device
     yield Finding("device", f"{device.name} ({device.backend})")
+    if sys.platform.startswith("linux"):
+        yield Finding("preloaded", str(preloads))
     limit = settings.memory_limit_bytes or device.memory_bytes
     yield Finding("memory", f"{in_units(limit)}, the largest model needs {in_units(largest_bytes)}")
     if largest_bytes > limit:

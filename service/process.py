@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes.util
 import multiprocessing
 import os
 import subprocess
@@ -22,6 +21,7 @@ from pathlib import Path
 from protocol.channel import Channel, Closed, service_end
 from protocol.messages import ToService, ToWorker
 from service.keys import API_KEYS_VARIABLE
+from service.preloads import Preloads
 
 # The descriptor of the pipe's other end follows as the last word. -P: a folder named
 # `worker` where the service was started is not ours.
@@ -107,28 +107,11 @@ class WorkerProcess:
             self._loop.call_soon_threadsafe(self._on_exit, status)
 
 
-def worker_environ(environ: Mapping[str, str], blas: str) -> dict[str, str]:
-    """The worker's environment: ours, with a quick BLAS preloaded on Linux where there is one.
-
-    The MLX wheel for Linux (0.32.4) carries the reference BLAS; OpenBLAS makes its
-    matrix products 20 to 40 times faster. This can go when the wheel brings its own.
-    `blas` is "auto", "off", or the path of a library.
-    """
+def worker_environ(environ: Mapping[str, str], preloads: Preloads) -> dict[str, str]:
+    """The worker's environment: ours, with these libraries preloaded."""
     # The worker is the one that lies beside this service.
     path = os.pathsep.join(filter(None, [CODE_FOLDER, environ.get("PYTHONPATH")]))
-    inherited = {**environ, "PYTHONPATH": path}
+    inherited = preloads.put_into({**environ, "PYTHONPATH": path})
     # Nothing of the service's clients is the worker's concern.
     inherited.pop(API_KEYS_VARIABLE, None)
-    library = find_blas(blas)
-    if library is None:
-        return inherited
-    preload = " ".join(filter(None, [library, environ.get("LD_PRELOAD")]))
-    # One thread: the products of decoding are too small to share.
-    return {"OPENBLAS_NUM_THREADS": "1", **inherited, "LD_PRELOAD": preload}
-
-
-def find_blas(blas: str) -> str | None:
-    """The library to preload, or None."""
-    if not sys.platform.startswith("linux") or blas == "off":
-        return None
-    return ctypes.util.find_library("openblas") if blas == "auto" else blas
+    return inherited

@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from protocol.messages import LoadedModel, Loading, Ready
+from protocol.messages import Device, LoadedModel, Loading, Ready
+from service.preloads import Preloads
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -38,11 +39,13 @@ class StartScreen:
             self._tasks[loading.model], completed=loading.done_bytes, total=loading.total_bytes
         )
 
-    def show_ready(self, ready: Ready, url: str, *, keyed: bool = False) -> None:
+    def show_ready(
+        self, ready: Ready, url: str, preloads: Preloads, *, keyed: bool = False
+    ) -> None:
         """Show what is served, where, and how to try it; `keyed`: only with an API key."""
         self.close()
         table = Table.grid(padding=(0, 2))
-        for name, value in summary(ready, url):
+        for name, value in summary(ready, url, preloads):
             table.add_row(name, value)
         self._console.print(table, soft_wrap=True)
         # Written as it must be typed, on one line, whatever the terminal's width.
@@ -62,17 +65,26 @@ class StartScreen:
             self._console.print(f"{state} {loading.model} ({size})", highlight=False, markup=False)
 
 
-def summary(ready: Ready, url: str) -> list[tuple[str, str]]:
+def summary(ready: Ready, url: str, preloads: Preloads) -> list[tuple[str, str]]:
     """The rows of the start screen."""
     models = [("" if place else "model", describe(m)) for place, m in enumerate(ready.models)]
     memory = ready.memory
     return [
         *models,
         ("device", f"{ready.device.name} ({ready.device.backend})"),
+        *say_preloads(ready.device, preloads),
         ("memory", f"{in_units(memory.active)} of {in_units(memory.limit)} in use"),
         ("serving", f"{url}/v1"),
         ("page", f"{url}/"),
     ]
+
+
+def say_preloads(device: Device, preloads: Preloads) -> list[tuple[str, str]]:
+    """What the worker has besides, where MLX computes on the CPU."""
+    if device.backend != "CPU":
+        return []
+    slow = "" if preloads.blas else ": MLX's own BLAS is slow, install OpenBLAS"
+    return [("", f"preloaded: {preloads}{slow}")]
 
 
 def describe(model: LoadedModel) -> str:

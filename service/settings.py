@@ -214,6 +214,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra_json_schema={"format": PATH},
         ),
     ] = "auto"
+    allocator: Annotated[
+        str,
+        Meta(
+            description="jemalloc for the worker on Linux: auto, off, or a library's path.",
+            min_length=1,
+            extra_json_schema={"format": PATH},
+        ),
+    ] = "auto"
     log_file: Annotated[
         str,
         Meta(

@@ -16,6 +16,8 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 RUSAGE_INFO_V0 = 0
 RUSAGE_WORDS = 12
 PHYS_FOOTPRINT_WORD = 9
+# jemalloc(3): in all arenas, MALLCTL_ARENAS_ALL.
+PURGE_ALL = b"arena.4096.purge"
 
 
 def read_footprint() -> int:
@@ -35,10 +37,15 @@ def read_phys_footprint() -> int:
 
 
 def return_freed() -> None:
-    """Give freed pages back; the C library of Linux keeps those of small blocks otherwise."""
-    trim = getattr(_system_library(), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    """Give freed pages back; the C library of Linux keeps those of small blocks otherwise.
+
+    jemalloc, where it is preloaded, keeps all of them for some seconds.
+    """
+    library = _system_library()
+    if hasattr(library, "mallctl"):
+        library.mallctl(PURGE_ALL, None, None, None, 0)
+    elif hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
 
 
 @cache

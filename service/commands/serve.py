@@ -30,6 +30,7 @@ from service.keyring import KeyRing, open_keyring
 from service.logs import LogFile, configure_logging
 from service.model_settings import to_sources
 from service.observatory import Observatory
+from service.preloads import find_preloads
 from service.process import WORKER_COMMAND, worker_environ
 from service.restarts import Pace
 from service.scalars import SettingsError
@@ -122,10 +123,11 @@ async def serve(
     observatory = Observatory(
         read_exporters(environ), version("mlxd"), record_content=settings.record_content == "on"
     )
+    preloads = find_preloads(settings.blas, settings.allocator)
     supervisor = Supervisor(
         to_configure(settings),
         worker_command,
-        worker_environ(environ, settings.blas),
+        worker_environ(environ, preloads),
         patience=Patience(load_timeout_s=settings.load_timeout_s, stall_s=settings.stall_s),
         on_loading=screen.show_loading,
         on_step=observatory.activity.add_step,
@@ -149,7 +151,7 @@ async def serve(
 
     def show_ready() -> None:
         if supervisor.ready is not None:
-            screen.show_ready(supervisor.ready, url, keyed=keys.required)
+            screen.show_ready(supervisor.ready, url, preloads, keyed=keys.required)
 
     server = Server(
         make_connections(settings, observatory.telemetry.trace(api), listener, tls),

@@ -26,7 +26,7 @@ def faulty(
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Daemon]:
     """A service whose worker is the fake one; a fault of its start is asked for by `source`."""
-    quick = ["--blas", "off", "--stall-s", "0.5", *flags]
+    quick = ["--blas", "off", "--allocator", "off", "--stall-s", "0.5", *flags]
     with running(
         f"fake={source}", flags=quick, program=PROGRAM, wait=wait, environ=environ
     ) as daemon:

@@ -36,9 +36,12 @@ class Done(msgspec.Struct):
 
 
 @contextmanager
-def bare_loop(model: Path, max_running: int) -> Iterator[Callable[[Job], Done]]:
+def bare_loop(
+    model: Path, max_running: int, *, allocator: str = "off"
+) -> Iterator[Callable[[Job], Done]]:
     """What runs a job in a process of its own, ended with the block."""
-    with started(["-m", "tests.load.bare", str(model), str(max_running)]) as process:
+    words = ["-m", "tests.load.bare", str(model), str(max_running)]
+    with started(words, allocator=allocator) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         jobs, results = process.stdin, process.stdout

@@ -22,6 +22,9 @@ from tests.load.tables import figures_table, ratios_table, remarks, wide_console
 from tests.load.workload import Workload
 
 BARE = "bare loop"
+# The bare loop with what the worker is preloaded with, which nobody who starts it would give it.
+BARE_ALIKE = "bare loop, preloaded"
+ALLOCATORS = {BARE: "off", BARE_ALIKE: "auto"}
 SERVERS = {"mlxd": mlxd, "mlx_lm.server": mlx_lm_server}
 US_PER_MS = 1000.0
 
@@ -40,8 +43,8 @@ def run_round(
     most = max(pace.concurrency for pace in paces)
     found: Round = {}
     for name in order:
-        if name == BARE:
-            found[name] = run_bare(model, workload, paces, most)
+        if name in ALLOCATORS:
+            found[name] = run_bare(model, workload, paces, most, ALLOCATORS[name])
             continue
         with SERVERS[name](model, most) as server:
             found[name] = {
@@ -52,11 +55,11 @@ def run_round(
 
 
 def run_bare(
-    model: Path, workload: Workload, paces: Sequence[ClosedLoop], most: int
+    model: Path, workload: Workload, paces: Sequence[ClosedLoop], most: int, allocator: str
 ) -> dict[float, Figures]:
     """The bare loop's figures by level."""
     found = {}
-    with bare_loop(model, most) as run:
+    with bare_loop(model, most, allocator=allocator) as run:
         for pace in paces:
             warm_up = min(pace.requests, MOST_WARM_UP)
             bodies = [workload.body(number) for number in range(-warm_up, pace.requests)]
@@ -71,8 +74,11 @@ def ratios(rounds: Sequence[Round]) -> dict[float, dict[str, list[float]]]:
     for one in rounds:
         for level, ours in one["mlxd"].items():
             of_level = found.setdefault(level, defaultdict(list))
-            bare, peer = one[BARE][level], one["mlx_lm.server"][level]
-            of_level["tokens/s of bare"].append(ours.tokens_per_s / bare.tokens_per_s)
+            peer = one["mlx_lm.server"][level]
+            for name in ALLOCATORS:
+                of_level[f"tokens/s of {name}"].append(
+                    ours.tokens_per_s / one[name][level].tokens_per_s
+                )
             of_level["tokens/s of peer"].append(ours.tokens_per_s / peer.tokens_per_s)
             of_level["first token p95 of peer"].append(ours.first_token.p95 / peer.first_token.p95)
             if ours.usage is not None:
@@ -114,11 +120,12 @@ def main(options: argparse.Namespace) -> int:
     workload = workload_of(options, "default_model")
     levels = map(int, options.concurrency.split(","))
     paces = [ClosedLoop(level, max(level, 2) * options.requests) for level in levels]
-    names = [BARE, *SERVERS]
+    names = [*ALLOCATORS, *SERVERS]
     rounds = []
     with model_of(options) as model, Progress(console=console, transient=True) as show:
         for number in show.track(range(options.rounds), description="rounds"):
-            order = names[number % 3 :] + names[: number % 3]
+            first = number % len(names)
+            order = names[first:] + names[:first]
             rounds.append(run_round(model, workload, paces, order, show))
     middle = {name: median_figures(rounds, name) for name in names}
     for name, figures in middle.items():

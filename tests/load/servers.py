@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 
+from service.preloads import find_preloads
 from service.process import worker_environ
 from service.settings import read_environment
 from tests.e2e.daemon import POLL_S, START_TIMEOUT_S, free_port, running
@@ -57,11 +58,14 @@ def mlx_lm_server(model: Path, max_running: int) -> Iterator[Server]:
 
 
 @contextmanager
-def started(words: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A Python program with the BLAS that mlxd's worker has; ended with the block."""
+def started(words: list[str], *, allocator: str = "off") -> Iterator[subprocess.Popen[bytes]]:
+    """A Python program with the BLAS that mlxd's worker has; ended with the block.
+
+    With "auto" it has the worker's allocator too, which nobody who starts it would give it.
+    """
     process = subprocess.Popen(
         [sys.executable, *words],
-        env=worker_environ(read_environment(), "auto"),
+        env=worker_environ(read_environment(), find_preloads("auto", allocator)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

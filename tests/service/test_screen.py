@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 
+import msgspec
 from rich.console import Console
 
 from protocol.messages import Device, LoadedModel, Loading, Memory, Ready
-from service.screen import StartScreen
+from service.preloads import Preloads
+from service.screen import StartScreen, summary
 
 GIB = 1 << 30
 READY = Ready(
@@ -26,7 +28,7 @@ def show(*, terminal: bool) -> str:
     screen = StartScreen(console)
     for done in (0, GIB, 2 * GIB):
         screen.show_loading(Loading("org/one", done, 2 * GIB))
-    screen.show_ready(READY, "http://127.0.0.1:8000")
+    screen.show_ready(READY, "http://127.0.0.1:8000", Preloads())
     return written.getvalue()
 
 
@@ -57,3 +59,11 @@ def test_loading_is_a_bar_on_a_terminal() -> None:
 def test_loading_is_a_line_at_its_start_and_its_end_elsewhere() -> None:
     lines = [line for line in show(terminal=False).splitlines() if line.startswith("load")]
     assert lines == ["loading org/one (2.0 GiB)", "loaded org/one (2.0 GiB)"]
+
+
+def test_on_the_cpu_it_says_what_the_worker_was_started_with() -> None:
+    cpu = msgspec.structs.replace(READY, device=Device("AMD EPYC", "CPU", 64 * GIB))
+    assert ("", "preloaded: a.so, b.so") in summary(cpu, "", Preloads("a.so", "b.so"))
+    told = [value for _, value in summary(cpu, "", Preloads(None, "b.so")) if "preloaded" in value]
+    assert told == ["preloaded: b.so: MLX's own BLAS is slow, install OpenBLAS"]
+    assert not any("preloaded" in value for _, value in summary(READY, "", Preloads("a.so")))

@@ -27,6 +27,7 @@ from protocol.messages import (
     TextPrompt,
     ToService,
 )
+from service.preloads import find_preloads
 from service.process import WORKER_COMMAND, WorkerProcess, worker_environ
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +43,7 @@ class Conversation:
         self.heard: asyncio.Queue[ToService | int] = asyncio.Queue()
         self.worker = WorkerProcess(
             WORKER_COMMAND,
-            worker_environ(os.environ, "auto"),
+            worker_environ(os.environ, find_preloads("auto", "auto")),
             on_message=self.heard.put_nowait,
             on_exit=self.heard.put_nowait,
         )
