@@ -9,6 +9,7 @@ for mlx-lm 0.32.2 and held to mlx-lm's own output by tests/worker/test_engine.py
   a step. Here the rows that ask are scored, and prompts during their prefill.
 - twins: rows that come with a prompt that is still in prefill take part in it.
 - pace: slices of prefill are as long as those who decode can wait.
+- groups: mlx-lm decodes all rows in one batch, each padded to the longest.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mlx_lm.generate import (
 )
 
 from worker.cache_span import arrays_of
+from worker.groups import Groups, Padding
 from worker.logprobs import Pending, score_rows
 from worker.pace import PrefillPace
 from worker.sampling import Row, draw_tokens
@@ -175,27 +177,38 @@ class ScoringModel:
 class RowBatchGenerator(BatchGenerator):
     """mlx-lm's scheduler over the two batches above."""
 
+    prefill_batch_size: int
     prefill_step_size: int
+    completion_batch_size: int
 
-    def __init__(self, model: nn.Module, **settings: Any) -> None:
+    def __init__(self, model: nn.Module, padding: Padding, **settings: Any) -> None:
         # The constructor (mlx-lm 0.32.2) wires all memory that the device recommends, and a
         # non-empty residency set can panic macOS (mlx issue 3186). It has no switch for it.
         with patch.object(sys.modules[BatchGenerator.__module__], WIRE, lambda: None):
             super().__init__(model, **settings)
         self._pace = PrefillPace(settings["prefill_step_size"])
         self._prompt_batch = RowPromptBatch.empty(model, self.sampler, self.prefill_step_size)
-        self._generation_batch = RowGenerationBatch.empty(model, self.sampler)
+        self._generation_batch: Groups[RowGenerationBatch] = Groups(padding)
 
     def next(self) -> tuple[list[Any], list[Any]]:
         decoding, computed = len(self._generation_batch), self._counters.prompt_tokens
-        joining = min(self.prefill_batch_size, len(self._unprocessed_sequences))
-        prompts = max(len(self._prompt_batch), joining)
-        self.prefill_step_size = self._pace.slice_tokens(decoding, prompts)
+        self.prefill_step_size = self._pace.slice_tokens(decoding, self._count_prompts())
         began = time.perf_counter()
         responses: tuple[list[Any], list[Any]] = super().next()
         elapsed_s = time.perf_counter() - began
         self._pace.note(elapsed_s, decoding, self._counters.prompt_tokens - computed)
         return responses
+
+    def _count_prompts(self) -> int:
+        """How many prompts the next step takes a slice of."""
+        room = min(
+            self.prefill_batch_size - len(self._prompt_batch),
+            self.completion_batch_size - len(self._generation_batch),
+        )
+        joining = min(max(0, room), len(self._unprocessed_sequences))
+        # One whose last token alone is left goes on to decoding.
+        left = (sum(map(len, segments)) > 1 for segments, *_ in self._currently_processing)
+        return joining + sum(left)
 
     def new_uid(self) -> int:
         """A number for a row that is not inserted."""

@@ -13,11 +13,14 @@ from typing import Any
 
 import mlx.nn as nn
 import msgspec
+from mlx.utils import tree_flatten
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from protocol.messages import FinishReason
 from worker.batches import Drawn, PromptProgress, RowBatchGenerator, make_stop_sequences
 from worker.cache import Prefix, PromptCache
+from worker.groups import Padding
+from worker.kv_cost import probe
 from worker.logprobs import Score
 from worker.sampling import Row, Twin
 
@@ -61,8 +64,10 @@ class Engine:
     ) -> None:
         self._name = name
         self._prompt_cache = prompt_cache or PromptCache(0)
+        self.kv_cost = probe(model, prefill_step_tokens)
         self._generator = RowBatchGenerator(
             model,
+            Padding(self.kv_cost, weight_bytes_of(model)),
             completion_batch_size=max_running,
             prefill_batch_size=min(PREFILL_ROWS, max_running),
             prefill_step_size=prefill_step_tokens,
@@ -191,6 +196,11 @@ class Engine:
         uid = self._uid_of.pop(id)
         del self._id_of[uid]
         return uid
+
+
+def weight_bytes_of(model: nn.Module) -> int:
+    """The bytes of all parameters."""
+    return sum(array.nbytes for _, array in tree_flatten(model.parameters()))
 
 
 def segments(prompt: list[int], start: int, borders: Sequence[int]) -> list[list[int]]:

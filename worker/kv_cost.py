@@ -8,6 +8,7 @@ does not (the states of hybrid and recurrent models) is counted once a row.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -34,12 +35,16 @@ class KVCost:
     """The bytes of all layers of one model."""
 
     def __init__(self, layers: list[LayerCost], prefill_step_tokens: int) -> None:
-        self._layers = layers
+        # Most layers of a model are alike.
+        self._layers = Counter(layers)
         self._prefill_step_tokens = prefill_step_tokens
 
     def batch_bytes(self, rows: int, longest_tokens: int) -> int:
         """The caches of `rows` sequences in one batch: each is padded to the longest."""
-        return rows * sum(self._layer_bytes(layer, longest_tokens) for layer in self._layers)
+        of_layers = (
+            n * self._layer_bytes(layer, longest_tokens) for layer, n in self._layers.items()
+        )
+        return rows * sum(of_layers)
 
     def longest_within(self, free_bytes: int, limit_tokens: int) -> int:
         """The longest single sequence of at most `limit_tokens` that takes `free_bytes` or less."""

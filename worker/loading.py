@@ -16,7 +16,7 @@ from worker.answers import Answers
 from worker.blueprint import Blueprint
 from worker.cache import PromptCache
 from worker.engine import Engine
-from worker.kv_cost import KVCost, probe
+from worker.kv_cost import KVCost
 from worker.prompt import PromptBuilder
 
 # How much is read between two steps of the streams, at most; an array that is larger is read
@@ -105,7 +105,7 @@ class WeightLoad:
             engine=engine,
             stop_tokens=blueprint.stop_tokens,
             blueprint=blueprint,
-            kv_cost=probe(self._model, configure.prefill_step_tokens),
+            kv_cost=engine.kv_cost,
         )
 
     def _lay_out(self) -> None:

@@ -15,7 +15,8 @@ from mlx_lm.utils import load_model
 
 from protocol.messages import FinishReason, Sampling
 from tests.oracle import greedy_tokens, text_tokens
-from worker.engine import Engine
+from worker import groups
+from worker.engine import Engine, weight_bytes_of
 from worker.masks import BitMask
 from worker.sampling import make_row
 
@@ -94,6 +95,50 @@ def test_rows_that_come_and_go_at_random_change_no_others_tokens(llama_path: Pat
     for id, tokens in got.items():
         assert tokens == expected[id][: len(tokens)]
         assert len(tokens) == TOKENS or id in removed
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen", "gemma"])
+def test_rows_that_decode_in_batches_of_their_own_draw_what_they_draw_alone(
+    family: str, model_paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(5)
+    path = model_paths[family]
+    model, _ = load_model(path)
+    # So that any padding is worth another pass.
+    monkeypatch.setattr(groups, "PASS_BYTES", 1 - weight_bytes_of(model))
+    engine = Engine(model, max_running=8, prefill_step_tokens=512)
+    waiting = [text_tokens(path, "more " * chance.choice([9, 300, 900])) for _ in range(24)]
+    expected = dict(enumerate(greedy_tokens(path, prompt, TOKENS) for prompt in waiting))
+    got: dict[int, list[int]] = {}
+    while waiting or len(engine):
+        if waiting and chance.random() < 0.2:
+            engine.insert(len(waiting) - 1, waiting.pop(), TOKENS, make_row(GREEDY))
+        if got and chance.random() < 0.03:
+            engine.remove([chance.choice(list(got))])
+        for token in engine.step():
+            got.setdefault(token.id, []).append(token.token)
+    assert len(got) == len(expected)
+    for id, tokens in got.items():
+        assert tokens == expected[id][: len(tokens)]
+    assert sum(len(tokens) == TOKENS for tokens in got.values()) > 12
+
+
+def test_a_long_row_takes_no_memory_for_the_short_ones_beside_it(llama_path: Path) -> None:
+    engine = make_engine(llama_path, prefill_step_tokens=512)
+    for id, prompt in enumerate(prompts(llama_path)):
+        engine.insert(id, prompt, 200, make_row(GREEDY))
+    while len(engine.step()) < 12:
+        pass
+    long = text_tokens(llama_path, "more " * 3000)
+    cost = engine.kv_cost
+    before = mx.get_active_memory()
+    engine.insert(99, long, 100, make_row(GREEDY))
+    while not any(token.id == 99 for token in engine.step()):
+        pass
+    engine.step()
+    grown = mx.get_active_memory() - before
+    assert grown < 2 * cost.batch_bytes(1, len(long))
+    assert cost.batch_bytes(13, len(long)) > 6 * grown
 
 
 def test_a_stop_token_ends_its_row_alone(llama_path: Path) -> None:

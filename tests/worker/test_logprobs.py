@@ -101,8 +101,8 @@ def test_rows_with_one_prompt_share_its_prefill_and_draw_what_each_draws_alone(
             engine = make_engine(model)
             engine.insert(0, prompt, TOKENS, make_row(sampling, prompt=prompt))
             alone.append(run(engine)[0])
-        model.tokens = 0
         engine = make_engine(model)
+        model.tokens = 0
         for id, sampling in enumerate(rows):
             engine.insert(id, prompt, TOKENS, make_row(sampling, prompt=prompt))
         together = run(engine)
