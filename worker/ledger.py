@@ -17,15 +17,12 @@ class Rows:
 
     def __init__(self, cost: KVCost) -> None:
         self.cost = cost
+        # All of them together, each as long as the longest; asked for several times a step.
+        self.nbytes = 0
         self._tokens: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._tokens)
-
-    @property
-    def nbytes(self) -> int:
-        """All of them together, each as long as the longest."""
-        return self._batch_bytes(self._tokens)
 
     def growth(self, id: int, tokens: int) -> int:
         """How many bytes more they would be if this one had so many tokens."""
@@ -38,11 +35,13 @@ class Rows:
     def promise(self, id: int, tokens: int) -> None:
         """Let this sequence have so many tokens."""
         self._tokens[id] = tokens
+        self.nbytes = self._batch_bytes(self._tokens)
 
     def drop(self, ids: Iterable[int]) -> None:
         """These are gone; unknown ids are ignored."""
         for id in ids:
             self._tokens.pop(id, None)
+        self.nbytes = self._batch_bytes(self._tokens)
 
     def _batch_bytes(self, tokens: dict[int, int]) -> int:
         return self.cost.batch_bytes(len(tokens), max(tokens.values(), default=0))
