@@ -38,9 +38,16 @@ class ByteDetokenizer:
     def __init__(self, bytes_of: Callable[[int], bytes]) -> None:
         self._bytes_of = bytes_of
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        # Whether the last token ended amid a character.
+        self._incomplete = False
 
     def push(self, token: int) -> str:
-        return self._decoder.decode(self._bytes_of(token))
+        piece = self._bytes_of(token)
+        if piece.isascii() and not self._incomplete:
+            return piece.decode("ascii")
+        text = self._decoder.decode(piece)
+        self._incomplete = bool(self._decoder.getstate()[0])
+        return text
 
     def flush(self) -> str:
         return self._decoder.decode(b"", final=True)
@@ -75,7 +82,8 @@ class WithoutLeadingSpace:
         self._begun = False
 
     def push(self, token: int) -> str:
-        return self._trim(self._inner.push(token))
+        text = self._inner.push(token)
+        return text if self._begun else self._trim(text)
 
     def flush(self) -> str:
         return self._trim(self._inner.flush())

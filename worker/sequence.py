@@ -88,14 +88,18 @@ class Sequence:
 
     def accept(self, token: Token, now: float) -> list[Event]:
         """The events of the next token. A stop string met here ends the sequence too."""
-        events: list[Event] = []
         if self._first_token_at is None:
-            self._first_token_at = now
-            if self.row.scorer is not None:
-                events.append(self._score_prompt(self.row.scorer))
+            return self._begin(token, now)
+        return self._extend(token, now)
+
+    def _begin(self, token: Token, now: float) -> list[Event]:
+        """The events of the first token, after the scores of the prompt if it has a scorer."""
+        self._first_token_at = now
+        scorer = self.row.scorer
+        scored = [self._score_prompt(scorer)] if scorer is not None else []
         if not self._max_tokens:
-            return [*events, self._finish("length", now)]
-        return [*events, *self._extend(token, now)]
+            return [*scored, self._finish("length", now)]
+        return [*scored, *self._extend(token, now)]
 
     def _extend(self, drawn: Token, now: float) -> list[Event]:
         token, reason = drawn.token, drawn.reason
@@ -107,8 +111,9 @@ class Sequence:
             reason = "stop"
         if reason is not None or self._text.stopped:
             pieces += self._text.finish(cut=reason == "length")
-        if self._text.stopped:
-            reason = "stop"
+            # What was held back may have completed a stop string.
+            if self._text.stopped:
+                reason = "stop"
         if reason == "stop" and self._text.called:
             reason = "tool_calls"
         logprobs: list[TokenLogprob] = []
@@ -123,6 +128,8 @@ class Sequence:
     ) -> list[Event]:
         """The events of these pieces; the last has their token, and its text where it has any."""
         match pieces:
+            case [Said(text, channel)]:
+                return [Delta(self.id, text, [token], logprobs, settled, channel)]
             case [*before, Said(text, channel)]:
                 pieces = before
             case _:

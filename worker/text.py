@@ -112,7 +112,8 @@ class Text:
         self.decoded += len(text)
         self._ends.append(self.decoded)
         pieces = self._release(self._segmenter.push(text))
-        self._unsearched = max(0, self._unsearched - 1)
+        if self._unsearched:
+            self._unsearched -= 1
         if reasoning or self._segmenter.reasoning:
             self.reasoning_tokens += 1
         return pieces
