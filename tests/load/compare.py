@@ -27,6 +27,8 @@ BARE_ALIKE = "bare loop, preloaded"
 ALLOCATORS = {BARE: "off", BARE_ALIKE: "auto"}
 SERVERS = {"mlxd": mlxd, "mlx_lm.server": mlx_lm_server}
 US_PER_MS = 1000.0
+# At one at a time, so that the p95 of a round is more than its slowest request.
+LEAST_REQUESTS = 8
 
 # One round's figures by the server's name, then by level.
 Round = dict[str, dict[float, Figures]]
@@ -119,7 +121,7 @@ def main(options: argparse.Namespace) -> int:
     console = wide_console()
     workload = workload_of(options, "default_model")
     levels = map(int, options.concurrency.split(","))
-    paces = [ClosedLoop(level, max(level, 2) * options.requests) for level in levels]
+    paces = [ClosedLoop(level, max(level, LEAST_REQUESTS) * options.requests) for level in levels]
     names = [*ALLOCATORS, *SERVERS]
     rounds = []
     with model_of(options) as model, Progress(console=console, transient=True) as show:
