@@ -28,7 +28,8 @@ function askForKey() {
 
 function wait() {
   if (document.hidden) return HIDDEN_MS;
-  return healthy ? CALM_MS : ALERT_MS;
+  // Whoever waits for an answer should see at once why it stops.
+  return healthy && !chat.busy ? CALM_MS : ALERT_MS;
 }
 
 function soon(ms = 0) {
