@@ -106,7 +106,7 @@ class Admission:
 
     def _longest(self, model: ResidentModel, prepared: Prepared) -> int:
         """How long this sequence could be with the device to itself."""
-        return model.kv_cost.longest_within(
+        return model.engine.kv_cost.longest_within(
             self._pool.room_alone(model.info.id), len(prepared.prompt) + prepared.max_tokens
         )
 

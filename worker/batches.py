@@ -179,7 +179,6 @@ class RowBatchGenerator(BatchGenerator):
 
     prefill_batch_size: int
     prefill_step_size: int
-    completion_batch_size: int
 
     def __init__(self, model: nn.Module, padding: Padding, **settings: Any) -> None:
         # The constructor (mlx-lm 0.32.2) wires all memory that the device recommends, and a
@@ -201,11 +200,8 @@ class RowBatchGenerator(BatchGenerator):
 
     def _count_prompts(self) -> int:
         """How many prompts the next step takes a slice of."""
-        room = min(
-            self.prefill_batch_size - len(self._prompt_batch),
-            self.completion_batch_size - len(self._generation_batch),
-        )
-        joining = min(max(0, room), len(self._unprocessed_sequences))
+        room = self.prefill_batch_size - len(self._prompt_batch)
+        joining = min(room, len(self._unprocessed_sequences))
         # One whose last token alone is left goes on to decoding.
         left = (sum(map(len, segments)) > 1 for segments, *_ in self._currently_processing)
         return joining + sum(left)

@@ -82,8 +82,7 @@ class WithoutLeadingSpace:
         self._begun = False
 
     def push(self, token: int) -> str:
-        text = self._inner.push(token)
-        return text if self._begun else self._trim(text)
+        return self._trim(self._inner.push(token))
 
     def flush(self) -> str:
         return self._trim(self._inner.flush())

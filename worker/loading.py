@@ -15,8 +15,7 @@ from protocol.messages import Configure, LoadedModel
 from worker.answers import Answers
 from worker.blueprint import Blueprint
 from worker.cache import PromptCache
-from worker.engine import Engine
-from worker.kv_cost import KVCost
+from worker.engine import Engine, weight_bytes_of
 from worker.prompt import PromptBuilder
 
 # How much is read between two steps of the streams, at most; an array that is larger is read
@@ -33,7 +32,6 @@ class ResidentModel:
     engine: Engine
     stop_tokens: frozenset[int]
     blueprint: Blueprint
-    kv_cost: KVCost
 
     @property
     def answers(self) -> Answers:
@@ -105,7 +103,6 @@ class WeightLoad:
             engine=engine,
             stop_tokens=blueprint.stop_tokens,
             blueprint=blueprint,
-            kv_cost=engine.kv_cost,
         )
 
     def _lay_out(self) -> None:
@@ -115,7 +112,7 @@ class WeightLoad:
             model = load_adapters(model, self.blueprint.source.adapter_path)
             model.eval()
         weights: list[mx.array] = [array for _, array in tree_flatten(model.parameters())]
-        self.total_bytes = sum(array.nbytes for array in weights)
+        self.total_bytes = weight_bytes_of(model)
         self._parts = slices(weights)
         self._model = model
 

@@ -223,7 +223,7 @@ class Pool:
     def _welcome(self, id: str, model: ResidentModel) -> None:
         self._models[id] = model
         self._load = None
-        self.ledger.rows[id] = Rows(model.kv_cost)
+        self.ledger.rows[id] = Rows(model.engine.kv_cost)
         entry = self._entries[id]
         entry.wanted = entry.failed_at = None
         self.touch(id)

@@ -29,6 +29,7 @@ from worker.text import Text
 MS_PER_S = 1000.0
 # What stands for a probability of nothing, which JSON cannot write as a logarithm.
 LOWEST_LOGPROB = -9999.0
+NOTHING_SAID = Said("")
 
 
 class Sequence:
@@ -127,15 +128,13 @@ class Sequence:
         self, pieces: list[Piece], token: int, logprobs: list[TokenLogprob], settled: int
     ) -> list[Event]:
         """The events of these pieces; the last has their token, and its text where it has any."""
-        match pieces:
-            case [Said(text, channel)]:
-                return [Delta(self.id, text, [token], logprobs, settled, channel)]
-            case [*before, Said(text, channel)]:
-                pieces = before
-            case _:
-                text, channel = "", "content"
+        last = pieces[-1] if pieces else None
+        if isinstance(last, Said):
+            pieces = pieces[:-1]
+        else:
+            last = NOTHING_SAID
         events = [self._to_event(piece, settled) for piece in pieces]
-        events.append(Delta(self.id, text, [token], logprobs, settled, channel))
+        events.append(Delta(self.id, last.text, [token], logprobs, settled, last.channel))
         return events
 
     def _to_event(self, piece: Piece, settled: int) -> Event:

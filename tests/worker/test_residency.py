@@ -264,7 +264,7 @@ def test_a_request_behind_a_busy_model_waits_no_longer_than_it_may(
 
 def test_what_can_never_fit_is_too_long_and_what_will_fit_waits(llama_path: Path) -> None:
     pool = make(llama_path, preload=[llama_path.name])
-    cost = pool[llama_path.name].kv_cost
+    cost = pool[llama_path.name].engine.kv_cost
     budget = weights_of(llama_path) + cost.batch_bytes(1, 512)
     pool = make(llama_path, budget=budget, preload=[llama_path.name])
     simulation = Simulation(pool)
@@ -284,7 +284,7 @@ def test_answers_of_no_set_length_share_memory_and_end_where_it_ends(
     monkeypatch.setattr(admission, "STRETCH_TOKENS", 64)
     pool = make(llama_path, preload=[llama_path.name])
     open_ended = [Submit(n, llama_path.name, TextPrompt(f"{n}"), GREEDY) for n in (1, 2)]
-    cost = pool[llama_path.name].kv_cost
+    cost = pool[llama_path.name].engine.kv_cost
     alone = Simulation(pool)
     alone.run([(0.0, ask(n, llama_path.name, 500, f"{n}")) for n in (1, 2)])
     budget = weights_of(llama_path) + cost.batch_bytes(2, 256)
