@@ -26,7 +26,7 @@ from service.keys import keys_path
 from service.memory import read_available
 from service.model_files import ModelFiles, look_at
 from service.model_settings import model_id
-from service.preloads import find_preloads
+from service.preloads import describe_preloads, find_preloads
 from service.process import worker_environ
 from service.scalars import SettingsError
 from service.screen import in_units
@@ -134,8 +134,8 @@ def check_device(
         return
     device = answer.device
     yield Finding("device", f"{device.name} ({device.backend})")
-    if sys.platform.startswith("linux"):
-        yield Finding("preloaded", str(preloads))
+    if (preloaded := describe_preloads(device, preloads)) is not None:
+        yield Finding("preloaded", preloaded)
     limit = settings.memory_limit_bytes or device.memory_bytes
     yield Finding("memory", f"{in_units(limit)}, the largest model needs {in_units(largest_bytes)}")
     if largest_bytes > limit:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from protocol.messages import Device
+
 AUTO = "auto"
 OFF = "off"
 BLAS = "openblas"
@@ -43,9 +45,22 @@ class Preloads:
 
 def find_preloads(blas: str, allocator: str) -> Preloads:
     """Each is "auto" (what the system has), "off", or the path of a library."""
-    if not sys.platform.startswith("linux"):
+    if not on_linux():
         return Preloads()
     return Preloads(find_library(blas, BLAS), find_library(allocator, ALLOCATOR))
+
+
+def describe_preloads(device: Device, preloads: Preloads) -> str | None:
+    """What the worker has besides, and lacks; None where nothing is preloaded for the device."""
+    if device.backend != "CPU" or not on_linux():
+        return None
+    slow = "" if preloads.blas else ": MLX's own BLAS is slow, install OpenBLAS"
+    return f"{preloads}{slow}"
+
+
+def on_linux() -> bool:
+    """Whether this is where MLX's own libraries are slow."""
+    return sys.platform.startswith("linux")
 
 
 def find_library(wanted: str, name: str) -> str | None:

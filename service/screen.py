@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from protocol.messages import Device, LoadedModel, Loading, Ready
-from service.preloads import Preloads
+from protocol.messages import LoadedModel, Loading, Ready
+from service.preloads import Preloads, describe_preloads
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -69,22 +69,15 @@ def summary(ready: Ready, url: str, preloads: Preloads) -> list[tuple[str, str]]
     """The rows of the start screen."""
     models = [("" if place else "model", describe(m)) for place, m in enumerate(ready.models)]
     memory = ready.memory
+    preloaded = describe_preloads(ready.device, preloads)
     return [
         *models,
         ("device", f"{ready.device.name} ({ready.device.backend})"),
-        *say_preloads(ready.device, preloads),
+        *([("", f"preloaded: {preloaded}")] if preloaded is not None else []),
         ("memory", f"{in_units(memory.active)} of {in_units(memory.limit)} in use"),
         ("serving", f"{url}/v1"),
         ("page", f"{url}/"),
     ]
-
-
-def say_preloads(device: Device, preloads: Preloads) -> list[tuple[str, str]]:
-    """What the worker has besides, where MLX computes on the CPU."""
-    if device.backend != "CPU":
-        return []
-    slow = "" if preloads.blas else ": MLX's own BLAS is slow, install OpenBLAS"
-    return [("", f"preloaded: {preloads}{slow}")]
 
 
 def describe(model: LoadedModel) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import msgspec
+import pytest
 from rich.console import Console
 
 from protocol.messages import Device, LoadedModel, Loading, Memory, Ready
@@ -61,9 +63,14 @@ def test_loading_is_a_line_at_its_start_and_its_end_elsewhere() -> None:
     assert lines == ["loading org/one (2.0 GiB)", "loaded org/one (2.0 GiB)"]
 
 
-def test_on_the_cpu_it_says_what_the_worker_was_started_with() -> None:
+def test_on_linuxs_cpu_it_says_what_the_worker_was_started_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
     cpu = msgspec.structs.replace(READY, device=Device("AMD EPYC", "CPU", 64 * GIB))
     assert ("", "preloaded: a.so, b.so") in summary(cpu, "", Preloads("a.so", "b.so"))
     told = [value for _, value in summary(cpu, "", Preloads(None, "b.so")) if "preloaded" in value]
     assert told == ["preloaded: b.so: MLX's own BLAS is slow, install OpenBLAS"]
     assert not any("preloaded" in value for _, value in summary(READY, "", Preloads("a.so")))
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not any("preloaded" in value for _, value in summary(cpu, "", Preloads()))
