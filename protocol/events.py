@@ -7,7 +7,7 @@ from typing import Literal
 from protocol.structs import Data, Message
 
 FinishReason = Literal["stop", "length", "tool_calls"]
-Channel = Literal["content", "reasoning"]
+TextKind = Literal["content", "reasoning"]
 
 
 class Started(Message, frozen=True):
@@ -43,7 +43,7 @@ class TokenLogprob(Data, frozen=True):
     offset: int = 0
 
 
-class PromptScored(Message, frozen=True):
+class PromptLogprobs(Message, frozen=True):
     """The prompt's tokens with their log-probabilities, and its text where it is echoed."""
 
     id: int
@@ -51,7 +51,7 @@ class PromptScored(Message, frozen=True):
     logprobs: list[TokenLogprob]
 
 
-class Delta(Message, frozen=True):
+class TextDelta(Message, frozen=True):
     """New tokens and the text they release; text may be held back and come later.
 
     `logprobs` has one for each of `tokens` where they were asked for, but for a token
@@ -64,10 +64,10 @@ class Delta(Message, frozen=True):
     tokens: list[int]
     logprobs: list[TokenLogprob] = []
     settled: int = 0
-    channel: Channel = "content"
+    kind: TextKind = "content"
 
 
-class CallOpened(Message, frozen=True):
+class ToolCallStarted(Message, frozen=True):
     """A tool call begins; `index` counts the answer's calls from 0."""
 
     id: int
@@ -75,7 +75,7 @@ class CallOpened(Message, frozen=True):
     name: str
 
 
-class CallArguments(Message, frozen=True):
+class ArgumentsDelta(Message, frozen=True):
     """The next part of a call's arguments: together they are JSON, unless the answer was cut."""
 
     id: int
@@ -113,4 +113,13 @@ class Failed(Message, frozen=True):
     message: str
 
 
-Event = Started | PromptScored | Delta | CallOpened | CallArguments | Finished | Rejected | Failed
+Event = (
+    Started
+    | PromptLogprobs
+    | TextDelta
+    | ToolCallStarted
+    | ArgumentsDelta
+    | Finished
+    | Rejected
+    | Failed
+)

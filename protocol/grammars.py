@@ -21,7 +21,7 @@ class Regex(Message, frozen=True):
     pattern: str
 
 
-class Choice(Message, frozen=True):
+class TextChoice(Message, frozen=True):
     """One of these texts."""
 
     options: list[str]
@@ -33,4 +33,4 @@ class Lark(Message, frozen=True):
     text: str
 
 
-Grammar = JsonObject | JsonSchema | Regex | Choice | Lark
+Grammar = JsonObject | JsonSchema | Regex | TextChoice | Lark

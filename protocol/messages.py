@@ -1,11 +1,11 @@
 """Every message that crosses the pipe, its two unions, and their codecs.
 
 A conversation: the service sends `Configure`; the worker answers with any
-number of `Loading`, then `Models` and `Ready` (or `Fatal`). From then on the service
-sends `Submit`, `Cancel`, `Limit`, `Load`, `Unload` and `Pin`, and the worker one `Step`
-a device step, and `Models` whenever what is resident has changed. Each submitted
+number of `Loading`, then `ModelsChanged` and `Ready` (or `Fatal`). From then on the service
+sends `Submit`, `Cancel`, `SetMaxRunning`, `Load`, `Unload` and `Pin`, and the worker one `Step`
+a device step, and `ModelsChanged` whenever what is resident has changed. Each submitted
 request gets exactly one `Started` or `Rejected`; a started one then gets its
-`Delta`s and calls, and exactly one `Finished` or `Failed`. A cancelled one is owed nothing.
+`TextDelta`s and calls, and exactly one `Finished` or `Failed`. A cancelled one is owed nothing.
 
 Ids are counters made by the service. Sizes are bytes, times are milliseconds.
 """
@@ -18,16 +18,7 @@ from protocol.events import (
     Alternative as Alternative,
 )
 from protocol.events import (
-    CallArguments as CallArguments,
-)
-from protocol.events import (
-    CallOpened as CallOpened,
-)
-from protocol.events import (
-    Channel as Channel,
-)
-from protocol.events import (
-    Delta as Delta,
+    ArgumentsDelta as ArgumentsDelta,
 )
 from protocol.events import (
     Event as Event,
@@ -42,7 +33,7 @@ from protocol.events import (
     FinishReason as FinishReason,
 )
 from protocol.events import (
-    PromptScored as PromptScored,
+    PromptLogprobs as PromptLogprobs,
 )
 from protocol.events import (
     Rejected as Rejected,
@@ -51,7 +42,16 @@ from protocol.events import (
     Started as Started,
 )
 from protocol.events import (
+    TextDelta as TextDelta,
+)
+from protocol.events import (
+    TextKind as TextKind,
+)
+from protocol.events import (
     TokenLogprob as TokenLogprob,
+)
+from protocol.events import (
+    ToolCallStarted as ToolCallStarted,
 )
 from protocol.grammars import Grammar
 from protocol.structs import Data, Message
@@ -200,7 +200,7 @@ class Cancel(Message, frozen=True):
     ids: list[int]
 
 
-class Limit(Message, frozen=True):
+class SetMaxRunning(Message, frozen=True):
     """From now on so many sequences a model may be on the device, at most `Configure`'s number."""
 
     max_running: int
@@ -211,28 +211,28 @@ class Shutdown(Message, frozen=True):
 
 
 class Load(Message, frozen=True):
-    """Load this model if it is not; answered by `Done` with the same ticket."""
+    """Load this model if it is not; answered by `CommandResult` with the same ticket."""
 
     ticket: int
     model: str
 
 
 class Unload(Message, frozen=True):
-    """Give this model's memory back if it is idle; answered by `Done`."""
+    """Give this model's memory back if it is idle; answered by `CommandResult`."""
 
     ticket: int
     model: str
 
 
 class Pin(Message, frozen=True):
-    """Never evict this model, or let it be evicted again; answered by `Done`."""
+    """Never evict this model, or let it be evicted again; answered by `CommandResult`."""
 
     ticket: int
     model: str
     pinned: bool
 
 
-ToWorker = Configure | Submit | Cancel | Limit | Load | Unload | Pin | Shutdown
+ToWorker = Configure | Submit | Cancel | SetMaxRunning | Load | Unload | Pin | Shutdown
 
 # ---------------------------------------------------------------- to the service
 
@@ -259,7 +259,7 @@ class Device(Data, frozen=True):
     memory_bytes: int
 
 
-class LoadedModel(Data, frozen=True):
+class ModelInfo(Data, frozen=True):
     """What loading a model decided."""
 
     id: str
@@ -299,16 +299,16 @@ class ModelState(Data, frozen=True):
     bytes: int = 0
     done_bytes: int = 0
     reason: str | None = None
-    info: LoadedModel | None = None
+    info: ModelInfo | None = None
 
 
-class Models(Message, frozen=True):
+class ModelsChanged(Message, frozen=True):
     """All configured models, in their order."""
 
     models: list[ModelState]
 
 
-class Done(Message, frozen=True):
+class CommandResult(Message, frozen=True):
     """What became of a `Load`, `Unload` or `Pin`; `code` and `message` where it could not be."""
 
     ticket: int
@@ -317,9 +317,8 @@ class Done(Message, frozen=True):
 
 
 class Ready(Message, frozen=True):
-    """The models to begin with are loaded."""
+    """The models to begin with are loaded, as the `ModelsChanged` before it says."""
 
-    models: list[LoadedModel]
     device: Device
     memory: Memory
 
@@ -347,4 +346,4 @@ class Fatal(Message, frozen=True):
     message: str
 
 
-ToService = Loading | Models | Ready | Step | Done | Fatal
+ToService = Loading | ModelsChanged | Ready | Step | CommandResult | Fatal

@@ -1,6 +1,8 @@
-"""The ASGI app: the route list is the index of the API."""
+"""The ASGI app: one table of routes, from which the OpenAPI description is made too."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -8,98 +10,191 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from service.authentication import Authentication
-from service.bodies import JsonBodies
-from service.catalog import Catalog
-from service.endpoints.admin import Administration
-from service.endpoints.capabilities import Capabilities
-from service.endpoints.chat import ChatDialect
-from service.endpoints.completions import CompletionDialect
-from service.endpoints.generation import GenerationEndpoint
-from service.endpoints.health import HealthReport
-from service.endpoints.metrics import Metrics
-from service.endpoints.models import Models
-from service.endpoints.page import Page
-from service.endpoints.status import StatusReport
-from service.exchange import ExchangeMiddleware
-from service.generations import Generations
-from service.keyring import KeyRing
-from service.limits import HeaderLimit
-from service.observatory import Observatory
-from service.openapi import describe_api
-from service.quotas import Quotas
-from service.responses import EXCEPTION_HANDLERS, ErrorResponses
-from service.settings import Settings
-from service.sites import Cors, SiteGuard, make_host_rule, parse_hosts, parse_origins
-from service.supervisor import Supervisor
+from service.api.chat.format import ChatFormat
+from service.api.completions import CompletionFormat
+from service.api.generation import GenerationEndpoint
+from service.config.model_names import ModelNames
+from service.config.settings import Settings
+from service.errors import InsufficientMemory, ModelBusy, ModelLoadFailed
+from service.http.error_middleware import EXCEPTION_HANDLERS, ErrorMiddleware
+from service.http.header_limits import HeaderLimitMiddleware
+from service.http.json_io import JsonBodies
+from service.http.request_body import RequestReaderMiddleware
+from service.inflight.registry import RequestRegistry
+from service.openapi import (
+    DESCRIPTION_PATH,
+    METRICS,
+    Operation,
+    describe_api,
+    describe_command,
+    describe_generation,
+    describe_health,
+    describe_model,
+    describe_reading,
+    describe_status,
+    json_content,
+)
+from service.ops.admin import AdminEndpoints
+from service.ops.capabilities import CapabilitiesEndpoint
+from service.ops.health import HealthEndpoint
+from service.ops.metrics import MetricsEndpoint
+from service.ops.model_list import ModelListEndpoint
+from service.ops.page import PageEndpoints
+from service.ops.status import StatusEndpoint
+from service.schema.capabilities import CapabilitiesList
+from service.schema.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
+from service.schema.completions import Completion, CompletionRequest
+from service.schema.models import ModelList, OrderRequest, PinRequest
+from service.security.authentication import AuthenticationMiddleware
+from service.security.keyring import KeyRing
+from service.security.origins import (
+    Cors,
+    OriginGuard,
+    make_host_rule,
+    parse_hosts,
+    parse_origins,
+)
+from service.security.rate_limits import RateLimits
+from service.supervision.supervisor import Supervisor
+from service.telemetry.setup import Observability
 
 
-def build_app(
-    settings: Settings,
-    catalog: Catalog,
-    supervisor: Supervisor,
-    generations: Generations,
-    observatory: Observatory,
-    version: str,
-    *,
-    keys: KeyRing,
-    address: str,
-) -> Starlette:
-    """The whole API over one worker's state, served to holders of `keys` on `address`."""
+@dataclass(frozen=True, slots=True)
+class ServiceParts:
+    """What the endpoints serve: the state of one worker, and what observes it."""
+
+    settings: Settings
+    model_names: ModelNames
+    supervisor: Supervisor
+    registry: RequestRegistry
+    observability: Observability
+    version: str
+
+
+def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
+    """The whole API, served to holders of `keys` on `address`."""
+    settings = parts.settings
     hosts = parse_hosts(settings.allowed_hosts, "allowed_hosts")
     origins = parse_origins(settings.allowed_origins, "allowed_origins")
-    quotas = Quotas(settings.key_max_concurrent, settings.key_tokens_per_minute)
-    bodies = JsonBodies(settings.unknown_fields)
-    keep_alive_s, kv = settings.keep_alive_s, settings.kv_quantisation
-    chat = GenerationEndpoint(
-        ChatDialect(), catalog, generations, bodies, keep_alive_s=keep_alive_s
-    )
-    completions = GenerationEndpoint(
-        CompletionDialect(), catalog, generations, bodies, keep_alive_s=keep_alive_s
-    )
-    models = Models(catalog, supervisor)
-    health = HealthReport(supervisor, version)
-    page = Page()
-    description = describe_api(version)
-
-    async def openapi(request: Request) -> Response:
-        return JSONResponse(description)
-
-    routes = [
-        Route("/v1/chat/completions", chat.create, methods=["POST"]),
-        Route("/v1/completions", completions.create, methods=["POST"]),
-        Route("/v1/capabilities", Capabilities(catalog, supervisor, kv).list, methods=["GET"]),
-        Route("/v1/models", models.list, methods=["GET"]),
-        Route("/v1/models/{model:path}", models.get, methods=["GET"]),
-        Route("/", page.index, methods=["GET"]),
-        Route("/assets/{name}", page.asset, methods=["GET"]),
-        Route("/status", StatusReport(health, supervisor, observatory).get, methods=["GET"]),
-        *admin_routes(Administration(catalog, supervisor, bodies)),
-        Route("/health", health.get, methods=["GET"]),
-        Route("/metrics", Metrics(observatory.telemetry.registry).get, methods=["GET"]),
-        Route("/openapi.json", openapi, methods=["GET"]),
-    ]
+    rate_limits = RateLimits(settings.key_max_concurrent, settings.key_tokens_per_minute)
     return Starlette(
-        routes=routes,
-        # Outermost first: error responses too are sent while an exchange reads on, and a page
-        # that may call is told of them.
+        routes=build_routes(parts),
+        # Outermost first: error responses too are sent while the request is read on, and
+        # CORS headers are on them too.
         middleware=[
-            Middleware(ExchangeMiddleware, settings),
+            Middleware(RequestReaderMiddleware, settings),
             *([Middleware(Cors, origins)] if origins else []),
-            Middleware(ErrorResponses),
-            observatory.middleware(),
-            Middleware(HeaderLimit, settings.max_header_bytes),
-            Middleware(SiteGuard, make_host_rule(address, hosts), origins),
-            Middleware(Authentication, keys, quotas),
+            Middleware(ErrorMiddleware),
+            parts.observability.middleware(),
+            Middleware(HeaderLimitMiddleware, settings.max_header_bytes),
+            Middleware(OriginGuard, make_host_rule(address, hosts), origins),
+            Middleware(AuthenticationMiddleware, keys, rate_limits),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
 
 
-def admin_routes(admin: Administration) -> list[Route]:
-    """What needs an administrator."""
+def build_routes(parts: ServiceParts) -> list[Route]:
+    """Starlette's routes, `/openapi.json` among them."""
+    operations = list_operations(parts)
+    description = describe_api(parts.version, operations)
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(description)
+
     return [
-        Route("/admin/models/{model:path}/load", admin.load, methods=["POST"]),
-        Route("/admin/models/{model:path}/unload", admin.unload, methods=["POST"]),
-        Route("/admin/models/{model:path}/pin", admin.pin, methods=["POST"]),
+        *[
+            # A model's id may hold slashes.
+            Route(op.path.replace("{model}", "{model:path}"), op.endpoint, methods=[op.method])
+            for op in operations
+        ],
+        Route(DESCRIPTION_PATH, openapi, methods=["GET"]),
+    ]
+
+
+def list_operations(parts: ServiceParts) -> list[Operation]:
+    """The route table, all but the description that is made from it."""
+    return [
+        *generation_operations(parts),
+        *model_operations(parts),
+        *operator_operations(parts),
+    ]
+
+
+def generation_operations(parts: ServiceParts) -> list[Operation]:
+    """Endpoints that generate text."""
+    names, registry = parts.model_names, parts.registry
+    bodies = JsonBodies(parts.settings.unknown_fields)
+    keep_alive_s = parts.settings.keep_alive_s
+    chat = GenerationEndpoint(ChatFormat(), names, registry, bodies, keep_alive_s=keep_alive_s)
+    completions = GenerationEndpoint(
+        CompletionFormat(), names, registry, bodies, keep_alive_s=keep_alive_s
+    )
+    return [
+        Operation(
+            "POST",
+            "/v1/chat/completions",
+            chat.create,
+            describe_generation(
+                "createChatCompletion",
+                "Answer a conversation.",
+                ChatRequest,
+                ChatCompletion,
+                ChatCompletionChunk,
+            ),
+        ),
+        Operation(
+            "POST",
+            "/v1/completions",
+            completions.create,
+            describe_generation(
+                "createCompletion", "Continue a text.", CompletionRequest, Completion, Completion
+            ),
+        ),
+    ]
+
+
+def model_operations(parts: ServiceParts) -> list[Operation]:
+    """Endpoints about the models: what they can do, what is loaded, and administration."""
+    names, supervisor = parts.model_names, parts.supervisor
+    bodies = JsonBodies(parts.settings.unknown_fields)
+    models = ModelListEndpoint(names, supervisor)
+    capabilities = CapabilitiesEndpoint(names, supervisor, parts.settings.kv_quantisation)
+    admin = AdminEndpoints(names, supervisor, bodies)
+    list_capabilities = describe_reading(
+        "listCapabilities",
+        "List what each model does with each parameter.",
+        json_content(CapabilitiesList),
+    )
+    load = describe_command(
+        "loadModel", "Load a model.", OrderRequest, (InsufficientMemory, ModelLoadFailed)
+    )
+    unload = describe_command(
+        "unloadModel", "Unload a model that has no requests.", OrderRequest, (ModelBusy,)
+    )
+    pin = describe_command("pinModel", "Keep a model loaded, or no longer.", PinRequest, ())
+    list_models = describe_reading("listModels", "List the models.", json_content(ModelList))
+    return [
+        Operation("GET", "/v1/capabilities", capabilities.list, list_capabilities),
+        Operation("GET", "/v1/models", models.list, list_models),
+        Operation("GET", "/v1/models/{model}", models.get, describe_model()),
+        Operation("POST", "/admin/models/{model}/load", admin.load, load),
+        Operation("POST", "/admin/models/{model}/unload", admin.unload, unload),
+        Operation("POST", "/admin/models/{model}/pin", admin.pin, pin),
+    ]
+
+
+def operator_operations(parts: ServiceParts) -> list[Operation]:
+    """Endpoints that show the state of the service, and the page."""
+    health = HealthEndpoint(parts.supervisor, parts.registry, parts.version)
+    status = StatusEndpoint(health, parts.supervisor, parts.observability)
+    metrics = MetricsEndpoint(parts.observability.telemetry.registry)
+    page = PageEndpoints()
+    read_metrics = describe_reading("readMetrics", "Read the metrics for Prometheus.", METRICS)
+    return [
+        Operation("GET", "/health", health.get, describe_health()),
+        Operation("GET", "/status", status.get, describe_status()),
+        Operation("GET", "/metrics", metrics.get, read_metrics),
+        Operation("GET", "/", page.index),
+        Operation("GET", "/assets/{name}", page.asset),
     ]

@@ -35,8 +35,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from service.schema.error import ErrorBody, ErrorDetail
-
 Headers = list[tuple[bytes, bytes]]
 
 TEXT_LIMIT_CHARS = 300
@@ -53,13 +51,28 @@ def _escape(character: str) -> str:
     return character if character.isprintable() else ascii(character)[1:-1]
 
 
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """What went wrong. `param` is the path of the parameter at fault: `messages[0].role`."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """`{"error": {...}}`, as OpenAI's clients read it."""
+
+    error: ErrorDetail
+
+
 class MlxdError(Exception):
     """The root. `message`, `param` and `code` are as the client will read them."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         self.message = excerpt(message)
         self.param = None if param is None else excerpt(param)
-        self.code = answer_to(self).code if code is None else code
+        self.code = response_for(self).code if code is None else code
         self.headers: Headers = []
         super().__init__(self.message)
 
@@ -174,7 +187,7 @@ class WorkerCrashed(MlxdError):
     """This request ends every worker that takes it."""
 
 
-class Answer(NamedTuple):
+class ErrorResponse(NamedTuple):
     """How a class of error is told. `repeats`: trying the same request again would fail again."""
 
     status: int
@@ -186,36 +199,37 @@ class Answer(NamedTuple):
 INVALID = "invalid_request_error"
 SERVER = "server_error"
 
-ANSWERS: dict[type[MlxdError], Answer] = {
-    InvalidRequest: Answer(400, INVALID, None),
-    InvalidApiKey: Answer(401, INVALID, "invalid_api_key"),
-    AdminOnly: Answer(403, INVALID, "admin_only"),
-    HostNotAllowed: Answer(403, INVALID, "host_not_allowed"),
-    OriginNotAllowed: Answer(403, INVALID, "origin_not_allowed"),
-    ModelNotFound: Answer(404, INVALID, "model_not_found"),
-    RouteNotFound: Answer(404, INVALID, "not_found"),
-    MethodNotAllowed: Answer(405, INVALID, "method_not_allowed"),
-    BodyTimeout: Answer(408, INVALID, "body_timeout"),
-    BodyTooLarge: Answer(413, INVALID, "body_too_large"),
-    ModelBusy: Answer(409, INVALID, "model_busy", repeats=True),
-    UnsupportedMediaType: Answer(415, INVALID, "unsupported_media_type"),
-    HeadersTooLarge: Answer(431, INVALID, "headers_too_large"),
-    ClientDisconnected: Answer(499, INVALID, "client_disconnected"),
-    Overloaded: Answer(429, "rate_limit_error", "overloaded"),
-    RateLimited: Answer(429, "rate_limit_error", "rate_limit_exceeded"),
-    WorkerUnavailable: Answer(503, SERVER, "unavailable"),
-    InsufficientMemory: Answer(503, SERVER, "insufficient_memory"),
-    ModelLoadFailed: Answer(503, SERVER, "model_load_failed", repeats=True),
-    InternalError: Answer(500, SERVER, "internal_error"),
-    GenerationFailed: Answer(500, SERVER, "generation_failed", repeats=True),
-    WorkerCrashed: Answer(500, SERVER, "worker_crashed", repeats=True),
+ERROR_RESPONSES: dict[type[MlxdError], ErrorResponse] = {
+    InvalidRequest: ErrorResponse(400, INVALID, None),
+    InvalidApiKey: ErrorResponse(401, INVALID, "invalid_api_key"),
+    AdminOnly: ErrorResponse(403, INVALID, "admin_only"),
+    HostNotAllowed: ErrorResponse(403, INVALID, "host_not_allowed"),
+    OriginNotAllowed: ErrorResponse(403, INVALID, "origin_not_allowed"),
+    ModelNotFound: ErrorResponse(404, INVALID, "model_not_found"),
+    RouteNotFound: ErrorResponse(404, INVALID, "not_found"),
+    MethodNotAllowed: ErrorResponse(405, INVALID, "method_not_allowed"),
+    BodyTimeout: ErrorResponse(408, INVALID, "body_timeout"),
+    BodyTooLarge: ErrorResponse(413, INVALID, "body_too_large"),
+    ModelBusy: ErrorResponse(409, INVALID, "model_busy", repeats=True),
+    UnsupportedMediaType: ErrorResponse(415, INVALID, "unsupported_media_type"),
+    HeadersTooLarge: ErrorResponse(431, INVALID, "headers_too_large"),
+    ClientDisconnected: ErrorResponse(499, INVALID, "client_disconnected"),
+    Overloaded: ErrorResponse(429, "rate_limit_error", "overloaded"),
+    RateLimited: ErrorResponse(429, "rate_limit_error", "rate_limit_exceeded"),
+    WorkerUnavailable: ErrorResponse(503, SERVER, "unavailable"),
+    InsufficientMemory: ErrorResponse(503, SERVER, "insufficient_memory"),
+    ModelLoadFailed: ErrorResponse(503, SERVER, "model_load_failed", repeats=True),
+    InternalError: ErrorResponse(500, SERVER, "internal_error"),
+    GenerationFailed: ErrorResponse(500, SERVER, "generation_failed", repeats=True),
+    WorkerCrashed: ErrorResponse(500, SERVER, "worker_crashed", repeats=True),
 }
 
 
-def answer_to(error: MlxdError) -> Answer:
+def response_for(error: MlxdError) -> ErrorResponse:
     """The row of the table for `error`, or for the nearest class above it."""
     return next(
-        (ANSWERS[kind] for kind in type(error).__mro__ if kind in ANSWERS), ANSWERS[InternalError]
+        (ERROR_RESPONSES[kind] for kind in type(error).__mro__ if kind in ERROR_RESPONSES),
+        ERROR_RESPONSES[InternalError],
     )
 
 
@@ -230,7 +244,7 @@ class Rendered(NamedTuple):
 def render(error: BaseException) -> Rendered:
     """The response for `error`; one that is no `MlxdError` is a bare 500."""
     told = _told(error)
-    answer = answer_to(told)
+    answer = response_for(told)
     body = error_event(told)
     headers = [
         (b"content-type", b"application/json"),
@@ -247,7 +261,7 @@ def render(error: BaseException) -> Rendered:
 def error_event(error: BaseException) -> bytes:
     """`{"error": {...}}`: a response's body, and what follows `data: ` in a stream that began."""
     told = _told(error)
-    detail = ErrorDetail(told.message, answer_to(told).type, told.param, told.code)
+    detail = ErrorDetail(told.message, response_for(told).type, told.param, told.code)
     return msgspec.json.encode(ErrorBody(detail))
 
 

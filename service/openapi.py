@@ -1,17 +1,20 @@
-"""GET /openapi.json: the API described from the structs that implement it."""
+"""GET /openapi.json: the API described from the route table and the structs that implement it."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Literal, NamedTuple
 
 import msgspec
+from starlette.requests import Request
 
 from service.errors import (
-    ANSWERS,
+    ERROR_RESPONSES,
     AdminOnly,
     BodyTimeout,
     BodyTooLarge,
+    ErrorBody,
     GenerationFailed,
     HeadersTooLarge,
     HostNotAllowed,
@@ -20,7 +23,6 @@ from service.errors import (
     InvalidApiKey,
     InvalidRequest,
     MlxdError,
-    ModelBusy,
     ModelLoadFailed,
     ModelNotFound,
     OriginNotAllowed,
@@ -34,7 +36,6 @@ from service.errors import (
 from service.schema.capabilities import CapabilitiesList
 from service.schema.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from service.schema.completions import Completion, CompletionRequest
-from service.schema.error import ErrorBody
 from service.schema.health import Health
 from service.schema.models import Model, ModelList, OrderRequest, PinRequest
 from service.schema.status import ServiceStatus
@@ -86,6 +87,7 @@ ADMIN: Errors = (
     *ANYWHERE,
 )
 
+DESCRIPTION_PATH = "/openapi.json"
 REQUEST_ID = {
     "description": "The request's id: the client's own where it sent a sane one.",
     "schema": {"type": "string"},
@@ -109,11 +111,27 @@ RETRY_AFTER = {
 }
 
 
-def describe_api(version: str) -> Json:
+class Operation(NamedTuple):
+    """One row of the route table; `description` None leaves it out of the document."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    endpoint: Callable[[Request], Awaitable[object]]
+    description: Json | None = None
+
+
+def describe_api(version: str, operations: Iterable[Operation]) -> Json:
     """The API as an OpenAPI 3.1 document."""
     _, components = msgspec.json.schema_components(
         SCHEMAS, ref_template="#/components/schemas/{name}"
     )
+    paths: Json = {}
+    for operation in operations:
+        if operation.description is not None:
+            path = paths.setdefault(operation.path, {})
+            path[operation.method.lower()] = operation.description
+    own = describe_reading("describeApi", "Describe the API.", _content({"type": "object"}))
+    paths[DESCRIPTION_PATH] = {"get": own}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -121,64 +139,16 @@ def describe_api(version: str) -> Json:
             "version": version,
             "description": "OpenAI's API for text, served from Apple MLX.",
         },
-        "paths": _paths(),
+        "paths": paths,
         "components": {"schemas": components, "securitySchemes": {"apiKey": BEARER}},
         # Keys are needed where keys are configured.
         "security": [{"apiKey": []}, {}],
     }
 
 
-def _paths() -> Json:
-    return {
-        "/v1/chat/completions": {
-            "post": _generation(
-                "createChatCompletion",
-                "Answer a conversation.",
-                ChatRequest,
-                ChatCompletion,
-                ChatCompletionChunk,
-            )
-        },
-        "/v1/completions": {
-            "post": _generation(
-                "createCompletion", "Continue a text.", CompletionRequest, Completion, Completion
-            )
-        },
-        "/v1/capabilities": {
-            "get": _reading(
-                "listCapabilities",
-                "Tell what each model does with each parameter.",
-                _json(CapabilitiesList),
-            )
-        },
-        "/v1/models": {"get": _reading("listModels", "List the models.", _json(ModelList))},
-        "/v1/models/{model}": {"get": _model()},
-        "/admin/models/{model}/load": {
-            "post": _order(
-                "loadModel",
-                "Load a model.",
-                OrderRequest,
-                (InsufficientMemory, ModelLoadFailed),
-            )
-        },
-        "/admin/models/{model}/unload": {
-            "post": _order(
-                "unloadModel", "Unload a model that has no requests.", OrderRequest, (ModelBusy,)
-            )
-        },
-        "/admin/models/{model}/pin": {
-            "post": _order("pinModel", "Keep a model loaded, or no more.", PinRequest, ())
-        },
-        "/health": {"get": _health()},
-        "/status": {"get": _status()},
-        "/metrics": {"get": _reading("readMetrics", "Read the metrics of Prometheus.", METRICS)},
-        "/openapi.json": {
-            "get": _reading("describeApi", "Describe the API.", _content({"type": "object"}))
-        },
-    }
-
-
-def _generation(name: str, summary: str, request: Struct, answer: Struct, event: Struct) -> Json:
+def describe_generation(
+    name: str, summary: str, request: Struct, answer: Struct, event: Struct
+) -> Json:
     stream = {
         # Before 3.2 of OpenAPI, the schema of such a stream is that of each event.
         "schema": EVENT,
@@ -186,16 +156,16 @@ def _generation(name: str, summary: str, request: Struct, answer: Struct, event:
         "after which the stream ends; the last event's data is `[DONE]`.",
         "x-event-schema": _ref(event),
     }
-    answered = {**_json(answer), "text/event-stream": stream}
+    answered = {**json_content(answer), "text/event-stream": stream}
     return {
         "operationId": name,
         "summary": summary,
-        "requestBody": {"required": True, "content": _json(request)},
+        "requestBody": {"required": True, "content": json_content(request)},
         "responses": {"200": _response("The answer.", answered), **_refusals(GENERATION)},
     }
 
 
-def _reading(name: str, summary: str, content: Json, errors: Errors = ANYWHERE) -> Json:
+def describe_reading(name: str, summary: str, content: Json, errors: Errors = ANYWHERE) -> Json:
     return {
         "operationId": name,
         "summary": summary,
@@ -203,52 +173,54 @@ def _reading(name: str, summary: str, content: Json, errors: Errors = ANYWHERE) 
     }
 
 
-def _order(name: str, summary: str, request: Struct, errors: Errors) -> Json:
-    body = {"required": False, "content": _json(request)}
-    answered = _reading(name, summary, _json(Model), (*ADMIN, *errors))
+def describe_command(name: str, summary: str, request: Struct, errors: Errors) -> Json:
+    body = {"required": False, "content": json_content(request)}
+    answered = describe_reading(name, summary, json_content(Model), (*ADMIN, *errors))
     return {**answered, "parameters": [MODEL], "requestBody": body}
 
 
-def _model() -> Json:
-    reading = _reading(
-        "retrieveModel", "Describe one model.", _json(Model), (ModelNotFound, *ANYWHERE)
+def describe_model() -> Json:
+    reading = describe_reading(
+        "retrieveModel", "Describe one model.", json_content(Model), (ModelNotFound, *ANYWHERE)
     )
     return {**reading, "parameters": [MODEL]}
 
 
-def _status() -> Json:
+def describe_status() -> Json:
     parameter = {
         "name": "after",
         "in": "query",
         "description": "Unix time in whole seconds: only the seconds after it are told.",
         "schema": {"type": "integer", "minimum": 0, "default": 0},
     }
-    reading = _reading(
+    reading = describe_reading(
         "readStatus",
         "Tell what the service does and did.",
-        _json(ServiceStatus),
+        json_content(ServiceStatus),
         (InvalidRequest, *ANYWHERE),
     )
     return {**reading, "parameters": [parameter]}
 
 
-def _health() -> Json:
-    reading = _reading("checkHealth", "Tell whether tokens move.", _json(Health), OPEN)
+def describe_health() -> Json:
+    reading = describe_reading(
+        "checkHealth", "Tell whether tokens move.", json_content(Health), OPEN
+    )
     reading["security"] = []
-    reading["responses"]["503"] = _response("Not healthy; `status` says why.", _json(Health))
+    reading["responses"]["503"] = _response("Not healthy; `status` says why.", json_content(Health))
     return reading
 
 
 def _refusals(errors: Errors) -> Json:
     """One response a status, told by the docstrings of the errors that have it."""
     refusals: Json = {}
-    for error in sorted(errors, key=lambda kind: ANSWERS[kind].status):
-        status = str(ANSWERS[error].status)
+    for error in sorted(errors, key=lambda kind: ERROR_RESPONSES[kind].status):
+        status = str(ERROR_RESPONSES[error].status)
         told = (inspect.getdoc(error) or "").partition("\n")[0]
         if status in refusals:
             refusals[status]["description"] += f" {told}"
         else:
-            refusals[status] = _response(told, _json(ErrorBody))
+            refusals[status] = _response(told, json_content(ErrorBody))
         if issubclass(error, Unavailable):
             refusals[status]["headers"]["Retry-After"] = RETRY_AFTER
     return refusals
@@ -259,7 +231,7 @@ def _response(description: str, content: Json) -> Json:
     return {"description": description, "headers": headers, "content": content}
 
 
-def _json(struct: Struct) -> Json:
+def json_content(struct: Struct) -> Json:
     return _content(_ref(struct))
 
 

@@ -10,10 +10,10 @@ import signal
 import time
 from collections.abc import Callable
 
-from service.connections import Connections
 from service.errors import WorkerUnavailable
-from service.generations import Generations
-from service.supervisor import Supervisor
+from service.http.listener import ConnectionListener
+from service.inflight.registry import RequestRegistry
+from service.supervision.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +37,9 @@ class Server:
 
     def __init__(
         self,
-        connections: Connections,
+        connections: ConnectionListener,
         supervisor: Supervisor,
-        generations: Generations,
+        generations: RequestRegistry,
         *,
         drain_s: float,
         on_ready: Callable[[], None],

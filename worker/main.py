@@ -15,26 +15,27 @@ from protocol.channel import Channel, Closed, worker_end
 from protocol.messages import (
     Configure,
     Fatal,
-    Models,
+    ModelsChanged,
     Ready,
     Shutdown,
     ToService,
     ToWorker,
 )
-from worker.adapters import build_registry
-from worker.cache_files import CacheFiles
-from worker.desk import Desk
-from worker.device import describe_device, prepare_device
-from worker.grammars.desk import GrammarDesk
-from worker.intake import Inbox, Intake
-from worker.loop import Loop
-from worker.memory import Measure, make_budget, measure, set_limits
-from worker.pool import LoadError, Pool
+from worker.cache.disk_store import DiskStore
+from worker.intake.preprocessor import Preprocessor
+from worker.intake.receiver import Inbox, Receiver
+from worker.memory.budget import make_budget, measure, set_limits
+from worker.memory.device import describe_device, prepare_device
+from worker.models.families import build_registry
+from worker.models.model_config import LoadError, ModelConfigLoader
+from worker.models.pool import ModelPool
+from worker.models.weight_loader import LoadedModel
+from worker.scheduler.core import EngineCore
 
 logger = logging.getLogger(__name__)
 
 LAST_WORDS_TIMEOUT_S = 1.0
-LAST_FILES_TIMEOUT_S = 3.0
+DISK_STORE_CLOSE_TIMEOUT_S = 3.0
 EXIT_OK = 0
 EXIT_DEVICE_FAILED = 70
 EXIT_LOAD_FAILED = 78
@@ -53,7 +54,7 @@ def run(connection: Connection) -> int:
         channel.send(Fatal(str(error)))
         return EXIT_LOAD_FAILED
     except Exception as error:
-        # Whatever it was, nothing in this process can be trusted now.
+        # After any error nothing in this process can be trusted.
         logger.exception("the device failed")
         channel.send(Fatal(f"the device failed: {error!r}"))
         return EXIT_DEVICE_FAILED
@@ -62,7 +63,7 @@ def run(connection: Connection) -> int:
 
 
 def serve(channel: Channel[ToWorker, ToService]) -> int:
-    """Load what the first message asks for, say `Ready`, and run the loop."""
+    """Load what the first message asks for, send `Ready`, and run the engine core."""
     configure = channel.recv()
     if not isinstance(configure, Configure):
         raise Closed("the first message was no Configure")
@@ -72,58 +73,61 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     )
     device = describe_device()
     budget = make_budget(configure.memory_limit_bytes, configure.prefill_reserve_bytes, device)
-    files = open_files(configure)
-    # A full collection would look through all that was imported, 70 ms in the midst of streams.
+    disk_store = open_disk_store(configure)
+    # A full collection would look through all that was imported: 70 ms in the middle of streams.
     gc.freeze()
-    pool = Pool(configure, build_registry(), channel.send, budget, files=files)
+    inbox: Inbox = queue.SimpleQueue()
+    config_loader = ModelConfigLoader(build_registry(), configure.context_limit_tokens)
+    preprocessor = Preprocessor(configure.models, config_loader, inbox, disk_store)
+    pool = ModelPool(
+        configure,
+        config_loader,
+        budget,
+        disk_store=disk_store,
+        on_loading=channel.send,
+        on_loaded=partial(register_model, preprocessor),
+        on_unloaded=preprocessor.close,
+    )
     pool.load_all()
     measure_memory = partial(measure, budget.limit)
-    inbox: Inbox = queue.SimpleQueue()
     signal.signal(signal.SIGTERM, lambda *_: inbox.put(Shutdown()))
-    channel.send(Models(pool.states()))
-    channel.send(Ready([model.info for model in pool], device, measure_memory()))
-    run_loop(channel, inbox, configure, pool, measure_memory, files)
-    if files is not None:
-        files.close(LAST_FILES_TIMEOUT_S)
-    return EXIT_OK
-
-
-def open_files(configure: Configure) -> CacheFiles | None:
-    """The prompt cache's files, where they are wanted."""
-    if not configure.prompt_cache_dir:
-        return None
-    folder = Path(configure.prompt_cache_dir).expanduser()
-    try:
-        return CacheFiles(folder, configure.prompt_cache_dir_bytes)
-    except OSError as error:
-        raise LoadError(f"prompt_cache_dir {folder} cannot be used: {error}") from error
-
-
-def run_loop(
-    channel: Channel[ToWorker, ToService],
-    inbox: Inbox,
-    configure: Configure,
-    pool: Pool,
-    measure: Measure,
-    files: CacheFiles | None,
-) -> None:
-    """Serve what the pool holds until told to stop."""
-    grammars = GrammarDesk(inbox)
-    desk = Desk(pool.sources, pool.draughtsman, grammars, files)
-    for model in pool:
-        desk.put_down(model.blueprint)
-    loop = Loop(
+    channel.send(ModelsChanged(pool.states()))
+    channel.send(Ready(device, measure_memory()))
+    core = EngineCore(
         pool,
-        desk,
+        preprocessor,
         inbox,
         channel.send,
-        measure,
+        measure_memory,
         configure.max_running,
         memory_wait_s=configure.memory_wait_s,
     )
     finished = threading.Event()
-    Intake(channel, desk, grammars, inbox, finished).start()
+    Receiver(channel, preprocessor, inbox, finished).start()
     try:
-        loop.run()
+        core.run()
     finally:
         finished.set()
+    if disk_store is not None:
+        disk_store.close(DISK_STORE_CLOSE_TIMEOUT_S)
+    return EXIT_OK
+
+
+def open_disk_store(configure: Configure) -> DiskStore | None:
+    """The prompt cache's folder, where one is configured.
+
+    Raises:
+        LoadError: the folder cannot be used.
+    """
+    if not configure.prompt_cache_dir:
+        return None
+    folder = Path(configure.prompt_cache_dir).expanduser()
+    try:
+        return DiskStore(folder, configure.prompt_cache_dir_bytes)
+    except OSError as error:
+        raise LoadError(f"prompt_cache_dir {folder} cannot be used: {error}") from error
+
+
+def register_model(preprocessor: Preprocessor, model: LoadedModel) -> None:
+    """Prepare prompts for a loaded model as its caches need them."""
+    preprocessor.register(model.config, wants_breakpoints=not model.engine.is_trimmable)

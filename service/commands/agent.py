@@ -12,11 +12,19 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from service.configuration import Parser
+from service.config.scalars import SettingsError
+from service.config.sources import Parser
 from service.errors import excerpt
-from service.installation import describe_job
-from service.launchd import LABEL, Elsewhere, Launchd, Mac, Machine, render, tail_command
-from service.scalars import SettingsError
+from service.host.agent_job import describe_job
+from service.host.launchd import (
+    LABEL,
+    DryRunHost,
+    Launchd,
+    LaunchdHost,
+    Machine,
+    render,
+    tail_command,
+)
 from service.server import EXIT_FAILED, EXIT_OK
 
 ACTIONS = ("install", "uninstall", "start", "stop", "restart", "status", "logs")
@@ -50,7 +58,7 @@ def run(
     if asked.daemon:
         raise SettingsError("command line: --daemon is for --print; deploy/README.md says how")
     if machine is None:
-        machine = Mac() if sys.platform == "darwin" else elsewhere()
+        machine = LaunchdHost() if sys.platform == "darwin" else dry_run_host()
     agent = Agent(machine, home, sleep)
     match asked.action:
         case "install":
@@ -175,7 +183,7 @@ class Agent:
         folder = self._home / "Library" / "Logs" / "mlxd"
         files = [folder / name for name in ("mlxd.log", "mlxd.err")]
         command = tail_command(files, follow=follow, lines=SHOWN_LINES)
-        if isinstance(self._machine, Elsewhere):
+        if isinstance(self._machine, DryRunHost):
             return self._machine.run(*command).code
         try:
             return subprocess.run(command, check=False).returncode
@@ -183,7 +191,7 @@ class Agent:
             return EXIT_OK
 
     def _installed(self) -> bool:
-        if self._plist.exists() or isinstance(self._machine, Elsewhere):
+        if self._plist.exists() or isinstance(self._machine, DryRunHost):
             return True
         complain(f"there is no {self._plist}: `mlxd agent install` makes it")
         return False
@@ -209,16 +217,16 @@ class Agent:
         if code != 0:
             complain(f"launchctl failed ({code}): {' '.join(output.split())}")
             return EXIT_FAILED
-        if not isinstance(self._machine, Elsewhere):
+        if not isinstance(self._machine, DryRunHost):
             tell(f"{LABEL}: {done}")
         return EXIT_OK
 
 
-def elsewhere() -> Elsewhere:
+def dry_run_host() -> DryRunHost:
     """For systems without launchd."""
     tell("launchd is a part of macOS: nothing is done here. deploy/mlxd.service is for systemd.")
     tell("On macOS this command")
-    return Elsewhere(sys.stdout)
+    return DryRunHost(sys.stdout)
 
 
 def tell(text: str) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from service.commands.serve import to_configure
-from service.configuration import Configuration, load_configuration
-from service.diagnosis import (
+from service.config.scalars import SettingsError
+from service.config.sources import Configuration, load_configuration
+from service.host.diagnosis import (
     Finding,
     check_access,
     check_device,
@@ -19,7 +20,6 @@ from service.diagnosis import (
     check_versions,
     look_at_models,
 )
-from service.scalars import SettingsError
 from service.server import EXIT_FAILED, EXIT_OK
 
 OFFLINE_VARIABLE = "HF_HUB_OFFLINE"

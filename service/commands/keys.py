@@ -7,9 +7,7 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from service.configuration import Parser, load_settings
-from service.errors import excerpt
-from service.keys import (
+from service.config.api_keys import (
     MAX_LIMIT,
     NAME,
     ApiKey,
@@ -19,7 +17,9 @@ from service.keys import (
     read_keys,
     write_keys,
 )
-from service.scalars import SettingsError
+from service.config.scalars import SettingsError
+from service.config.sources import Parser, load_settings
+from service.errors import excerpt
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:

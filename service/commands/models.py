@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
-from service.configuration import load_configuration
-from service.diagnosis import ask_models
-from service.model_files import ModelFiles, look_at
-from service.model_settings import ModelSettings, model_id
-from service.screen import in_units
+from protocol.units import format_bytes
+from service.config.model_settings import ModelSettings, model_id
+from service.config.settings import Settings
+from service.config.sources import load_configuration
+from service.host.diagnosis import ask_models
+from service.host.local_models import ModelFiles, look_at
 from service.server import EXIT_OK
-from service.settings import Settings
 
 COMMAND = "models"
 Row = tuple[str, str, str, str]
@@ -48,5 +48,5 @@ def row(model: ModelSettings, files: ModelFiles, state: str) -> Row:
     if files.folder is None:
         size = f"no; `mlxd pull {model.source}`"
     else:
-        size = files.wrong[0] if files.wrong else in_units(files.weight_bytes)
+        size = files.wrong[0] if files.wrong else format_bytes(files.weight_bytes)
     return model_id(model), model.source or "built in", size, state

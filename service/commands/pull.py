@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 
-from service.configuration import Parser
-from service.model_files import look_at
-from service.screen import in_units
+from protocol.units import format_bytes
+from service.config.sources import Parser
+from service.host.local_models import look_at
 from service.server import EXIT_FAILED, EXIT_OK
 
 # What mlx-lm (0.32.2) reads of a model: its DEFAULT_ALLOW_PATTERNS.
@@ -41,7 +41,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         sys.stderr.write(f"mlxd: {asked.id} cannot be downloaded: {reason}\n")
         return EXIT_FAILED
     files = look_at(asked.id)
-    sys.stdout.write(f"{asked.id} is in {files.folder} ({in_units(files.weight_bytes)})\n")
+    sys.stdout.write(f"{asked.id} is in {files.folder} ({format_bytes(files.weight_bytes)})\n")
     for wrong in files.wrong:
         sys.stderr.write(f"mlxd: {asked.id}: {wrong}\n")
     return EXIT_FAILED if files.wrong else EXIT_OK

@@ -20,29 +20,29 @@ from rich.console import Console
 from starlette.types import ASGIApp
 
 from protocol.messages import Configure
-from service.addresses import is_loopback
-from service.app import build_app
-from service.catalog import Catalog
-from service.configuration import load_settings
-from service.connections import Connections, bind, url_of
-from service.generations import Generations
-from service.keyring import KeyRing, open_keyring
-from service.logs import LogFile, configure_logging
-from service.model_settings import to_sources
-from service.observatory import Observatory
-from service.preloads import find_preloads
-from service.process import WORKER_COMMAND, worker_environ
-from service.restarts import Pace
-from service.scalars import SettingsError
+from service.app import ServiceParts, build_app
+from service.commands.startup_screen import StartupScreen
+from service.config.model_names import ModelNames
+from service.config.model_settings import to_sources
+from service.config.scalars import SettingsError
+from service.config.settings import Settings
+from service.config.sources import load_settings
+from service.host.log_setup import LogFile, configure_logging
+from service.host.sleep_prevention import SleepPrevention, caffeinate
+from service.host.standard_streams import STANDARD_OUTPUT, open_standard_stream
+from service.http.listener import ConnectionListener, bind, url_of
+from service.http.tls import make_tls
+from service.inflight.registry import RequestRegistry
 from service.schema.capabilities import KV_REASON
-from service.screen import StartScreen
+from service.security.addresses import is_loopback
+from service.security.keyring import KeyRing, open_keyring
 from service.server import EXIT_FAILED, Server
-from service.settings import Settings
-from service.standard_streams import STANDARD_OUTPUT, open_standard_stream
-from service.supervisor import Patience, Supervisor
+from service.supervision.preloads import find_preloads
+from service.supervision.process import WORKER_COMMAND, worker_environ
+from service.supervision.restart_policy import RestartLimits
+from service.supervision.supervisor import Supervisor, Timeouts
 from service.telemetry.exporters import read_exporters
-from service.tls import make_tls
-from service.wakefulness import Wakefulness, caffeinate
+from service.telemetry.setup import Observability
 
 NETWORK = "anyone-on-the-network"
 OPEN_FILES = 8192
@@ -115,12 +115,11 @@ async def serve(
     tls: ssl.SSLContext | None = None,
     *,
     worker_command: Sequence[str] = WORKER_COMMAND,
-    pace: Pace | None = None,
+    restart_limits: RestartLimits | None = None,
 ) -> int:
     """Wire the parts together and run them; the process's exit code."""
-    screen = StartScreen(Console(file=open_standard_stream(STANDARD_OUTPUT)))
-    url = url_of(listener, tls=tls is not None)
-    observatory = Observatory(
+    screen = StartupScreen(Console(file=open_standard_stream(STANDARD_OUTPUT)))
+    observability = Observability(
         read_exporters(environ), version("mlxd"), record_content=settings.record_content == "on"
     )
     preloads = find_preloads(settings.blas, settings.allocator)
@@ -128,41 +127,41 @@ async def serve(
         to_configure(settings),
         worker_command,
         worker_environ(environ, preloads),
-        patience=Patience(load_timeout_s=settings.load_timeout_s, stall_s=settings.stall_s),
+        timeouts=Timeouts(load_timeout_s=settings.load_timeout_s, stall_s=settings.stall_s),
         on_loading=screen.show_loading,
-        on_step=observatory.activity.add_step,
-        pace=pace,
+        on_step=observability.step_stats.add_step,
+        restart_limits=restart_limits,
     )
-    generations = make_generations(settings, supervisor)
-    supervisor.listen(generations)
-    observatory.watch(supervisor)
-    catalog = Catalog(settings.models)
-    address = listener.getsockname()[0]
-    api = build_app(
-        settings,
-        catalog,
-        supervisor,
-        generations,
-        observatory,
-        version("mlxd"),
-        keys=keys,
-        address=address,
+    registry = make_registry(settings, supervisor)
+    supervisor.listen(registry)
+    observability.watch(supervisor)
+    parts = ServiceParts(
+        settings=settings,
+        model_names=ModelNames(settings.models),
+        supervisor=supervisor,
+        registry=registry,
+        observability=observability,
+        version=version("mlxd"),
     )
+    api = build_app(parts, keys=keys, address=listener.getsockname()[0])
 
     def show_ready() -> None:
-        if supervisor.ready is not None:
-            screen.show_ready(supervisor.ready, url, preloads, keyed=keys.required)
+        if (ready := supervisor.ready) is not None:
+            models = supervisor.model_states.infos
+            screen.show_ready(
+                ready, models, url_of(listener, tls=tls is not None), preloads, keyed=keys.required
+            )
 
     server = Server(
-        make_connections(settings, observatory.telemetry.trace(api), listener, tls),
+        make_connections(settings, observability.telemetry.trace(api), listener, tls),
         supervisor,
-        generations,
+        registry,
         drain_s=settings.drain_s,
         on_ready=show_ready,
     )
-    async with kept_awake(settings, generations):
+    async with kept_awake(settings, registry):
         status = await server.run()
-    observatory.telemetry.shut_down()
+    observability.telemetry.shut_down()
     screen.close()
     if supervisor.failure is not None:
         complain(supervisor.failure)
@@ -170,12 +169,12 @@ async def serve(
 
 
 @contextlib.asynccontextmanager
-async def kept_awake(settings: Settings, generations: Generations) -> AsyncIterator[None]:
+async def kept_awake(settings: Settings, registry: RequestRegistry) -> AsyncIterator[None]:
     """While requests run, a Mac does not go to sleep."""
     if platform.system() != "Darwin" or settings.keep_awake == "off":
         yield
         return
-    watching = asyncio.create_task(Wakefulness(generations, caffeinate(os.getpid())).run())
+    watching = asyncio.create_task(SleepPrevention(registry, caffeinate(os.getpid())).run())
     try:
         yield
     finally:
@@ -183,9 +182,9 @@ async def kept_awake(settings: Settings, generations: Generations) -> AsyncItera
         await asyncio.wait([watching])
 
 
-def make_generations(settings: Settings, supervisor: Supervisor) -> Generations:
+def make_registry(settings: Settings, supervisor: Supervisor) -> RequestRegistry:
     """What is in flight, within the bounds that are set."""
-    return Generations(
+    return RequestRegistry(
         supervisor,
         max_in_flight=settings.max_running + settings.max_waiting,
         load_wait_s=settings.load_wait_s,
@@ -195,9 +194,9 @@ def make_generations(settings: Settings, supervisor: Supervisor) -> Generations:
 
 def make_connections(
     settings: Settings, app: ASGIApp, listener: socket.socket, tls: ssl.SSLContext | None
-) -> Connections:
+) -> ConnectionListener:
     """The connections of `listener`, within the bounds that are set."""
-    return Connections(
+    return ConnectionListener(
         app,
         listener,
         max_connections=connection_limit(settings.max_connections),

@@ -1,1 +1,1 @@
-"""OpenAI's shapes as msgspec structs: what is read, what is answered, and nothing that acts."""
+"""OpenAI's shapes as msgspec structs, and the table of parameters."""

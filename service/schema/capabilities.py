@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from protocol.messages import LoadedModel, ModelState
+from protocol.messages import ModelInfo, ModelState
 from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
 from service.schema.parameters import GenerationRequest
-from service.schema.support import PARAMETERS, Need, Parameter
+from service.schema.support import PARAMETERS, Parameter, Requirement
 
 # Can go when mlx-lm (0.32.2) can batch a QuantizedKVCache.
 KV_REASON = "mlx-lm 0.32.2 batches no quantised KV caches: keys and values stay as computed"
@@ -77,16 +77,16 @@ def describe_capabilities(state: ModelState, kv_quantisation: str = "off") -> Mo
     )
 
 
-def to_capability(parameter: Parameter, model: LoadedModel | None) -> Capability:
+def to_capability(parameter: Parameter, model: ModelInfo | None) -> Capability:
     """What this model, of which nothing may be known yet, does with the parameter."""
-    if parameter.needs is None:
-        return Capability(parameter.support, list(parameter.neutral))
+    if parameter.requires is None:
+        return Capability(parameter.support, list(parameter.no_op_values))
     if model is None:
         return Capability("depends")
-    return Capability("honoured" if has(model, parameter.needs) else "refused")
+    return Capability("honoured" if has(model, parameter.requires) else "refused")
 
 
-def has(model: LoadedModel, need: Need) -> bool:
+def has(model: ModelInfo, need: Requirement) -> bool:
     """Whether the model has what the parameter needs."""
     match need:
         case "chat_template":

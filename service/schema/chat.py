@@ -212,7 +212,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
     function: FunctionDelta
 
 
-class Delta(msgspec.Struct, frozen=True, kw_only=True):
+class ChatDelta(msgspec.Struct, frozen=True, kw_only=True):
     """What one event adds; only the first names the role."""
 
     role: Literal["assistant"] | UnsetType = UNSET
@@ -227,7 +227,7 @@ class ChunkChoice(msgspec.Struct, frozen=True):
     """The next piece of one answer; `finish_reason` is null until its last."""
 
     index: int
-    delta: Delta
+    delta: ChatDelta
     finish_reason: FinishReason | None = None
     logprobs: ChatLogprobs | None = None
 

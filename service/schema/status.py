@@ -4,8 +4,25 @@ from __future__ import annotations
 
 import msgspec
 
-from service.activity import Second
 from service.schema.health import Health
+
+
+class Second(msgspec.Struct):
+    """One second in which there was something: `at` is Unix time, counts are of this second.
+
+    `running`, `waiting` and `memory_bytes` are as its last step left them, `most_running` and
+    `most_waiting` what they were at most.
+    """
+
+    at: int
+    tokens: int = 0
+    running: int = 0
+    waiting: int = 0
+    most_running: int = 0
+    most_waiting: int = 0
+    memory_bytes: int = 0
+    first_tokens: int = 0
+    first_token_s: float = 0.0
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):

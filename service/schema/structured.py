@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from protocol.grammars import Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
+from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
 from service.errors import InvalidRequest
 
 MAX_GRAMMAR_BYTES = 512 * 1024
@@ -83,7 +83,7 @@ def to_grammar(
         case StructuredOutputs(regex=str(pattern)):
             return Regex(pattern)
         case StructuredOutputs(choice=list(options)):
-            return Choice(options)
+            return TextChoice(options)
         case StructuredOutputs(grammar=str(text)):
             return Lark(text)
     return None

@@ -14,7 +14,7 @@ import msgspec
 from service.errors import InvalidRequest
 
 Support = Literal["honoured", "label", "refused"]
-Need = Literal["chat_template", "fill_in_middle", "template_variables", "reasoning_effort"]
+Requirement = Literal["chat_template", "fill_in_middle", "template_variables", "reasoning_effort"]
 
 
 class Parameter(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -22,36 +22,36 @@ class Parameter(msgspec.Struct, frozen=True, omit_defaults=True):
 
     - honoured: it does what its documentation says.
     - label: it names or hints something, and changes no answer by its nature.
-    - refused: 400, unless its value is one of `neutral`, which change nothing.
+    - refused: 400, unless its value is one of `no_op_values`, which change nothing.
 
-    `needs` says what a model must have for it to be honoured; else it is refused.
+    `requires` says what a model must have for it to be honoured; else it is refused.
     Null, which is leaving the parameter out, is neutral always.
     """
 
     support: Support
-    neutral: tuple[Any, ...] = ()
-    needs: Need | None = None
+    no_op_values: tuple[Any, ...] = ()
+    requires: Requirement | None = None
 
 
 HONOURED = Parameter("honoured")
-LABEL = Parameter("label")
+METADATA = Parameter("label")
 
 
-def refused(*neutral: Any) -> Parameter:
+def refused(*no_op_values: Any) -> Parameter:
     """A parameter of which only these values are taken."""
-    return Parameter("refused", neutral)
+    return Parameter("refused", no_op_values)
 
 
-def needing(need: Need) -> Parameter:
+def requiring(need: Requirement) -> Parameter:
     """A parameter that only some models can honour."""
-    return Parameter("honoured", needs=need)
+    return Parameter("honoured", requires=need)
 
 
 PARAMETERS: dict[str, Parameter] = {
     "audio": refused(),
     "best_of": HONOURED,
-    "chat_template_kwargs": needing("template_variables"),
-    "continue_final_message": needing("chat_template"),
+    "chat_template_kwargs": requiring("template_variables"),
+    "continue_final_message": requiring("chat_template"),
     "echo": HONOURED,
     "frequency_penalty": HONOURED,
     "function_call": HONOURED,
@@ -61,8 +61,8 @@ PARAMETERS: dict[str, Parameter] = {
     "logprobs": HONOURED,
     "max_completion_tokens": HONOURED,
     "max_tokens": HONOURED,
-    "messages": needing("chat_template"),
-    "metadata": LABEL,
+    "messages": requiring("chat_template"),
+    "metadata": METADATA,
     "min_p": HONOURED,
     "min_tokens": HONOURED,
     "modalities": refused(["text"]),
@@ -73,13 +73,13 @@ PARAMETERS: dict[str, Parameter] = {
     "prediction": refused(),
     "presence_penalty": HONOURED,
     "prompt": HONOURED,
-    "prompt_cache_key": LABEL,
-    "prompt_cache_options": LABEL,
-    "prompt_cache_retention": LABEL,
-    "reasoning_effort": needing("reasoning_effort"),
+    "prompt_cache_key": METADATA,
+    "prompt_cache_options": METADATA,
+    "prompt_cache_retention": METADATA,
+    "reasoning_effort": requiring("reasoning_effort"),
     "repetition_penalty": HONOURED,
     "response_format": HONOURED,
-    "safety_identifier": LABEL,
+    "safety_identifier": METADATA,
     "seed": HONOURED,
     "service_tier": refused("auto", "default"),
     "stop": HONOURED,
@@ -89,14 +89,14 @@ PARAMETERS: dict[str, Parameter] = {
     "stream_options": HONOURED,
     "stream_options.include_obfuscation": refused(False),
     "structured_outputs": HONOURED,
-    "suffix": needing("fill_in_middle"),
+    "suffix": requiring("fill_in_middle"),
     "temperature": HONOURED,
     "tool_choice": HONOURED,
     "tools": HONOURED,
     "top_k": HONOURED,
     "top_logprobs": HONOURED,
     "top_p": HONOURED,
-    "user": LABEL,
+    "user": METADATA,
     "verbosity": refused("medium"),
     "web_search_options": refused(),
 }
@@ -110,13 +110,13 @@ def refuse_unsupported(request: msgspec.Struct) -> None:
     """
     for name, parameter in PARAMETERS.items():
         if parameter.support == "refused":
-            _refuse(name, parameter.neutral, _value_at(request, name))
+            _refuse(name, parameter.no_op_values, _value_at(request, name))
 
 
-def _refuse(name: str, neutral: tuple[Any, ...], value: object) -> None:
-    if value is None or any(_same(value, harmless) for harmless in neutral):
+def _refuse(name: str, no_op_values: tuple[Any, ...], value: object) -> None:
+    if value is None or any(_same(value, harmless) for harmless in no_op_values):
         return
-    allowed = [msgspec.json.encode(harmless).decode() for harmless in neutral]
+    allowed = [msgspec.json.encode(harmless).decode() for harmless in no_op_values]
     advice = f", other than as {' or '.join(allowed)}" if allowed else ""
     raise InvalidRequest(
         f"`{name}` is not supported by this server{advice}.",
@@ -125,8 +125,8 @@ def _refuse(name: str, neutral: tuple[Any, ...], value: object) -> None:
     )
 
 
-def _same(value: object, neutral: object) -> bool:
-    return type(value) is type(neutral) and value == neutral
+def _same(value: object, no_op_values: object) -> bool:
+    return type(value) is type(no_op_values) and value == no_op_values
 
 
 def _value_at(request: object, name: str) -> object:

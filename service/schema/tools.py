@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from protocol.messages import ToolUse
-from service.decoding import MAX_DEPTH, deeper_than
 from service.errors import InvalidRequest, excerpt
+from service.schema.depth import MAX_DEPTH, deeper_than
 
 MAX_TOOLS = 128
 
@@ -71,23 +71,23 @@ class AllowedTools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tools: Annotated[list[AllowedFunction], Meta(min_length=1, max_length=MAX_TOOLS)]
 
 
-class Choice(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
+class ToolChoiceObject(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
     """Which tools are called, other than in a word."""
 
 
-class ChooseFunction(Choice, frozen=True, tag="function"):
+class ChooseFunction(ToolChoiceObject, frozen=True, tag="function"):
     """This function must be called."""
 
     function: NamedFunction
 
 
-class ChooseAllowed(Choice, frozen=True, tag="allowed_tools"):
+class ChooseAllowed(ToolChoiceObject, frozen=True, tag="allowed_tools"):
     """Only these may, or must, be called."""
 
     allowed_tools: AllowedTools
 
 
-class ChooseCustom(Choice, frozen=True, tag="custom"):
+class ChooseCustom(ToolChoiceObject, frozen=True, tag="custom"):
     """A custom tool, which is refused."""
 
     custom: NamedFunction

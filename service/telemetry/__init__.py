@@ -1,1 +1,1 @@
-"""OpenTelemetry: the metrics, the spans, and where they go."""
+"""OpenTelemetry: metrics, spans, and where they are exported."""

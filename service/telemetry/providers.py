@@ -50,7 +50,7 @@ class Telemetry:
         self.tracer_provider = self._make_tracers(exporters.traces) if exporters.traces else None
         self._end_logs = self._export_logs(exporters.logs) if exporters.logs else None
         for name in EXPORTER_LOGGERS:
-            logging.getLogger(name).addFilter(Seldom())
+            logging.getLogger(name).addFilter(RateLimitFilter())
         for complaint in exporters.complaints:
             logger.warning("%s", complaint)
 
@@ -61,9 +61,9 @@ class Telemetry:
         """
         if self.tracer_provider is None:
             return app
-        from service.telemetry.traced import TracedApp
+        from service.telemetry.tracing_middleware import TracingMiddleware
 
-        return TracedApp(app, self.tracer_provider)
+        return TracingMiddleware(app, self.tracer_provider)
 
     def shut_down(self, within_s: float = SHUTDOWN_S) -> None:
         """Export what is left; what takes longer than `within_s` is lost."""
@@ -138,7 +138,7 @@ class Telemetry:
         return end
 
 
-class Seldom(logging.Filter):
+class RateLimitFilter(logging.Filter):
     """Lets an error through once in `COMPLAINT_EACH_S`, and of lesser things nothing.
 
     That a collector is gone need not be told at each attempt.

@@ -17,8 +17,9 @@ from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
 from protocol.messages import ChatPrompt, Finished, Prompt, TextPrompt
-from service.record import MS_PER_S, Record
-from service.telemetry.instruments import generation_attributes
+from protocol.units import MS_PER_S
+from service.requestlog.record import RequestRecord
+from service.telemetry.request_metrics import generation_attributes
 
 # What the conventions have no name for.
 REQUEST_ID = "mlxd.request.id"
@@ -35,7 +36,7 @@ class Spans:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    def observe(self, record: Record) -> None:
+    def observe(self, record: RequestRecord) -> None:
         """A request has ended."""
         if record.model is None:
             return
@@ -54,7 +55,9 @@ class Spans:
                 self._add_phases(record, ended_at, end, context)
         span.end(record.at_ns(record.ended_at))
 
-    def _add_phases(self, record: Record, ended_at: float, end: Finished, context: Context) -> None:
+    def _add_phases(
+        self, record: RequestRecord, ended_at: float, end: Finished, context: Context
+    ) -> None:
         """One after the other, the last one up to when the worker said that it had finished."""
         lasted_ms = end.queue_ms + end.prefill_ms + end.decode_ms
         moment = ended_at - lasted_ms / MS_PER_S
@@ -65,7 +68,7 @@ class Spans:
             span.end(record.at_ns(moment))
 
 
-def attributes_of(record: Record) -> Attributes:
+def attributes_of(record: RequestRecord) -> Attributes:
     """All that is told of a generation, without what is unknown."""
     attributes: Attributes = {
         **generation_attributes(record),
@@ -87,7 +90,7 @@ def attributes_of(record: Record) -> Attributes:
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def _asked(record: Record) -> Attributes:
+def _asked(record: RequestRecord) -> Attributes:
     """How it was to be generated; all sequences of a request are alike in this."""
     submit = record.submits[0]
     sampling = submit.sampling
@@ -104,7 +107,7 @@ def _asked(record: Record) -> Attributes:
 # ---------------------------------------------------------------- prompts and answers
 
 
-def _content(record: Record) -> Attributes:
+def _content(record: RequestRecord) -> Attributes:
     given = [message for submit in record.submits for message in _messages(submit.prompt)]
     reasons = {end.id: end.reason for _, end in record.ends}
     answers = [

@@ -14,7 +14,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from tests.e2e.daemon import running
 from tests.models import families
-from worker.infill import KNOWN_TRIPLES
+from worker.prompts.fill_in_middle import KNOWN_TRIPLES
 
 HELLO: list[Any] = [{"role": "user", "content": "Say something long."}]
 TOKENS = 24

@@ -19,8 +19,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from service.openapi import describe_api
 from tests.e2e.daemon import Daemon, running
+from tests.service.parts import describe
 
 # An answer's length is not the question here.
 MOST_TOKENS = 4
@@ -44,7 +44,7 @@ def demo() -> Iterator[Daemon]:
 
 
 # Read without a service, so that each operation is a test of its own.
-described = schemathesis.openapi.from_dict(describe_api("tested"))
+described = schemathesis.openapi.from_dict(describe("tested"))
 
 
 @described.parametrize()

@@ -12,12 +12,12 @@ import os
 import sys
 
 from service.commands.serve import log_file, loop_factory, serve
-from service.configuration import load_settings
-from service.connections import bind
-from service.keyring import open_keyring
-from service.logs import configure_logging
-from service.restarts import Pace
-from service.tls import make_tls
+from service.config.sources import load_settings
+from service.host.log_setup import configure_logging
+from service.http.listener import bind
+from service.http.tls import make_tls
+from service.security.keyring import open_keyring
+from service.supervision.restart_policy import RestartLimits
 
 FAKE_WORKER_COMMAND = (sys.executable, "-m", "tests.fakes.worker")
 
@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
     own, flags = parser.parse_known_args(argv)
     settings = load_settings(flags, os.environ)
     flush_logs = configure_logging(settings.log_level, settings.log_format, file=log_file(settings))
-    pace = Pace(
+    restart_limits = RestartLimits(
         first_back_off_s=0.01,
         longest_back_off_s=0.05,
         sound_after_s=own.sound_after_s,
@@ -48,7 +48,7 @@ def run(argv: list[str]) -> int:
                 open_keyring(settings),
                 make_tls(settings),
                 worker_command=FAKE_WORKER_COMMAND,
-                pace=pace,
+                restart_limits=restart_limits,
             )
         )
     flush_logs()

@@ -24,21 +24,23 @@ from protocol.channel import Channel, Closed, worker_end
 from protocol.messages import (
     Cancel,
     Configure,
-    Delta,
     Device,
     Event,
     Fatal,
     Finished,
-    Limit,
-    LoadedModel,
     Loading,
     Memory,
+    ModelInfo,
+    ModelsChanged,
+    ModelState,
     Ready,
+    SetMaxRunning,
     Shutdown,
     Started,
     Stats,
     Step,
     Submit,
+    TextDelta,
     ToService,
     ToWorker,
 )
@@ -65,7 +67,7 @@ FRAMES = {
     "nonsense": struct.pack("!i", 3) + b"xyz",
 }
 
-Inbox = queue.SimpleQueue[Submit | Cancel | Limit | Shutdown]
+Inbox = queue.SimpleQueue[Submit | Cancel | SetMaxRunning | Shutdown]
 
 
 def word(prompt: str, position: int) -> tuple[int, str]:
@@ -97,7 +99,7 @@ class Row:
         id = self.submit.id
         token, text = word(self.text, self.position)
         self.position += 1
-        delta = Delta(id, text, [token])
+        delta = TextDelta(id, text, [token])
         if self.position < self.end:
             return [delta]
         return [delta, Finished(id, "length", len(self.text), self.position, 0.0, 0.0, 0.0)]
@@ -124,9 +126,14 @@ class FakeWorker:
             self._load(model.source or "")
             self._channel.send(Loading(model.id, 1, 1))
         loaded = [
-            LoadedModel(m.id, "fake", 10**6, 2**16, WEIGHT_BYTES, 0.0) for m in configure.models
+            ModelInfo(m.id, "fake", 10**6, 2**16, WEIGHT_BYTES, 0.0) for m in configure.models
         ]
-        self._channel.send(Ready(loaded, Device("fake", "none", 0), Memory()))
+        states = [
+            ModelState(info.id, "loaded", bytes=WEIGHT_BYTES, done_bytes=WEIGHT_BYTES, info=info)
+            for info in loaded
+        ]
+        self._channel.send(ModelsChanged(states))
+        self._channel.send(Ready(Device("fake", "none", 0), Memory()))
         threading.Thread(target=self._read, daemon=True).start()
         while self._receive():
             self._step()
@@ -146,7 +153,7 @@ class FakeWorker:
         try:
             while True:
                 message = self._channel.recv()
-                assert isinstance(message, Submit | Cancel | Limit | Shutdown)
+                assert isinstance(message, Submit | Cancel | SetMaxRunning | Shutdown)
                 self._inbox.put(message)
         except Closed:
             os._exit(EXIT_ORPHANED)
@@ -169,7 +176,7 @@ class FakeWorker:
                     for id in ids:
                         self._waiting.pop(id, None)
                         self._running.pop(id, None)
-                case Limit(max_running):
+                case SetMaxRunning(max_running):
                     self._max_running = max_running
                 case Shutdown():
                     return False

@@ -28,7 +28,7 @@ class Job(msgspec.Struct):
     warm_up: int
 
 
-class Done(msgspec.Struct):
+class CommandResult(msgspec.Struct):
     """Their timings, and how long all took."""
 
     timings: list[Timing]
@@ -38,7 +38,7 @@ class Done(msgspec.Struct):
 @contextmanager
 def bare_loop(
     model: Path, max_running: int, *, allocator: str = "off"
-) -> Iterator[Callable[[Job], Done]]:
+) -> Iterator[Callable[[Job], CommandResult]]:
     """What runs a job in a process of its own, ended with the block."""
     words = ["-m", "tests.load.bare", str(model), str(max_running)]
     with started(words, allocator=allocator) as process:
@@ -46,15 +46,15 @@ def bare_loop(
         assert process.stdout is not None
         jobs, results = process.stdin, process.stdout
 
-        def run(job: Job) -> Done:
+        def run(job: Job) -> CommandResult:
             jobs.write(msgspec.json.encode(job) + b"\n")
             jobs.flush()
-            return msgspec.json.decode(results.readline(), type=Done)
+            return msgspec.json.decode(results.readline(), type=CommandResult)
 
         yield run
 
 
-class Loop:
+class EngineCore:
     """A closed loop over mlx-lm's `BatchGenerator`."""
 
     def __init__(self, model: Path, max_running: int) -> None:
@@ -68,7 +68,7 @@ class Loop:
             completion_batch_size=max_running,
         )
 
-    def run(self, job: Job) -> Done:
+    def run(self, job: Job) -> CommandResult:
         """All chats of the job, after those that warm up."""
         prompts = [self._tokenize(body) for body in job.bodies]
         limits = [body["max_tokens"] for body in job.bodies]
@@ -76,7 +76,7 @@ class Loop:
         self._drain(pairs[: job.warm_up], job.concurrency)
         began = time.perf_counter()
         timings = self._drain(pairs[job.warm_up :], job.concurrency)
-        return Done(timings, time.perf_counter() - began)
+        return CommandResult(timings, time.perf_counter() - began)
 
     def _tokenize(self, body: dict[str, Any]) -> list[int]:
         tokens: list[int] = self._tokenizer.apply_chat_template(
@@ -107,7 +107,7 @@ class Loop:
 
 def main(model: str, max_running: str) -> None:
     """Answer each line of the input."""
-    loop = Loop(Path(model), int(max_running))
+    loop = EngineCore(Path(model), int(max_running))
     for line in sys.stdin.buffer:
         done = loop.run(msgspec.json.decode(line, type=Job))
         sys.stdout.buffer.write(msgspec.json.encode(done) + b"\n")

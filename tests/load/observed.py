@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from service.command import main
+from service.commands.main import main
 
 STANDARD_OUTPUT = 1
 ANSWER = "asyncio tasks:"

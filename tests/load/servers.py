@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx
 
-from service.preloads import find_preloads
-from service.process import worker_environ
-from service.settings import read_environment
+from service.config.settings import read_environment
+from service.supervision.preloads import find_preloads
+from service.supervision.process import worker_environ
 from tests.e2e.daemon import POLL_S, START_TIMEOUT_S, free_port, running
 from tests.models import families
 

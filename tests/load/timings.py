@@ -16,7 +16,7 @@ DATA = b"data: "
 CHAT = "/v1/chat/completions"
 
 
-class Delta(msgspec.Struct):
+class TextDelta(msgspec.Struct):
     """What a chunk adds."""
 
     content: str | None = None
@@ -26,7 +26,7 @@ class Delta(msgspec.Struct):
 class Choice(msgspec.Struct):
     """The one answer of a chunk."""
 
-    delta: Delta = msgspec.field(default_factory=Delta)
+    delta: TextDelta = msgspec.field(default_factory=TextDelta)
 
 
 class Counts(msgspec.Struct):

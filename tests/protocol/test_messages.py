@@ -11,15 +11,16 @@ from protocol.messages import (
     Cancel,
     ChatPrompt,
     Configure,
-    Delta,
     Device,
     Failed,
     Fatal,
     Finished,
-    LoadedModel,
     Loading,
     Memory,
+    ModelInfo,
+    ModelsChanged,
     ModelSource,
+    ModelState,
     Ready,
     Rejected,
     Sampling,
@@ -28,6 +29,7 @@ from protocol.messages import (
     Stats,
     Step,
     Submit,
+    TextDelta,
     TextPrompt,
     TokenPrompt,
     ToService,
@@ -54,7 +56,7 @@ submits = st.builds(
 )
 events = st.one_of(
     st.builds(Started, ids, ids, texts),
-    st.builds(Delta, ids, texts, token_lists),
+    st.builds(TextDelta, ids, texts, token_lists),
     st.builds(Rejected, ids, texts, texts, st.none() | texts),
     st.builds(Failed, ids, texts),
 )
@@ -89,7 +91,10 @@ def test_every_other_message_to_the_worker_survives(message: ToWorker) -> None:
     "message",
     [
         Loading("a", 1, 2),
-        Ready([LoadedModel("a", "llama", 1, 2, 3, 4.0)], Device("d", "CPU", 5), Memory()),
+        ModelsChanged(
+            [ModelState("a", "loaded", info=ModelInfo("a", "llama", 1, 2, 3, 4.0))],
+        ),
+        Ready(Device("d", "CPU", 5), Memory()),
         Step([Finished(1, "length", 2, 3, 4.0, 5.0, 6.0)], Stats(0, 0, Memory(), 0.0, 0.0)),
         Fatal("no memory"),
     ],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from protocol.messages import ChatPrompt, Delta, Finished, Sampling, Started, Submit
-from service.record import Record
+from protocol.messages import ChatPrompt, Finished, Sampling, Started, Submit, TextDelta
+from service.requestlog.event_batch import count_events
+from service.requestlog.record import RequestRecord
 
 
 def submit(content: str = "hello") -> Submit:
@@ -12,12 +13,14 @@ def submit(content: str = "hello") -> Submit:
     return Submit(1, "m", prompt, Sampling(seed=7, temperature=0.0), max_tokens=9, stop=["."])
 
 
-def finished_record(*, keeps_content: bool = False) -> Record:
+def finished_record(*, keeps_content: bool = False) -> RequestRecord:
     """A chat that was answered by four tokens: 10 ms queue, 20 ms prefill, 30 ms decoding."""
-    record = Record(keeps_content=keeps_content)
+    record = RequestRecord(keeps_content=keeps_content)
     record.ask("chat", "m", [submit()], stream=True)
-    record.note([Started(1, 12), Delta(1, "wo", [5, 6])])
-    record.note([Delta(1, "rld", [7, 8]), Finished(1, "stop", 12, 4, 10.0, 20.0, 30.0)])
+    record.add_events(count_events([Started(1, 12), TextDelta(1, "wo", [5, 6])]))
+    record.add_events(
+        count_events([TextDelta(1, "rld", [7, 8]), Finished(1, "stop", 12, 4, 10.0, 20.0, 30.0)])
+    )
     record.status, record.answer_id = 200, "chatcmpl-1"
     record.end(scope(route="/v1/chat/completions"))
     return record

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from service.errors import ANSWERS
-from service.openapi import describe_api
+from service.errors import ERROR_RESPONSES
+from tests.service.parts import describe
 
-API: dict[str, Any] = json.loads(json.dumps(describe_api("1.2.3")))
+API: dict[str, Any] = json.loads(json.dumps(describe("1.2.3")))
 SCHEMAS = API["components"]["schemas"]
 OPERATIONS = [
     (path, method, operation)
@@ -58,7 +58,7 @@ def test_every_error_a_client_can_meet_is_documented() -> None:
         int(status) for _, _, operation in OPERATIONS for status in operation["responses"]
     }
     # 405 belongs to no operation, and 499 reaches nobody.
-    assert documented == {answer.status for answer in ANSWERS.values()} - {405, 499} | {200}
+    assert documented == {answer.status for answer in ERROR_RESPONSES.values()} - {405, 499} | {200}
 
 
 @pytest.mark.parametrize("path", GENERATION)

@@ -8,43 +8,50 @@ from pathlib import Path
 
 from protocol.messages import (
     Cancel,
+    CommandResult,
     Configure,
-    Delta,
-    Done,
     Event,
     Failed,
     Finished,
-    Models,
+    ModelsChanged,
     ModelSource,
     Rejected,
     Shutdown,
     Step,
     Submit,
+    TextDelta,
 )
-from worker.adapters import build_registry
-from worker.desk import Desk, Prepared, prepare
-from worker.grammars.desk import with_grammar
-from worker.intake import Inbox, Work
-from worker.loop import Loop
-from worker.memory import measure
-from worker.pool import Pool
+from worker.intake.compile_queue import with_grammar
+from worker.intake.prepared import PreparedRequest, prepare
+from worker.intake.preprocessor import Preprocessor
+from worker.intake.receiver import Inbox, Work
+from worker.memory.budget import measure
+from worker.models.families import build_registry
+from worker.models.model_config import ModelConfigLoader
+from worker.models.pool import ModelPool
+from worker.scheduler.core import EngineCore
 
 AfterStep = Callable[[Step], Iterable[Work]]
 
 
 def make_pool(
     *paths: Path, max_running: int = 32, prefill_step_tokens: int = 512, context_limit: int = 0
-) -> Pool:
+) -> ModelPool:
     """These models loaded, each under its folder's name."""
     sources = [ModelSource(path.name, str(path)) for path in paths]
     configure = Configure(sources, max_running, prefill_step_tokens, context_limit, 0, 0)
-    pool = Pool(configure, build_registry(), lambda loading: None)
+    pool = ModelPool(configure, make_config_loader(context_limit))
     pool.load_all()
     return pool
 
 
+def make_config_loader(context_limit: int = 0) -> ModelConfigLoader:
+    """What reads the files of the models."""
+    return ModelConfigLoader(build_registry(), context_limit)
+
+
 def run_loop(
-    pool: Pool,
+    pool: ModelPool,
     submits: Sequence[Submit],
     *,
     max_running: int = 32,
@@ -55,7 +62,7 @@ def run_loop(
     open_ids = {submit.id for submit in submits}
     steps: list[Step] = []
 
-    def emit(step: Step | Models | Done) -> None:
+    def emit(step: Step | ModelsChanged | CommandResult) -> None:
         if not isinstance(step, Step):
             return
         steps.append(step)
@@ -63,7 +70,7 @@ def run_loop(
         for work in after_step(step):
             inbox.put(work)
             match work:
-                case Prepared(submit):
+                case PreparedRequest(submit):
                     open_ids.add(submit.id)
                 case Cancel(ids):
                     open_ids.difference_update(ids)
@@ -71,17 +78,17 @@ def run_loop(
             inbox.put(Shutdown())
 
     for submit in submits:
-        inbox.put(make_ready(prepare(pool[submit.model].blueprint, submit)))
-    desk = Desk(pool.sources, pool.draughtsman, inbox)
-    Loop(pool, desk, inbox, emit, lambda: measure(0), max_running).run()
+        inbox.put(make_ready(prepare(pool[submit.model].config, submit)))
+    preprocessor = Preprocessor(pool.sources, make_config_loader(), inbox)
+    EngineCore(pool, preprocessor, inbox, emit, lambda: measure(0), max_running).run()
     return steps
 
 
-def make_ready(prepared: Prepared | Rejected) -> Prepared | Rejected:
+def make_ready(prepared: PreparedRequest | Rejected) -> PreparedRequest | Rejected:
     """The request with its grammar, where it asks for one."""
-    if isinstance(prepared, Rejected) or prepared.wanted is None:
+    if isinstance(prepared, Rejected) or prepared.wanted_grammar is None:
         return prepared
-    compiled = prepared.blueprint.grammars.compile(prepared.wanted)
+    compiled = prepared.config.grammars.compile(prepared.wanted_grammar)
     return with_grammar(prepared, compiled)
 
 
@@ -92,12 +99,12 @@ def events_of(steps: Sequence[Step], id: int) -> list[Event]:
 
 def text_of(steps: Sequence[Step], id: int) -> str:
     """One request's text."""
-    return "".join(event.text for event in events_of(steps, id) if isinstance(event, Delta))
+    return "".join(event.text for event in events_of(steps, id) if isinstance(event, TextDelta))
 
 
 def tokens_of(steps: Sequence[Step], id: int) -> list[int]:
     """One request's token ids."""
-    deltas = [event for event in events_of(steps, id) if isinstance(event, Delta)]
+    deltas = [event for event in events_of(steps, id) if isinstance(event, TextDelta)]
     return [token for delta in deltas for token in delta.tokens]
 
 

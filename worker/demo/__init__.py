@@ -1,4 +1,4 @@
-"""The model built into the package: its corpus, its training and its evaluation."""
+"""The model built into the package, in mlx-lm's format. `training/` makes it again."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from pathlib import Path
 
 
 def demo_model_path() -> Path:
-    """The folder of the built-in model, in mlx-lm's format."""
+    """The folder of the built-in model."""
     return Path(__file__).parent / "model"

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from service.commands import agent
-from service.launchd import LABEL, Mac, Outcome
-from service.scalars import SettingsError
+from service.config.scalars import SettingsError
+from service.host.launchd import LABEL, CommandOutput, LaunchdHost
 
 TARGET = f"gui/{os.getuid()}/{LABEL}"
 
 
-class FakeMac(Mac):
+class FakeMac(LaunchdHost):
     """Files are real; launchd is a job that is loaded or not, and runs or not."""
 
     def __init__(self) -> None:
@@ -29,10 +29,10 @@ class FakeMac(Mac):
         # How often it refuses to load a job that it has just forgotten.
         self.races = 0
 
-    def run(self, *words: str) -> Outcome:
+    def run(self, *words: str) -> CommandOutput:
         _, verb, *rest = words
         if verb == self.refuses:
-            return Outcome(5, "Bootstrap failed: 5: Input/output error\n")
+            return CommandOutput(5, "Bootstrap failed: 5: Input/output error\n")
         if verb != "print":
             self.asked.append(words)
         match verb:
@@ -40,7 +40,7 @@ class FakeMac(Mac):
                 return self._print()
             case "bootstrap" if self.races:
                 self.races -= 1
-                return Outcome(5, "Bootstrap failed: 5: Input/output error\n")
+                return CommandOutput(5, "Bootstrap failed: 5: Input/output error\n")
             case "bootstrap":
                 assert self.loaded is None, "launchd refuses a job that is loaded"
                 self.loaded = plistlib.loads(Path(rest[1]).read_bytes())
@@ -53,18 +53,18 @@ class FakeMac(Mac):
                 self.running = True
             case "kill":
                 self.running = False
-        return Outcome(0, "")
+        return CommandOutput(0, "")
 
-    def _print(self) -> Outcome:
+    def _print(self) -> CommandOutput:
         if self.lingers:
             self.lingers -= 1
             if not self.lingers:
                 self.loaded = None
-                return Outcome(113, "Could not find service")
+                return CommandOutput(113, "Could not find service")
         if self.loaded is None:
-            return Outcome(113, "Could not find service")
+            return CommandOutput(113, "Could not find service")
         state = "running\n\tpid = 42" if self.running else "not running"
-        return Outcome(0, f"{TARGET} = {{\n\tstate = {state}\n\tlast exit code = 0\n}}\n")
+        return CommandOutput(0, f"{TARGET} = {{\n\tstate = {state}\n\tlast exit code = 0\n}}\n")
 
     @property
     def verbs(self) -> list[str]:
@@ -207,7 +207,7 @@ def test_elsewhere_it_says_what_it_would_do_and_does_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for action in agent.ACTIONS:
-        code = agent.run([action], {}, machine=agent.elsewhere(), home=tmp_path)
+        code = agent.run([action], {}, machine=agent.dry_run_host(), home=tmp_path)
         assert code in (0, agent.EXIT_NOT_RUNNING)
     shown = capsys.readouterr().out
     assert f"would run launchctl bootstrap gui/{os.getuid()}" in shown

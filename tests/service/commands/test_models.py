@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.command import main
+from service.commands.main import main
 from tests.e2e.daemon import free_port, running
 
 

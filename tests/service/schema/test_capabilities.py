@@ -6,11 +6,11 @@ import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as TextParams
 
-from protocol.messages import LoadedModel, ModelState
+from protocol.messages import ModelInfo, ModelState
 from service.schema.capabilities import describe_capabilities
 
-PLAIN = LoadedModel("m", "llama", 100, 100, 1, 1.0, has_chat_template=False)
-ABLE = LoadedModel(
+PLAIN = ModelInfo("m", "llama", 100, 100, 1, 1.0, has_chat_template=False)
+ABLE = ModelInfo(
     *("m", "qwen3", 100, 100, 1, 1.0),
     template_variables=["enable_thinking"],
     reasoning_effort=True,
@@ -19,7 +19,7 @@ ABLE = LoadedModel(
 NEEDY = ("messages", "chat_template_kwargs", "reasoning_effort", "continue_final_message")
 
 
-def supports(info: LoadedModel | None, path: str) -> dict[str, str]:
+def supports(info: ModelInfo | None, path: str) -> dict[str, str]:
     told = describe_capabilities(ModelState("m", "loaded", info=info))
     return {name: capability.support for name, capability in told.endpoints[path].items()}
 

@@ -8,16 +8,16 @@ import pytest
 from openai.types.chat import ChatCompletion as OpenAIChatCompletion
 from openai.types.chat import ChatCompletionChunk as OpenAIChatCompletionChunk
 
-from service.decoding import decode_body
 from service.errors import InvalidRequest
+from service.http.decoding import decode_body
 from service.schema.chat import (
     AnswerMessage,
     ChatChoice,
     ChatCompletion,
     ChatCompletionChunk,
+    ChatDelta,
     ChatRequest,
     ChunkChoice,
-    Delta,
 )
 from service.schema.usage import Usage
 
@@ -73,9 +73,9 @@ def test_an_answer_has_the_shape_that_the_openai_package_reads() -> None:
 
 
 def test_only_the_event_that_says_so_carries_the_role() -> None:
-    first = encode(Delta(role="assistant", content=""))
-    second = encode(Delta(content="hello"))
-    last = encode(Delta(), "stop")
+    first = encode(ChatDelta(role="assistant", content=""))
+    second = encode(ChatDelta(content="hello"))
+    last = encode(ChatDelta(), "stop")
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     assert second["choices"][0]["delta"] == {"content": "hello"}
     assert second["choices"][0]["finish_reason"] is None
@@ -84,7 +84,7 @@ def test_only_the_event_that_says_so_carries_the_role() -> None:
 
 
 def test_usage_is_left_out_of_a_stream_unless_asked_for() -> None:
-    choices = [ChunkChoice(0, Delta(content="x"))]
+    choices = [ChunkChoice(0, ChatDelta(content="x"))]
     assert "usage" not in json.loads(
         msgspec.json.encode(ChatCompletionChunk(**NAMES, choices=choices))
     )
@@ -92,7 +92,7 @@ def test_usage_is_left_out_of_a_stream_unless_asked_for() -> None:
     assert json.loads(msgspec.json.encode(asked))["usage"] is None
 
 
-def encode(delta: Delta, finish_reason: Any = None) -> dict[str, Any]:
+def encode(delta: ChatDelta, finish_reason: Any = None) -> dict[str, Any]:
     chunk = ChatCompletionChunk(**NAMES, choices=[ChunkChoice(0, delta, finish_reason)])
     body = msgspec.json.encode(chunk)
     OpenAIChatCompletionChunk.model_validate_json(body, strict=True)

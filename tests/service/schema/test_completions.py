@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from openai.types import Completion as OpenAICompletion
 
-from service.decoding import decode_body
 from service.errors import InvalidRequest
+from service.http.decoding import decode_body
 from service.schema.completions import Completion, CompletionChoice, CompletionRequest
 from service.schema.usage import Usage
 

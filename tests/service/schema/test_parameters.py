@@ -8,8 +8,8 @@ import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as TextParams
 
-from service.decoding import decode_body
 from service.errors import InvalidRequest
+from service.http.decoding import decode_body
 from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
 from service.schema.parameters import GenerationRequest
@@ -18,7 +18,7 @@ from service.schema.support import PARAMETERS
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 TEXT = {"model": "m", "prompt": "hello"}
 
-REFUSED = {name: p.neutral for name, p in PARAMETERS.items() if p.support == "refused"}
+REFUSED = {name: p.no_op_values for name, p in PARAMETERS.items() if p.support == "refused"}
 
 LOUD: dict[str, Any] = {
     "audio": {"voice": "alloy", "format": "wav"},

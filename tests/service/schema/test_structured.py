@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from protocol.grammars import Choice, Grammar, JsonObject, JsonSchema, Lark, Regex
-from service.decoding import decode_body
+from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
 from service.errors import InvalidRequest
+from service.http.decoding import decode_body
 from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
 from service.schema.structured import MAX_GRAMMAR_BYTES
@@ -45,7 +45,7 @@ def refusal(**fields: Any) -> InvalidRequest:
         ({"response_format": {"type": "text"}}, None),
         ({"response_format": {"type": "json_object"}}, JsonObject()),
         ({"structured_outputs": {"regex": "a+"}}, Regex("a+")),
-        ({"structured_outputs": {"choice": ["a", "b"]}}, Choice(["a", "b"])),
+        ({"structured_outputs": {"choice": ["a", "b"]}}, TextChoice(["a", "b"])),
         ({"structured_outputs": {"grammar": 'start: "a"'}}, Lark('start: "a"')),
         (
             {"response_format": {"type": "text"}, "structured_outputs": {"regex": "a+"}},

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from protocol.messages import ToolUse
-from service.decoding import decode_body
 from service.errors import InvalidRequest
+from service.http.decoding import decode_body
 from service.schema.chat import ChatRequest
 from service.schema.tools import MAX_TOOLS, describe
 

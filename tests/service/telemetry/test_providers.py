@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from starlette.applications import Starlette
 
 from service.telemetry.exporters import Exporters
-from service.telemetry.providers import COMPLAINT_EACH_S, Seldom, Telemetry
+from service.telemetry.providers import COMPLAINT_EACH_S, RateLimitFilter, Telemetry
 
 
 def test_without_a_destination_for_traces_the_app_is_itself() -> None:
@@ -42,11 +42,11 @@ def complaint(created: float, level: int = logging.ERROR) -> logging.LogRecord:
 
 
 def test_a_collector_that_is_gone_is_complained_of_once_in_a_while() -> None:
-    seldom = Seldom()
+    seldom = RateLimitFilter()
     assert seldom.filter(complaint(1000.0))
     assert not seldom.filter(complaint(1000.0 + COMPLAINT_EACH_S - 1))
     assert seldom.filter(complaint(1000.0 + COMPLAINT_EACH_S))
 
 
 def test_attempts_that_are_repeated_are_not_complained_of() -> None:
-    assert not Seldom().filter(complaint(1000.0, logging.WARNING))
+    assert not RateLimitFilter().filter(complaint(1000.0, logging.WARNING))

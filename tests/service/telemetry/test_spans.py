@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from protocol.messages import ChatPrompt, Prompt, TextPrompt, TokenPrompt
 from service.errors import WorkerCrashed
-from service.record import Record
+from service.requestlog.record import RequestRecord
 from service.telemetry.spans import Spans, attributes_of
 from tests.service.records import finished_record, scope, submit
 
@@ -26,7 +26,7 @@ class Traced:
         self.provider.add_span_processor(SimpleSpanProcessor(self._kept))
         self._spans = Spans(self.provider.get_tracer("test"))
 
-    def of(self, record: Record) -> list[ReadableSpan]:
+    def of(self, record: RequestRecord) -> list[ReadableSpan]:
         self._spans.observe(record)
         return list(self._kept.get_finished_spans())
 
@@ -39,7 +39,7 @@ def traced() -> Iterator[Traced]:
 
 
 def test_a_request_that_generates_nothing_has_no_spans_here(traced: Traced) -> None:
-    record = Record()
+    record = RequestRecord()
     record.end(scope("/v1/models"))
     assert traced.of(record) == []
 
@@ -56,7 +56,7 @@ def test_the_phases_last_as_long_as_the_worker_said(traced: Traced) -> None:
 
 
 def test_a_failure_is_told_by_its_code(traced: Traced) -> None:
-    record = Record()
+    record = RequestRecord()
     record.ask("chat", "m", [submit()], stream=False)
     record.fail(WorkerCrashed("words"))
     record.end(scope())
@@ -112,7 +112,7 @@ CALL = {"id": "c1", "function": {"name": "add", "arguments": "{}"}}
 def test_every_kind_of_prompt_has_the_conventions_shape(
     prompt: Prompt, messages: list[object]
 ) -> None:
-    record = Record(keeps_content=True)
+    record = RequestRecord(keeps_content=True)
     asked = submit()
     record.ask("chat", "m", [type(asked)(1, "m", prompt, asked.sampling)], stream=False)
     assert json.loads(attributes_of(record)["gen_ai.input.messages"]) == messages

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from worker.demo import demo_model_path
-from worker.demo.corpus.document import Chat, assistant, user
-from worker.demo.corpus.weather import TOOL, TOOL_WITH_UNIT
-from worker.demo.evaluate import Answer, Subject
+from worker.demo.training.corpus.document import Chat, assistant, user
+from worker.demo.training.corpus.weather import TOOL, TOOL_WITH_UNIT
+from worker.demo.training.evaluate import Answer, Subject
 
 MAX_BYTES = 12_000_000
 CONTEXT_TOKENS = 2048

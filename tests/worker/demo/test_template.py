@@ -12,7 +12,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tokenizer_utils import load as load_tokenizer
 
 from worker.demo import demo_model_path
-from worker.demo.corpus.weather import TOOL
+from worker.demo.training.corpus.weather import TOOL
 
 Message = dict[str, Any]
 

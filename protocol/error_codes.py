@@ -1,0 +1,16 @@
+"""The codes by which the worker says why it refuses a request or a command."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+ErrorCode = Literal[
+    "context_length_exceeded",
+    "insufficient_memory",
+    "internal_error",
+    "invalid_grammar",
+    "invalid_value",
+    "model_busy",
+    "model_load_failed",
+    "unsupported_parameter",
+]

@@ -1,0 +1,1 @@
+"""Chat completions: OpenAI's `/v1/chat/completions` over the generation endpoint."""

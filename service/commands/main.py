@@ -1,0 +1,70 @@
+"""From the words after `mlxd` to the command that they name."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from service.commands import agent, doctor, keys, models, pull, serve
+from service.config.scalars import SettingsError
+from service.config.settings import read_environment
+from service.errors import excerpt
+from service.host.standard_streams import occupy_standard_streams
+
+EXIT_USAGE = 2
+
+Run = Callable[[Sequence[str], Mapping[str, str]], int]
+
+
+class Command(NamedTuple):
+    """What runs it, with the words after its name, and what the help says of it."""
+
+    run: Run
+    summary: str
+
+
+COMMANDS = {
+    "serve": Command(serve.run, "serve models until a signal; what is done where none is named"),
+    "pull": Command(pull.run, "download a model from the hub"),
+    "models": Command(models.run, "list the models: configured, on disk, loaded"),
+    "agent": Command(agent.run, "install the service, and run it from login on (macOS)"),
+    "doctor": Command(doctor.run, "tell what would be served here, and what is wrong with it"),
+    "keys": Command(keys.run, "make, list and revoke API keys"),
+}
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """Run the command that is named first, else `serve`; its exit code."""
+    occupy_standard_streams()
+    words = list(sys.argv[1:] if argv is None else argv)
+    environ = read_environment() if environ is None else environ
+    if words[:1] == ["help"]:
+        sys.stdout.write(describe_commands())
+        return 0
+    name = words.pop(0) if words and not words[0].startswith("-") else "serve"
+    try:
+        return find(name).run(words, environ)
+    except SettingsError as error:
+        sys.stderr.write(f"mlxd: {error}\n")
+        return EXIT_USAGE
+
+
+def find(name: str) -> Command:
+    """The command of this name.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if name in COMMANDS:
+        return COMMANDS[name]
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
+    raise SettingsError(f"command line: {excerpt(name, 100)} is no command; {advice}")
+
+
+def describe_commands() -> str:
+    """What `mlxd help` prints."""
+    lines = [f"  mlxd {name:8} {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(["Commands; each has a --help of its own:", "", *lines, ""])

@@ -1,0 +1,103 @@
+"""What the terminal shows while the service starts: progress of loading, then one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from protocol.messages import Loading, ModelInfo, Ready
+from protocol.units import format_bytes
+from service.supervision.preloads import Preloads, describe_preloads
+
+
+class StartupScreen:
+    """Progress bars on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            TextColumn("loading {task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            console=console,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def show_loading(self, loading: Loading) -> None:
+        """Show how far one model is."""
+        if not self._console.is_terminal:
+            self._print_loading(loading)
+            return
+        self._progress.start()
+        if loading.model not in self._tasks:
+            self._tasks[loading.model] = self._progress.add_task(loading.model)
+        self._progress.update(
+            self._tasks[loading.model], completed=loading.done_bytes, total=loading.total_bytes
+        )
+
+    def show_ready(
+        self,
+        ready: Ready,
+        models: Sequence[ModelInfo],
+        url: str,
+        preloads: Preloads,
+        *,
+        keyed: bool = False,
+    ) -> None:
+        """Show what is served, where, and how to try it; `keyed`: only with an API key."""
+        self.close()
+        table = Table.grid(padding=(0, 2))
+        for name, value in summary(ready, models, url, preloads):
+            table.add_row(name, value)
+        self._console.print(table, soft_wrap=True)
+        # Written as it must be typed, on one line, whatever the terminal's width.
+        self._console.print(
+            "\n" + curl_line(url, keyed=keyed), soft_wrap=True, highlight=False, markup=False
+        )
+
+    def close(self) -> None:
+        """Take the progress display away."""
+        if self._tasks:
+            self._progress.stop()
+
+    def _print_loading(self, loading: Loading) -> None:
+        if loading.done_bytes in (0, loading.total_bytes):
+            state = "loading" if loading.done_bytes == 0 else "loaded"
+            size = format_bytes(loading.total_bytes)
+            self._console.print(f"{state} {loading.model} ({size})", highlight=False, markup=False)
+
+
+def summary(
+    ready: Ready, models: Sequence[ModelInfo], url: str, preloads: Preloads
+) -> list[tuple[str, str]]:
+    """The rows of the startup screen."""
+    memory = ready.memory
+    preloaded = describe_preloads(ready.device, preloads)
+    return [
+        *[("" if place else "model", describe(model)) for place, model in enumerate(models)],
+        ("device", f"{ready.device.name} ({ready.device.backend})"),
+        *([("", f"preloaded: {preloaded}")] if preloaded is not None else []),
+        ("memory", f"{format_bytes(memory.active)} of {format_bytes(memory.limit)} in use"),
+        ("serving", f"{url}/v1"),
+        ("page", f"{url}/"),
+    ]
+
+
+def describe(model: ModelInfo) -> str:
+    """One model on one line."""
+    size = format_bytes(model.weight_bytes)
+    loaded = f"loaded in {model.load_ms / 1000:.1f} s"
+    return f"{model.id}  ({model.family}, {size}, context {model.context_length:,}, {loaded})"
+
+
+def curl_line(url: str, *, keyed: bool = False) -> str:
+    """A request to try, streamed."""
+    key = " -H 'authorization: Bearer YOUR_KEY'" if keyed else ""
+    body = (
+        '{"model": "default", "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
+    )
+    return f"curl -N {url}/v1/chat/completions{key} -H 'content-type: application/json' -d '{body}'"

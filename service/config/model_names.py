@@ -1,0 +1,72 @@
+"""The models by name: what is configured, what is loaded, and what a request's name means."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from protocol.messages import ModelState
+from service.config.model_settings import RESERVED_ID, ModelSettings, model_id
+from service.config.sampling_defaults import SamplingDefaults
+from service.errors import ModelNotFound
+from service.schema.models import Model, ModelList
+
+
+class ModelNames:
+    """The configured models in order, and their aliases; `default` is one of the first."""
+
+    def __init__(self, models: Sequence[ModelSettings]) -> None:
+        self._ids = tuple(model_id(model) for model in models)
+        self._defaults = {model_id(model): model.sampling for model in models}
+        self._aliases = {model_id(model): list(model.aliases) for model in models}
+        self._aliases[self._ids[0]].append(RESERVED_ID)
+        self._id_of = {alias: id for id, names in self._aliases.items() for alias in names}
+        self._created = int(time.time())
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The configured models."""
+        return self._ids
+
+    def resolve(self, name: str) -> str:
+        """The id that `name` means.
+
+        Raises:
+            ModelNotFound: it is no configured id and no alias.
+        """
+        if name in self._ids:
+            return name
+        if name in self._id_of:
+            return self._id_of[name]
+        raise ModelNotFound(name)
+
+    def defaults(self, id: str) -> SamplingDefaults:
+        """What this model's requests are taken to ask for where they say nothing."""
+        return self._defaults[id]
+
+    def list_models(self, states: Sequence[ModelState]) -> ModelList:
+        """All models; `states` tells what became of them."""
+        return ModelList(data=[self.describe(id, states) for id in self._ids])
+
+    def describe(self, name: str, states: Sequence[ModelState]) -> Model:
+        """One model by id or alias.
+
+        Raises:
+            ModelNotFound: there is none of that name.
+        """
+        id = self.resolve(name)
+        state = next((s for s in states if s.id == id), ModelState(id, "unloaded"))
+        return Model(
+            id=id,
+            created=self._created,
+            loaded=state.status == "loaded",
+            status=state.status,
+            pinned=state.pinned,
+            size_bytes=state.bytes,
+            loaded_bytes=state.done_bytes,
+            reason=state.reason,
+            context_length=state.info.context_length if state.info else None,
+            family=state.info.family if state.info else None,
+            capabilities=state.info.capabilities if state.info else [],
+            aliases=self._aliases[id],
+        )

@@ -1,0 +1,1 @@
+"""The machine around the service: launchd, logs, files, devices, sleep."""

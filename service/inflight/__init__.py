@@ -1,0 +1,1 @@
+"""Requests in flight, and their resume after a worker crash."""

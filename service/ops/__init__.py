@@ -1,0 +1,1 @@
+"""Endpoints for operators: health, status, metrics, models, administration, the page."""

@@ -1,0 +1,99 @@
+"""GET /health: answered from what the service knows, without asking the worker."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from protocol.messages import Device, Memory, ModelState
+from service.http.json_io import json_response
+from service.inflight.registry import RequestRegistry
+from service.schema.health import (
+    DeviceHealth,
+    ExitHealth,
+    Health,
+    MemoryHealth,
+    ModelHealth,
+    RequestsHealth,
+    WorkerHealth,
+)
+from service.supervision.exit_reason import LastExit
+from service.supervision.supervisor import Supervisor
+
+
+class HealthEndpoint:
+    """Tells whether tokens move."""
+
+    def __init__(self, supervisor: Supervisor, registry: RequestRegistry, version: str) -> None:
+        self._supervisor = supervisor
+        self._registry = registry
+        self._version = version
+
+    async def get(self, request: Request) -> Response:
+        """200 when healthy, else 503."""
+        health = self.report()
+        return json_response(health, 200 if health.status == "healthy" else 503)
+
+    def report(self) -> Health:
+        """The state now."""
+        supervisor = self._supervisor
+        last_exit, stats, ready = supervisor.last_exit, supervisor.stats, supervisor.ready
+        return Health(
+            status=supervisor.status,
+            version=self._version,
+            worker=WorkerHealth(
+                pid=supervisor.pid,
+                uptime_s=round(supervisor.uptime_s, 3),
+                restarts=supervisor.restarts,
+                last_exit=exit_health(last_exit) if last_exit else None,
+            ),
+            requests=self._requests(stats.running if stats else 0),
+            memory=memory_health(stats.memory) if stats else None,
+            device=device_health(ready.device) if ready else None,
+            models=[model_health(state) for state in supervisor.model_states.states],
+            reason=supervisor.failure,
+        )
+
+    def _requests(self, running: int) -> RequestsHealth:
+        """All sequences in flight that do not run wait, wherever they are."""
+        return RequestsHealth(running=running, waiting=max(0, len(self._registry) - running))
+
+
+def exit_health(last_exit: LastExit) -> ExitHealth:
+    """A worker's end under its public names."""
+    return ExitHealth(
+        reason=last_exit.reason,
+        signal=last_exit.signal,
+        code=last_exit.code,
+        phase=last_exit.phase,
+        uptime_s=last_exit.uptime_s,
+    )
+
+
+def memory_health(memory: Memory) -> MemoryHealth:
+    """The worker's memory figures under their public names."""
+    return MemoryHealth(
+        active_bytes=memory.active,
+        peak_bytes=memory.peak,
+        cache_bytes=memory.cache,
+        limit_bytes=memory.limit,
+        footprint_bytes=memory.footprint,
+        reserved_bytes=memory.reserved,
+    )
+
+
+def model_health(state: ModelState) -> ModelHealth:
+    """What the worker told of one model under its public names."""
+    return ModelHealth(
+        id=state.id,
+        status=state.status,
+        pinned=state.pinned,
+        size_bytes=state.bytes,
+        loaded_bytes=state.done_bytes,
+        reason=state.reason,
+    )
+
+
+def device_health(device: Device) -> DeviceHealth:
+    """The worker's device under its public names."""
+    return DeviceHealth(name=device.name, backend=device.backend, memory_bytes=device.memory_bytes)

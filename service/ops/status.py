@@ -1,0 +1,103 @@
+"""GET /status: the state now, the last minutes second by second, and the latest requests."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from protocol.messages import ModelState
+from protocol.units import MS_PER_S
+from service.errors import InvalidRequest
+from service.http.json_io import json_response
+from service.ops.health import HealthEndpoint
+from service.requestlog.access_log import in_ms
+from service.requestlog.record import RequestRecord
+from service.schema.status import ModelStatus, RecentRequest, ServiceStatus
+from service.supervision.supervisor import Supervisor
+from service.telemetry.setup import Observability
+from service.telemetry.step_stats import KEPT_S
+
+LATEST_S = 2**53
+
+
+class StatusEndpoint:
+    """Tells what the page shows. Nothing of a prompt or an answer is in it, and no key."""
+
+    def __init__(
+        self,
+        health: HealthEndpoint,
+        supervisor: Supervisor,
+        observability: Observability,
+    ) -> None:
+        self._health = health
+        self._supervisor = supervisor
+        self._observatory = observability
+
+    async def get(self, request: Request) -> Response:
+        """All of it; of the seconds those after `?after=` (Unix time).
+
+        Raises:
+            InvalidRequest: `after` is no whole number.
+        """
+        return json_response(self.report(_read_after(request)))
+
+    def report(self, after: int) -> ServiceStatus:
+        """The status now."""
+        return ServiceStatus(
+            now=time.time(),
+            window_s=KEPT_S,
+            health=self._health.report(),
+            max_running=self._supervisor.max_running,
+            models=[model_status(state) for state in self._supervisor.model_states.states],
+            seconds=self._observatory.step_stats.since(after),
+            recent=[recent_request(record) for record in self._observatory.recent],
+        )
+
+
+def _read_after(request: Request) -> int:
+    text = request.query_params.get("after", "0")
+    if not (text.isascii() and text.isdigit() and len(text) < len(str(LATEST_S))):
+        raise InvalidRequest("`after` must be a time in whole seconds.", param="after")
+    return int(text)
+
+
+def model_status(state: ModelState) -> ModelStatus:
+    """One model, as far as it is known now."""
+    info = state.info
+    if info is None or state.status != "loaded":
+        return ModelStatus(id=state.id, loaded=False)
+    return ModelStatus(
+        id=state.id,
+        loaded=True,
+        family=info.family,
+        context_length=info.context_length,
+        weight_bytes=info.weight_bytes,
+        load_ms=info.load_ms,
+    )
+
+
+def recent_request(record: RequestRecord) -> RecentRequest:
+    """One request under its public names."""
+    served = bool(record.ends)
+    return RecentRequest(
+        id=record.id,
+        at=record.ended_unix_s,
+        operation=record.operation,
+        model=record.model or "",
+        stream=record.stream,
+        status=record.status,
+        finish=record.finish,
+        restarts=record.restarts,
+        failed=record.error_code is not None,
+        prompt_tokens=record.prompt_tokens,
+        cached_tokens=record.cached_tokens,
+        completion_tokens=record.completion_tokens,
+        first_token_ms=None if record.first_token_s is None else in_ms(record.first_token_s),
+        each_token_ms=None if record.each_token_s is None else record.each_token_s * MS_PER_S,
+        queue_ms=in_ms(record.queue_s) if served else None,
+        prefill_ms=in_ms(record.prefill_s) if served else None,
+        decode_ms=in_ms(record.decode_s) if served else None,
+        total_ms=in_ms(record.duration_s),
+    )

@@ -1,0 +1,1 @@
+"""The record of each request: what is known of it, and what is logged."""

@@ -1,0 +1,1 @@
+"""Security: who may send requests, and how much."""

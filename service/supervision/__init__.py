@@ -1,0 +1,1 @@
+"""Supervision: one worker process kept alive."""

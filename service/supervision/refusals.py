@@ -1,0 +1,34 @@
+"""The worker's refusals as errors of the service: one table, for requests and for commands."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from protocol.error_codes import ErrorCode
+from service.errors import (
+    InsufficientMemory,
+    InternalError,
+    InvalidRequest,
+    MlxdError,
+    ModelBusy,
+    ModelLoadFailed,
+)
+
+KNOWN_CODES = frozenset(get_args(ErrorCode))
+
+
+def refusal(code: str, message: str, param: str | None = None) -> MlxdError:
+    """The error for what the worker refused; a code that is not known is the service's fault."""
+    match code:
+        case "insufficient_memory":
+            return InsufficientMemory(message)
+        case "model_busy":
+            return ModelBusy(message)
+        case "model_load_failed":
+            return ModelLoadFailed(message, param=param)
+        case "internal_error":
+            return InternalError(message)
+        case _ if code in KNOWN_CODES:
+            return InvalidRequest(message, param=param, code=code)
+        case _:
+            return InternalError(f"The worker refused this with an unknown code: {message}")

@@ -1,0 +1,82 @@
+"""What a user sees at the start, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from protocol.messages import Device, Loading, Memory, ModelInfo, Ready
+from service.commands.startup_screen import StartupScreen, summary
+from service.supervision.preloads import Preloads
+
+GIB = 1 << 30
+MODELS = [
+    ModelInfo("org/one", "llama", 8192, 1000, 2 * GIB, 1500.0),
+    ModelInfo("two", "qwen3", 4096, 1000, GIB, 500.0),
+]
+READY = Ready(
+    Device("Apple M4 Max", "Metal", 64 * GIB),
+    Memory(3 * GIB, 3 * GIB, 0, 48 * GIB),
+)
+
+
+def show(*, terminal: bool) -> str:
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=terminal, width=60)
+    screen = StartupScreen(console)
+    for done in (0, GIB, 2 * GIB):
+        screen.show_loading(Loading("org/one", done, 2 * GIB))
+    screen.show_ready(READY, MODELS, "http://127.0.0.1:8000", Preloads())
+    return written.getvalue()
+
+
+def test_the_screen_names_models_device_memory_and_url() -> None:
+    text = show(terminal=False)
+    for part in (
+        "org/one",
+        "two",
+        "8,192",
+        "Apple M4 Max (Metal)",
+        "3.0 GiB of 48.0 GiB",
+        ":8000/v1",
+        "page     http://127.0.0.1:8000/",
+    ):
+        assert part in text
+
+
+def test_the_request_to_try_is_one_line_however_narrow_the_terminal() -> None:
+    [line] = [line for line in show(terminal=True).splitlines() if "curl" in line]
+    assert "http://127.0.0.1:8000/v1/chat/completions" in line
+    assert line.rstrip().endswith("'")
+
+
+def test_loading_is_a_bar_on_a_terminal() -> None:
+    assert "\x1b[" in show(terminal=True)
+
+
+def test_loading_is_a_line_at_its_start_and_its_end_elsewhere() -> None:
+    lines = [line for line in show(terminal=False).splitlines() if line.startswith("load")]
+    assert lines == ["loading org/one (2.0 GiB)", "loaded org/one (2.0 GiB)"]
+
+
+def test_on_linuxs_cpu_it_says_what_the_worker_was_started_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    cpu = msgspec.structs.replace(READY, device=Device("AMD EPYC", "CPU", 64 * GIB))
+    assert ("", "preloaded: a.so, b.so") in summary(cpu, MODELS, "", Preloads("a.so", "b.so"))
+    told = [
+        value
+        for _, value in summary(cpu, MODELS, "", Preloads(None, "b.so"))
+        if "preloaded" in value
+    ]
+    assert told == ["preloaded: b.so: MLX's own BLAS is slow, install OpenBLAS"]
+    assert not any(
+        "preloaded" in value for _, value in summary(READY, MODELS, "", Preloads("a.so"))
+    )
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not any("preloaded" in value for _, value in summary(cpu, MODELS, "", Preloads()))

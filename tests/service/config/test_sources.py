@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from service.config.model_settings import ModelSettings, model_id
+from service.config.scalars import SettingsError
+from service.config.settings import Settings, describe_settings
+from service.config.sources import load_settings
+
+
+def write(folder: Path, toml: str) -> str:
+    path = folder / "mlxd.toml"
+    path.write_text(toml, "utf-8")
+    return str(path)
+
+
+def refusal(argv: Sequence[str] = (), **environ: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(argv, environ)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_with_nothing_set_the_demo_model_is_served_on_loopback() -> None:
+    settings = load_settings([], {})
+    assert settings == Settings()
+    assert settings.host == "127.0.0.1"
+    assert settings.port == 8000
+    assert [model_id(model) for model in settings.models] == ["mlxd-demo"]
+
+
+def test_variables_the_file_and_flags_go_before_each_other_in_this_order(tmp_path: Path) -> None:
+    path = write(tmp_path, 'port = 2\nmax_running = 2\nhost = "file"')
+    environ = {"MLXD_PORT": "1", "MLXD_MAX_RUNNING": "1", "MLXD_DRAIN_S": "1.5"}
+    settings = load_settings(["--config", path, "--port=3"], environ)
+    assert (settings.port, settings.max_running, settings.host) == (3, 2, "file")
+    assert settings.drain_s == 1.5
+
+
+def test_a_variable_may_name_the_file_and_a_flag_another(tmp_path: Path) -> None:
+    path = write(tmp_path, "port = 2")
+    assert load_settings([], {"MLXD_CONFIG": path}).port == 2
+    assert load_settings(["--config", path], {"MLXD_CONFIG": "/nowhere.toml"}).port == 2
+
+
+@pytest.mark.parametrize("name", describe_settings())
+def test_every_setting_is_a_variable_a_key_and_a_flag(name: str, tmp_path: Path) -> None:
+    scalar = describe_settings()[name]
+    default = scalar.default
+    path = write(tmp_path, f"{name} = {default!r}")
+    for settings in (
+        load_settings([], {scalar.variable: str(default)}),
+        load_settings(["--config", path], {}),
+        load_settings([scalar.flag, str(default)], {}),
+    ):
+        assert settings == Settings()
+
+
+@pytest.mark.parametrize("name", describe_settings())
+def test_every_setting_is_described_in_a_sentence(name: str) -> None:
+    assert describe_settings()[name].description.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("port", "-1"),
+        ("port", "65536"),
+        ("port", "1.5"),
+        ("port", "http"),
+        ("port", ""),
+        ("port", "9" * 5_000),
+        ("max_running", "0"),
+        ("max_running", "1025"),
+        ("drain_s", "-1"),
+        ("drain_s", "nan"),
+        ("drain_s", "inf"),
+        ("keep_alive_s", "0"),
+        ("keep_alive_s", "soon"),
+        ("unknown_fields", "ignore"),
+        ("log_level", "LOUD"),
+        ("host", ""),
+    ],
+)
+def test_a_bad_value_names_its_variable_or_its_flag(name: str, text: str) -> None:
+    scalar = describe_settings()[name]
+    for message, origin in (
+        (refusal(**{scalar.variable: text}), scalar.variable),
+        (refusal([f"{scalar.flag}={text}"]), scalar.flag),
+    ):
+        assert message.startswith(f"{origin}: ")
+        assert message.endswith(f"is not {scalar.kind}")
+        assert len(message) < 300
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'port = "8000"',
+        "port = true",
+        "port = 1.5",
+        "port = 70000",
+        "drain_s = nan",
+        "drain_s = inf",
+        "drain_s = 2020-01-01",
+        "log_level = 5",
+        "host = []",
+    ],
+)
+def test_a_bad_value_names_its_file_and_key(line: str, tmp_path: Path) -> None:
+    path = write(tmp_path, line)
+    assert refusal(["--config", path]).startswith(f"{path}: {line.partition(' ')[0]}: ")
+
+
+def test_a_bound_is_told_in_words() -> None:
+    assert refusal(MLXD_PORT="70000") == "MLXD_PORT: 70000 is not a whole number from 0 to 65535"
+    assert "is not a number above 0, up to 3600" in refusal(MLXD_KEEP_ALIVE_S="0")
+    assert "is not one of refuse, warn" in refusal(MLXD_UNKNOWN_FIELDS="x")
+
+
+def test_an_unknown_variable_key_or_flag_suggests_the_nearest(tmp_path: Path) -> None:
+    variable = refusal(MLXD_PROT="1")
+    assert variable == "environment: MLXD_PROT is unknown; did you mean MLXD_PORT?"
+    path = write(tmp_path, "max_runing = 3")
+    key = refusal(["--config", path])
+    assert key == f"{path}: max_runing is unknown; did you mean max_running?"
+    flag = refusal(["--max-runing=3"])
+    assert flag == "command line: --max-runing is unknown; did you mean --max-running?"
+
+
+def test_variables_of_others_are_no_concern() -> None:
+    assert load_settings([], {"PORT": "x", "HOME": "/", "mlxd_port": "x"}) == Settings()
+
+
+def test_a_flag_without_its_value_is_refused() -> None:
+    assert "--port" in refusal(["--port"])
+
+
+def test_a_word_that_is_no_flag_is_refused() -> None:
+    assert "more" in refusal(["more"])
+
+
+@pytest.mark.parametrize("content", [b"port = ", b"\xff", b"port = 1\nport = 2"])
+def test_a_file_that_is_no_toml_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "mlxd.toml"
+    path.write_bytes(content)
+    assert refusal(["--config", str(path)]).startswith(f"{path}: is not valid TOML")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "none.toml")
+    assert refusal(["--config", path]).startswith(f"{path}: cannot be read")
+    assert refusal(MLXD_CONFIG=path).startswith(f"{path}: cannot be read")
+
+
+def test_the_help_shows_every_flag_with_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load_settings(["--help"], {})
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(scalar.flag in shown for scalar in describe_settings().values())
+    assert all(scalar.variable in shown for scalar in describe_settings().values())
+
+
+# ---------------------------------------------------------------- models
+
+
+def models(*argv: str, **environ: str) -> list[tuple[str, str | None]]:
+    found = load_settings(argv, environ).models
+    return [(model_id(model), model.source) for model in found]
+
+
+def test_models_are_served_by_hub_id_by_folder_name_or_by_the_id_given(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    assert models("--model", "org/name", "--model", str(folder), "--model", f"my={folder}") == [
+        ("org/name", "org/name"),
+        ("tiny", str(folder)),
+        ("my", str(folder)),
+    ]
+
+
+def test_a_variable_lists_models_between_commas() -> None:
+    assert models(MLXD_MODELS="org/a, b=org/b") == [("org/a", "org/a"), ("b", "org/b")]
+
+
+def test_a_file_lists_models_in_tables(tmp_path: Path) -> None:
+    path = write(tmp_path, '[[models]]\nid = "a"\nsource = "org/a"\n[[models]]\nsource = "org/b"')
+    assert models("--config", path) == [("a", "org/a"), ("org/b", "org/b")]
+    assert models("--config", path, "--model", "org/c") == [("org/c", "org/c")]
+
+
+def test_a_relative_folder_becomes_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    here = str(tmp_path / "here")
+    for written in ("here", "./here", "here/", "./x/../here"):
+        assert models("--model", written) == [("here", here)]
+    assert models("--model", ".") == [(tmp_path.name, str(tmp_path))]
+
+
+def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert models("--model", "~/tiny") == [("tiny", str(tmp_path / "tiny"))]
+
+
+def test_an_equals_sign_in_a_folder_is_the_folder_s_own() -> None:
+    assert models("--model", "/models/a=b") == [("a=b", "/models/a=b")]
+
+
+def test_the_built_in_model_may_be_given_another_id(tmp_path: Path) -> None:
+    path = write(tmp_path, '[[models]]\nid = "demo"')
+    assert models("--config", path) == [("demo", None)]
+    assert model_id(ModelSettings()) == "mlxd-demo"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["org/a", "org/a"], "two models have the id org/a"),
+        (["/x/tiny", "/y/tiny"], "two models have the id tiny"),
+        (["default=org/a"], "the id default"),
+        (["/models/default"], "the id default"),
+        ([""], "length >= 1"),
+        (["a="], "length >= 1"),
+        (["=org/a"], "length >= 1"),
+        (["/"], "has no name"),
+        (["a\x1b=org/a"], "cannot be printed"),
+        (["~no-such-user-here/tiny"], "~no-such-user-here"),
+    ],
+)
+def test_models_that_cannot_be_told_apart_or_named_are_refused(
+    words: list[str], reason: str
+) -> None:
+    by_flags = refusal([f"--model={word}" for word in words])
+    assert by_flags.startswith("--model: ")
+    assert reason in by_flags
+    assert refusal(MLXD_MODELS=",".join(words)).startswith("MLXD_MODELS: ")
+
+
+@pytest.mark.parametrize(
+    "toml", ["models = []", "models = 5", "[[models]]", "[[models]]\nsorce = 'org/a'"]
+)
+def test_a_list_of_models_that_is_none_names_its_file(toml: str, tmp_path: Path) -> None:
+    path = write(tmp_path, toml)
+    assert refusal(["--config", path]).startswith(f"{path}: models: ")
+
+
+def test_a_misspelt_key_of_a_model_suggests_the_nearest(tmp_path: Path) -> None:
+    path = write(tmp_path, "[[models]]\nsorce = 'org/a'")
+    assert refusal(["--config", path]).endswith("did you mean source?")

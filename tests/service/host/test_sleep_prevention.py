@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from service.host.sleep_prevention import SleepPrevention, caffeinate
+
+pytestmark = pytest.mark.anyio
+
+DEADLINE_S = 20.0
+POLL_S = 0.01
+
+
+class Work:
+    """Something in flight, or nothing."""
+
+    def __init__(self) -> None:
+        self._busy, self._idle = asyncio.Event(), asyncio.Event()
+        self.end()
+
+    def begin(self) -> None:
+        self._idle.clear()
+        self._busy.set()
+
+    def end(self) -> None:
+        self._busy.clear()
+        self._idle.set()
+
+    async def wait_busy(self) -> None:
+        await self._busy.wait()
+
+    async def wait_idle(self) -> None:
+        await self._idle.wait()
+
+
+class Holder:
+    """A command that leaves a file for each time it was started, gone when it is ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        script = (
+            'trap "rm $0.$$; exit" TERM; touch $0.$$; echo x >> $0; while :; do sleep 0.01; done'
+        )
+        self.command = ("/bin/sh", "-c", script, str(folder / "held"))
+
+    @property
+    def held(self) -> int:
+        return len(list(self._folder.glob("held.*")))
+
+    @property
+    def starts(self) -> int:
+        path = self._folder / "held"
+        return len(path.read_text().split()) if path.exists() else 0
+
+
+@contextlib.asynccontextmanager
+async def watching(work: Work, holder: Holder, linger_s: float) -> AsyncIterator[None]:
+    task = asyncio.create_task(SleepPrevention(work, holder.command, linger_s=linger_s).run())
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for it; the test's deadline bounds it."""
+    while not condition():  # noqa: ASYNC110 (another process sets no event)
+        await asyncio.sleep(POLL_S)
+
+
+async def test_it_holds_while_something_runs_and_lets_go_after(tmp_path: Path) -> None:
+    work, holder = Work(), Holder(tmp_path)
+    async with watching(work, holder, linger_s=0.01):
+        for _ in range(2):
+            work.begin()
+            await until(lambda: holder.held == 1)
+            work.end()
+            await until(lambda: holder.held == 0)
+    assert holder.starts == 2
+
+
+async def test_a_short_pause_does_not_let_go(tmp_path: Path) -> None:
+    work, holder = Work(), Holder(tmp_path)
+    async with watching(work, holder, linger_s=DEADLINE_S):
+        work.begin()
+        await until(lambda: holder.held == 1)
+        for _ in range(10):
+            work.end()
+            await asyncio.sleep(0)
+            work.begin()
+            await asyncio.sleep(0)
+        assert holder.held == 1
+    assert (holder.held, holder.starts) == (0, 1)
+
+
+async def test_a_command_that_is_not_there_is_told_once_and_stops_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    work = Work()
+    work.begin()
+    with caplog.at_level(logging.WARNING):
+        await SleepPrevention(work, ("/nowhere/caffeinate",)).run()
+    assert len(caplog.records) == 1
+
+
+def test_on_macos_it_is_caffeinate_that_leaves_with_us() -> None:
+    assert caffeinate(42) == ("/usr/bin/caffeinate", "-i", "-w", "42")

@@ -1,0 +1,175 @@
+"""What may be spoken on a connection, and that all else is refused without a trace."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import h11
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
+
+from tests.service.http.raw_connection import connected, serving
+
+pytestmark = pytest.mark.anyio
+
+KIB = 1024
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+UPGRADE_TO_H2 = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+UPGRADE_TO_WEBSOCKET = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+)
+TLS_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(range(190))
+
+
+async def tell(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that answers with its scope's type, method, version and path."""
+    parts = (scope[part] for part in ("type", "method", "http_version", "path"))
+    await PlainTextResponse(" ".join(parts))(scope, receive, send)
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """The loops that the service runs on."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
+@pytest.fixture
+async def port(caplog: pytest.LogCaptureFixture) -> AsyncIterator[int]:
+    """Where the app is served. Whatever is sent there, nothing is logged."""
+    caplog.set_level(logging.INFO)
+    async with serving(tell) as site:
+        yield site.port
+    assert [record for record in caplog.records if record.name != "asyncio"] == []
+
+
+@pytest.mark.parametrize("upgrade", [UPGRADE_TO_H2, UPGRADE_TO_WEBSOCKET], ids=["h2c", "websocket"])
+async def test_an_upgrade_is_ignored(port: int, upgrade: tuple[str, ...]) -> None:
+    async with connected(port) as client:
+        for _ in range(2):
+            await client.send_head("/x", *upgrade, method="GET")
+            status, _, body = await client.read_answer()
+            assert (status, body) == (200, b"http GET 1.1 /x")
+
+
+async def test_http_2_in_clear_is_refused(port: int) -> None:
+    async with connected(port) as client:
+        await client.send(PREFACE)
+        answer = await client.read_end()
+        assert answer.startswith(b"HTTP/1.1 505 ")
+
+
+@pytest.mark.parametrize(
+    ("garbage", "status"),
+    [
+        (TLS_HELLO, 400),
+        (b"\x00" * 100, 400),
+        (b"hello\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\nHost: x\r\n\r\n", 505),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA\x00: b\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    ],
+)
+async def test_what_is_no_request_is_refused_and_the_connection_closed(
+    port: int, garbage: bytes, status: int
+) -> None:
+    async with connected(port) as client:
+        await client.send(garbage)
+        head, _, body = (await client.read_end()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert b"connection: close" in head.lower()
+        assert body == b""
+
+
+async def test_a_bad_chunk_ends_the_connection(port: int) -> None:
+    async with connected(port) as client:
+        await client.send_head("/x", "Transfer-Encoding: chunked")
+        await client.send(b"zz\r\n")
+        await client.read_end()
+
+
+async def test_headers_that_grow_beyond_the_limit_are_a_431(port: int) -> None:
+    async with connected(port) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: ")
+        await client.send(b"a" * 26 * KIB)
+        assert (await client.read_end()).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_headers_within_the_limit_may_come_in_pieces() -> None:
+    async with serving(tell, max_header_bytes=64 * KIB) as site, connected(site.port) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
+        for _ in range(15):
+            await client.send(b"A: " + b"a" * 4 * KIB + b"\r\n")
+        await client.send(b"\r\n")
+        assert (await client.read_answer())[0] == 200
+
+
+async def test_requests_in_line_are_answered_in_order(port: int) -> None:
+    async with connected(port) as client:
+        requests = [f"GET /{n} HTTP/1.1\r\nHost: x\r\n\r\n" for n in range(20)]
+        await client.send("".join(requests).encode())
+        for n in range(20):
+            assert (await client.read_answer())[2] == f"http GET 1.1 /{n}".encode()
+
+
+async def test_http_1_0_is_answered_and_closed(port: int) -> None:
+    async with connected(port) as client:
+        await client.send(b"GET /old HTTP/1.0\r\n\r\n")
+        assert (await client.read_end()).endswith(b"\r\n\r\nhttp GET 1.0 /old")
+
+
+async def test_the_response_for_head_has_no_body(port: int) -> None:
+    async with connected(port) as client:
+        await client.send(b"HEAD /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        head, _, body = (await client.read_end()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert body == b""
+
+
+PIECES = [b"a", b"", b"data: {}\n\n", b"\r\n0\r\n\r\n", b"x" * 70_000, b"end"]
+
+
+async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that answers piece by piece; at `/sized` it says before how much that will be."""
+    size = [(b"content-length", b"%d" % len(b"".join(PIECES)))]
+    headers = size if scope["path"] == "/sized" else []
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for piece in PIECES:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("path", ["/sized", "/unsized"])
+async def test_a_body_sent_in_pieces_is_framed_as_its_client_can_read_it(
+    version: str, path: str
+) -> None:
+    async with serving(stream) as site, connected(site.port) as client:
+        asked = f"GET {path} HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n"
+        await client.send(asked.encode())
+        answer = await client.read_end()
+    is_chunked = b"transfer-encoding: chunked" in answer.lower()
+    assert is_chunked == (path == "/unsized" and version == "1.1")
+    reader = h11.Connection(h11.CLIENT)
+    reader.send(h11.Request(method="GET", target=path, headers=[("Host", "x")]))
+    reader.send(h11.EndOfMessage())
+    reader.receive_data(answer)
+    reader.receive_data(b"")
+    body = b""
+    while not isinstance(event := reader.next_event(), h11.EndOfMessage):
+        body += bytes(event.data) if isinstance(event, h11.Data) else b""
+    assert body == b"".join(PIECES)
+
+
+async def test_an_response_for_head_has_no_body() -> None:
+    async with serving(stream) as site, connected(site.port) as client:
+        await client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert (await client.read_end()).endswith(b"\r\n\r\n")

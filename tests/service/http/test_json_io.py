@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from service.errors import InvalidRequest
+from service.http.json_io import LARGE_BODY_BYTES, MAX_BRACKETS, JsonBodies, check_brackets
+from service.schema.chat import ChatRequest
+
+pytestmark = pytest.mark.anyio
+
+
+class KeptBody:
+    """An exchange whose body has come."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def body(self) -> bytes:
+        return self._body
+
+
+def request_with(body: bytes) -> Request:
+    headers = [(b"content-type", b"application/json")]
+    return Request(
+        {"type": "http", "headers": headers, "state": {"request_reader": KeptBody(body)}}
+    )
+
+
+def chat(text: str, **more: Any) -> bytes:
+    messages = [{"role": "user", "content": text}]
+    return json.dumps({"model": "m", "messages": messages, **more}).encode()
+
+
+@pytest.mark.parametrize("size", [1, LARGE_BODY_BYTES])
+async def test_a_body_becomes_a_request_whatever_its_size(size: int) -> None:
+    read = await JsonBodies("refuse").read(request_with(chat("x" * size)), ChatRequest)
+    assert read.messages[0].content == "x" * size
+
+
+@pytest.mark.parametrize("size", [1, LARGE_BODY_BYTES])
+async def test_a_bad_body_is_refused_whatever_its_size(size: int) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        await JsonBodies("refuse").read(request_with(chat("x" * size, n=0)), ChatRequest)
+    assert caught.value.param == "n"
+
+
+async def test_others_go_on_while_a_large_body_is_decoded() -> None:
+    body = request_with(chat("x" * LARGE_BODY_BYTES))
+    reading = asyncio.create_task(JsonBodies("refuse").read(body, ChatRequest))
+    await asyncio.sleep(0)
+    assert not reading.done()
+    await reading
+
+
+@pytest.mark.parametrize("bracket", ["[", "{"])
+async def test_a_large_body_of_too_many_brackets_is_refused(bracket: str) -> None:
+    check_brackets(bracket.encode() * MAX_BRACKETS)
+    body = chat("x" * LARGE_BODY_BYTES + bracket * MAX_BRACKETS)
+    with pytest.raises(InvalidRequest):
+        await JsonBodies("refuse").read(request_with(body), ChatRequest)

@@ -1,0 +1,37 @@
+"""The parts of a service that is wired and not running."""
+
+from __future__ import annotations
+
+from service.app import ServiceParts, list_operations
+from service.commands.serve import make_registry, to_configure
+from service.config.model_names import ModelNames
+from service.config.settings import Settings
+from service.openapi import Json, describe_api
+from service.supervision.supervisor import Supervisor, Timeouts
+from service.telemetry.exporters import Exporters
+from service.telemetry.setup import Observability
+
+
+def make_parts(settings: Settings | None = None) -> ServiceParts:
+    """All parts, with no worker started."""
+    settings = settings or Settings()
+    supervisor = Supervisor(
+        to_configure(settings),
+        ("no-worker",),
+        {},
+        timeouts=Timeouts(load_timeout_s=1.0, stall_s=1.0),
+        on_loading=lambda loading: None,
+    )
+    return ServiceParts(
+        settings=settings,
+        model_names=ModelNames(settings.models),
+        supervisor=supervisor,
+        registry=make_registry(settings, supervisor),
+        observability=Observability(Exporters(), "tested", record_content=False),
+        version="tested",
+    )
+
+
+def describe(version: str) -> Json:
+    """The OpenAPI document of the whole route table."""
+    return describe_api(version, list_operations(make_parts()))

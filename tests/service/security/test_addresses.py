@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+from service.security.addresses import is_address, is_loopback
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "127.9.9.9", "::1", "::1%lo0", "::ffff:127.0.0.1"]
+)
+def test_these_cannot_be_reached_from_another_machine(address: str) -> None:
+    assert is_loopback(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["0.0.0.0", "::", "192.168.1.7", "::ffff:192.168.1.7", "fe80::1%en0", "localhost", "127.1", ""],
+)
+def test_these_can_be_or_are_no_addresses(address: str) -> None:
+    assert not is_loopback(address)
+
+
+@pytest.mark.parametrize(
+    ("text", "numeric"),
+    [("10.0.0.1", True), ("::1", True), ("2130706433", False), ("0x7f.1", False), ("a", False)],
+)
+def test_a_name_is_no_address(text: str, numeric: bool) -> None:
+    assert is_address(text) is numeric

@@ -1,0 +1,90 @@
+"""What the metrics count, and what a client cannot make them grow by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import (
+    HistogramDataPoint,
+    InMemoryMetricReader,
+    NumberDataPoint,
+)
+
+from service.errors import Overloaded
+from service.requestlog.record import RequestRecord
+from service.telemetry.request_metrics import RequestMetrics
+from tests.service.records import finished_record, scope, submit
+
+Point = HistogramDataPoint | NumberDataPoint
+
+
+class Measured:
+    """Instruments whose values can be read."""
+
+    def __init__(self) -> None:
+        self._reader = InMemoryMetricReader()
+        self.provider = MeterProvider([self._reader], shutdown_on_exit=False)
+        self.instruments = RequestMetrics(self.provider.get_meter("test"))
+
+    def points(self) -> dict[str, list[Point]]:
+        data = self._reader.get_metrics_data()
+        return {
+            metric.name: list(metric.data.data_points)  # type: ignore[arg-type]
+            for resource in (data.resource_metrics if data else [])
+            for scope_metrics in resource.scope_metrics
+            for metric in scope_metrics.metrics
+        }
+
+
+@pytest.fixture
+def measured() -> Iterator[Measured]:
+    measured = Measured()
+    yield measured
+    measured.provider.shutdown()
+
+
+def sum_of(points: list[Point]) -> float:
+    return sum(p.sum if isinstance(p, HistogramDataPoint) else p.value for p in points)
+
+
+def test_an_answer_counts_in_every_metric_of_generations(measured: Measured) -> None:
+    record = finished_record()
+    measured.instruments.observe(record)
+    points = measured.points()
+    assert sum_of(points["gen_ai.client.token.usage"]) == 16
+    assert sum_of(points["gen_ai.server.request.duration"]) == record.duration_s
+    assert sum_of(points["gen_ai.server.time_to_first_token"]) == record.first_token_s
+    assert sum_of(points["gen_ai.server.time_per_output_token"]) == record.each_token_s
+    assert sum_of(points["mlxd.request.queue.duration"]) == pytest.approx(0.01)
+    assert sum_of(points["mlxd.prompt.tokens"]) == 12
+    [usage, _] = points["gen_ai.client.token.usage"]
+    assert dict(usage.attributes or {}) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "mlxd",
+        "gen_ai.request.model": "m",
+        "gen_ai.response.model": "m",
+        "gen_ai.token.type": "input",
+    }
+
+
+def test_a_failure_counts_by_its_code_and_in_no_metric_of_successes(measured: Measured) -> None:
+    record = RequestRecord()
+    record.ask("chat", "m", [submit()], stream=False)
+    record.fail(Overloaded("words"))
+    record.end(scope())
+    measured.instruments.observe(record)
+    points = measured.points()
+    [point] = points["gen_ai.server.request.duration"]
+    assert (point.attributes or {})["error.type"] == "overloaded"
+    assert "gen_ai.server.time_to_first_token" not in points
+
+
+def test_a_client_cannot_make_new_series(measured: Measured) -> None:
+    for number in range(50):
+        record = RequestRecord()
+        record.status = 404
+        record.end(scope(f"/made/up/{number}") | {"method": f"M{number}"})
+        measured.instruments.observe(record)
+    assert len(measured.points()["http.server.request.duration"]) == 1

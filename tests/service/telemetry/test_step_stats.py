@@ -1,0 +1,75 @@
+"""Steps add up to totals and to seconds, and only the last minutes are kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.messages import Memory, Stats
+from service.telemetry.step_stats import KEPT_S, StepStats
+
+
+class Clock:
+    """Unix time that stands until it is moved."""
+
+    now = 1000.5
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def step(*tokens: int, running: int = 1, waiting: int = 0, memory: int = 0) -> tuple[Stats, int]:
+    """A step in which each sequence got so many tokens."""
+    stats = Stats(running, waiting, Memory(active=memory), device_ms=2.0, host_ms=0.5)
+    return stats, sum(tokens)
+
+
+def test_steps_add_up_to_totals(clock: Clock) -> None:
+    step_stats = StepStats(clock)
+    step_stats.add_step(*step(1, 2, running=2))
+    step_stats.add_step(*step(1, running=1))
+    totals = step_stats.totals
+    assert (totals.steps, totals.step_sequences, totals.tokens) == (2, 3, 4)
+    assert totals.device_s == pytest.approx(0.004)
+    assert totals.host_s == pytest.approx(0.001)
+
+
+def test_a_second_counts_its_tokens_and_keeps_its_last_state(clock: Clock) -> None:
+    step_stats = StepStats(clock)
+    step_stats.add_step(*step(3, running=5, waiting=4, memory=10))
+    step_stats.add_step(*step(2, running=1, waiting=2, memory=30))
+    step_stats.add_first_token(0.25)
+    clock.now += 1
+    step_stats.add_step(*step(1))
+    first, second = step_stats.since(0)
+    assert (first.at, first.tokens, first.running, first.waiting) == (1000, 5, 1, 2)
+    assert (first.most_running, first.most_waiting) == (5, 4)
+    assert (first.memory_bytes, first.first_tokens, first.first_token_s) == (30, 1, 0.25)
+    assert (second.at, second.tokens) == (1001, 1)
+
+
+def test_only_what_came_after_is_told_again(clock: Clock) -> None:
+    step_stats = StepStats(clock)
+    for _ in range(3):
+        step_stats.add_step(*step(1))
+        clock.now += 1
+    assert [second.at for second in step_stats.since(1000)] == [1001, 1002]
+
+
+def test_seconds_older_than_what_is_kept_are_not_told(clock: Clock) -> None:
+    step_stats = StepStats(clock)
+    step_stats.add_step(*step(1))
+    clock.now += KEPT_S + 1
+    assert step_stats.since(0) == []
+
+
+def test_a_clock_that_is_set_back_loses_nothing(clock: Clock) -> None:
+    step_stats = StepStats(clock)
+    step_stats.add_step(*step(1))
+    clock.now -= 500
+    step_stats.add_step(*step(1))
+    assert [second.tokens for second in step_stats.since(0)] == [2]

@@ -1,0 +1,186 @@
+"""Prefixes outlive the worker on disk, and nothing that happens to their files is an error."""
+
+from __future__ import annotations
+
+import random
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from mlx_lm.models.cache import KVCache
+from mlx_lm.utils import load_model
+
+from protocol.messages import Sampling
+from tests.models.hybrid import make_hybrid
+from worker.cache.disk_store import DiskStore
+from worker.cache.prefix_cache import PrefixCache
+from worker.engine.engine import Engine
+from worker.engine.sampler import make_row
+
+GREEDY = Sampling(seed=0, temperature=0.0)
+PLENTY_BYTES = 1 << 30
+PROMPT = random.Random(3).choices(range(10, 500), k=120)
+SYSTEM_TOKENS = 60
+KEY = "model"
+
+
+@pytest.fixture(params=["llama", "gemma", "hybrid"])
+def model(request: pytest.FixtureRequest, model_paths: dict[str, Path]) -> nn.Module:
+    if request.param == "hybrid":
+        return make_hybrid()
+    loaded, _ = load_model(model_paths[request.param])
+    return loaded
+
+
+@pytest.fixture
+def llama(llama_path: Path) -> nn.Module:
+    loaded, _ = load_model(llama_path)
+    return loaded
+
+
+class Run:
+    """One worker's life over a folder: an engine with a cache whose memory begins empty."""
+
+    def __init__(self, model: nn.Module, folder: Path, limit_bytes: int = PLENTY_BYTES) -> None:
+        self.files = DiskStore(folder, limit_bytes)
+        self._engine = Engine(
+            model,
+            max_running=4,
+            prefill_step_tokens=64,
+            name=KEY,
+            prompt_cache=PrefixCache(PLENTY_BYTES, self.files),
+        )
+
+    def answer(self, prompt: list[int]) -> tuple[int, list[int]]:
+        """How much of the prompt was cached, and twelve tokens."""
+        self.files.fetch(KEY, prompt)
+        cached = self._engine.insert(0, list(prompt), 12, make_row(GREEDY), [SYSTEM_TOKENS])
+        tokens = []
+        while len(self._engine):
+            tokens += [token.token for token in self._engine.step()]
+        return cached, tokens
+
+    def end(self) -> None:
+        self.files.close()
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_first_request_after_a_restart_goes_on_from_what_was_kept(
+    model: nn.Module, tmp_path: Path
+) -> None:
+    first = Run(model, tmp_path)
+    _, answer = first.answer(PROMPT)
+    longer = PROMPT + answer + [11, 12, 13]
+    other = PROMPT[:SYSTEM_TOKENS] + [9] * 10
+    expected = Run(model, tmp_path / "elsewhere")
+    first.end()
+
+    second = Run(model, tmp_path)
+    assert second.answer(longer) == (len(longer) - 3, expected.answer(longer)[1])
+    assert second.answer(PROMPT)[1] == answer
+    second.end()
+
+    third = Run(model, tmp_path)
+    cached, tokens = third.answer(other)
+    assert SYSTEM_TOKENS <= cached < SYSTEM_TOKENS + 2
+    assert tokens == expected.answer(other)[1]
+    third.end()
+    expected.end()
+
+
+def test_prompts_that_part_in_the_middle_of_a_file_are_both_found_again(
+    llama: nn.Module, tmp_path: Path
+) -> None:
+    other = PROMPT[:90] + [7] * 40
+    first = Run(llama, tmp_path)
+    first.answer(PROMPT)
+    first.answer(other)
+    first.end()
+    for prompt in (PROMPT, other):
+        run = Run(llama, tmp_path)
+        assert run.answer(prompt)[0] == len(prompt) - 1
+        run.end()
+
+
+def test_files_are_their_owners_alone(llama: nn.Module, tmp_path: Path) -> None:
+    run = Run(llama, tmp_path / "cache")
+    run.answer(PROMPT)
+    run.end()
+    for path in (tmp_path / "cache").rglob("*"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o600 if path.is_file() else 0o700)
+    assert any(files_in(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "foreign"])
+def test_a_damaged_file_is_ignored_with_a_warning(
+    llama: nn.Module, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(llama, tmp_path)
+    _, answer = run.answer(PROMPT)
+    run.end()
+    for path in files_in(tmp_path):
+        content = bytearray(path.read_bytes())
+        content[-5] ^= 1
+        path.write_bytes(
+            {
+                "cut": bytes(content[: len(content) // 2]),
+                "flipped": bytes(content),
+                "emptied": b"",
+                "foreign": b"not a tensor in sight",
+            }[damage]
+        )
+    again = Run(llama, tmp_path)
+    assert again.answer(PROMPT) == (0, answer)
+    again.end()
+    assert "is ignored" in caplog.text
+
+
+def test_what_lies_in_the_folder_and_is_not_ours_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep me")
+    DiskStore(tmp_path, 0).close()
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "keep me"
+    assert "mine.txt is not ours" in caplog.text
+
+
+def test_the_files_never_take_more_than_the_limit(llama: nn.Module, tmp_path: Path) -> None:
+    limit = 200_000
+    run = Run(llama, tmp_path, limit)
+    chance = random.Random(1)
+    for _ in range(30):
+        run.answer(chance.choices(range(10, 500), k=chance.randrange(20, 150)))
+        assert run.files.nbytes <= limit
+    run.end()
+    taken = sum(path.stat().st_size for path in files_in(tmp_path))
+    assert limit / 2 < taken <= limit
+    smaller = DiskStore(tmp_path, limit // 4)
+    smaller.close()
+    assert sum(path.stat().st_size for path in files_in(tmp_path)) <= limit // 4
+
+
+def test_half_precision_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    tokens = list(range(20))
+    keys = mx.random.normal((1, 2, 20, 8)).astype(mx.bfloat16)
+    layer = KVCache()
+    layer.update_and_fetch(keys, keys * 2)
+    files = DiskStore(tmp_path, PLENTY_BYTES)
+    cache = PrefixCache(PLENTY_BYTES, files)
+    cache.insert(KEY, tokens, [layer])
+    cache.write()
+    files.close()
+
+    again = DiskStore(tmp_path, PLENTY_BYTES)
+    again.fetch(KEY, [*tokens, 5])
+    prefix = PrefixCache(PLENTY_BYTES, again).find(KEY, [*tokens, 5])
+    again.close()
+    assert prefix.length == 20
+    assert mx.array_equal(prefix.layers[0].keys, keys)
+    assert mx.array_equal(prefix.layers[0].values, keys * 2)

@@ -1,0 +1,19 @@
+"""Memory figures are MLX's own."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from worker.memory.budget import measure
+
+
+def test_an_array_that_is_held_is_active_memory() -> None:
+    before = measure(0).active
+    array = mx.zeros((1024, 1024))
+    mx.eval(array)
+    held = measure(7)
+    assert held.active - before >= array.nbytes
+    assert held.peak >= held.active
+    assert held.limit == 7
+    del array
+    assert measure(0).active < held.active

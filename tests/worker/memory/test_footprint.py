@@ -1,0 +1,35 @@
+"""What the system counts as this process's memory, and that freed memory goes back to it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from service.supervision.preloads import find_preloads
+
+MIB = 1 << 20
+SCRIPT = """
+from worker.memory.footprint import read_footprint, return_freed
+blocks = [bytes(2000) for _ in range(100_000)]
+held = read_footprint()
+del blocks
+return_freed()
+print(held, read_footprint())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
+@pytest.mark.parametrize("allocator", ["off", "auto"])
+def test_what_is_freed_goes_back_to_the_system(allocator: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=find_preloads("off", allocator).put_into({}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    held, left = map(int, ran.stdout.split())
+    assert held > 190 * MIB
+    assert left < 60 * MIB

@@ -1,0 +1,84 @@
+"""A request may set what the model's template reads, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlx_lm.utils import load_tokenizer
+
+from worker.prompts.prompt_errors import PromptError
+from worker.prompts.template_variables import TemplateVariables, variables_of
+
+THINKING = (
+    "{% for message in messages %}{{ bos_token }}{{ message.content }}{% endfor %}"
+    "{% if enable_thinking is defined and not enable_thinking %}no thinking{% endif %}"
+    "{{ tone }}{{ tools }}{{ raise_exception }}{% set local = 1 %}{{ local }}{{ range(2) }}"
+)
+
+
+def variables(path: Path, template: str | None) -> TemplateVariables:
+    tokenizer = load_tokenizer(path)
+    tokenizer.chat_template = template
+    tokenizer.has_chat_template = template is not None
+    return TemplateVariables(tokenizer)
+
+
+def test_what_a_template_reads_may_be_set_and_what_others_give_it_may_not(llama_path: Path) -> None:
+    assert variables(llama_path, THINKING).names == ["enable_thinking", "tone"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("chat_template", "tokenize", "conversation", "tools", "return_tensors", "padding"),
+        *("truncation", "max_length", "tokenizer_kwargs", "add_generation_prompt", "return_dict"),
+        *("messages", "bos_token", "documents", "unknown", "sanitize_control_tokens"),
+    ],
+)
+def test_any_other_name_is_refused_and_those_known_are_told(llama_path: Path, name: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        variables(llama_path, THINKING + "{{ add_generation_prompt }}{{ documents }}").options(
+            {"tone": "warm", name: 1}, None
+        )
+    assert caught.value.param == "chat_template_kwargs"
+    assert f"`{name}`" in caught.value.message
+    assert "`enable_thinking`, `tone`" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("template", "effort", "options"),
+    [
+        ("{{ reasoning_effort }}", "low", {"reasoning_effort": "low"}),
+        ("{{ enable_thinking }}", "none", {"enable_thinking": False}),
+        ("{{ enable_thinking }}", "high", {"enable_thinking": True}),
+        ("{{ thinking }}", "none", {"thinking": False}),
+    ],
+)
+def test_an_effort_is_told_to_the_template_in_its_own_way(
+    llama_path: Path, template: str, effort: str, options: dict[str, Any]
+) -> None:
+    assert variables(llama_path, template).options({}, effort) == options
+
+
+@pytest.mark.parametrize("template", ["{{ messages }}", None])
+def test_an_effort_that_no_template_reads_is_refused(
+    llama_path: Path, template: str | None
+) -> None:
+    known = variables(llama_path, template)
+    assert known.options({}, None) == {}
+    with pytest.raises(PromptError) as caught:
+        known.options({}, "low")
+    assert caught.value.param == "reasoning_effort"
+
+
+def test_blocks_of_transformers_and_broken_templates_are_read_too() -> None:
+    assert variables_of("{% generation %}{{ a }}{% endgeneration %}{% break %}") == {"a"}
+    assert variables_of("{% if %}") == set()
+
+
+def test_what_a_template_sets_is_its_own_unless_it_asks_whether_it_was_given() -> None:
+    assert variables_of("{% if a %}{% set b = 1 %}{% endif %}{{ b }}") == {"a"}
+    assert variables_of("{% if not b is defined %}{% set b = 1 %}{% endif %}{{ b }}") == {"b"}
+    assert variables_of("{% set b = b | default(1) %}{{ b }}") == {"b"}

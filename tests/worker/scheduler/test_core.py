@@ -1,0 +1,285 @@
+"""The loop on real models: batching, joining and leaving, stopping, cancelling, resuming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from protocol.messages import (
+    Cancel,
+    ChatPrompt,
+    Failed,
+    Finished,
+    Rejected,
+    Sampling,
+    SetMaxRunning,
+    Started,
+    Step,
+    Submit,
+    TextDelta,
+    TextPrompt,
+    TokenPrompt,
+)
+from tests.oracle import chat_tokens, greedy_tokens
+from tests.worker.driver import (
+    end_of,
+    events_of,
+    make_pool,
+    run_loop,
+    text_of,
+    tokens_of,
+)
+from worker.intake.prepared import prepare
+from worker.intake.receiver import Work
+from worker.models.pool import ModelPool
+from worker.outputs.text import Text
+from worker.tool_calls.deltas import OutputDelta
+
+GREEDY = Sampling(seed=0, temperature=0.0)
+ANSWER_TOKENS = 48
+
+
+@pytest.fixture(scope="module")
+def pool(llama_path: Path, qwen_path: Path, gemma_path: Path) -> ModelPool:
+    return make_pool(llama_path, qwen_path, gemma_path)
+
+
+def greedy(id: int, model: str, prompt: str, max_tokens: int = ANSWER_TOKENS) -> Submit:
+    return Submit(id, model, TextPrompt(prompt), GREEDY, max_tokens)
+
+
+def prompts(count: int) -> list[str]:
+    """Prompts of many lengths, up to several prefill slices."""
+    return [f"Number {n}: " + "the quick brown fox " * (n * n % 90) for n in range(1, count + 1)]
+
+
+def test_greedy_tokens_are_mlx_lms_own_alone_and_beside_fifteen_others(
+    pool: ModelPool, model_paths: dict[str, Path]
+) -> None:
+    for path in model_paths.values():
+        submits = [greedy(n, path.name, text) for n, text in enumerate(prompts(16))]
+        together = run_loop(pool, submits)
+        for submit in submits:
+            ids = pool[path.name].config.prompts.build(submit.prompt)
+            assert tokens_of(together, submit.id) == greedy_tokens(path, ids, ANSWER_TOKENS)
+        alone = run_loop(pool, [submits[5]])
+        assert tokens_of(alone, 5) == tokens_of(together, 5)
+
+
+def test_models_side_by_side_each_get_a_step_in_every_round(pool: ModelPool) -> None:
+    submits = [greedy(n, model.info.id, "side by side") for n, model in enumerate(pool)]
+    steps = run_loop(pool, submits)
+    decoding = [step for step in steps if any(isinstance(e, TextDelta) for e in step.events)]
+    assert all(len(step.events) >= len(submits) for step in decoding[1:-1])
+
+
+def test_seeded_text_is_the_same_whatever_runs_beside_it(pool: ModelPool, llama_path: Path) -> None:
+    def seeded(id: int, seed: int, temperature: float, top_p: float) -> Submit:
+        sampling = Sampling(seed, temperature, top_p)
+        return Submit(id, llama_path.name, TextPrompt("once upon"), sampling, ANSWER_TOKENS)
+
+    submits = [seeded(n, n % 8, 0.5 + n % 3 / 2, 1.0 - n % 2 / 4) for n in range(16)]
+    together = run_loop(pool, submits)
+    for submit in submits[:6]:
+        alone = run_loop(pool, [submit])
+        assert tokens_of(alone, submit.id) == tokens_of(together, submit.id)
+    assert len({text_of(together, submit.id) for submit in submits[:8]}) == 8
+
+
+PENALISED = [
+    Sampling(1, 1.0, presence_penalty=1.0, frequency_penalty=0.5),
+    Sampling(2, 0.8, repetition_penalty=1.2, top_p=0.9),
+    Sampling(0, 0.0, frequency_penalty=2.0, logit_bias={12: 3.0}),
+    Sampling(3, 1.0, min_tokens=20, ignore_eos=True, presence_penalty=-1.0),
+]
+
+
+def test_an_answer_with_penalties_resumed_anywhere_is_the_undisturbed_one(
+    pool: ModelPool, llama_path: Path
+) -> None:
+    submits = [
+        Submit(n, llama_path.name, TextPrompt("and on"), sampling, ANSWER_TOKENS)
+        for n, sampling in enumerate(PENALISED)
+    ]
+    whole = run_loop(pool, submits)
+    for cut in (1, 20, ANSWER_TOKENS - 1):
+        resumed = [
+            msgspec.structs.replace(submit, resume=tokens_of(whole, submit.id)[:cut])
+            for submit in submits
+        ]
+        rest = run_loop(pool, resumed)
+        for submit in submits:
+            assert tokens_of(rest, submit.id) == tokens_of(whole, submit.id)[cut:]
+
+
+def test_a_request_that_comes_later_joins_the_running_batch(
+    pool: ModelPool, llama_path: Path
+) -> None:
+    first, second = (greedy(n, llama_path.name, "join") for n in (1, 2))
+    fed: list[Work] = []
+
+    def feed(step: Step) -> list[Work]:
+        if not fed and len(tokens_of([step], 1)):
+            fed.append(prepare(pool[second.model].config, second))
+            return fed
+        return []
+
+    steps = run_loop(pool, [first], after_step=feed)
+    running = [step.stats.running for step in steps]
+    assert max(running) == 2
+    assert text_of(steps, 1) == text_of(steps, 2)
+
+
+def test_no_more_run_than_may_and_the_rest_wait_in_order(pool: ModelPool, llama_path: Path) -> None:
+    submits = [greedy(n, llama_path.name, "wait", max_tokens=4) for n in range(10)]
+    steps = run_loop(pool, submits, max_running=3)
+    assert max(step.stats.running for step in steps) == 3
+    assert steps[0].stats.waiting == 7
+    started = [e.id for step in steps for e in step.events if isinstance(e, Started)]
+    assert started == sorted(started)
+
+
+def test_a_cancelled_request_leaves_within_one_step(pool: ModelPool, llama_path: Path) -> None:
+    long, short = greedy(1, llama_path.name, "a", 400), greedy(2, llama_path.name, "b", 30)
+
+    def cancel(step: Step) -> list[Work]:
+        return (
+            [Cancel([1])]
+            if any(e.id == 1 and isinstance(e, TextDelta) for e in step.events)
+            else []
+        )
+
+    steps = run_loop(pool, [long, short], after_step=cancel)
+    [last] = [n for n, step in enumerate(steps) if any(e.id == 1 for e in step.events)][-1:]
+    assert steps[last + 1].stats.running == 1
+    assert len(tokens_of(steps, 1)) == 1
+    assert isinstance(end_of(steps, 2), Finished)
+
+
+def test_a_request_cancelled_in_prefill_or_in_the_queue_is_gone(llama_path: Path) -> None:
+    pool = make_pool(llama_path, prefill_step_tokens=64)
+    long = greedy(1, llama_path.name, "word " * 900)
+    queued = greedy(2, llama_path.name, "queued")
+    last = greedy(3, llama_path.name, "last", 4)
+
+    def cancel(step: Step) -> list[Work]:
+        return [Cancel([1, 2])] if any(e.id == 1 for e in step.events) else []
+
+    steps = run_loop(pool, [long, queued, last], max_running=1, after_step=cancel)
+    assert [type(e) for e in events_of(steps, 1)] == [Started]
+    assert events_of(steps, 2) == []
+    assert isinstance(end_of(steps, 3), Finished)
+
+
+def test_a_long_prompt_is_prefilled_in_slices_while_others_decode(llama_path: Path) -> None:
+    pool = make_pool(llama_path, prefill_step_tokens=64)
+    short = greedy(1, llama_path.name, "short", 60)
+    long = greedy(2, llama_path.name, "word " * 900, 4)
+    steps = run_loop(pool, [short, long])
+    before_long = [s for s in steps if s.events and not tokens_of([s], 2)]
+    assert sum(len(tokens_of([step], 1)) for step in before_long) >= 10
+
+
+def test_resuming_gives_the_tokens_of_an_undisturbed_run(
+    pool: ModelPool, model_paths: dict[str, Path]
+) -> None:
+    settings = [GREEDY, Sampling(seed=11, temperature=0.9, top_p=0.95)]
+    for path in model_paths.values():
+        for n, sampling in enumerate(settings):
+            submit = Submit(n, path.name, TextPrompt("resume me"), sampling, ANSWER_TOKENS)
+            whole = run_loop(pool, [submit])
+            for kept in (1, 7, ANSWER_TOKENS - 1):
+                resume = tokens_of(whole, n)[:kept]
+                resumed = Submit(
+                    n, path.name, submit.prompt, sampling, ANSWER_TOKENS, resume=resume
+                )
+                steps = run_loop(pool, [resumed])
+                assert resume + tokens_of(steps, n) == tokens_of(whole, n)
+                before = "".join(
+                    e.text for e in events_of(whole, n)[1 : kept + 1] if isinstance(e, TextDelta)
+                )
+                assert before + text_of(steps, n) == text_of(whole, n)
+                end = end_of(steps, n)
+                assert isinstance(end, Finished)
+                assert end.completion_tokens == ANSWER_TOKENS
+
+
+def test_a_stop_string_ends_the_text_before_itself_and_frees_the_row(
+    pool: ModelPool, llama_path: Path
+) -> None:
+    whole = text_of(run_loop(pool, [greedy(1, llama_path.name, "stop here")]), 1)
+    stop = whole[len(whole) // 2 :][:5]
+    submit = Submit(2, llama_path.name, TextPrompt("stop here"), GREEDY, 400, stop=[stop])
+    steps = run_loop(pool, [submit])
+    assert text_of(steps, 2) == whole[: whole.index(stop)]
+    end = end_of(steps, 2)
+    assert isinstance(end, Finished)
+    assert end.reason == "stop"
+    assert end.completion_tokens == len(tokens_of(steps, 2)) < 400
+    assert steps[-1].stats.running == 0
+
+
+def test_an_answer_that_fills_the_context_ends_by_length(llama_path: Path) -> None:
+    pool = make_pool(llama_path, context_limit=40)
+    submit = Submit(1, llama_path.name, TokenPrompt([300] * 30), GREEDY)
+    steps = run_loop(pool, [submit])
+    end = end_of(steps, 1)
+    assert isinstance(end, Finished)
+    assert (end.reason, end.prompt_tokens, end.completion_tokens) == ("length", 30, 10)
+
+
+def test_one_requests_bad_prompt_touches_no_other(pool: ModelPool, llama_path: Path) -> None:
+    fine = greedy(1, llama_path.name, "fine")
+    bad = Submit(2, llama_path.name, TokenPrompt([10**6]), GREEDY, 4)
+    too_long = Submit(3, llama_path.name, TextPrompt("x"), GREEDY, 10**6)
+    steps = run_loop(pool, [bad, fine, too_long])
+    assert text_of(steps, 1) == text_of(run_loop(pool, [fine]), 1)
+    assert [type(event) for event in events_of(steps, 2)] == [Rejected]
+    refused = end_of(steps, 3)
+    assert isinstance(refused, Rejected)
+    assert refused.code == "context_length_exceeded"
+
+
+def test_a_fault_in_one_sequences_text_ends_that_one_alone(
+    pool: ModelPool, llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Faulty(Text):
+        def push(self, token: int) -> list[OutputDelta]:
+            raise LookupError("a fault staged by the test")
+
+    submits = [greedy(1, llama_path.name, "a"), greedy(2, llama_path.name, "b")]
+    expected = text_of(run_loop(pool, submits), 2)
+    model = pool[llama_path.name]
+    create = model.config.parsers.create
+
+    def create_faulty(submit: Submit, prompt: list[int]) -> Text:
+        text = create(submit, prompt)
+        if submit.id == 1:
+            text.__class__ = Faulty
+        return text
+
+    monkeypatch.setattr(model.config.parsers, "create", create_faulty)
+    steps = run_loop(pool, submits)
+    assert isinstance(end_of(steps, 1), Failed)
+    assert text_of(steps, 2) == expected
+
+
+def test_a_chat_prompt_is_the_models_own_template(
+    pool: ModelPool, model_paths: dict[str, Path]
+) -> None:
+    messages = [{"role": "user", "content": "Hello there"}]
+    for path in model_paths.values():
+        assert pool[path.name].config.prompts.build(ChatPrompt(messages)) == chat_tokens(
+            path, messages
+        )
+
+
+def test_a_limit_changes_how_many_run_at_once(pool: ModelPool) -> None:
+    submits = [greedy(n, "tiny-llama", "limited", max_tokens=12) for n in range(6)]
+
+    raised = iter([[SetMaxRunning(4)]])
+    steps = run_loop(pool, submits, max_running=1, after_step=lambda _: next(raised, []))
+    assert steps[0].stats.running == 1
+    assert max(step.stats.running for step in steps) == 4

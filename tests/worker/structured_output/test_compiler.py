@@ -1,0 +1,163 @@
+"""What compiles, what is refused and how soon, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
+from tests.worker.structured_output.writing import accepts, compile_grammar
+from worker.structured_output import compiler as compilers
+from worker.structured_output.compiler import GrammarCompiler
+from worker.structured_output.constraint import CompiledGrammar, GrammarError
+from worker.structured_output.vocabulary import Vocabulary
+
+
+def schema(value: Any) -> JsonSchema:
+    return JsonSchema(value if isinstance(value, str) else json.dumps(value))
+
+
+def optional_properties(count: int) -> dict[str, Any]:
+    properties = {f"p{place}": {"type": "string"} for place in range(count)}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def chain(links: int) -> dict[str, Any]:
+    """A reference to a reference, and so on."""
+    links_by_name: dict[str, Any] = {
+        f"d{place}": {"$ref": f"#/$defs/d{place + 1}"} for place in range(links)
+    }
+    return {"$ref": "#/$defs/d0", "$defs": links_by_name | {f"d{links}": {"type": "string"}}}
+
+
+def rules(count: int) -> str:
+    body = "\n".join(f'r{place}: "a{place}" r{place + 1}?' for place in range(count))
+    return f'start: r0\n{body}\nr{count}: "x"'
+
+
+@pytest.mark.parametrize(
+    ("grammar", "answers", "others"),
+    [
+        (JsonObject(), ['{"a":[1,{}]}', '{"a": 1, "b": null}', "{}"], ["[]", "", "{", '{"a":\n1}']),
+        (schema({"type": "integer"}), ["1", "-20"], ["1.5", '"1"']),
+        (schema({}), ["null", "[]", '"x"'], ["nothing"]),
+        (schema({"enum": ["é", 5, None]}), ['"é"', "5", "null"], ["é", "6"]),
+        (schema({"$ref": "#/$defs/n", "$defs": {"n": {"anyOf": [
+            {"type": "null"},
+            {"type": "array", "items": {"$ref": "#/$defs/n"}, "minItems": 1},
+        ]}}}), ["null", "[[null]]"], ["[]", "[[null]"]),
+        (schema({"type": "string", "pattern": "^(a+)+$"}), ['"aaaa"'], ['"aab"', '""']),
+        (schema({"type": "string", "minLength": 10**9}), [], ['"short"']),
+        (schema({"type": "array", "maxItems": 10**9}), ["[1,2]"], ["{}"]),
+        (Regex("[0-9]{2}-(a|b)"), ["12-a"], ["1-a", "12-ab"]),
+        (Regex("^x+$"), ["x", "xx"], ["", "y"]),
+        (TextChoice(["yes", "no", 'a"b\\\n/é😀', "yes, please"]),
+         ["yes", "no", 'a"b\\\n/é😀', "yes, please"], ["y", "maybe", "yes,"]),
+        (Lark('start: "a" | "b" start'), ["a", "bba"], ["ab", "b"]),
+        (Lark('root ::= "x" [0-9]+'), ["x1"], ["x"]),
+    ],
+)  # fmt: skip
+def test_an_answer_is_what_the_grammar_allows(
+    compiler: GrammarCompiler,
+    vocabulary: Vocabulary,
+    grammar: Grammar,
+    answers: list[str],
+    others: list[str],
+) -> None:
+    compiled = compile_grammar(compiler, grammar)
+    assert [text for text in answers if not accepts(compiled, vocabulary, text)] == []
+    assert [text for text in others if accepts(compiled, vocabulary, text)] == []
+
+
+@pytest.mark.parametrize(
+    ("grammar", "told"),
+    [
+        pytest.param(schema(optional_properties(10_000)), "longer than", id="time"),
+        pytest.param(schema(optional_properties(1_000)), "items", id="optional properties"),
+        pytest.param(schema('{"items":' * 1_000 + "{}" + "}" * 1_000), "recursion", id="depth"),
+        pytest.param(schema(chain(20_000)), "too deeply", id="stack overflow by references"),
+        pytest.param(Lark(rules(10_000)), "too deeply", id="stack overflow by rules"),
+        pytest.param(Lark("start: " + "(" * 100_000), "nested", id="brackets"),
+        pytest.param(schema({"$ref": "#"}), "", id="refers to itself"),
+        pytest.param(schema({"$ref": "http://127.0.0.1:1/x"}), "not fetch", id="http"),
+        pytest.param(schema({"$ref": "file:///etc/passwd"}), "not fetch", id="file"),
+        pytest.param(schema({"not": {}}), "Unimplemented", id="unknown keyword"),
+        pytest.param(
+            schema({"not": {}, "x-guidance": {"lenient": True}}), "Unimplemented", id="lenient"
+        ),
+        pytest.param(
+            schema({"oneOf": [{"type": "string"}, {"minLength": 2}]}), "oneOf", id="overlap"
+        ),
+        pytest.param(schema({"type": "string", "format": "colour"}), "format", id="format"),
+        pytest.param(schema({"type": []}), "", id="no type"),
+        pytest.param(schema({"type": "string", "pattern": "(?<=x)*"}), "look-behind", id="look"),
+        pytest.param(Regex("(?<=x)*"), "look-behind", id="regex"),
+        pytest.param(Regex("((("), "regex", id="no regex"),
+        pytest.param(Regex("(((((a{1,9}){1,9}){1,9}){1,9}){1,9}){1,9}"), "", id="repetitions"),
+        pytest.param(Regex(""), "no text", id="empty"),
+        pytest.param(Lark("start: (("), "Expected", id="no grammar"),
+        pytest.param(Lark("root ::= ("), "", id="no GBNF"),
+    ],
+)
+def test_what_cannot_be_held_to_is_refused_with_the_reason(
+    compiler: GrammarCompiler, grammar: Grammar, told: str
+) -> None:
+    outcome = compiler.compile(grammar)
+    assert isinstance(outcome, GrammarError)
+    assert told in str(outcome)
+    assert 0 < len(str(outcome)) <= 200
+    assert compiler.known(grammar) is outcome
+
+
+def test_after_grammars_that_ended_their_check_others_compile(compiler: GrammarCompiler) -> None:
+    assert isinstance(compiler.compile(schema(chain(20_001))), GrammarError)
+    assert isinstance(compiler.compile(schema({"const": "after"})), CompiledGrammar)
+
+
+def test_a_checking_process_that_was_ended_is_begun_again(vocabulary: Vocabulary) -> None:
+    compiler = GrammarCompiler(vocabulary)
+    compile_grammar(compiler, TextChoice(["before"]))
+    assert compiler.checking_pid is not None
+    os.kill(compiler.checking_pid, signal.SIGKILL)
+    compile_grammar(compiler, TextChoice(["after"]))
+    compiler.close()
+    compile_grammar(compiler, TextChoice(["after it was closed"]))
+    compiler.close()
+
+
+def test_compiled_grammars_are_kept_within_a_number(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilers, "KEPT_GRAMMARS", 2)
+    compiler = GrammarCompiler(vocabulary)
+    first, second, third = (TextChoice([text]) for text in ("one", "two", "three"))
+    kept = compile_grammar(compiler, first)
+    compile_grammar(compiler, second)
+    assert compile_grammar(compiler, first) is kept
+    compile_grammar(compiler, third)
+    assert [compiler.known(each) is not None for each in (first, second, third)] == [
+        True, False, True,
+    ]  # fmt: skip
+    compiler.close()
+
+
+def test_compiled_grammars_are_kept_within_a_size(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilers, "KEPT_BYTES", 1)
+    compiler = GrammarCompiler(vocabulary)
+    compile_grammar(compiler, TextChoice(["one"]))
+    compile_grammar(compiler, TextChoice(["two"]))
+    assert compiler.known(TextChoice(["one"])) is None
+    assert compiler.known(TextChoice(["two"])) is not None
+    compiler.close()
+
+
+def test_a_tokenizer_that_cannot_be_read_refuses_every_grammar() -> None:
+    outcome = GrammarCompiler(None).compile(JsonObject())
+    assert isinstance(outcome, GrammarError)
+    assert "tokenizer" in str(outcome)

@@ -1,0 +1,1 @@
+"""The engine: one batched device step of one model."""

@@ -1,0 +1,1 @@
+"""Intake: messages from the pipe to prepared requests, off the device thread."""

@@ -1,0 +1,92 @@
+"""The compile queue: prepared requests whose grammar is compiled, one after the other."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from protocol.grammars import JsonObject, JsonSchema
+from protocol.messages import Rejected, Submit, ToolUse
+from worker.intake.prepared import PreparedRequest
+from worker.structured_output.compiler import CompileResult
+from worker.structured_output.constraint import GrammarError
+
+logger = logging.getLogger(__name__)
+
+# Deeper than the stack of the sandbox, so that what compiled there compiles here.
+STACK_BYTES = 16 * 1024 * 1024
+
+
+class CompileQueue:
+    """Compiles on a thread of its own; `deliver` gets each request that is still pending."""
+
+    def __init__(
+        self,
+        is_pending: Callable[[int], bool],
+        deliver: Callable[[PreparedRequest | Rejected], None],
+    ) -> None:
+        self._is_pending = is_pending
+        self._deliver = deliver
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[PreparedRequest] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def put(self, prepared: PreparedRequest) -> None:
+        """Compile this request's grammar, then deliver the request."""
+        self._queue.put(prepared)
+        with self._lock:
+            if self._thread is None:
+                self._thread = start_deep_thread(self._run)
+
+    def _run(self) -> None:
+        while True:
+            prepared = self._queue.get()
+            if prepared.wanted_grammar is None or not self._is_pending(prepared.submit.id):
+                continue
+            compiled = prepared.config.grammars.compile(prepared.wanted_grammar)
+            self._deliver(with_grammar(prepared, compiled))
+
+
+def with_grammar(prepared: PreparedRequest, compiled: CompileResult) -> PreparedRequest | Rejected:
+    """The request with its grammar, or its refusal.
+
+    Calls that are only offered go without a grammar where it cannot be compiled.
+    """
+    if not isinstance(compiled, GrammarError):
+        return replace(prepared, grammar=compiled)
+    if prepared.offered_calls is not None:
+        logger.warning("tool calls are not constrained to their schemas: %s", compiled)
+        return replace(prepared, offered_calls=None)
+    supported = prepared.config.grammars.vocabulary is not None
+    param = param_of(prepared.submit, supported=supported)
+    message = f"`{param}` cannot be enforced: {compiled}."
+    return Rejected(prepared.submit.id, "invalid_grammar", message, param)
+
+
+def param_of(submit: Submit, *, supported: bool) -> str:
+    """The parameter that asked for the grammar.
+
+    Required calls have a grammar by `tool_choice`, made of `tools`: where the model supports
+    no grammar at all, only the choice is wrong.
+    """
+    match submit:
+        case Submit(calls=ToolUse(required=True)):
+            return "tools" if supported else "tool_choice"
+        case Submit(grammar=JsonObject() | JsonSchema()):
+            return "response_format"
+        case _:
+            return "structured_outputs"
+
+
+def start_deep_thread(run: Callable[[], None]) -> threading.Thread:
+    """A started thread with a deep stack."""
+    before = threading.stack_size(STACK_BYTES)
+    try:
+        thread = threading.Thread(target=run, name="grammar-compiler", daemon=True)
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    return thread

@@ -1,0 +1,113 @@
+"""What preparation gives the scheduler: requests as token ids, and models that were opened."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from protocol.grammars import Grammar, Lark
+from protocol.messages import Rejected, Submit
+from worker.models.model_config import ModelConfig
+from worker.prompts.prompt_errors import PromptError
+from worker.structured_output.constraint import CompiledGrammar
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRequest:
+    """A request whose prompt is token ids that fit the model's context.
+
+    `received_at` is monotonic time in seconds. `started` says that the service has had its
+    `Started`: the request ran before and was preempted. `grammar` is compiled of
+    `required_calls`, of the submitted grammar, or of the calls in `offered_calls`.
+    `breakpoints` are places in the prompt at which prefill stops to store a reusable state.
+    """
+
+    submit: Submit
+    prompt: list[int]
+    max_tokens: int
+    echo: str
+    received_at: float
+    config: ModelConfig
+    started: bool = False
+    breakpoints: Sequence[int] = ()
+    grammar: CompiledGrammar | None = None
+    required_calls: Lark | None = None
+    offered_calls: Lark | None = None
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the request says how long its answer may be."""
+        return self.submit.max_tokens is not None
+
+    @property
+    def wanted_grammar(self) -> Grammar | None:
+        """The grammar to compile for it."""
+        return self.required_calls or self.submit.grammar or self.offered_calls
+
+    @property
+    def context(self) -> list[int]:
+        """The token ids to prefill: the prompt, then what was generated of the answer before."""
+        return self.prompt + self.submit.resume
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDeferred:
+    """A request waits for its model's files or its grammar: the counts have changed."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOpened:
+    """A model's files were read because it is to be loaded, whether or not a request waits."""
+
+    config: ModelConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOpenFailed:
+    """A model's files cannot be read."""
+
+    model: str
+    reason: str
+
+
+PreparationResult = PreparedRequest | Rejected | RequestDeferred | ModelOpened | ModelOpenFailed
+
+
+def prepare(
+    config: ModelConfig, submit: Submit, *, wants_breakpoints: bool = False
+) -> PreparedRequest | Rejected:
+    """The request with its prompt as token ids, or why it cannot be served."""
+    received_at = time.monotonic()
+    try:
+        prompts = config.prompts
+        prompts.check_sampling(submit.sampling)
+        prompt = prompts.build(submit.prompt)
+        max_tokens = prompts.limit(submit, len(prompt))
+        echo = prompts.echo(submit.prompt) if submit.echo else ""
+        breakpoints = prompts.breakpoints(submit.prompt, prompt) if wants_breakpoints else ()
+        enforceable = config.grammars.vocabulary is not None
+        required_calls = config.parsers.required_calls(submit, prompt)
+        offered_calls = config.parsers.offered_calls(submit) if enforceable else None
+    except PromptError as error:
+        return Rejected(submit.id, error.code, error.message, error.param)
+    except Exception:
+        # One request's prompt must not end the thread that prepares all of them.
+        logger.exception("request %d: its prompt could not be prepared", submit.id)
+        return Rejected(submit.id, "internal_error", "The prompt could not be prepared.")
+    return PreparedRequest(
+        submit=submit,
+        prompt=prompt,
+        max_tokens=max_tokens,
+        echo=echo,
+        received_at=received_at,
+        config=config,
+        breakpoints=breakpoints,
+        required_calls=required_calls,
+        offered_calls=offered_calls,
+    )

@@ -1,0 +1,195 @@
+"""The preprocessor: one queue in which requests pass the stages before the scheduler.
+
+The stages are: its model's files are opened, its prompt becomes token ids, its grammar is
+compiled. A prompt for an open model is prepared at once, on the caller's thread. Opening
+takes as long as reading a tokenizer, so each model is opened on a thread of its own, and
+only the requests for that model wait. A cancelled request leaves whatever stage it is in.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from protocol.messages import ModelSource, Rejected, Submit
+from worker.cache.disk_store import DiskStore
+from worker.intake.compile_queue import CompileQueue, with_grammar
+from worker.intake.prepared import (
+    ModelOpened,
+    ModelOpenFailed,
+    PreparationResult,
+    PreparedRequest,
+    RequestDeferred,
+    prepare,
+)
+from worker.models.model_config import LoadError, ModelConfig
+
+logger = logging.getLogger(__name__)
+
+
+class Inbox(Protocol):
+    """Where results go."""
+
+    def put(self, item: PreparationResult, /) -> None: ...
+
+
+class ConfigLoader(Protocol):
+    """What reads a model's files."""
+
+    def load(self, source: ModelSource, *, download: bool) -> ModelConfig: ...
+
+
+@dataclass(slots=True)
+class ModelOpening:
+    """A model whose files are being read, and the requests that wait for them.
+
+    `announce` asks for a `ModelOpened`.
+    """
+
+    submits: deque[Submit] = field(default_factory=deque)
+    announce: bool = False
+
+
+class Preprocessor:
+    """Requests in preparation, by id. Each method may be called from any thread."""
+
+    def __init__(
+        self,
+        sources: Iterable[ModelSource],
+        config_loader: ConfigLoader,
+        inbox: Inbox,
+        disk_store: DiskStore | None = None,
+    ) -> None:
+        self._sources = {source.id: source for source in sources}
+        self._config_loader = config_loader
+        self._inbox = inbox
+        self._disk_store = disk_store
+        self._lock = threading.Lock()
+        self._open: dict[str, ModelConfig] = {}
+        self._openings: dict[str, ModelOpening] = {}
+        self._wants_breakpoints: set[str] = set()
+        # Neither delivered nor cancelled yet.
+        self._pending: set[int] = set()
+        self._compile_queue = CompileQueue(self._is_pending, self._deliver)
+
+    def __len__(self) -> int:
+        """How many requests are in preparation."""
+        return len(self._pending)
+
+    def register(self, config: ModelConfig, *, wants_breakpoints: bool) -> None:
+        """This model is loaded; with `wants_breakpoints` its prompts get cache breakpoints."""
+        with self._lock:
+            if config.id not in self._openings:
+                self._open[config.id] = config
+            if wants_breakpoints:
+                self._wants_breakpoints.add(config.id)
+            else:
+                self._wants_breakpoints.discard(config.id)
+
+    def submit(self, submit: Submit) -> None:
+        """Prepare this request, now or when its model is open."""
+        with self._lock:
+            self._pending.add(submit.id)
+            config = self._open.get(submit.model)
+            if config is None:
+                self._opening_of(submit.model).submits.append(submit)
+                self._inbox.put(RequestDeferred(submit.id))
+                return
+        self._prepare(config, submit)
+
+    def cancel(self, ids: Collection[int]) -> None:
+        """Drop these requests; unknown ids are ignored."""
+        with self._lock:
+            self._pending.difference_update(ids)
+
+    def open(self, model: str) -> None:
+        """Read this model's files unless they are open, then deliver a `ModelOpened`."""
+        with self._lock:
+            config = self._open.get(model)
+            if config is None:
+                self._opening_of(model).announce = True
+                return
+        self._inbox.put(ModelOpened(config))
+
+    def close(self, model: str) -> None:
+        """Forget this model's files; the next request reads them again from disk."""
+        with self._lock:
+            closed = self._open.pop(model, None)
+        if closed is not None:
+            closed.grammars.close()
+
+    # ------------------------------------------------------------ opening
+
+    def _opening_of(self, model: str) -> ModelOpening:
+        """The opening of this model, begun if it is not."""
+        opening = self._openings.get(model)
+        if opening is None:
+            opening = self._openings[model] = ModelOpening()
+            threading.Thread(
+                target=self._open_model, args=[model], name=f"open-{model}", daemon=True
+            ).start()
+        return opening
+
+    def _open_model(self, model: str) -> None:
+        try:
+            config = self._config_loader.load(self._sources[model], download=False)
+        except LoadError as error:
+            return self._fail_opening(model, str(error))
+        while (submit := self._next_submit(model, config)) is not None:
+            self._prepare(config, submit)
+        return None
+
+    def _next_submit(self, model: str, config: ModelConfig) -> Submit | None:
+        """The next request that waits for this model; after the last one the model is open."""
+        with self._lock:
+            opening = self._openings[model]
+            if opening.announce:
+                self._inbox.put(ModelOpened(config))
+                opening.announce = False
+            while opening.submits:
+                if (submit := opening.submits.popleft()).id in self._pending:
+                    return submit
+            del self._openings[model]
+            self._open[model] = config
+            return None
+
+    def _fail_opening(self, model: str, reason: str) -> None:
+        logger.error("%s", reason)
+        with self._lock:
+            opening = self._openings.pop(model)
+            self._inbox.put(ModelOpenFailed(model, reason))
+        for submit in opening.submits:
+            self._deliver(Rejected(submit.id, "model_load_failed", reason, "model"))
+
+    # ------------------------------------------------------------ preparing and delivering
+
+    def _prepare(self, config: ModelConfig, submit: Submit) -> None:
+        wants_breakpoints = config.id in self._wants_breakpoints
+        result = prepare(config, submit, wants_breakpoints=wants_breakpoints)
+        if isinstance(result, PreparedRequest):
+            if self._disk_store is not None:
+                self._disk_store.fetch(config.content_key, result.context)
+            if result.wanted_grammar is not None:
+                compiled = config.grammars.known(result.wanted_grammar)
+                if compiled is None:
+                    self._inbox.put(RequestDeferred(submit.id))
+                    self._compile_queue.put(result)
+                    return
+                result = with_grammar(result, compiled)
+        self._deliver(result)
+
+    def _is_pending(self, id: int) -> bool:
+        with self._lock:
+            return id in self._pending
+
+    def _deliver(self, result: PreparedRequest | Rejected) -> None:
+        """Hand a request to the scheduler, unless it was cancelled meanwhile."""
+        id = result.submit.id if isinstance(result, PreparedRequest) else result.id
+        with self._lock:
+            if id in self._pending:
+                self._pending.discard(id)
+                self._inbox.put(result)

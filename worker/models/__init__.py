@@ -1,0 +1,1 @@
+"""Models: which exist, and how they are opened, loaded and evicted."""

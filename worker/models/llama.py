@@ -1,0 +1,63 @@
+"""The Llama family: Llama 3 ends turns by tokens that its config may not name, and calls in JSON.
+
+A call is JSON, bare or after `<|python_tag|>`; several are joined by semicolons. A
+tool that was declared may also be called as the built-in ones are:
+`<|python_tag|>name.call(key="value")`.
+
+Source: Meta's description of the Llama 3 prompt format. Llama 2 and the many
+other models of this `model_type` lack these tokens and get nothing from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from worker.tool_calls.bare_json import BARE, JSON_CALLS, parse_built_in_call
+from worker.tool_calls.syntax import NAME, CallSyntax
+
+END_OF_TURN = "<|eot_id|>"
+END_OF_TEXT = "<|end_of_text|>"
+END_OF_MESSAGE = "<|eom_id|>"
+HEADER_START = "<|start_header_id|>"
+HEADER_END = "<|end_header_id|>"
+PYTHON_TAG = "<|python_tag|>"
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    f"{HEADER_START}{{{{ message['role'] }}}}{HEADER_END}\n\n"
+    "{{ message['content'] | trim }}"
+    f"{END_OF_TURN}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}"
+    f"{HEADER_START}assistant{HEADER_END}\n\n"
+    "{% endif %}"
+)
+
+
+TAGGED = CallSyntax(
+    start=PYTHON_TAG,
+    end="",
+    parse=parse_built_in_call,
+    opening=rf"\s*{NAME}\.call\(",
+    streamed=(JSON_CALLS,),
+)
+
+
+class LlamaFamily:
+    """Llama 3's stop tokens and calls, and its template for a checkpoint that ships none."""
+
+    def stop_tokens(self, tokenizer: TokenizerWrapper) -> set[int]:
+        vocabulary = tokenizer.get_vocab()
+        ends = (END_OF_TURN, END_OF_TEXT, END_OF_MESSAGE)
+        return {vocabulary[token] for token in ends if token in vocabulary}
+
+    def chat_template(self, tokenizer: TokenizerWrapper) -> str | None:
+        vocabulary = tokenizer.get_vocab()
+        needed = (HEADER_START, HEADER_END, END_OF_TURN)
+        return CHAT_TEMPLATE if all(token in vocabulary for token in needed) else None
+
+    def call_syntaxes(self, tokenizer: TokenizerWrapper) -> Sequence[CallSyntax]:
+        return (BARE, TAGGED) if HEADER_START in tokenizer.get_vocab() else ()

@@ -1,0 +1,132 @@
+"""The load state machine: requested, awaiting memory, loading, loaded or failed.
+
+One model is loaded at a time, a slice a call, so that the engine core steps the other
+models in between.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from protocol.messages import Configure
+from protocol.units import format_bytes
+from worker.memory.accounting import MemoryAccount
+from worker.memory.budget import release
+from worker.models.eviction import WaitingRequests
+from worker.models.model_config import ModelConfig, cannot_load
+from worker.models.states import ModelEntry
+from worker.models.weight_loader import LoadedModel, WeightLoad
+
+logger = logging.getLogger(__name__)
+
+# A model that could not be loaded is tried again for a request that comes after this time.
+RETRY_S = 10.0
+
+MakeRoom = Callable[[int, WaitingRequests, float | None], bool]
+
+
+class LoadResult(NamedTuple):
+    """A load that ended; `reason` says why it failed."""
+
+    model: str
+    reason: str | None
+
+
+class LoadQueue:
+    """The loads of one pool; `on_loaded` takes each model that is complete."""
+
+    def __init__(
+        self,
+        configure: Configure,
+        entries: Mapping[str, ModelEntry],
+        account: MemoryAccount,
+        make_room: MakeRoom,
+        on_loaded: Callable[[str, LoadedModel], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._configure = configure
+        self._entries = entries
+        self._account = account
+        self._make_room = make_room
+        self._on_loaded = on_loaded
+        self._clock = clock
+        self.current: WeightLoad | None = None
+
+    def load_of(self, id: str) -> WeightLoad | None:
+        """The load in progress, if it is of this model."""
+        load = self.current
+        return load if load is not None and load.config.id == id else None
+
+    def drop_request(self, id: str) -> None:
+        """Drop the request for this model; a load in progress goes on."""
+        if self.load_of(id) is None:
+            self._entries[id].requested = None
+
+    def drop_unwanted(self, is_wanted: Callable[[str], object]) -> None:
+        """Drop the requests for models that no request and no command waits for."""
+        for id, entry in self._entries.items():
+            if entry.requested is not None and not is_wanted(id):
+                self.drop_request(id)
+
+    def advance(self, waiting: WaitingRequests, *, may_begin: bool) -> LoadResult | None:
+        """Read one slice, or begin the next load if it `may_begin`; returns a load that ended."""
+        if (load := self.current) is None:
+            self._begin_next(waiting, may_begin=may_begin)
+            return None
+        reason = self.read_slice(load)
+        return LoadResult(load.config.id, reason) if self.current is None else None
+
+    def begin(self, config: ModelConfig) -> WeightLoad:
+        """Begin a load; its weights are counted from now on."""
+        logger.info("loading %s", config.id)
+        self._entries[config.id].awaiting_memory = False
+        self._account.weights[config.id] = config.file_bytes
+        self.current = WeightLoad(config, self._configure, self._account.prompt_cache)
+        return self.current
+
+    def read_slice(self, load: WeightLoad) -> str | None:
+        """Read one slice; returns why the load failed, if it did."""
+        id = load.config.id
+        try:
+            if load.advance():
+                self._finish(id, load.finish())
+            self._account.weights[id] = load.total_bytes
+            if self._account.room < 0:
+                raise MemoryError(f"it takes {format_bytes(load.total_bytes)} in memory")
+        except Exception as error:
+            # Files that are no model fail in many ways; the other models keep serving.
+            logger.exception("%s cannot be loaded", id)
+            self.current = None
+            self.fail(id, str(cannot_load(id, error)))
+            release()
+            return self._entries[id].reason
+        return None
+
+    def fail(self, id: str, reason: str) -> None:
+        """Record that this model cannot be loaded."""
+        self._account.weights.pop(id, None)
+        self._entries[id].fail(reason, self._clock())
+
+    def failure_of(self, id: str) -> str | None:
+        """Why this model cannot be loaded, while the failure is too recent to try again."""
+        entry = self._entries[id]
+        if entry.failed_at is None or self._clock() - entry.failed_at > RETRY_S:
+            return None
+        return entry.reason
+
+    def _begin_next(self, waiting: WaitingRequests, *, may_begin: bool) -> None:
+        requested = [e.requested for e in self._entries.values() if e.requested is not None]
+        for config in sorted(requested, key=lambda c: waiting.oldest_since(c.id) or 0.0):
+            since = waiting.oldest_since(config.id)
+            if may_begin and self._make_room(config.file_bytes, waiting, since):
+                self.begin(config)
+                return
+            self._entries[config.id].awaiting_memory = True
+
+    def _finish(self, id: str, model: LoadedModel) -> None:
+        self.current = None
+        entry = self._entries[id]
+        entry.requested = entry.failed_at = None
+        self._on_loaded(id, model)

@@ -1,0 +1,152 @@
+"""What is known of a model before its weights are read: its files, its tokenizer, its limits.
+
+Drawing one up reads files and calls no MLX, so it is done beside the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import load_config, load_tokenizer
+
+from protocol.messages import ModelSource
+from worker.models.families import FamilyRegistry, call_syntaxes_of, detect_model_family
+from worker.models.fingerprint import content_key_of, fingerprint_of
+from worker.models.model_files import (
+    context_length_of,
+    resolve,
+    stop_tokens_of,
+    vocabulary_size_of,
+    weight_file_bytes,
+)
+from worker.outputs.detokenizer import make_token_bytes
+from worker.outputs.parsers import OutputParsers
+from worker.prompts.builder import PromptBuilder
+from worker.structured_output.compiler import GrammarCompiler
+from worker.structured_output.vocabulary import make_vocabulary
+from worker.tool_calls.prompting import GENERIC_CALL
+
+
+class LoadError(Exception):
+    """A model that could not be loaded, with the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """One model without its weights. `file_bytes` is their size on disk."""
+
+    source: ModelSource
+    path: Path
+    family: str
+    context_length: int
+    vocabulary_size: int
+    file_bytes: int
+    content_key: str
+    stop_tokens: frozenset[int]
+    prompts: PromptBuilder
+    token_bytes: Callable[[int], bytes]
+    fingerprint: str
+    parsers: OutputParsers
+    grammars: GrammarCompiler
+
+    @property
+    def id(self) -> str:
+        """The id it is served by."""
+        return self.source.id
+
+    @property
+    def capabilities(self) -> list[str]:
+        """What the model can do beyond completing text, by the names of `/v1/models`."""
+        chats = self.prompts.has_chat_template
+        has = {
+            "completion": True,
+            "chat": chats,
+            "tools": chats,
+            "structured_outputs": self.grammars.vocabulary is not None,
+            "reasoning": chats and self.parsers.reasons,
+            "fill_in_middle": self.prompts.fill_in_middle is not None,
+        }
+        return [name for name, present in has.items() if present]
+
+
+class ModelConfigLoader:
+    """Reads models' files; `context_limit_tokens` is for models without a limit of their own."""
+
+    def __init__(self, families: FamilyRegistry, context_limit_tokens: int) -> None:
+        self._families = families
+        self._context_limit_tokens = context_limit_tokens
+
+    def load(self, source: ModelSource, *, download: bool) -> ModelConfig:
+        """Read the model's files, which may be fetched from the hub first with `download`.
+
+        Raises:
+            LoadError: there are none, or they cannot be used.
+        """
+        try:
+            return self._load(source, download=download)
+        except Exception as error:
+            # Tokenizers and templates fail in many ways, and none of them may end a thread.
+            raise cannot_load(source.id, error) from error
+
+    def _load(self, source: ModelSource, *, download: bool) -> ModelConfig:
+        path = resolve(source.source, download=download)
+        config = load_config(path)
+        model_type = detect_model_family(config)
+        family = self._families.family_for(model_type)
+
+        def read_tokenizer() -> TokenizerWrapper:
+            return load_templated(path, config, source.chat_template, family.chat_template)
+
+        tokenizer = read_tokenizer()
+        syntaxes = call_syntaxes_of(tokenizer, family)
+        vocabulary_size = vocabulary_size_of(config, tokenizer)
+        limit_tokens = source.context_limit_tokens or self._context_limit_tokens
+        context_length = context_length_of(config, limit_tokens)
+        stop_tokens = frozenset(stop_tokens_of(path, tokenizer) | family.stop_tokens(tokenizer))
+        content_key = content_key_of(path, source.adapter_path)
+        return ModelConfig(
+            source=source,
+            path=path,
+            family=model_type,
+            context_length=context_length,
+            vocabulary_size=vocabulary_size,
+            file_bytes=weight_file_bytes(path, source.adapter_path),
+            content_key=content_key,
+            stop_tokens=stop_tokens,
+            # A tokenizer of its own, because the engine core uses the other at the same time.
+            prompts=PromptBuilder(
+                read_tokenizer(),
+                vocabulary_size=vocabulary_size,
+                context_length=context_length,
+                written=next((s.written for s in syntaxes if s.written), GENERIC_CALL),
+            ),
+            token_bytes=make_token_bytes(tokenizer),
+            fingerprint=fingerprint_of(path, content_key),
+            parsers=OutputParsers(tokenizer, syntaxes),
+            grammars=GrammarCompiler(make_vocabulary(tokenizer, vocabulary_size, stop_tokens)),
+        )
+
+
+def load_templated(
+    path: Path,
+    config: dict[str, Any],
+    template: str | None,
+    fallback: Callable[[TokenizerWrapper], str | None],
+) -> TokenizerWrapper:
+    """The tokenizer with `template`, else its own chat template, else the family's."""
+    tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
+    if template is None and not tokenizer.has_chat_template:
+        template = fallback(tokenizer)
+    if template is not None:
+        tokenizer.chat_template = template
+        tokenizer.has_chat_template = True
+    return tokenizer
+
+
+def cannot_load(id: str, error: Exception) -> LoadError:
+    """The error of this model, in one line."""
+    return LoadError(f"model {id!r} cannot be loaded: {' '.join(str(error).split())}")

@@ -1,0 +1,1 @@
+"""Outputs: the tokens of one request to its events."""

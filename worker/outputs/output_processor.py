@@ -1,0 +1,171 @@
+"""One admitted request: its prompt, its text so far, its count and its timings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from protocol.messages import (
+    Alternative,
+    ArgumentsDelta,
+    Event,
+    Finished,
+    FinishReason,
+    PromptLogprobs,
+    Started,
+    Submit,
+    TextDelta,
+    TokenLogprob,
+    ToolCallStarted,
+)
+from protocol.units import MS_PER_S
+from worker.engine.engine import Token
+from worker.engine.sampler import Row
+from worker.engine.token_logprobs import PromptScorer, Score
+from worker.outputs.text import Text
+from worker.tool_calls.deltas import ContentDelta, OutputDelta, ToolCallArguments, ToolCallStart
+
+# What stands for a probability of nothing, which JSON cannot write as a logarithm.
+LOWEST_LOGPROB = -9999.0
+EMPTY_DELTA = ContentDelta("")
+
+
+class OutputProcessor:
+    """Turns the tokens of one request into its events."""
+
+    def __init__(
+        self,
+        submit: Submit,
+        *,
+        prompt: list[int],
+        drops_first_token: bool = False,
+        echo: str,
+        row: Row,
+        text: Text,
+        token_bytes: Callable[[int], bytes],
+        fingerprint: str,
+        received_at: float,
+    ) -> None:
+        self.id = submit.id
+        self.row = row
+        self.prompt = prompt
+        self._drops_first_token = drops_first_token
+        self._echo = echo
+        self._text = text
+        self._token_bytes = token_bytes
+        self._fingerprint = fingerprint
+        self._completion_tokens = 0
+        self._cached_tokens = 0
+        self._received_at = received_at
+        self._started_at = received_at
+        self._first_token_at: float | None = None
+        for token in submit.resume:
+            self._completion_tokens += 1
+            text.read(token)
+
+    def start(self, now: float, cached_tokens: int = 0) -> Started:
+        """Mark the admission at monotonic time `now` (seconds); so many tokens need no prefill."""
+        self._started_at = now
+        # What an earlier worker had generated is no part of the prompt.
+        self._cached_tokens = min(cached_tokens, len(self.prompt))
+        echo = "" if self.row.scorer is not None else self._echo
+        return Started(self.id, len(self.prompt), echo, self._cached_tokens, self._fingerprint)
+
+    def process(self, token: Token, now: float) -> list[Event]:
+        """The events of the next token. A stop string met here ends the sequence too."""
+        if self._first_token_at is None:
+            return self._begin(token, now)
+        return self._extend(token, now)
+
+    def _begin(self, token: Token, now: float) -> list[Event]:
+        """The events of the first token, after the scores of the prompt if it has a scorer."""
+        self._first_token_at = now
+        scorer = self.row.scorer
+        scored = [self._score_prompt(scorer)] if scorer is not None else []
+        if self._drops_first_token:
+            return [*scored, self._finish("length", now)]
+        return [*scored, *self._extend(token, now)]
+
+    def _extend(self, drawn: Token, now: float) -> list[Event]:
+        token, reason = drawn.token, drawn.reason
+        self._completion_tokens += 1
+        start = self._text.decoded
+        deltas: list[OutputDelta] = []
+        # A stop token ends the text; it is not part of it.
+        if reason != "stop":
+            start, deltas = self._text.read(token)
+        if self.row.complete:
+            reason = "stop"
+        if reason is not None or self._text.stopped:
+            deltas += self._text.finish(cut=reason == "length")
+            # What was held back may have completed a stop string.
+            if self._text.stopped:
+                reason = "stop"
+        if reason == "stop" and self._text.called:
+            reason = "tool_calls"
+        logprobs: list[TokenLogprob] = []
+        if drawn.score is not None and drawn.reason != "stop":
+            logprobs = [self._to_logprob(drawn.score, len(self._echo) + start)]
+        settled = self._text.settled() if drawn.score is not None else 0
+        events = self._to_events(deltas, token, logprobs, settled)
+        return events if reason is None else [*events, self._finish(reason, now)]
+
+    def _to_events(
+        self, deltas: list[OutputDelta], token: int, logprobs: list[TokenLogprob], settled: int
+    ) -> list[Event]:
+        """The events of these deltas; the last has their token, and its text where it has any."""
+        last = deltas[-1] if deltas else None
+        if isinstance(last, ContentDelta):
+            deltas = deltas[:-1]
+        else:
+            last = EMPTY_DELTA
+        events = [self._to_event(delta, settled) for delta in deltas]
+        events.append(TextDelta(self.id, last.text, [token], logprobs, settled, last.kind))
+        return events
+
+    def _to_event(self, delta: OutputDelta, settled: int) -> Event:
+        match delta:
+            case ContentDelta(text, kind):
+                return TextDelta(self.id, text, [], [], settled, kind)
+            case ToolCallStart(index, name):
+                return ToolCallStarted(self.id, index, name)
+            case ToolCallArguments(index, text):
+                return ArgumentsDelta(self.id, index, text)
+
+    def _score_prompt(self, scorer: PromptScorer) -> PromptLogprobs:
+        places = offsets(self._echo, map(self._token_bytes, self.prompt))
+        first = TokenLogprob(self._token_bytes(self.prompt[0]), None, [], next(places))
+        rest = [self._to_logprob(*scored) for scored in zip(scorer.scores, places, strict=True)]
+        return PromptLogprobs(self.id, self._echo, [first, *rest])
+
+    def _to_logprob(self, score: Score, offset: int) -> TokenLogprob:
+        top = [Alternative(self._token_bytes(token), finite(value)) for token, value in score.top]
+        return TokenLogprob(self._token_bytes(score.token), finite(score.logprob), top, offset)
+
+    def _finish(self, reason: FinishReason, now: float) -> Finished:
+        first = self._first_token_at if self._first_token_at is not None else now
+        return Finished(
+            id=self.id,
+            reason=reason,
+            prompt_tokens=len(self.prompt),
+            completion_tokens=self._completion_tokens,
+            queue_ms=(self._started_at - self._received_at) * MS_PER_S,
+            prefill_ms=(first - self._started_at) * MS_PER_S,
+            decode_ms=(now - first) * MS_PER_S,
+            cached_tokens=self._cached_tokens,
+            reasoning_tokens=self._text.reasoning_tokens,
+        )
+
+
+def offsets(text: str, tokens: Iterable[bytes]) -> Iterator[int]:
+    """Where each token's text begins in `text`; one that is not in it takes no room."""
+    written, place, characters = text.encode(), 0, 0
+    for token in tokens:
+        yield characters
+        if written.startswith(token, place):
+            place += len(token)
+            characters += sum(byte & 0xC0 != 0x80 for byte in token)
+
+
+def finite(logprob: float) -> float:
+    """A number that JSON can hold: -inf, and what no model should give, is the lowest."""
+    return min(logprob, 0.0) if logprob > LOWEST_LOGPROB else LOWEST_LOGPROB

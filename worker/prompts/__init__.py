@@ -1,0 +1,1 @@
+"""Prompts: messages and texts to token ids."""

@@ -1,0 +1,217 @@
+"""From a request's prompt to token ids, and the check that they fit the context.
+
+Runs on the intake thread with a tokenizer of its own, so that a long prompt
+stalls no stream. It calls no MLX.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from jinja2 import TemplateError
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TextPrompt, TokenPrompt
+from worker.prompts.cache_breakpoints import find_breakpoints
+from worker.prompts.fill_in_middle import find_fill_in_middle
+from worker.prompts.prompt_errors import PromptError
+from worker.prompts.template_variables import TemplateVariables
+from worker.tool_calls.prompting import GENERIC_CALL, render_calls_as_text, render_tools_as_text
+from worker.tool_calls.syntax import CallTemplate
+
+
+class PromptBuilder:
+    """Token ids for one model's prompts."""
+
+    def __init__(
+        self,
+        tokenizer: TokenizerWrapper,
+        *,
+        vocabulary_size: int,
+        context_length: int,
+        written: CallTemplate = GENERIC_CALL,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary_size = vocabulary_size
+        self._context_length = context_length
+        template = tokenizer.chat_template if tokenizer.has_chat_template else None
+        self._written = written
+        # One written in Python is the family's own, and knows its tools.
+        self._knows_tools = not isinstance(template, str) or "tools" in template
+        self._knows_calls = not isinstance(template, str) or "tool_calls" in template
+        self._short_call_ids = isinstance(template, str) and "length != 9" in template
+        self._knows_developer = isinstance(template, str) and "developer" in template
+        # Special tokens that a client writes stay text, so no client closes its own turn.
+        # mlx-lm's templates written in Python (template is no string) cannot do this.
+        self._options = {"sanitize_control_tokens": True} if isinstance(template, str) else {}
+        self.variables = TemplateVariables(tokenizer)
+        self.fill_in_middle = find_fill_in_middle(tokenizer)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether it can render conversations."""
+        return bool(self._tokenizer.has_chat_template)
+
+    def build(self, prompt: Prompt) -> list[int]:
+        """The prompt's token ids, never empty.
+
+        Raises:
+            PromptError: the template refuses it, it is empty, or an id is no token.
+                Or it has a suffix, and the model was not trained to write before one.
+        """
+        match prompt:
+            case ChatPrompt():
+                tokens, param = self._render(prompt), "messages"
+            case TextPrompt(text, suffix):
+                tokens = self._fill(text, suffix) if suffix else self._encode(text)
+                param = "prompt"
+            case TokenPrompt(ids):
+                tokens, param = self._check(ids), "prompt"
+        if not tokens:
+            raise PromptError("invalid_value", "The prompt has no tokens.", param)
+        return tokens
+
+    def echo(self, prompt: Prompt) -> str:
+        """The prompt's text, for an answer that begins with it."""
+        match prompt:
+            case TextPrompt(text):
+                return text
+            case TokenPrompt(ids):
+                return str(self._tokenizer.decode(ids))
+            case ChatPrompt():
+                return ""
+
+    def breakpoints(self, prompt: Prompt, tokens: list[int]) -> list[int]:
+        """Where prefill of a prompt's `tokens` should stop for others to go on from there."""
+        if isinstance(prompt, ChatPrompt):
+            return find_breakpoints(self._build_if_possible, prompt, tokens)
+        return []
+
+    def limit(self, submit: Submit, prompt_tokens: int) -> int:
+        """How many tokens this answer may have, at least 1.
+
+        Raises:
+            PromptError: `context_length_exceeded`.
+        """
+        room = self._context_length - prompt_tokens
+        wanted = submit.max_tokens if submit.max_tokens is not None else max(room, 1)
+        if wanted > room:
+            raise self._too_long(submit, prompt_tokens)
+        return wanted
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse parameters that name tokens which the vocabulary has not.
+
+        Raises:
+            PromptError: it names the parameter, the id and the vocabulary's size.
+        """
+        named = {"logit_bias": sampling.logit_bias, "stop_token_ids": sampling.stop_tokens}
+        for param, tokens in named.items():
+            for token in tokens:
+                if token >= self._vocabulary_size:
+                    message = (
+                        f"`{param}`: token id {token} is outside this model's vocabulary "
+                        f"of {self._vocabulary_size} tokens."
+                    )
+                    raise PromptError("invalid_value", message, param)
+
+    def _render(self, prompt: ChatPrompt) -> list[int]:
+        if not self._tokenizer.has_chat_template:
+            message = "This model has no chat template; use /v1/completions."
+            raise PromptError("invalid_value", message, "messages")
+        messages, tools = prompt.messages, prompt.tools
+        if not self._knows_calls:
+            messages = render_calls_as_text(messages, self._written)
+        if not self._knows_tools:
+            messages, tools = render_tools_as_text(messages, tools, self._written), []
+        options = self.variables.options(prompt.options, prompt.reasoning_effort)
+        try:
+            tokens: list[int] = self._tokenizer.apply_chat_template(
+                [self._for_template(message) for message in messages],
+                tools=tools or None,
+                add_generation_prompt=not prompt.continue_final,
+                **({"continue_final_message": True} if prompt.continue_final else {}),
+                **self._options,
+                **options,
+            )
+        except (TemplateError, TypeError, ValueError, KeyError, RecursionError) as error:
+            message = f"The model's chat template refuses these messages: {error}"
+            raise PromptError("invalid_value", message, "messages") from error
+        return tokens
+
+    def _for_template(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A message as templates expect it: roles they know, tool arguments as objects."""
+        rendered = dict(message)
+        if rendered["role"] == "developer" and not self._knows_developer:
+            rendered["role"] = "system"
+        if calls := rendered.get("tool_calls"):
+            rendered["tool_calls"] = [with_argument_object(call) for call in calls]
+        return with_short_call_ids(rendered) if self._short_call_ids else rendered
+
+    def _build_if_possible(self, prompt: Prompt) -> list[int]:
+        try:
+            return self.build(prompt)
+        except PromptError:
+            return []
+
+    def _encode(self, text: str) -> list[int]:
+        bos = self._tokenizer.bos_token
+        add_special_tokens = bos is None or not text.startswith(bos)
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return ids
+
+    def _fill(self, text: str, suffix: str) -> list[int]:
+        if self.fill_in_middle is None:
+            message = "This model has no tokens for filling in the middle, so it takes no `suffix`."
+            raise PromptError("unsupported_parameter", message, "suffix")
+        before, after = (
+            self._tokenizer.encode(part, add_special_tokens=False) for part in (text, suffix)
+        )
+        beginning = self._tokenizer.encode("")
+        return [*beginning, *self.fill_in_middle.join(before, after)]
+
+    def _check(self, ids: list[int]) -> list[int]:
+        for place, token in enumerate(ids):
+            if token >= self._vocabulary_size:
+                message = (
+                    f"Token id {token} at {place} is outside 0 to {self._vocabulary_size - 1}."
+                )
+                raise PromptError("invalid_value", message, "prompt")
+        return ids
+
+    def _too_long(self, submit: Submit, prompt_tokens: int) -> PromptError:
+        asked = f" and {submit.max_tokens} in the answer" if submit.max_tokens is not None else ""
+        message = (
+            f"This model's context length is {self._context_length} tokens, but the request "
+            f"has {prompt_tokens} in the prompt{asked}."
+        )
+        param = "messages" if isinstance(submit.prompt, ChatPrompt) else "prompt"
+        return PromptError("context_length_exceeded", message, param)
+
+
+def with_argument_object(call: dict[str, Any]) -> dict[str, Any]:
+    """A tool call whose JSON arguments are an object, as templates expect, where they are one."""
+    function = dict(call["function"])
+    try:
+        arguments = json.loads(function["arguments"])
+    except (ValueError, RecursionError):
+        return call
+    function["arguments"] = arguments
+    return {**call, "function": function}
+
+
+def with_short_call_ids(message: dict[str, Any]) -> dict[str, Any]:
+    """A message whose call ids are nine letters and digits, which Mistral's templates insist on."""
+    short = dict(message)
+    if "tool_call_id" in message:
+        short["tool_call_id"] = short_call_id(message["tool_call_id"])
+    if calls := message.get("tool_calls"):
+        short["tool_calls"] = [{**call, "id": short_call_id(call["id"])} for call in calls]
+    return short
+
+
+def short_call_id(id: str) -> str:
+    """Nine hexadecimal digits, the same for the same id."""
+    return hashlib.sha256(id.encode()).hexdigest()[:9]

@@ -1,0 +1,1 @@
+"""Scheduling: which requests wait, run or are preempted."""

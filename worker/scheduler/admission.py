@@ -1,0 +1,133 @@
+"""Admission: which waiting requests may run, by `max_running` and by memory.
+
+A request is admitted when its worst case fits: the KV cache of its prompt and of all
+the tokens it may have. One without a token limit reserves some tokens at a time; where
+the next reservation does not fit it is preempted, and resumes from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from protocol.messages import ChatPrompt, Rejected
+from worker.intake.prepared import PreparedRequest
+from worker.memory.accounting import KVReservations
+from worker.models.pool import ModelPool
+from worker.models.weight_loader import LoadedModel
+from worker.scheduler.waiting_queue import WaitingQueue
+
+# What an answer without a token limit reserves at a time.
+RESERVATION_TOKENS = 1024
+
+
+class Admission:
+    """Decides over one waiting queue; a request waits for memory for at most `wait_s`."""
+
+    def __init__(
+        self,
+        pool: ModelPool,
+        waiting: WaitingQueue,
+        *,
+        max_running: int,
+        wait_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._pool = pool
+        self._waiting = waiting
+        self._wait_s = wait_s
+        self._clock = clock
+        self._blocked_since: dict[str, float] = {}
+        self.max_running = max_running
+        # Set while the whole budget is in use: nothing is admitted.
+        self.closed = False
+
+    def next(self, model: LoadedModel) -> PreparedRequest | Rejected | None:
+        """The next request of this model that may start now, or never can; None if none may."""
+        id = model.info.id
+        head = self._waiting.peek(id)
+        if head is None or len(model.engine) >= self.max_running:
+            return None
+        longest = self._longest(model, head)
+        worst_case = len(head.prompt) + head.max_tokens
+        if longest < (worst_case if head.is_bounded else len(head.context) + 1):
+            self._waiting.pop(id)
+            return too_long(head, longest)
+        head = dataclasses.replace(head, max_tokens=min(worst_case, longest) - len(head.prompt))
+        kv = self._pool.account.kv[id]
+        tokens = first_reservation(head)
+        needed_bytes = kv.additional_bytes(head.submit.id, tokens)
+        if self.closed or not self._pool.eviction.make_room(
+            needed_bytes, self._waiting, head.received_at
+        ):
+            self._blocked_since.setdefault(id, self._clock())
+            return None
+        self._waiting.pop(id)
+        self._blocked_since.pop(id, None)
+        kv.reserve(head.submit.id, tokens)
+        return head
+
+    def extend(self, kv: KVReservations, prepared: PreparedRequest, tokens: int) -> bool:
+        """Reserve more where `tokens` exceed the reservation; False where that does not fit."""
+        id = prepared.submit.id
+        reserved = kv.reserved_tokens(id)
+        if tokens <= reserved:
+            return True
+        wanted = min(reserved + RESERVATION_TOKENS, len(prepared.prompt) + prepared.max_tokens)
+        if not self._pool.eviction.make_room(kv.additional_bytes(id, wanted), self._waiting):
+            return False
+        kv.reserve(id, wanted)
+        return True
+
+    def watch(self) -> None:
+        """Note since when models with waiting requests have waited for memory."""
+        for id in self._waiting.models:
+            if self._pool.awaiting_memory(id):
+                self._blocked_since.setdefault(id, self._clock())
+            elif id not in self._pool:
+                self._blocked_since.pop(id, None)
+
+    def expire(self) -> list[Rejected]:
+        """Remove and reject the requests that waited too long for memory."""
+        expired = []
+        for id, since in list(self._blocked_since.items()):
+            if not self._waiting.for_model(id):
+                del self._blocked_since[id]
+            elif self._pool.cannot_fit(id) or self._clock() >= since + self._wait_s:
+                expired += self._expire(id)
+        return expired
+
+    def _expire(self, id: str) -> list[Rejected]:
+        """The first request, and those behind it that came as long ago."""
+        latest = self._clock() - self._wait_s
+        waiting = [p for p in self._waiting.for_model(id) if not p.submit.resume]
+        gone = [p for p in waiting if p.received_at <= latest or self._pool.cannot_fit(id)]
+        self._waiting.remove({p.submit.id for p in gone})
+        reason = self._pool.explain_shortage(id)
+        return [Rejected(p.submit.id, "insufficient_memory", reason) for p in gone]
+
+    def _longest(self, model: LoadedModel, prepared: PreparedRequest) -> int:
+        """How many tokens this request could have with the device to itself."""
+        return model.engine.kv_cost.longest_within(
+            self._pool.available_to(model.info.id), len(prepared.prompt) + prepared.max_tokens
+        )
+
+
+def first_reservation(prepared: PreparedRequest) -> int:
+    """The tokens to reserve at admission."""
+    worst_case = len(prepared.prompt) + prepared.max_tokens
+    if prepared.is_bounded:
+        return worst_case
+    return min(worst_case, len(prepared.context) + RESERVATION_TOKENS)
+
+
+def too_long(prepared: PreparedRequest, longest: int) -> Rejected:
+    """The refusal of a request that memory could never hold."""
+    submit = prepared.submit
+    asked = f" and {submit.max_tokens} in the answer" if submit.max_tokens is not None else ""
+    message = (
+        f"The memory of this server holds {longest} tokens of this model at most, but the request "
+        f"has {len(prepared.prompt)} in the prompt{asked}."
+    )
+    param = "messages" if isinstance(submit.prompt, ChatPrompt) else "prompt"
+    return Rejected(submit.id, "context_length_exceeded", message, param)

@@ -1,0 +1,294 @@
+"""The engine core: receive, load, admit, step, check memory, send. It alone drives the device."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from protocol.messages import (
+    Cancel,
+    CommandResult,
+    Event,
+    Failed,
+    Load,
+    ModelsChanged,
+    ModelState,
+    Pin,
+    Rejected,
+    SetMaxRunning,
+    Shutdown,
+    Stats,
+    Step,
+    TextDelta,
+    Unload,
+)
+from protocol.units import MS_PER_S
+from worker.engine.engine import Token
+from worker.intake.prepared import ModelOpened, ModelOpenFailed, PreparedRequest, RequestDeferred
+from worker.intake.preprocessor import Preprocessor
+from worker.intake.receiver import Work
+from worker.memory.budget import Measure
+from worker.models.pool import ModelPool
+from worker.models.weight_loader import LoadedModel
+from worker.scheduler.admission import Admission
+from worker.scheduler.memory_pressure import MemoryPressure
+from worker.scheduler.model_commands import ModelCommands
+from worker.scheduler.running import RunningRequest, make_output_processor
+from worker.scheduler.waiting_queue import WaitingQueue
+
+logger = logging.getLogger(__name__)
+
+# How often requests that wait for memory are looked at, where nothing else wakes the loop.
+POLL_S = 0.25
+
+
+class Inbox(Protocol):
+    """What the loop takes work from; `get` raises `queue.Empty`."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Work: ...
+
+
+class EngineCore:
+    """Runs until a `Shutdown` comes. Requests of one model are served first come, first served."""
+
+    def __init__(
+        self,
+        pool: ModelPool,
+        preprocessor: Preprocessor,
+        inbox: Inbox,
+        send: Callable[[Step | ModelsChanged | CommandResult], None],
+        measure_memory: Measure,
+        max_running: int,
+        *,
+        memory_wait_s: float = 30.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._preprocessor = preprocessor
+        self._inbox = inbox
+        self._send = send
+        self._clock = clock
+        self._waiting = WaitingQueue()
+        self._admission = Admission(
+            pool, self._waiting, max_running=max_running, wait_s=memory_wait_s, clock=clock
+        )
+        self._results: list[CommandResult] = []
+        self._commands = ModelCommands(
+            pool,
+            self._waiting,
+            preprocessor,
+            self._results.append,
+            wait_s=memory_wait_s,
+            clock=clock,
+        )
+        self._memory_pressure = MemoryPressure(pool, self._waiting, measure_memory)
+        self._running: dict[int, RunningRequest] = {}
+        self._events: list[Event] = []
+        self._sent_states: list[ModelState] = pool.states()
+        self._device_ms = 0.0
+
+    def run(self) -> None:
+        """Serve until a `Shutdown` comes.
+
+        Raises:
+            RuntimeError: the device failed.
+        """
+        while self._receive():
+            began = self._clock()
+            self._load()
+            self._admit()
+            self._step()
+            self._check_memory()
+            self._send_step(began)
+
+    # ------------------------------------------------------------ receive
+
+    def _receive(self) -> bool:
+        """Handle all work that has come; block where there is none to do. False ends the loop."""
+        try:
+            work = self._inbox.get(block=not self._busy, timeout=self._wait_timeout_s())
+            while self._handle(work):
+                work = self._inbox.get(block=False)
+            return False
+        except queue.Empty:
+            return True
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._running or self._events or self._pool.loads.current is not None)
+
+    def _wait_timeout_s(self) -> float | None:
+        """How long to block for work before looking again at what may be due."""
+        if self._waiting or len(self._commands):
+            return POLL_S
+        due = self._pool.eviction.next_idle_at()
+        return None if due is None else max(0.0, due - self._clock())
+
+    def _handle(self, work: Work) -> bool:
+        """Handle one piece of work; False when it is the last."""
+        match work:
+            case PreparedRequest():
+                self._enqueue(work)
+            case Rejected():
+                self._events.append(work)
+            case RequestDeferred():
+                pass
+            case Cancel(ids):
+                self._cancel(ids)
+            case SetMaxRunning(max_running):
+                self._admission.max_running = max_running
+            case ModelOpened(config):
+                self._pool.request_load(config)
+            case ModelOpenFailed(model, reason):
+                self._pool.loads.fail(model, reason)
+                self._commands.finish_load(model, "model_load_failed", reason)
+            case Load() | Unload() | Pin():
+                self._commands.execute(work)
+            case Shutdown():
+                return False
+        return True
+
+    def _enqueue(self, prepared: PreparedRequest) -> None:
+        id, model = prepared.submit.id, prepared.submit.model
+        if (reason := self._pool.loads.failure_of(model)) is not None:
+            self._events.append(Rejected(id, "model_load_failed", reason, "model"))
+            return
+        self._waiting.append(prepared)
+        self._pool.request_load(prepared.config)
+
+    def _cancel(self, ids: list[int]) -> None:
+        self._waiting.remove(ids)
+        for id in ids:
+            if (running := self._running.pop(id, None)) is not None:
+                self._release(running.model, id)
+
+    def _release(self, model: LoadedModel, id: int) -> None:
+        """Free what a request that no longer runs holds of the engine and of memory."""
+        model.engine.remove([id])
+        self._pool.account.kv[model.info.id].release([id])
+        self._pool.mark_used(model.info.id)
+
+    # ------------------------------------------------------------ load
+
+    def _load(self) -> None:
+        """Read one slice of the model that loads; reject what has waited too long."""
+        ended = self._pool.advance_load(self._waiting, may_begin=not self._admission.closed)
+        if ended is not None:
+            self._finish_load(ended.model, ended.reason)
+        self._admission.watch()
+        self._events += self._admission.expire()
+        self._commands.expire()
+        self._pool.loads.drop_unwanted(lambda id: self._waiting.peek(id) or id in self._commands)
+        self._pool.eviction.unload_idle(self._waiting)
+
+    def _finish_load(self, model: str, reason: str | None) -> None:
+        if reason is None:
+            self._commands.finish_load(model)
+            return
+        self._commands.finish_load(model, "model_load_failed", reason)
+        ids = [prepared.submit.id for prepared in self._waiting.for_model(model)]
+        self._waiting.remove(ids)
+        self._events += [Rejected(id, "model_load_failed", reason, "model") for id in ids]
+
+    # ------------------------------------------------------------ admit
+
+    def _admit(self) -> None:
+        """Start every waiting request that fits."""
+        for model in self._pool:
+            while (admitted := self._admission.next(model)) is not None:
+                if isinstance(admitted, Rejected):
+                    self._events.append(admitted)
+                else:
+                    self._start(model, admitted)
+
+    def _start(self, model: LoadedModel, prepared: PreparedRequest) -> None:
+        id = prepared.submit.id
+        try:
+            output = make_output_processor(model, prepared)
+        except Exception:
+            # A fault in one request's text or sampling must not end the others.
+            logger.exception("request %d could not be started", id)
+            self._pool.account.kv[model.info.id].release([id])
+            message = "The request could not be started."
+            self._events.append(Rejected(id, "internal_error", message))
+            return
+        running = RunningRequest(model, prepared, output)
+        cached_tokens = model.engine.insert(
+            id, prepared.context, running.tokens_left, output.row, prepared.breakpoints
+        )
+        self._running[id] = running
+        if not prepared.started:
+            self._events.append(output.start(self._clock(), cached_tokens))
+
+    # ------------------------------------------------------------ step
+
+    def _step(self) -> None:
+        """One device step of every model that has rows."""
+        self._device_ms = 0.0
+        self._extend_reservations()
+        for model in self._pool:
+            if len(model.engine):
+                began = self._clock()
+                tokens = model.engine.step()
+                now = self._clock()
+                self._device_ms += (now - began) * MS_PER_S
+                self._pool.mark_used(model.info.id)
+                for token in tokens:
+                    self._process_token(model, token, now)
+
+    def _process_token(self, model: LoadedModel, token: Token, now: float) -> None:
+        events = self._events_of(token, now)
+        self._events += events
+        if not isinstance(events[-1], TextDelta):
+            del self._running[token.id]
+            self._release(model, token.id)
+
+    def _events_of(self, token: Token, now: float) -> list[Event]:
+        """The events of one token; one request's fault must not end the others."""
+        if token.fault is not None:
+            return [Failed(token.id, f"The answer failed: {token.fault}")]
+        try:
+            return self._running[token.id].process(token, now)
+        except Exception as error:
+            logger.exception("request %d failed", token.id)
+            return [Failed(token.id, f"The answer's text failed: {error}")]
+
+    def _extend_reservations(self) -> None:
+        """Reserve what answers without a token limit need next; preempt those that do not fit."""
+        for id, running in list(self._running.items()):
+            kv = self._pool.account.kv[running.model.info.id]
+            prepared = running.prepared
+            if prepared.is_bounded or self._admission.extend(kv, prepared, running.length + 1):
+                continue
+            del self._running[id]
+            self._release(running.model, id)
+            self._waiting.push_front(running.preempt())
+
+    # ------------------------------------------------------------ check memory, send
+
+    def _check_memory(self) -> None:
+        """Keep what is in use below the budget's marks."""
+        self._admission.closed = self._memory_pressure.check()
+
+    def _send_step(self, began: float) -> None:
+        states = self._pool.states()
+        if states != self._sent_states:
+            self._sent_states = states
+            self._send(ModelsChanged(states))
+        # After the states: who reads a result then reads the states that it brought about.
+        for result in self._results:
+            self._send(result)
+        self._results.clear()
+        events, self._events = self._events, []
+        total_ms = (self._clock() - began) * MS_PER_S
+        stats = Stats(
+            running=len(self._running),
+            waiting=len(self._waiting) + len(self._preprocessor),
+            memory=self._memory_pressure.memory,
+            device_ms=self._device_ms,
+            host_ms=total_ms - self._device_ms,
+        )
+        self._send(Step(events, stats))

@@ -1,0 +1,1 @@
+"""Structured output: grammars compiled by llguidance, one token mask a step."""

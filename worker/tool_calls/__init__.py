@@ -1,0 +1,1 @@
+"""Tool calls: how model families write them, and how they are parsed."""
