@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any
 
 import httpx
 
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 30.0
-POLL_S = 0.02
+from tests.waiting import HANG_S, wait_for
+
+# Below those that systems give to clients (32,768 and up on Linux, 49,152 on macOS).
+PORTS = range(10_000, 32_000)
 
 
 class Daemon:
@@ -53,7 +54,7 @@ class Daemon:
 
     def wait_serving(self) -> None:
         """Wait for its start screen."""
-        self._serving.wait(START_TIMEOUT_S)
+        self._serving.wait(HANG_S)
         assert f"{self.url}/v1" in self.output, f"it did not start:\n{self.output}"
 
     def health(self) -> dict[str, Any]:
@@ -62,12 +63,9 @@ class Daemon:
         report: dict[str, Any] = httpx.get(f"{self.url}/health", verify=False).json()
         return report
 
-    def wait_for(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until it is so."""
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, f"it did not come about:\n{self.output}"
-            threading.Event().wait(POLL_S)
+        wait_for(condition, lambda: self.output)
 
     def wait_line(self, part: str) -> None:
         """Wait until it has printed this."""
@@ -82,34 +80,40 @@ class Daemon:
                 found.append(os.readlink(path))  # noqa: PTH115 (they are no paths)
         return found
 
-    def wait_until(self, part: str, *, be: Any, timeout_s: float = 30.0) -> dict[str, Any]:
+    def wait_until(self, part: str, *, be: Any) -> dict[str, Any]:
         """Ask for the health until this part of it (dotted) has that value."""
-        deadline = time.monotonic() + timeout_s
         report: dict[str, Any] = {}
-        while time.monotonic() < deadline:
+
+        def has_come() -> bool:
+            nonlocal report
             with contextlib.suppress(httpx.TransportError):
                 report = self.health()
-                if value_at(report, part) == be:
-                    return report
-            self.process.poll()
-            threading.Event().wait(POLL_S)
-        raise AssertionError(f"{part} did not become {be!r}: {report}\n{self.output}")
+                return bool(value_at(report, part) == be)
+            assert self.process.poll() is None, f"it has ended:\n{self.output}"
+            return False
+
+        wait_for(has_come, lambda: f"{part} is not {be!r}: {report}\n{self.output}")
+        return report
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         self.process.send_signal(number)
 
-    def wait(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
-        """Its exit code."""
-        status = self.process.wait(timeout_s)
-        self._reader.join(timeout_s)
+    def wait(self) -> int:
+        """Its exit code, once it has ended by itself."""
+        status = self.process.wait(HANG_S)
+        self._reader.join(HANG_S)
         return status
 
     def stop(self) -> None:
         """End it, if it has not ended."""
-        if self.process.poll() is None:
-            self.signal(signal.SIGTERM)
+        try:
+            if self.process.poll() is None:
+                self.signal(signal.SIGTERM)
             self.wait()
+        finally:
+            self.process.kill()
+            self.process.wait()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -141,10 +145,11 @@ def running(
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A port of the loopback address that nobody listens on, and that no client is given."""
+    while True:
+        port = random.SystemRandom().choice(PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def value_at(report: dict[str, Any], part: str) -> Any:

@@ -16,6 +16,8 @@ from tests.fakes.worker import answer
 
 PROGRAM = "tests.fakes.service"
 TIMEOUT_S = 60.0
+# How long a worker with work may be silent. A fake one that is not at fault sends every 2 ms.
+STALL_S = 2.0
 
 
 @contextmanager
@@ -26,7 +28,7 @@ def faulty(
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Daemon]:
     """A service whose worker is the fake one; a fault of its start is asked for by `source`."""
-    quick = ["--blas", "off", "--allocator", "off", "--stall-s", "0.5", *flags]
+    quick = ["--blas", "off", "--allocator", "off", "--stall-s", str(STALL_S), *flags]
     with running(
         f"fake={source}", flags=quick, program=PROGRAM, wait=wait, environ=environ
     ) as daemon:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-POLL_S = 0.05
+from tests.waiting import wait_for
 
 
 @dataclass(frozen=True)
@@ -29,18 +27,16 @@ def footprint_of(pid: int) -> Footprint:
     return Footprint(len(list((process / "fd").iterdir())), len(tasks), len(children), pages * 4096)
 
 
-def wait_until_back(pid: int, before: Footprint, *, growth_bytes: int, timeout_s: float) -> None:
+def wait_until_back(pid: int, before: Footprint, *, growth_bytes: int) -> None:
     """Wait until the process holds no more than before, and little more memory."""
-    deadline = time.monotonic() + timeout_s
-    while True:
+
+    def is_back() -> bool:
         now = footprint_of(pid)
-        if (
+        return (
             now.descriptors <= before.descriptors
             and now.threads <= before.threads
             and now.children <= before.children
             and now.resident_bytes <= before.resident_bytes + growth_bytes
-        ):
-            return
-        if time.monotonic() > deadline:
-            raise AssertionError(f"it holds {now}, before it held {before}")
-        threading.Event().wait(POLL_S)
+        )
+
+    wait_for(is_back, lambda: f"it holds {footprint_of(pid)}, before it held {before}")

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.e2e.daemon import Daemon, running
-from tests.e2e.test_recovery import Body, parts_of
+from tests.e2e.json_events import Body, parts_of
 from tests.prompts import PROMPTS
 from worker.demo import demo_model_path
 

@@ -72,7 +72,7 @@ def test_of_a_burst_each_request_is_served_whole_or_refused_and_then_all_is_as_b
 @pytest.fixture(scope="module")
 def impatient(llama_path: Path) -> Iterator[Daemon]:
     """A service in which no request waits long."""
-    flags = ["--queue-timeout-s", "0.5"]
+    flags = ["--queue-timeout-s", "2"]
     with running(llama_path, flags=flags) as daemon:
         yield daemon
 

@@ -25,11 +25,9 @@ from tests.e2e.wire import (
     read_end,
 )
 
-DRAIN_S = 1.0
-# After the drain time: flushing, the worker's end, and a machine that is busy.
-AFTERWARDS_S = 10.0
-# Two seconds are promised; the rest is the machine's.
-AT_ONCE_S = 5.0
+# The clients below would not end by themselves: what ends in spite of them did not wait for them.
+HOUR_S = 3600
+PATIENT = ["--write-stall-s", str(HOUR_S), "--body-timeout-s", str(HOUR_S)]
 STREAM = completion(8, stream=True)
 
 
@@ -72,7 +70,7 @@ def assert_ended_cleanly(daemon: Daemon, worker: int) -> None:
 def test_a_signal_ends_it_in_time_whatever_clients_are_connected(
     llama_path: Path, environ: dict[str, str], clients: ExitStack, number: signal.Signals
 ) -> None:
-    flags = ["--drain-s", str(DRAIN_S)]
+    flags = [*PATIENT, "--drain-s", "1"]
     with running(llama_path, flags=flags, environ=environ) as daemon:
         worker = daemon.health()["worker"]["pid"]
         crowd(daemon, clients)
@@ -81,7 +79,7 @@ def test_a_signal_ends_it_in_time_whatever_clients_are_connected(
             next(lines)
             daemon.signal(number)
             events = [line for line in lines if line]
-        assert daemon.wait(DRAIN_S + AFTERWARDS_S) == 0
+        assert daemon.wait() == 0
     error = json.loads(events[-1].removeprefix("data: "))["error"]
     assert (error["type"], error["code"]) == ("server_error", "draining")
     assert_ended_cleanly(daemon, worker)
@@ -90,7 +88,8 @@ def test_a_signal_ends_it_in_time_whatever_clients_are_connected(
 def test_while_it_drains_old_and_new_connections_are_told_so_until_a_second_signal(
     llama_path: Path, environ: dict[str, str], clients: ExitStack
 ) -> None:
-    with running(llama_path, flags=["--drain-s", "60"], environ=environ) as daemon:
+    flags = [*PATIENT, "--drain-s", str(HOUR_S)]
+    with running(llama_path, flags=flags, environ=environ) as daemon:
         idle = crowd(daemon, clients)
         daemon.signal(signal.SIGHUP)
         daemon.signal(signal.SIGTERM)
@@ -105,18 +104,18 @@ def test_while_it_drains_old_and_new_connections_are_told_so_until_a_second_sign
             assert (status, json.loads(body)["error"]["code"]) == (503, "draining")
             assert int(headers["retry-after"]) > 0
         daemon.signal(signal.SIGTERM)
-        assert daemon.wait(AT_ONCE_S) == 128 + signal.SIGTERM
+        assert daemon.wait() == 128 + signal.SIGTERM
 
 
 def test_a_drain_without_requests_closes_idle_connections_and_ends(
     llama_path: Path, clients: ExitStack
 ) -> None:
-    with running(llama_path, flags=["--drain-s", "60"]) as daemon:
+    with running(llama_path, flags=["--drain-s", str(HOUR_S)]) as daemon:
         worker = daemon.health()["worker"]["pid"]
         idle = clients.enter_context(connect(daemon))
         idle.sendall(GET_HEALTH)
         assert read_answer(idle)[0] == 200
         daemon.signal(signal.SIGTERM)
         assert read_end(idle) == b""
-        assert daemon.wait(AFTERWARDS_S) == 0
+        assert daemon.wait() == 0
     assert_ended_cleanly(daemon, worker)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -75,20 +74,15 @@ def test_a_model_is_loaded_unloaded_and_pinned_by_order(llama_path: Path, qwen_p
 
 def test_a_busy_model_is_not_unloaded(llama_path: Path) -> None:
     with running(llama_path) as daemon:
-        begun = threading.Event()
-
-        def stream() -> None:
-            body = {"model": "default", "prompt": "x", "max_tokens": 3000, "stream": True}
-            body["ignore_eos"] = True
-            with httpx.stream("POST", f"{daemon.url}/v1/completions", json=body) as answer:
-                for _ in answer.iter_lines():
-                    begun.set()
-
-        client = threading.Thread(target=stream, daemon=True)
-        client.start()
-        assert begun.wait(TIMEOUT_S)
-        refused = order(daemon, "tiny-llama", "unload")
-        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "model_busy")
+        body = {"model": "default", "prompt": "x", "max_tokens": 3000, "stream": True}
+        body["ignore_eos"] = True
+        url = f"{daemon.url}/v1/completions"
+        with httpx.stream("POST", url, json=body, timeout=TIMEOUT_S) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            refused = order(daemon, "tiny-llama", "unload")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (409, "model_busy")
+            assert next(lines) is not None
 
 
 def test_what_has_changed_on_disk_is_there_after_unload_and_load(

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from openai import OpenAI
 
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import running
 
 SYSTEM = {"role": "system", "content": "Answer as if you were a lighthouse keeper. " * 12}
 TURNS = 10
@@ -64,7 +64,6 @@ def test_a_restart_and_a_crash_keep_what_is_on_disk(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_used_is_one_clear_line_at_start(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    daemon = Daemon(["--prompt-cache-dir", str(tmp_path / "taken")], {})
-    daemon.wait_line("prompt_cache_dir")
-    assert daemon.process.wait(60) == 1
-    daemon.stop()
+    with running(flags=["--prompt-cache-dir", str(tmp_path / "taken")], wait=False) as daemon:
+        assert daemon.wait() == 1
+    assert "prompt_cache_dir" in daemon.output

@@ -7,8 +7,6 @@ import itertools
 import os
 import resource
 import signal
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,18 +17,19 @@ import anyio
 import httpx
 import pytest
 
-from tests.e2e.daemon import POLL_S, Daemon, running
-from tests.e2e.test_start_and_stop import assert_gone
+from tests.e2e.daemon import Daemon, running
+from tests.e2e.endings import processor_ticks, ticks_until_gone
+from tests.e2e.json_events import Body, parts_of
 from tests.models import families
 from tests.prompts import PROMPTS
 
 STREAMS, PLAIN = 16, 8
 TOKENS = 160
 KILLS = 3
-TOLD_WITHIN_S = 0.5
-GONE_WITHIN_S = 2.0
 PREFILL_TICKS = 20
-STALL_S = 2.0
+# The whole prefill takes several times as many.
+GONE_WITHIN_TICKS = 150
+STALL_S = 4.0
 # What of a text is asked for as a stop string, so that it surely comes.
 STOP_AT, STOP_CHARACTERS = 200, 3
 # What of the usage a kill does not change: times, and what was cached, it does.
@@ -44,9 +43,6 @@ class Outcome:
     text: str
     finish_reason: str | None
     usage: dict[str, int]
-
-
-Body = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -92,20 +88,6 @@ async def complete(client: httpx.AsyncClient, body: Body) -> Outcome:
     return Outcome(text, reason, {name: usage[name] for name in COUNTS})
 
 
-async def parts_of(response: httpx.Response, *, stream: bool) -> Any:
-    """The JSON of a stream's events, or of the one body."""
-    if not stream:
-        await response.aread()
-        yield response.json()
-        return
-    last = ""
-    async for line in response.aiter_lines():
-        if line.startswith("data: {"):
-            yield httpx.Response(200, text=line[6:]).json()
-        last = line or last
-    assert last == "data: [DONE]"
-
-
 async def complete_all(daemon: Daemon, asked: list[Body], kills: int = 0) -> list[Outcome]:
     """All answers, while the worker is killed this often under them."""
     outcomes: dict[int, Outcome] = {}
@@ -126,14 +108,16 @@ async def complete_all(daemon: Daemon, asked: list[Body], kills: int = 0) -> lis
 
 
 def kill_busy_worker(daemon: Daemon) -> None:
-    """Kill the worker while it decodes, and wait for the next; health must tell it at once."""
-    while (report := daemon.health())["requests"]["running"] < 4:
-        pass
-    os.kill(report["worker"]["pid"], signal.SIGKILL)
-    killed_at = time.monotonic()
+    """Kill the worker while it decodes, and wait for the next.
+
+    Health reports the signal as the reason: the service saw the worker's end itself, before
+    the stall timer ran out.
+    """
+    daemon.wait_for(lambda: daemon.health()["requests"]["running"] >= 4)
+    os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
     daemon.wait_until("status", be="restarting")
-    assert time.monotonic() - killed_at < TOLD_WITHIN_S
-    daemon.wait_until("status", be="healthy")
+    report = daemon.wait_until("status", be="healthy")
+    assert report["worker"]["last_exit"]["reason"] == "signal SIGKILL"
 
 
 def test_no_client_can_tell_an_answer_under_kills_from_an_undisturbed_one(own: Daemon) -> None:
@@ -158,7 +142,7 @@ def test_a_worker_that_stops_is_replaced_and_its_answer_goes_on(own: Daemon) -> 
         assert outcomes.result() == [undisturbed]
     last_exit = own.health()["worker"]["last_exit"]
     assert (last_exit["signal"], last_exit["phase"]) == ("SIGKILL", "busy")
-    assert last_exit["reason"] == "no sign of progress for 2 s"
+    assert last_exit["reason"] == f"no sign of progress for {STALL_S:g} s"
 
 
 def test_a_model_that_cannot_be_computed_is_told_at_the_start(tmp_path: Path) -> None:
@@ -167,8 +151,8 @@ def test_a_model_that_cannot_be_computed_is_told_at_the_start(tmp_path: Path) ->
         families.LLAMA, sizes={**families.LLAMA.sizes, "num_key_value_heads": 3}
     )
     with running(families.make(uneven, tmp_path / "uneven"), wait=False) as daemon:
-        assert daemon.process.wait(60) == 1
-        daemon.wait_line("mlxd: model 'uneven' cannot be loaded")
+        assert daemon.wait() == 1
+    assert "mlxd: model 'uneven' cannot be loaded" in daemon.output
     assert "scaled_dot_product_attention" in daemon.lines[-1]
 
 
@@ -192,18 +176,10 @@ def test_a_service_killed_during_a_long_prefill_takes_its_worker_with_it(llama_p
         with ThreadPoolExecutor(1) as client:
             loaded = processor_ticks(worker)
             sent = client.submit(httpx.post, f"{daemon.url}/v1/completions", json=body, timeout=60)
-            while processor_ticks(worker) < loaded + PREFILL_TICKS:
-                threading.Event().wait(POLL_S)
+            daemon.wait_for(lambda: processor_ticks(worker) >= loaded + PREFILL_TICKS)
             assert daemon.health()["requests"]["running"] == 0
+            killed_at = processor_ticks(worker)
             daemon.process.kill()
-            killed_at = time.monotonic()
-            assert_gone(worker)
-            assert time.monotonic() - killed_at < GONE_WITHIN_S
+            assert ticks_until_gone(worker) - killed_at < GONE_WITHIN_TICKS
             assert isinstance(sent.exception(), httpx.TransportError)
         daemon.wait()
-
-
-def processor_ticks(pid: int) -> int:
-    """How long a process has computed, in the system's ticks (mostly 10 ms)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return int(fields[11]) + int(fields[12])

@@ -191,14 +191,14 @@ def test_after_all_that_no_traceback_was_written(own: Daemon, trust: ssl.SSLCont
 def test_a_stop_ends_it_in_time_whoever_is_connected(
     pair: tuple[Path, Path], trust: ssl.SSLContext, clients: ExitStack
 ) -> None:
-    with faulty("--drain-s", "1", *flags_of(pair), wait=False) as daemon:
+    with faulty("--drain-s", "3600", *flags_of(pair), wait=False) as daemon:
         daemon.wait_line("curl")
         clients.enter_context(connect(daemon))
         idle = clients.enter_context(encrypted(daemon, trust))
         idle.sendall(GET_HEALTH)
         assert read_answer(idle)[0] == 200
         daemon.process.terminate()
-        assert daemon.wait(15.0) == 0
+        assert daemon.wait() == 0
         assert "Traceback" not in daemon.output
 
 

@@ -2,7 +2,8 @@
 
 It batches, resumes and cancels as the real one does, with a token each `STEP_S`,
 and it does what tests/fakes/faults.py says where a prompt asks for it. Faults of
-its start are asked for by the model's source.
+its start are asked for by the model's source; one is `[held 2]`: the worker number 2
+loads until a file `released` lies beside the source.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import NoReturn
 
 from protocol.channel import Channel, Closed, worker_end
@@ -45,6 +47,7 @@ from protocol.messages import (
     ToWorker,
 )
 from tests.fakes.faults import fault_now, fault_of, text_of
+from tests.waiting import wait_for
 
 STEP_S = 0.002
 DEFAULT_TOKENS = 16
@@ -145,9 +148,13 @@ class FakeWorker:
         fault = fault_of(source)
         if fault is None:
             return
-        start = count_start(source.partition("[")[0])
+        path = source.partition("[")[0]
+        start = count_start(path)
         if start == fault.position or (fault.always and start > fault.position):
-            self._strike(fault.kind)
+            if fault.kind == "held":
+                wait_for(Path(f"{path}.released").exists)
+            else:
+                self._strike(fault.kind)
 
     def _read(self) -> None:
         try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,8 +15,9 @@ import httpx
 from service.config.settings import read_environment
 from service.supervision.preloads import find_preloads
 from service.supervision.process import worker_environ
-from tests.e2e.daemon import POLL_S, START_TIMEOUT_S, free_port, running
+from tests.e2e.daemon import free_port, running
 from tests.models import families
+from tests.waiting import wait_for
 
 # The size of the model that the targets speak of: 0.3 M parameters, 2,048 tokens.
 TINY = replace(families.LLAMA, sizes={**families.LLAMA.sizes, "vocab_size": 2048})
@@ -78,15 +78,12 @@ def started(words: list[str], *, allocator: str = "off") -> Iterator[subprocess.
 
 
 def wait_until_answering(process: subprocess.Popen[bytes], url: str) -> None:
-    """Wait until it lists its models.
+    """Wait until it lists its models."""
 
-    Raises:
-        TimeoutError: it does not, or has ended.
-    """
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < deadline:
+    def is_answering() -> bool:
+        assert process.poll() is None, f"{url} has ended"
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/v1/models").status_code == 200:
-                return
-        time.sleep(POLL_S)
-    raise TimeoutError(f"{url} does not answer")
+            return httpx.get(f"{url}/v1/models").status_code == 200
+        return False
+
+    wait_for(is_answering, lambda: f"{url} does not answer")

@@ -27,7 +27,6 @@ from tests.load.soak.overload import time_refusals
 from tests.load.soak.report import Holding, Report, differ
 from tests.models import families
 
-CASES = 64
 # How many run beside each other while the right answers are learned.
 COMPANIES = (1, 4, 8, 24)
 TELL_EVERY_S = 10.0
@@ -95,13 +94,13 @@ class Soak:
         Where an answer depends on what runs beside it, two tokens were as good as equally
         likely: such a case can prove nothing, and is left out.
         """
-        cases = draw_cases(self._chance, CASES)
+        cases = draw_cases(self._chance, self._options.cases)
         for first in await self._together(client, cases):
             if first.case.number % 3 == 0:
                 cases[first.case.number] = with_stop(self._chance, first.case, first.text)
         self._right = {o.case.number: o for o in await self._together(client, cases)}
         for beside in COMPANIES:
-            for company in batched(self._chance.sample(cases, CASES), beside):
+            for company in batched(self._chance.sample(cases, len(cases)), beside):
                 for outcome in await self._together(client, company):
                     expected = self._right.get(outcome.case.number, outcome)
                     if differ(outcome, expected):
@@ -193,6 +192,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clients", type=int, default=24, help="requests at once")
+    parser.add_argument("--cases", type=int, default=64, help="different requests to draw from")
     parser.add_argument("--kill-every-s", type=float, default=20.0)
     parser.add_argument("--json", type=Path, help="a file for the figures")
 

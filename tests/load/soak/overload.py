@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
@@ -14,43 +16,50 @@ REFUSALS = 100
 TOKENS = 2000
 POLL_S = 0.02
 COMPLETIONS = "/v1/completions"
+ONE_MORE = {"model": "default", "prompt": "x", "max_tokens": 1}
 
 
 async def time_refusals(client: httpx.AsyncClient, places: int) -> Percentiles:
-    """Fill all `places`, and ask for more.
+    """Fill all `places`, and ask for more; fill them again where some of the answers have ended.
 
     Raises:
         RuntimeError: a request beyond them was not refused.
     """
-    crowd = asked({"prompt": [f"one of many: {n}" for n in range(places)], "max_tokens": TOKENS})
-    async with anyio.create_task_group() as group:
-        group.start_soon(partial(client.post, COMPLETIONS, json=crowd))
-        await wait_in_flight(client, places)
-        taken_s = [await time_refusal(client) for _ in range(REFUSALS)]
-        group.cancel_scope.cancel()
-    await wait_in_flight(client, 0)
+    taken_s: list[float] = []
+    while len(taken_s) < REFUSALS:
+        async with all_taken(client, places):
+            while len(taken_s) < REFUSALS:
+                began = time.perf_counter()
+                answer = await client.post(COMPLETIONS, json=ONE_MORE)
+                if answer.status_code == 200 and await in_flight(client) < places:
+                    break
+                if answer.status_code != 429 or "retry-after" not in answer.headers:
+                    reason = f"{answer.status_code}: {answer.text}"
+                    raise RuntimeError(f"a request too many was answered {reason}")
+                taken_s.append(time.perf_counter() - began)
     return Percentiles.of(taken_s)
 
 
-async def time_refusal(client: httpx.AsyncClient) -> float:
-    """The seconds that one refusal takes, its connection included."""
-    began = time.perf_counter()
-    answer = await client.post(COMPLETIONS, json=asked({"prompt": "x", "max_tokens": 1}))
-    taken_s = time.perf_counter() - began
-    if answer.status_code != 429 or "retry-after" not in answer.headers:
-        raise RuntimeError(f"a request too many was answered {answer.status_code}: {answer.text}")
-    return taken_s
+@asynccontextmanager
+async def all_taken(client: httpx.AsyncClient, places: int) -> AsyncIterator[None]:
+    """As many sequences as there are places, until the first of them ends."""
+    prompts = [f"one of many: {n}" for n in range(places)]
+    crowd = {"model": "default", "prompt": prompts, "max_tokens": TOKENS}
+    async with anyio.create_task_group() as group:
+        group.start_soon(partial(client.post, COMPLETIONS, json=crowd))
+        await wait_in_flight(client, places)
+        yield
+        group.cancel_scope.cancel()
+    await wait_in_flight(client, 0)
 
 
 async def wait_in_flight(client: httpx.AsyncClient, count: int) -> None:
     """Wait until the service has this many sequences."""
-    while True:
-        requests: dict[str, int] = (await client.get("/health")).json()["requests"]
-        if sum(requests.values()) == count:
-            return
+    while await in_flight(client) != count:  # noqa: ASYNC110 (another process sets no event)
         await anyio.sleep(POLL_S)
 
 
-def asked(body: dict[str, object]) -> dict[str, object]:
-    """A completion."""
-    return {"model": "default", **body}
+async def in_flight(client: httpx.AsyncClient) -> int:
+    """How many sequences the service has."""
+    requests: dict[str, int] = (await client.get("/health")).json()["requests"]
+    return sum(requests.values())
