@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports huggingface_hub, here or in a process started by a test.
@@ -13,10 +15,40 @@ os.environ["MLXD_KEYS_FILE"] = "off"
 import pytest
 from hypothesis import settings
 
+from tests import preloaded, service_tests
 from tests.models import families
+from tests.processes import left_processes, mark_session
 
 settings.register_profile("mlxd", deadline=None)
 settings.load_profile("mlxd")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """The processes of `pytest -n` compute with the libraries that a worker computes with."""
+    preloaded.give(os.environ)
+
+
+def pytest_sessionstart() -> None:
+    """What is preloaded here is not for the processes that tests start."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        preloaded.take_back(os.environ)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a service or a worker, and run it first: what ends last should be short."""
+    for item in items:
+        if service_tests.starts_service(item):
+            item.add_marker("service")
+    items.sort(key=service_tests.place)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_process_left() -> Iterator[None]:
+    """Whoever starts a process waits for it."""
+    mark_session()
+    yield
+    assert left_processes() == []
 
 
 @pytest.fixture(scope="session")
@@ -28,25 +60,25 @@ def anyio_backend() -> str:
 @pytest.fixture(scope="session")
 def llama_path(models_folder: Path) -> Path:
     """A Llama 3. Its answers never end by themselves."""
-    return families.make(families.LLAMA, models_folder / "tiny-llama")
+    return make_once(families.LLAMA, models_folder / "tiny-llama")
 
 
 @pytest.fixture(scope="session")
 def qwen_path(models_folder: Path) -> Path:
     """A Qwen 3. Its answers never end by themselves."""
-    return families.make(families.QWEN, models_folder / "tiny-qwen")
+    return make_once(families.QWEN, models_folder / "tiny-qwen")
 
 
 @pytest.fixture(scope="session")
 def gemma_path(models_folder: Path) -> Path:
     """A Gemma 3, with a sliding window. Its answers never end by themselves."""
-    return families.make(families.GEMMA, models_folder / "tiny-gemma")
+    return make_once(families.GEMMA, models_folder / "tiny-gemma")
 
 
 @pytest.fixture(scope="session")
 def brief_path(models_folder: Path) -> Path:
     """A Llama 3 most of whose answers end by themselves within a hundred tokens or two."""
-    return families.make(families.LLAMA, models_folder / "tiny-brief", brief=True)
+    return make_once(families.LLAMA, models_folder / "tiny-brief", brief=True)
 
 
 @pytest.fixture(scope="session")
@@ -57,4 +89,19 @@ def model_paths(llama_path: Path, qwen_path: Path, gemma_path: Path) -> dict[str
 
 @pytest.fixture(scope="session")
 def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("models")
+    """One folder for all processes of `pytest -n`."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    path = folder / "models"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def make_once(family: families.Family, folder: Path, *, brief: bool = False) -> Path:
+    """The model in `folder`, made by the first process that asks for it."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            families.make(family, folder.with_suffix(".new"), brief=brief).rename(folder)
+    return folder

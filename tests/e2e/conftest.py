@@ -1,4 +1,4 @@
-"""One service over three tiny real models, shared by the tests that do it no harm."""
+"""Services shared by the tests that do them no harm: of tiny real models, of the built-in one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from tests.e2e.daemon import Daemon, running
 
 @pytest.fixture(scope="session")
 def daemon(llama_path: Path, qwen_path: Path, gemma_path: Path) -> Iterator[Daemon]:
+    """A service of three models, the first of them loaded."""
     with running(llama_path, qwen_path, gemma_path) as daemon:
+        yield daemon
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Daemon]:
+    """A service of the built-in model."""
+    with running() as daemon:
         yield daemon
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Literal
 
 import openai
@@ -13,7 +13,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.output import NativeOutput
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import Daemon
 
 TOKENS = 200
 QUESTION = "What is the weather in Paris?"
@@ -21,12 +21,6 @@ QUESTION = "What is the weather in Paris?"
 
 class Mood(BaseModel):
     word: Literal["good", "bad"]
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Daemon]:
-    with running() as daemon:
-        yield daemon
 
 
 @pytest.fixture

@@ -6,24 +6,18 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import Daemon
 
 SCRIPTS = Path(__file__).with_name("clients")
 ENVIRONMENTS = Path(__file__).parents[2] / ".venv"
 NODE_MODULES = ENVIRONMENTS / "node/node_modules"
 TIMEOUT_S = 120
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Daemon]:
-    with running() as daemon:
-        yield daemon
 
 
 def ask(program: Path | str, needed: Path, script: str, daemon: Daemon, **variables: str) -> Any:

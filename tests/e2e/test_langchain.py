@@ -8,7 +8,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import Daemon
 
 MESSAGES = [
     SystemMessage("Be brief."),
@@ -47,20 +47,19 @@ def test_a_batch_runs_side_by_side_with_the_texts_of_single_runs(daemon: Daemon)
     assert together == [chat.invoke(question).content for question in questions]
 
 
-def test_an_agent_loop_over_a_bound_tool_ends_in_an_answer() -> None:
+def test_an_agent_loop_over_a_bound_tool_ends_in_an_answer(demo: Daemon) -> None:
     @tool
     def get_weather(city: str) -> str:
         """Get the weather of a city"""
         return "sunny" if city == "Oslo" else "rainy"
 
     told: list[BaseMessage] = [HumanMessage("What is the weather in Oslo?")]
-    with running() as demo:
-        agent = make_chat(demo).bind_tools([get_weather])
-        told.append(calling := agent.invoke(told))
-        assert [(call["name"], call["args"]) for call in calling.tool_calls] == [
-            ("get_weather", {"city": "Oslo"})
-        ]
-        told += [get_weather.invoke(call) for call in calling.tool_calls]
-        closing = agent.invoke(told)
+    agent = make_chat(demo).bind_tools([get_weather])
+    told.append(calling := agent.invoke(told))
+    assert [(call["name"], call["args"]) for call in calling.tool_calls] == [
+        ("get_weather", {"city": "Oslo"})
+    ]
+    told += [get_weather.invoke(call) for call in calling.tool_calls]
+    closing = agent.invoke(told)
     assert closing.tool_calls == []
     assert "sunny" in str(closing.content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -13,7 +13,7 @@ from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from pydantic import SecretStr
 
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import Daemon
 
 ANSWER_TOKENS = 256
 # What the suite asks of the model's wits, which the built-in model has not. Other weights, or
@@ -25,12 +25,6 @@ BEYOND_THE_MODEL = {
     "test_tool_calling_async": INVENTS,
     "test_unicode_tool_call_integration": "the model cannot copy Chinese: it was taught English",
 }
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Daemon]:
-    with running() as daemon:
-        yield daemon
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.daemon import POLL_S, STOP_TIMEOUT_S, Daemon, running
+from tests.e2e.daemon import Daemon, running
+from tests.e2e.endings import wait_gone
 
 
 def run_service(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -53,12 +52,11 @@ def test_loading_is_told_in_plain_lines_where_there_is_no_terminal(daemon: Daemo
     assert all("\x1b" not in line for line in daemon.lines)
 
 
-def test_without_a_model_the_built_in_one_is_served() -> None:
-    with running() as daemon:
-        [model] = httpx.get(f"{daemon.url}/v1/models").json()["data"]
-        assert model["id"] == "mlxd-demo"
-        assert model["loaded"] is True
-        assert chat(daemon.url, max_tokens=8).status_code == 200
+def test_without_a_model_the_built_in_one_is_served(demo: Daemon) -> None:
+    [model] = httpx.get(f"{demo.url}/v1/models").json()["data"]
+    assert model["id"] == "mlxd-demo"
+    assert model["loaded"] is True
+    assert chat(demo.url, max_tokens=8).status_code == 200
 
 
 def test_health_is_healthy_and_names_version_worker_and_memory(daemon: Daemon) -> None:
@@ -131,7 +129,7 @@ def test_sigterm_ends_an_idle_service_and_its_worker_with_exit_code_0(llama_path
 
 
 def test_sigterm_lets_a_running_answer_finish(llama_path: Path) -> None:
-    with running(llama_path) as daemon:
+    with running(llama_path, flags=["--drain-s", "3600"]) as daemon:
         with streaming(daemon, tokens=1500) as lines:
             daemon.signal(signal.SIGTERM)
             text = list(lines)
@@ -156,8 +154,8 @@ def test_a_second_signal_ends_it_at_once(llama_path: Path) -> None:
         daemon.signal(signal.SIGTERM)
         daemon.wait_until("status", be="draining")
         daemon.signal(signal.SIGTERM)
-        assert daemon.wait(STOP_TIMEOUT_S) == 128 + signal.SIGTERM
-    assert_gone(worker)
+        assert daemon.wait() == 128 + signal.SIGTERM
+    wait_gone(worker)
 
 
 def test_a_killed_service_takes_its_worker_with_it_although_that_is_busy(llama_path: Path) -> None:
@@ -165,7 +163,7 @@ def test_a_killed_service_takes_its_worker_with_it_although_that_is_busy(llama_p
         worker = daemon.health()["worker"]["pid"]
         daemon.process.kill()
         daemon.wait()
-    assert_gone(worker)
+    wait_gone(worker)
 
 
 def test_a_hang_up_ends_nothing(daemon: Daemon) -> None:
@@ -182,23 +180,3 @@ def streaming(daemon: Daemon, *, tokens: int) -> Iterator[Iterator[str]]:
         lines = answer.iter_lines()
         next(lines)
         yield lines
-
-
-def assert_gone(pid: int) -> None:
-    """Wait for a process that is not ours to end."""
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        if is_zombie(pid):
-            return
-        threading.Event().wait(POLL_S)
-    raise AssertionError(f"process {pid} lives on")
-
-
-def is_zombie(pid: int) -> bool:
-    """Whether it has ended and nobody has asked for its exit code (it has no parent to)."""
-    status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z"

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,12 +48,6 @@ class Person(BaseModel):
     name: str
     age: int
     mood: Literal["good", "bad"]
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Daemon]:
-    with running() as daemon:
-        yield daemon
 
 
 def schema_format(schema: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +126,7 @@ def test_least_tokens_do_not_outlast_the_grammar_and_stop_strings_cut_it(daemon:
 
 
 def test_a_schema_bomb_is_refused_in_its_time_and_streams_go_on(daemon: Daemon) -> None:
-    async def run() -> tuple[httpx.Response, float, int]:
+    async def run() -> tuple[httpx.Response, int]:
         tokens = 0
         async with httpx.AsyncClient(base_url=daemon.url, timeout=60) as client:
             body = {"model": "default", "prompt": "p", "max_tokens": 4000, "stream": True}
@@ -142,7 +134,6 @@ def test_a_schema_bomb_is_refused_in_its_time_and_streams_go_on(daemon: Daemon) 
             async with client.stream("POST", "/v1/completions", json=body) as stream:
                 lines = stream.aiter_lines()
                 await anext(lines)
-                began = time.monotonic()
                 answers: list[httpx.Response] = []
                 async with anyio.create_task_group() as tasks:
 
@@ -159,9 +150,9 @@ def test_a_schema_bomb_is_refused_in_its_time_and_streams_go_on(daemon: Daemon) 
                     while not answers:
                         await anext(lines)
                         tokens += 1
-                return answers[0], time.monotonic() - began, tokens
+                return answers[0], tokens
 
-    refused, _, tokens = anyio.run(run)
+    refused, tokens = anyio.run(run)
     error = refused.json()["error"]
     assert (refused.status_code, error["param"]) == (400, "response_format")
     assert "longer than" in error["message"]

@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import Daemon
 
 WEATHER: ChatCompletionToolParam = {
     "type": "function",
@@ -28,12 +28,6 @@ WEATHER: ChatCompletionToolParam = {
 ASKED: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "What is the weather in Paris?"}
 ]
-
-
-@pytest.fixture(scope="module")
-def demo() -> Iterator[Daemon]:
-    with running() as daemon:
-        yield daemon
 
 
 @pytest.fixture

@@ -1,0 +1,28 @@
+"""Which tests start a service or a worker, and in which order tests run."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.host.device_probe import probe
+from service.supervision.process import WorkerProcess
+from tests.e2e.daemon import running
+from tests.fakes.service import FAKE_WORKER_COMMAND
+
+ROOT_FOLDERS = ("tests/e2e/", "tests/worker/", "tests/test_", "tests/")
+# A module that has one of these starts processes with it.
+STARTERS = (WorkerProcess, probe, running, FAKE_WORKER_COMMAND)
+
+
+def starts_service(item: pytest.Item) -> bool:
+    """Whether the test starts a service or a worker, or its module's other tests do."""
+    if item.nodeid.startswith("tests/e2e/"):
+        return True
+    module = item.getparent(pytest.Module)
+    names = vars(module.obj).values() if module is not None else ()
+    return any(value is starter for value in names for starter in STARTERS)
+
+
+def place(item: pytest.Item) -> int:
+    """The longest files first, so that at the end all processes have something to run."""
+    return next(n for n, folder in enumerate(ROOT_FOLDERS) if item.nodeid.startswith(folder))
