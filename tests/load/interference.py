@@ -41,8 +41,8 @@ class Result(msgspec.Struct):
 
 def measure(server: Server, options: argparse.Namespace) -> Result:
     """The streams alone, the prompts alone, and both together."""
-    streams = Workload(Lengths("40"), Lengths(str(options.response_forkens)), model="default_model")
-    prompts = replace(streams, prompt_words=options.prompt_words, response_forkens=NEW_ANSWER)
+    streams = Workload(Lengths("40"), Lengths(str(options.answer_tokens)), model="default_model")
+    prompts = replace(streams, prompt_words=options.prompt_words, answer_tokens=NEW_ANSWER)
     old = Load(server.url, streams, ClosedLoop(options.streams, options.streams))
     new = Load(server.url, prompts, OpenLoop(options.rate, options.prompts, DELAY_S), 1, FIRST_NEW)
     [undisturbed] = generate([old])

@@ -62,7 +62,7 @@ def workload_of(options: argparse.Namespace, model: str) -> Workload:
     """What the words say."""
     return Workload(
         options.prompt_words,
-        options.response_forkens,
+        options.answer_tokens,
         options.shared_words,
         not options.plain,
         options.sampling,

@@ -64,7 +64,7 @@ class Workload:
     """The requests of one run. `shared_words` begin every prompt; after them no two are equal."""
 
     prompt_words: Lengths = Lengths("65")
-    response_forkens: Lengths = Lengths("128")
+    answer_tokens: Lengths = Lengths("128")
     shared_words: int = 0
     stream: bool = True
     sampling: SamplingKind = "greedy"
@@ -79,7 +79,7 @@ class Workload:
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": " ".join([*shared, str(number), *words])}],
-            "max_tokens": self.response_forkens.draw(chance),
+            "max_tokens": self.answer_tokens.draw(chance),
             **self._parameters(number),
             **self.extra,
         }
