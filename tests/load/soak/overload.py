@@ -1,4 +1,4 @@
-"""How long a refusal takes while as much is in flight as may be."""
+"""How long a refusal takes while the service is full."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMPLETIONS = "/v1/completions"
 
 
 async def time_refusals(client: httpx.AsyncClient, places: int) -> Percentiles:
-    """Fill all `places`, and ask for more.
+    """Fill all `places`, then send more requests.
 
     Raises:
         RuntimeError: a request beyond them was not refused.
@@ -33,7 +33,7 @@ async def time_refusals(client: httpx.AsyncClient, places: int) -> Percentiles:
 
 
 async def time_refusal(client: httpx.AsyncClient) -> float:
-    """The seconds that one refusal takes, its connection included."""
+    """Seconds for one refusal, including its connection."""
     began = time.perf_counter()
     answer = await client.post(COMPLETIONS, json=asked({"prompt": "x", "max_tokens": 1}))
     taken_s = time.perf_counter() - began
@@ -43,7 +43,7 @@ async def time_refusal(client: httpx.AsyncClient) -> float:
 
 
 async def wait_in_flight(client: httpx.AsyncClient, count: int) -> None:
-    """Wait until the service has this many sequences."""
+    """Wait until the service has `n` sequences in flight."""
     while True:
         requests: dict[str, int] = (await client.get("/health")).json()["requests"]
         if sum(requests.values()) == count:
