@@ -35,6 +35,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.intake",
         "worker.models",
         "worker.outputs",
+        "worker.prompts",
         "worker.engine",
         "worker.memory",
     ),

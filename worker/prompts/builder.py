@@ -16,7 +16,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TextPrompt, TokenPrompt
 from worker.prompts.cache_breakpoints import find_breakpoints
 from worker.prompts.fill_in_middle import find_fill_in_middle
-from worker.prompts.prompt_errors import PromptError
+from worker.prompts.prompt_errors import PromptError, context_length_exceeded
 from worker.prompts.template_variables import TemplateVariables
 from worker.tool_calls.prompting import GENERIC_CALL, render_calls_as_text, render_tools_as_text
 from worker.tool_calls.syntax import CallTemplate
@@ -98,7 +98,8 @@ class PromptBuilder:
         room = self._context_length - prompt_tokens
         wanted = submit.max_tokens if submit.max_tokens is not None else max(room, 1)
         if wanted > room:
-            raise self._too_long(submit, prompt_tokens)
+            limit = f"This model's context length is {self._context_length} tokens"
+            raise context_length_exceeded(submit, prompt_tokens, limit)
         return wanted
 
     def check_sampling(self, sampling: Sampling) -> None:
@@ -180,15 +181,6 @@ class PromptBuilder:
                 )
                 raise PromptError("invalid_value", message, "prompt")
         return ids
-
-    def _too_long(self, submit: Submit, prompt_tokens: int) -> PromptError:
-        asked = f" and {submit.max_tokens} in the answer" if submit.max_tokens is not None else ""
-        message = (
-            f"This model's context length is {self._context_length} tokens, but the request "
-            f"has {prompt_tokens} in the prompt{asked}."
-        )
-        param = "messages" if isinstance(submit.prompt, ChatPrompt) else "prompt"
-        return PromptError("context_length_exceeded", message, param)
 
 
 def with_argument_object(call: dict[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from protocol.messages import ChatPrompt, Rejected
+from protocol.messages import Rejected
 from worker.intake.prepared import PreparedRequest
 from worker.memory.accounting import KVReservations
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
+from worker.prompts.prompt_errors import context_length_exceeded
 from worker.scheduler.waiting_queue import WaitingQueue
 
 # What an answer without a token limit reserves at a time.
@@ -122,12 +123,7 @@ def first_reservation(prepared: PreparedRequest) -> int:
 
 
 def too_long(prepared: PreparedRequest, longest: int) -> Rejected:
-    """The refusal of a request that memory could never hold."""
-    submit = prepared.submit
-    asked = f" and {submit.max_tokens} in the answer" if submit.max_tokens is not None else ""
-    message = (
-        f"The memory of this server holds {longest} tokens of this model at most, but the request "
-        f"has {len(prepared.prompt)} in the prompt{asked}."
-    )
-    param = "messages" if isinstance(submit.prompt, ChatPrompt) else "prompt"
-    return Rejected(submit.id, "context_length_exceeded", message, param)
+    """The rejection of a request that needs more than the whole memory; it could have `longest`."""
+    limit = f"The memory of this server holds {longest} tokens of this model at most"
+    error = context_length_exceeded(prepared.submit, len(prepared.prompt), limit)
+    return Rejected(prepared.submit.id, error.code, error.message, error.param)
