@@ -27,24 +27,6 @@ class Vocabulary(msgspec.Struct, frozen=True, array_like=True, dict=True):
         """llguidance's own view. Making it holds the interpreter lock: 0.7 s for 150,000 tokens."""
         return LLTokenizer(self.tokenizer, n_vocab=self.size, eos_token=self.ends)
 
-    def split_special(self, text: str) -> list[str | int]:
-        """`text` as its special tokens by id, which no plain text can be, and what is between."""
-        parts: list[str | int] = []
-        plain: list[int] = []
-        for token in self.tokens.tokenize_str(text, parse_special=True):
-            if not self.tokens.is_special_token(token):
-                plain.append(token)
-                continue
-            parts += [self.tokens.decode_str(plain)] if plain else []
-            parts.append(token)
-            plain = []
-        return parts + ([self.tokens.decode_str(plain)] if plain else [])
-
-    def leading_special(self, text: str) -> int | None:
-        """The special token that `text` begins with, if it does."""
-        first = next(iter(self.split_special(text)), None)
-        return first if isinstance(first, int) else None
-
 
 def make_vocabulary(
     tokenizer: TokenizerWrapper, size: int, ends: Iterable[int]
