@@ -174,7 +174,7 @@ class Preprocessor:
             if self._disk_store is not None:
                 self._disk_store.fetch(config.content_key, result.context)
             if result.wanted_grammar is not None:
-                compiled = config.grammars.known(result.wanted_grammar)
+                compiled = config.grammars.cached(result.wanted_grammar)
                 if compiled is None:
                     self._inbox.put(RequestDeferred(submit.id))
                     self._compile_queue.put(result)

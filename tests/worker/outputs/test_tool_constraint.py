@@ -61,7 +61,7 @@ def constrain(
     """The constraint of an answer that has these tokens."""
     patterns = SyntaxPatterns(make_syntax("json_tools"), TOOLS, ["switch", "other"])
     segmenter = Segmenter(Markers("<think>", "</think>"), [patterns], reasoning=thinks)
-    detokenizer = ByteDetokenizer(lambda token: vocabulary.tokens.decode_bytes([token]))
+    detokenizer = ByteDetokenizer(lambda token: vocabulary.tokenizer.decode_bytes([token]))
     calls = ToolCallConstraint(Text(detokenizer, [], segmenter, trim=True), grammar)
     for token in tokens:
         calls.accept(token)
@@ -74,11 +74,11 @@ def next_texts(vocabulary: Vocabulary, calls: ToolCallConstraint) -> set[str] | 
     if mask is None:
         return None
     bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
-    return {vocabulary.tokens.decode_str([int(token)]) for token in np.flatnonzero(bits)}
+    return {vocabulary.tokenizer.decode_str([int(token)]) for token in np.flatnonzero(bits)}
 
 
 def tokens_of(vocabulary: Vocabulary, text: str) -> list[int]:
-    return vocabulary.tokens.tokenize_str(text, parse_special=True)
+    return vocabulary.tokenizer.tokenize_str(text, parse_special=True)
 
 
 @pytest.mark.parametrize(
