@@ -92,8 +92,8 @@ def prepare(
         echo = prompts.echo(submit.prompt) if submit.echo else ""
         breakpoints = prompts.breakpoints(submit.prompt, prompt) if wants_breakpoints else ()
         enforceable = config.grammars.vocabulary is not None
-        required_calls = config.parsers.required_calls(submit, prompt)
-        offered_calls = config.parsers.offered_calls(submit) if enforceable else None
+        required_calls = config.parsers.required_call_grammar(submit, prompt)
+        offered_calls = config.parsers.optional_call_grammar(submit) if enforceable else None
     except PromptError as error:
         return Rejected(submit.id, error.code, error.message, error.param)
     except Exception:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from worker.tool_calls.bare_json import BARE, JSON_CALLS, parse_built_in_call
+from worker.tool_calls.bare_json import BARE_JSON_PATTERNS, BARE_JSON_SYNTAX, parse_built_in_call
 from worker.tool_calls.syntax import NAME, CallSyntax
 
 END_OF_TURN = "<|eot_id|>"
@@ -42,7 +42,7 @@ TAGGED = CallSyntax(
     end="",
     parse=parse_built_in_call,
     opening=rf"\s*{NAME}\.call\(",
-    streamed=(JSON_CALLS,),
+    streaming=(BARE_JSON_PATTERNS,),
 )
 
 
@@ -60,4 +60,4 @@ class LlamaFamily:
         return CHAT_TEMPLATE if all(token in vocabulary for token in needed) else None
 
     def call_syntaxes(self, tokenizer: TokenizerWrapper) -> Sequence[CallSyntax]:
-        return (BARE, TAGGED) if HEADER_START in tokenizer.get_vocab() else ()
+        return (BARE_JSON_SYNTAX, TAGGED) if HEADER_START in tokenizer.get_vocab() else ()

@@ -28,7 +28,7 @@ from worker.outputs.parsers import OutputParsers
 from worker.prompts.builder import PromptBuilder
 from worker.structured_output.compiler import GrammarCompiler
 from worker.structured_output.vocabulary import make_vocabulary
-from worker.tool_calls.prompting import GENERIC_CALL
+from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
 
 
 class LoadError(Exception):
@@ -67,7 +67,7 @@ class ModelConfig:
             "chat": chats,
             "tools": chats,
             "structured_outputs": self.grammars.vocabulary is not None,
-            "reasoning": chats and self.parsers.reasons,
+            "reasoning": chats and self.parsers.has_reasoning,
             "fill_in_middle": self.prompts.fill_in_middle is not None,
         }
         return [name for name, present in has.items() if present]
@@ -122,7 +122,9 @@ class ModelConfigLoader:
                 read_tokenizer(),
                 vocabulary_size=vocabulary_size,
                 context_length=context_length,
-                written=next((s.written for s in syntaxes if s.written), GENERIC_CALL),
+                call_template=next(
+                    (s.call_template for s in syntaxes if s.call_template), GENERIC_CALL_TEMPLATE
+                ),
             ),
             token_bytes=make_token_bytes(tokenizer),
             fingerprint=fingerprint_of(path, content_key),

@@ -18,7 +18,11 @@ from worker.prompts.cache_breakpoints import find_breakpoints
 from worker.prompts.fill_in_middle import find_fill_in_middle
 from worker.prompts.prompt_errors import PromptError, context_length_exceeded
 from worker.prompts.template_variables import TemplateVariables
-from worker.tool_calls.prompting import GENERIC_CALL, render_calls_as_text, render_tools_as_text
+from worker.tool_calls.prompting import (
+    GENERIC_CALL_TEMPLATE,
+    render_calls_as_text,
+    render_tools_as_text,
+)
 from worker.tool_calls.syntax import CallTemplate
 
 
@@ -31,13 +35,13 @@ class PromptBuilder:
         *,
         vocabulary_size: int,
         context_length: int,
-        written: CallTemplate = GENERIC_CALL,
+        call_template: CallTemplate = GENERIC_CALL_TEMPLATE,
     ) -> None:
         self._tokenizer = tokenizer
         self._vocabulary_size = vocabulary_size
         self._context_length = context_length
         template = tokenizer.chat_template if tokenizer.has_chat_template else None
-        self._written = written
+        self._call_template = call_template
         # One written in Python is the family's own, and knows its tools.
         self._knows_tools = not isinstance(template, str) or "tools" in template
         self._knows_calls = not isinstance(template, str) or "tool_calls" in template
@@ -124,9 +128,9 @@ class PromptBuilder:
             raise PromptError("invalid_value", message, "messages")
         messages, tools = prompt.messages, prompt.tools
         if not self._knows_calls:
-            messages = render_calls_as_text(messages, self._written)
+            messages = render_calls_as_text(messages, self._call_template)
         if not self._knows_tools:
-            messages, tools = render_tools_as_text(messages, tools, self._written), []
+            messages, tools = render_tools_as_text(messages, tools, self._call_template), []
         options = self.variables.options(prompt.options, prompt.reasoning_effort)
         try:
             tokens: list[int] = self._tokenizer.apply_chat_template(
