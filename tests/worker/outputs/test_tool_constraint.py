@@ -2,67 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from mlx_lm.tokenizer_utils import load as load_tokenizer
 
-from protocol.grammars import Lark
-from worker.demo import demo_model_path
-from worker.outputs.detokenizer import ByteDetokenizer
-from worker.outputs.segmenter import Markers, Segmenter
-from worker.outputs.text import Text
+from tests.worker.outputs.switch_tool import HEADER, CountingDetokenizer, make_text, tokens_of
 from worker.outputs.tool_constraint import ToolCallConstraint
-from worker.structured_output.compiler import GrammarCompiler
 from worker.structured_output.constraint import CompiledGrammar
-from worker.structured_output.vocabulary import Vocabulary, make_vocabulary
-from worker.tool_calls.formats import make_syntax
-from worker.tool_calls.grammar import make_optional_call_grammar
-from worker.tool_calls.parser import CompiledSyntax
-
-HEADER = '<tool_call>\n{"name": "switch", "arguments": '
-TOOLS: list[dict[str, Any]] = [
-    {
-        "type": "function",
-        "function": {
-            "name": name,
-            "parameters": {
-                "properties": {"state": {"enum": ["on", "off"]}},
-                "required": ["state"],
-                "additionalProperties": False,
-            },
-        },
-    }
-    for name in ("switch", "other")
-]
-
-
-@pytest.fixture(scope="module")
-def vocabulary() -> Vocabulary:
-    vocabulary = make_vocabulary(load_tokenizer(demo_model_path()), 1536, {1, 4})
-    assert vocabulary is not None
-    return vocabulary
-
-
-@pytest.fixture(scope="module")
-def grammar(vocabulary: Vocabulary) -> Iterator[CompiledGrammar]:
-    compiler = GrammarCompiler(vocabulary)
-    compiled = compiler.compile(Lark(make_optional_call_grammar(TOOLS, ["switch", "other"])))
-    assert isinstance(compiled, CompiledGrammar), compiled
-    yield compiled
-    compiler.close()
+from worker.structured_output.vocabulary import Vocabulary
 
 
 def constrain(
-    vocabulary: Vocabulary, grammar: CompiledGrammar, tokens: Sequence[int], *, thinks: bool = False
+    vocabulary: Vocabulary,
+    grammar: CompiledGrammar,
+    tokens: Sequence[int],
+    *,
+    reasoning: bool = False,
 ) -> ToolCallConstraint:
     """The constraint of an answer after these tokens."""
-    syntax = CompiledSyntax(make_syntax("json_tools"), TOOLS, ["switch", "other"])
-    segmenter = Segmenter(Markers("<think>", "</think>"), [syntax], reasoning=thinks)
-    detokenizer = ByteDetokenizer(lambda token: vocabulary.tokenizer.decode_bytes([token]))
-    constraint = ToolCallConstraint(Text(detokenizer, [], segmenter, trim=True), grammar)
+    text = make_text(CountingDetokenizer(vocabulary), reasoning=reasoning)
+    constraint = ToolCallConstraint(text, grammar)
     for token in tokens:
         constraint.accept(token)
     return constraint
@@ -75,10 +35,6 @@ def next_texts(vocabulary: Vocabulary, constraint: ToolCallConstraint) -> set[st
         return None
     bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
     return {vocabulary.tokenizer.decode_str([int(token)]) for token in np.flatnonzero(bits)}
-
-
-def tokens_of(vocabulary: Vocabulary, text: str) -> list[int]:
-    return vocabulary.tokenizer.tokenize_str(text, parse_special=True)
 
 
 @pytest.mark.parametrize(
@@ -119,4 +75,4 @@ def test_a_call_inside_a_think_block_is_not_constrained(
     vocabulary: Vocabulary, grammar: CompiledGrammar
 ) -> None:
     tokens = tokens_of(vocabulary, HEADER + '{"state": "o')
-    assert next_texts(vocabulary, constrain(vocabulary, grammar, tokens, thinks=True)) is None
+    assert next_texts(vocabulary, constrain(vocabulary, grammar, tokens, reasoning=True)) is None
