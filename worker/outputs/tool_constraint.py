@@ -66,7 +66,7 @@ class ToolCallConstraint:
             try:
                 match delta:
                     case ToolCallStart(_, name):
-                        started = self._constraint = self._grammar.begin()
+                        started = self._constraint = self._grammar.create_constraint()
                         started.accept_text(f"{name}\n")
                     case ToolCallArguments(_, text) if started is not None:
                         started.accept_text(text)

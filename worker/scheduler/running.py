@@ -86,7 +86,7 @@ def make_constraint(
     if prepared.grammar is None:
         return None
     if prepared.offered_calls is None:
-        return prepared.grammar.begin()
+        return prepared.grammar.create_constraint()
     return ToolCallConstraint(text, prepared.grammar, stop_token_ids)
 
 

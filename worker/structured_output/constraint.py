@@ -93,7 +93,7 @@ class CompiledGrammar:
         self._vocabulary = vocabulary
         self.size_bytes = size_bytes
 
-    def begin(self) -> GrammarConstraint:
+    def create_constraint(self) -> GrammarConstraint:
         """A constraint for a new answer."""
         return GrammarConstraint(self._matcher.deep_copy(), self._vocabulary)
 

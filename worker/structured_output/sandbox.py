@@ -102,7 +102,7 @@ def set_limits() -> None:
 def try_grammar(encoded: bytes, vocabulary: Vocabulary) -> TrialResult:
     """Compile the grammar and generate some tokens with it."""
     # The first compilation after a fork touches memory that does not belong to the grammar.
-    compile_text(to_llguidance(JsonObject()), vocabulary).begin().mask()
+    compile_text(to_llguidance(JsonObject()), vocabulary).create_constraint().mask()
     peak_before = peak_bytes()
     try:
         text = to_llguidance(GRAMMAR_DECODER.decode(encoded))
@@ -119,7 +119,7 @@ def generate_sample(grammar: CompiledGrammar, stop_token_ids: list[int]) -> None
         GrammarError: the grammar matches only the empty text, or cannot be followed.
     """
     rng = random.Random(0)
-    constraint = grammar.begin()
+    constraint = grammar.create_constraint()
     constraint.mask()
     if constraint.complete:
         raise GrammarError("it matches no text")

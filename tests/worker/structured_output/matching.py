@@ -25,7 +25,7 @@ def allowed_tokens(constraint: GrammarConstraint) -> list[int]:
 
 def accepts(grammar: CompiledGrammar, vocabulary: Vocabulary, text: str) -> bool:
     """Whether `text` is a complete answer; special tokens in it are parsed as such."""
-    constraint = grammar.begin()
+    constraint = grammar.create_constraint()
     for token in vocabulary.tokenizer.tokenize_str(text, parse_special=True):
         if token not in allowed_tokens(constraint) or constraint.complete:
             return False

@@ -22,20 +22,20 @@ def schema(value: Any) -> JsonSchema:
 
 
 def optional_properties(count: int) -> dict[str, Any]:
-    properties = {f"p{place}": {"type": "string"} for place in range(count)}
+    properties = {f"p{index}": {"type": "string"} for index in range(count)}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def chain(links: int) -> dict[str, Any]:
     """A chain of references of this length."""
     links_by_name: dict[str, Any] = {
-        f"d{place}": {"$ref": f"#/$defs/d{place + 1}"} for place in range(links)
+        f"d{index}": {"$ref": f"#/$defs/d{index + 1}"} for index in range(links)
     }
     return {"$ref": "#/$defs/d0", "$defs": links_by_name | {f"d{links}": {"type": "string"}}}
 
 
 def rules(count: int) -> str:
-    body = "\n".join(f'r{place}: "a{place}" r{place + 1}?' for place in range(count))
+    body = "\n".join(f'r{index}: "a{index}" r{index + 1}?' for index in range(count))
     return f'start: r0\n{body}\nr{count}: "x"'
 
 
