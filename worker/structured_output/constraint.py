@@ -23,7 +23,7 @@ LIMITS = LLParserLimits(
     max_grammar_size=100_000,
     verbose_errors=False,
 )
-# The time that an answer may take on the device thread: `BUDGET_S`, and for each token more.
+# The time that an answer may take on the device thread: at first, and more with each token.
 BUDGET_S = 0.5
 BUDGET_PER_TOKEN_S = 0.005
 MAX_REASON_CHARS = 200
