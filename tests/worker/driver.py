@@ -1,4 +1,4 @@
-"""Runs the worker's own loop in this process, over real models, until all requests ended."""
+"""Runs the engine core in this process, over real models, until all requests have ended."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ AfterStep = Callable[[Step], Iterable[Work]]
 def make_pool(
     *paths: Path, max_running: int = 32, prefill_step_tokens: int = 512, context_limit: int = 0
 ) -> ModelPool:
-    """These models loaded, each under its folder's name."""
+    """A pool with these models loaded, each under its folder's name."""
     sources = [ModelSource(path.name, str(path)) for path in paths]
     configure = Configure(sources, max_running, prefill_step_tokens, context_limit, 0, 0)
     pool = ModelPool(configure, make_config_loader(context_limit))
@@ -46,7 +46,7 @@ def make_pool(
 
 
 def make_config_loader(context_limit: int = 0) -> ModelConfigLoader:
-    """What reads the files of the models."""
+    """A loader with all families."""
     return ModelConfigLoader(build_registry(), context_limit)
 
 
@@ -57,12 +57,12 @@ def run_loop(
     max_running: int = 32,
     after_step: AfterStep = lambda step: (),
 ) -> list[Step]:
-    """Every step until each request ended; `after_step` gives work that comes in meanwhile."""
+    """Every step until all requests have ended; `after_step` returns work that arrives then."""
     inbox: Inbox = queue.SimpleQueue()
     open_ids = {submit.id for submit in submits}
     steps: list[Step] = []
 
-    def emit(step: Step | ModelsChanged | CommandResult) -> None:
+    def send(step: Step | ModelsChanged | CommandResult) -> None:
         if not isinstance(step, Step):
             return
         steps.append(step)
@@ -78,17 +78,25 @@ def run_loop(
             inbox.put(Shutdown())
 
     for submit in submits:
-        inbox.put(make_ready(prepare(pool[submit.model].config, submit)))
+        inbox.put(compile_grammar(prepare(pool[submit.model].config, submit)))
     preprocessor = Preprocessor(pool.sources, make_config_loader(), inbox)
-    EngineCore(pool, preprocessor, inbox, emit, lambda: measure(0), max_running).run()
+    core = EngineCore(
+        pool,
+        preprocessor,
+        inbox,
+        send=send,
+        measure_memory=lambda: measure(0),
+        max_running=max_running,
+    )
+    core.run()
     return steps
 
 
-def make_ready(prepared: PreparedRequest | Rejected) -> PreparedRequest | Rejected:
-    """The request with its grammar, where it asks for one."""
-    if isinstance(prepared, Rejected) or prepared.wanted_grammar is None:
+def compile_grammar(prepared: PreparedRequest | Rejected) -> PreparedRequest | Rejected:
+    """The request with its grammar compiled, if it has one."""
+    if isinstance(prepared, Rejected) or prepared.source_grammar is None:
         return prepared
-    compiled = prepared.config.grammars.compile(prepared.wanted_grammar)
+    compiled = prepared.config.grammars.compile(prepared.source_grammar)
     return with_grammar(prepared, compiled)
 
 
@@ -114,5 +122,5 @@ def end_of(steps: Sequence[Step], id: int) -> Event:
 
 
 def is_end(event: Event) -> bool:
-    """Whether nothing follows for this request."""
+    """Whether this is the last event of its request."""
     return isinstance(event, Finished | Rejected | Failed)

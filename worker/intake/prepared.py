@@ -1,4 +1,4 @@
-"""What preparation gives the scheduler: requests as token ids, and models that were opened."""
+"""The results of preparation: requests as token ids, and models whose files were read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ logger = logging.getLogger(__name__)
 class PreparedRequest:
     """A request whose prompt is token ids that fit the model's context.
 
-    `received_at` is monotonic time in seconds. `started` says that the service has had its
-    `Started`: the request ran before and was preempted. `grammar` is compiled of
-    `required_calls`, of the submitted grammar, or of the calls in `offered_calls`.
-    `breakpoints` are places in the prompt at which prefill stops to store a reusable state.
+    `received_at` is monotonic time in seconds. `started` means that `Started` was sent: the
+    request ran before and was preempted. `grammar` is compiled from `required_calls` (the
+    grammar of calls that the answer must have), from the submitted grammar, or from
+    `offered_calls` (the grammar of calls that it may have). `breakpoints` are token offsets
+    in the prompt at which prefill stops to store a reusable state.
     """
 
     submit: Submit
@@ -40,30 +41,33 @@ class PreparedRequest:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether the request says how long its answer may be."""
+        """Whether the request limits the length of its answer."""
         return self.submit.max_tokens is not None
 
     @property
-    def wanted_grammar(self) -> Grammar | None:
-        """The grammar to compile for it."""
+    def source_grammar(self) -> Grammar | None:
+        """The grammar to compile for this request, if any."""
         return self.required_calls or self.submit.grammar or self.offered_calls
 
     @property
     def context(self) -> list[int]:
-        """The token ids to prefill: the prompt, then what was generated of the answer before."""
+        """The token ids to prefill: the prompt, then the tokens generated before."""
         return self.prompt + self.submit.resume
 
 
 @dataclass(frozen=True, slots=True)
 class RequestDeferred:
-    """A request waits for its model's files or its grammar: the counts have changed."""
+    """A request waits for its model's files or its grammar.
+
+    It wakes the engine core, which then sends the new number of waiting requests.
+    """
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOpened:
-    """A model's files were read because it is to be loaded, whether or not a request waits."""
+    """A model's files were read because of a command to load it."""
 
     config: ModelConfig
 
@@ -82,7 +86,7 @@ PreparationResult = PreparedRequest | Rejected | RequestDeferred | ModelOpened |
 def prepare(
     config: ModelConfig, submit: Submit, *, wants_breakpoints: bool = False
 ) -> PreparedRequest | Rejected:
-    """The request with its prompt as token ids, or why it cannot be served."""
+    """The request with its prompt as token ids, or its rejection."""
     received_at = time.monotonic()
     try:
         prompts = config.prompts
@@ -97,7 +101,7 @@ def prepare(
     except PromptError as error:
         return Rejected(submit.id, error.code, error.message, error.param)
     except Exception:
-        # One request's prompt must not end the thread that prepares all of them.
+        # An error in one prompt must not end the thread that prepares all of them.
         logger.exception("request %d: its prompt could not be prepared", submit.id)
         return Rejected(submit.id, "internal_error", "The prompt could not be prepared.")
     return PreparedRequest(

@@ -60,7 +60,7 @@ class FamilyRegistry:
             ValueError: the model type already has a family.
         """
         if not isinstance(family, ModelFamily):
-            raise TypeError(f"{type(family).__name__} is no ModelFamily")
+            raise TypeError(f"{type(family).__name__} is not a ModelFamily")
         if model_type in self._families:
             raise ValueError(f"family {model_type!r} is already registered")
         self._families[model_type] = family
