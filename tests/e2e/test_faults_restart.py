@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.daemon import POLL_S, Daemon
 from tests.e2e.faulty import Asked, assert_served, complete_all, faulty
 from tests.e2e.footprint import footprint_of, wait_until_back
-from tests.fakes.worker import word
+from tests.fakes.worker import token_at
 
 KILLS = 50
 GROWTH_BYTES = 8 * 2**20
@@ -114,7 +114,7 @@ def test_one_stream_outlives_fifty_workers_and_they_leave_nothing(own: Daemon) -
             kill_worker(own)
             own.wait_until("worker.restarts", be=kills + 1)
             for _ in range(60):
-                assert word(asked.prompt, position)[1] in next(events)
+                assert token_at(asked.prompt, position)[1] in next(events)
                 position += 1
     own.wait_until("requests.running", be=0)
     wait_until_back(own.process.pid, before, growth_bytes=GROWTH_BYTES, timeout_s=20)

@@ -1,8 +1,8 @@
 """`python -m tests.fakes.worker FD`: a worker whose answers are a function of the prompt.
 
-It batches, resumes and cancels as the real one does, with a token each `STEP_S`,
-and it does what tests/fakes/faults.py says where a prompt asks for it. Faults of
-its start are asked for by the model's source.
+It batches, resumes and cancels like the real worker, with one token every `STEP_S`. A
+prompt or a model's source can request a fault (tests/fakes/faults.py): the prompt a fault
+during the answer, the source one at the start.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ EXIT_ORPHANED = 75
 FLUSH_S = 5.0
 
 SIGNALS = {"die": signal.SIGKILL, "abort": signal.SIGABRT}
-LAST_WORDS = {
+FATAL_MESSAGES = {
     "device": "the device failed: [Event::wait] Timed out",
     "memory": "the device failed: [metal::malloc] Attempting to allocate 1 bytes",
 }
-# Bytes past the protocol. Who has written them hangs, or is gone after "truncated".
-FRAMES = {
+# Bytes that are not a message. After writing them the worker hangs, or exits if "truncated".
+BROKEN_FRAMES = {
     "hang": b"",
     "hang-mid-message": struct.pack("!i", 1000) + b"half",
     "truncated": struct.pack("!i", 1000) + b"half",
@@ -70,16 +70,16 @@ FRAMES = {
 Inbox = queue.SimpleQueue[Submit | Cancel | SetMaxRunning | Shutdown]
 
 
-def word(prompt: str, position: int) -> tuple[int, str]:
-    """The token and text at a position of the answer to `prompt`."""
+def token_at(prompt: str, position: int) -> tuple[int, str]:
+    """The token and its text at a position of the answer to `prompt`."""
     digest = hashlib.sha256(f"{position} {prompt}".encode()).digest()
     token = int.from_bytes(digest[:2])
     return token, f"{token:04x} "
 
 
 def answer(prompt: str, tokens: int) -> str:
-    """The whole answer."""
-    return "".join(word(prompt, position)[1] for position in range(tokens))
+    """The text of an answer of `tokens` tokens."""
+    return "".join(token_at(prompt, position)[1] for position in range(tokens))
 
 
 class Row:
@@ -90,14 +90,14 @@ class Row:
         self.text = text_of(submit)
         self.position = len(submit.resume)
         self.end = submit.max_tokens or DEFAULT_TOKENS
-        expected = [word(self.text, position)[0] for position in range(self.position)]
+        expected = [token_at(self.text, position)[0] for position in range(self.position)]
         if expected != submit.resume:
             raise ValueError("resumed with tokens that were never sent")
 
     def advance(self) -> list[Event]:
         """The next token, and the end after the last one."""
         id = self.submit.id
-        token, text = word(self.text, self.position)
+        token, text = token_at(self.text, self.position)
         self.position += 1
         delta = TextDelta(id, text, [token])
         if self.position < self.end:
@@ -106,7 +106,7 @@ class Row:
 
 
 class FakeWorker:
-    """The loop over one pipe."""
+    """A worker that serves one pipe."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -117,7 +117,7 @@ class FakeWorker:
         self._max_running = 1
 
     def run(self) -> int:
-        """Load, and serve until told to stop; the exit code."""
+        """Load, and serve until `Shutdown`; returns the exit code."""
         configure = self._channel.recv()
         assert isinstance(configure, Configure)
         self._max_running = configure.max_running
@@ -141,13 +141,13 @@ class FakeWorker:
         return 0
 
     def _load(self, source: str) -> None:
-        """Strike where the source asks for it; its number counts the starts, from 0."""
+        """Cause the fault that the source requests; its position is the number of the start."""
         fault = fault_of(source)
         if fault is None:
             return
         start = count_start(source.partition("[")[0])
         if start == fault.position or (fault.always and start > fault.position):
-            self._strike(fault.kind)
+            self._cause(fault.kind)
 
     def _read(self) -> None:
         try:
@@ -159,13 +159,13 @@ class FakeWorker:
             os._exit(EXIT_ORPHANED)
 
     def _receive(self) -> bool:
-        """Take what has come; for a busy worker this wait is its device's time."""
+        """Receive messages, for one step's time if the worker is busy; False on `Shutdown`."""
         idle = not (self._running or self._waiting)
         deadline = time.monotonic() + STEP_S
         while True:
-            left = None if idle else max(0.0, deadline - time.monotonic())
+            remaining_s = None if idle else max(0.0, deadline - time.monotonic())
             try:
-                message = self._inbox.get(timeout=left)
+                message = self._inbox.get(timeout=remaining_s)
             except queue.Empty:
                 return True
             idle = False
@@ -190,42 +190,42 @@ class FakeWorker:
         for id, row in list(self._running.items()):
             kind = fault_now(row.submit, row.position)
             if kind is not None:
-                self._strike(kind)
+                self._cause(kind)
             events += row.advance()
             if isinstance(events[-1], Finished):
                 del self._running[id]
         stats = Stats(len(self._running), len(self._waiting), Memory(), 0.0, 0.0)
         self._channel.send(Step(events, stats))
 
-    def _strike(self, kind: str) -> None:
-        """Do what the fault says; most of them are the end of this process."""
+    def _cause(self, kind: str) -> None:
+        """Cause a fault; most of them end this process."""
         if kind in SIGNALS:
             os.kill(os.getpid(), SIGNALS[kind])
-        elif kind in LAST_WORDS:
-            self._leave(LAST_WORDS[kind])
+        elif kind in FATAL_MESSAGES:
+            self._fail(FATAL_MESSAGES[kind])
         elif kind == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             hang()
         elif kind == "truncated":
-            self._write(FRAMES[kind])
+            self._write(BROKEN_FRAMES[kind])
             os._exit(1)
         else:
-            self._write(FRAMES[kind])
+            self._write(BROKEN_FRAMES[kind])
             hang()
 
-    def _leave(self, last_words: str) -> NoReturn:
-        self._channel.send(Fatal(last_words))
+    def _fail(self, message: str) -> NoReturn:
+        self._channel.send(Fatal(message))
         self._channel.flush(FLUSH_S)
         os._exit(EXIT_DEVICE_FAILED)
 
     def _write(self, frame: bytes) -> None:
-        """Bytes past the channel, after all that it was given."""
+        """Write bytes without the channel, after all messages that are queued."""
         self._channel.flush(FLUSH_S)
         os.write(self._connection.fileno(), frame)
 
 
 def count_start(path: str) -> int:
-    """How many workers counted here before this one. Each leaves a file."""
+    """How many workers were started with this path before; each start creates a file."""
     for start in itertools.count():
         with contextlib.suppress(FileExistsError):
             os.close(os.open(f"{path}.{start}", os.O_CREAT | os.O_EXCL))
@@ -234,7 +234,7 @@ def count_start(path: str) -> int:
 
 
 def hang() -> NoReturn:
-    """Never go on."""
+    """Block forever."""
     while True:
         threading.Event().wait()
 

@@ -1,4 +1,4 @@
-"""Messages survive the wire, whatever they carry."""
+"""Every message is decoded to what was encoded."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ events = st.one_of(
 
 
 @given(submits | st.builds(Cancel, st.lists(ids)))
-def test_what_the_service_sends_is_what_the_worker_gets(message: ToWorker) -> None:
+def test_the_worker_decodes_what_the_service_encodes(message: ToWorker) -> None:
     decoder = msgspec.msgpack.Decoder(ToWorker)
     assert decoder.decode(msgspec.msgpack.encode(message)) == message
 
 
 @given(st.lists(events))
-def test_a_step_keeps_the_order_and_the_kinds_of_its_events(step_events: list[Started]) -> None:
+def test_a_step_keeps_the_order_and_the_types_of_its_events(step_events: list[Started]) -> None:
     step = Step(list(step_events), Stats(1, 2, Memory(3, 4, 5, 6), 7.5, 8.5))
     decoder = msgspec.msgpack.Decoder(ToService)
     assert decoder.decode(msgspec.msgpack.encode(step)) == step
@@ -82,7 +82,7 @@ def test_a_step_keeps_the_order_and_the_kinds_of_its_events(step_events: list[St
         Shutdown(),
     ],
 )
-def test_every_other_message_to_the_worker_survives(message: ToWorker) -> None:
+def test_every_other_message_to_the_worker_is_decoded_unchanged(message: ToWorker) -> None:
     decoder = msgspec.msgpack.Decoder(ToWorker)
     assert decoder.decode(msgspec.msgpack.encode(message)) == message
 
@@ -99,7 +99,7 @@ def test_every_other_message_to_the_worker_survives(message: ToWorker) -> None:
         Fatal("no memory"),
     ],
 )
-def test_every_other_message_to_the_service_survives(message: ToService) -> None:
+def test_every_other_message_to_the_service_is_decoded_unchanged(message: ToService) -> None:
     decoder = msgspec.msgpack.Decoder(ToService)
     assert decoder.decode(msgspec.msgpack.encode(message)) == message
 
