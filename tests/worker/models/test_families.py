@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_tokenizer
 
+from protocol.messages import ChatPrompt, ModelSource, Sampling, Submit, ToolUse
 from worker.models.families import (
     DefaultFamily,
     FamilyRegistry,
@@ -15,6 +20,9 @@ from worker.models.families import (
     detect_model_family,
 )
 from worker.models.llama import LlamaFamily
+from worker.models.model_config import ModelConfigLoader
+from worker.tool_calls.bare_json import BARE
+from worker.tool_calls.syntax import CallSyntax
 
 
 @pytest.mark.parametrize(
@@ -84,6 +92,47 @@ def test_a_llama_3_without_a_template_gets_metas_template(llama_path: Path) -> N
         "<|start_header_id|>user<|end_header_id|>\n\nu<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
+
+
+class NewFamily:
+    """A family with one fact of each kind."""
+
+    def stop_tokens(self, tokenizer: TokenizerWrapper) -> set[int]:
+        return {7}
+
+    def chat_template(self, tokenizer: TokenizerWrapper) -> str | None:
+        return "{{ messages[0]['content'] }}"
+
+    def call_syntaxes(self, tokenizer: TokenizerWrapper) -> Sequence[CallSyntax]:
+        return (BARE,)
+
+
+def test_a_registered_family_needs_no_other_change(gemma_path: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(gemma_path, tmp_path / "new")
+    file = path / "tokenizer_config.json"
+    settings = json.loads(file.read_text("utf-8"))
+    del settings["chat_template"]
+    file.write_text(json.dumps(settings), "utf-8")
+    registry = build_registry()
+    registry.register_family(
+        json.loads((path / "config.json").read_text())["model_type"], NewFamily()
+    )
+    config = ModelConfigLoader(registry, 0).load(ModelSource("new", str(path)), download=False)
+    assert 7 in config.stop_tokens
+    tokens = config.prompts.build(ChatPrompt([{"role": "user", "content": "hello"}]))
+    assert tokens == load_tokenizer(path).encode("hello", add_special_tokens=False)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    submit = Submit(
+        id=1,
+        model="new",
+        prompt=ChatPrompt([{"role": "user", "content": "hello"}], tools=[tool]),
+        sampling=Sampling(seed=0),
+        calls=ToolUse(["f"], required=True),
+    )
+    grammar = config.parsers.required_calls(submit, tokens)
+    assert grammar is not None
+    assert "parameters" in grammar.text
+    assert "<tool_call>" not in grammar.text
 
 
 def test_the_default_family_adds_nothing(gemma_path: Path) -> None:
