@@ -102,7 +102,18 @@ class Row:
         delta = TextDelta(id, text, [token])
         if self.position < self.end:
             return [delta]
-        return [delta, Finished(id, "length", len(self.text), self.position, 0.0, 0.0, 0.0)]
+        return [
+            delta,
+            Finished(
+                id=id,
+                reason="length",
+                prompt_tokens=len(self.text),
+                completion_tokens=self.position,
+                queue_ms=0.0,
+                prefill_ms=0.0,
+                decode_ms=0.0,
+            ),
+        ]
 
 
 class FakeWorker:
@@ -126,10 +137,24 @@ class FakeWorker:
             self._load(model.source or "")
             self._channel.send(Loading(model.id, 1, 1))
         loaded = [
-            ModelInfo(m.id, "fake", 10**6, 2**16, WEIGHT_BYTES, 0.0) for m in configure.models
+            ModelInfo(
+                id=m.id,
+                family="fake",
+                context_length=10**6,
+                vocabulary_size=2**16,
+                weight_bytes=WEIGHT_BYTES,
+                load_ms=0.0,
+            )
+            for m in configure.models
         ]
         states = [
-            ModelState(info.id, "loaded", bytes=WEIGHT_BYTES, done_bytes=WEIGHT_BYTES, info=info)
+            ModelState(
+                id=info.id,
+                status="loaded",
+                bytes=WEIGHT_BYTES,
+                done_bytes=WEIGHT_BYTES,
+                info=info,
+            )
             for info in loaded
         ]
         self._channel.send(ModelsChanged(states))
@@ -194,7 +219,13 @@ class FakeWorker:
             events += row.advance()
             if isinstance(events[-1], Finished):
                 del self._running[id]
-        stats = Stats(len(self._running), len(self._waiting), Memory(), 0.0, 0.0)
+        stats = Stats(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            memory=Memory(),
+            device_ms=0.0,
+            host_ms=0.0,
+        )
         self._channel.send(Step(events, stats))
 
     def _cause(self, kind: str) -> None:

@@ -60,7 +60,7 @@ def test_messages_arrive_in_the_order_they_were_sent(pair: Pair) -> None:
 def test_a_message_far_larger_than_the_pipe_does_not_block_its_sender(pair: Pair) -> None:
     service, worker = channels(pair)
     text = "x" * 5_000_000
-    service.send(Submit(1, "m", TextPrompt(text), Sampling(0)))
+    service.send(Submit(id=1, model="m", prompt=TextPrompt(text), sampling=Sampling(0)))
     worker.send(Fatal(text))
     assert service.recv() == Fatal(text)
     received = worker.recv()
@@ -73,7 +73,7 @@ def test_a_pipe_made_non_blocking_by_its_event_loop_carries_large_messages(pair:
     os.set_blocking(service.fileno(), False)
     assert list(service.take()) == []
     text = "x" * 5_000_000
-    service.send(Submit(1, "m", TextPrompt(text), Sampling(0)))
+    service.send(Submit(id=1, model="m", prompt=TextPrompt(text), sampling=Sampling(0)))
     received = worker.recv()
     assert isinstance(received, Submit)
     assert received.prompt == TextPrompt(text)
@@ -93,7 +93,7 @@ def test_messages_sent_by_several_threads_are_not_mixed(pair: Pair) -> None:
 
     def send(first: int) -> None:
         for n in range(first, first + 100):
-            service.send(Submit(n, "m", TextPrompt(text), Sampling(0)))
+            service.send(Submit(id=n, model="m", prompt=TextPrompt(text), sampling=Sampling(0)))
 
     with ThreadPoolExecutor(4) as senders:
         senders.map(send, (0, 100, 200, 300))

@@ -57,7 +57,7 @@ submits = st.builds(
 events = st.one_of(
     st.builds(Started, ids, ids, texts),
     st.builds(TextDelta, ids, texts, token_lists),
-    st.builds(Rejected, ids, texts, texts, st.none() | texts),
+    st.builds(Rejected, id=ids, code=texts, message=texts, param=st.none() | texts),
     st.builds(Failed, ids, texts),
 )
 
@@ -70,7 +70,16 @@ def test_the_worker_decodes_what_the_service_encodes(message: ToWorker) -> None:
 
 @given(st.lists(events))
 def test_a_step_keeps_the_order_and_the_types_of_its_events(step_events: list[Started]) -> None:
-    step = Step(list(step_events), Stats(1, 2, Memory(3, 4, 5, 6), 7.5, 8.5))
+    step = Step(
+        list(step_events),
+        Stats(
+            running=1,
+            waiting=2,
+            memory=Memory(active=3, peak=4, cache=5, limit=6),
+            device_ms=7.5,
+            host_ms=8.5,
+        ),
+    )
     decoder = msgspec.msgpack.Decoder(ToService)
     assert decoder.decode(msgspec.msgpack.encode(step)) == step
 
@@ -78,7 +87,14 @@ def test_a_step_keeps_the_order_and_the_types_of_its_events(step_events: list[St
 @pytest.mark.parametrize(
     "message",
     [
-        Configure([ModelSource("a", None), ModelSource("b", "/b")], 32, 512, 0, 0, 0),
+        Configure(
+            models=[ModelSource("a", None), ModelSource("b", "/b")],
+            max_running=32,
+            prefill_step_tokens=512,
+            context_limit_tokens=0,
+            memory_limit_bytes=0,
+            cache_limit_bytes=0,
+        ),
         Shutdown(),
     ],
 )
@@ -92,10 +108,36 @@ def test_every_other_message_to_the_worker_is_decoded_unchanged(message: ToWorke
     [
         Loading("a", 1, 2),
         ModelsChanged(
-            [ModelState("a", "loaded", info=ModelInfo("a", "llama", 1, 2, 3, 4.0))],
+            [
+                ModelState(
+                    id="a",
+                    status="loaded",
+                    info=ModelInfo(
+                        id="a",
+                        family="llama",
+                        context_length=1,
+                        vocabulary_size=2,
+                        weight_bytes=3,
+                        load_ms=4.0,
+                    ),
+                )
+            ],
         ),
         Ready(Device("d", "CPU", 5), Memory()),
-        Step([Finished(1, "length", 2, 3, 4.0, 5.0, 6.0)], Stats(0, 0, Memory(), 0.0, 0.0)),
+        Step(
+            [
+                Finished(
+                    id=1,
+                    reason="length",
+                    prompt_tokens=2,
+                    completion_tokens=3,
+                    queue_ms=4.0,
+                    prefill_ms=5.0,
+                    decode_ms=6.0,
+                )
+            ],
+            Stats(running=0, waiting=0, memory=Memory(), device_ms=0.0, host_ms=0.0),
+        ),
         Fatal("no memory"),
     ],
 )

@@ -38,11 +38,35 @@ def make_pool(
     *paths: Path, max_running: int = 32, prefill_step_tokens: int = 512, context_limit: int = 0
 ) -> ModelPool:
     """A pool with these models loaded, each under its folder's name."""
-    sources = [ModelSource(path.name, str(path)) for path in paths]
-    configure = Configure(sources, max_running, prefill_step_tokens, context_limit, 0, 0)
+    configure = make_configure(
+        [ModelSource(path.name, str(path)) for path in paths],
+        max_running=max_running,
+        prefill_step_tokens=prefill_step_tokens,
+        context_limit_tokens=context_limit,
+    )
     pool = ModelPool(configure, make_config_loader(context_limit))
     pool.load_all()
     return pool
+
+
+def make_configure(
+    models: list[ModelSource],
+    *,
+    max_running: int = 8,
+    prefill_step_tokens: int = 64,
+    context_limit_tokens: int = 0,
+    preload: list[str] | None = None,
+) -> Configure:
+    """A `Configure` with MLX's own memory limits."""
+    return Configure(
+        models=models,
+        max_running=max_running,
+        prefill_step_tokens=prefill_step_tokens,
+        context_limit_tokens=context_limit_tokens,
+        memory_limit_bytes=0,
+        cache_limit_bytes=0,
+        preload=preload,
+    )
 
 
 def make_config_loader(context_limit: int = 0) -> ModelConfigLoader:

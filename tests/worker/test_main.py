@@ -12,7 +12,6 @@ import pytest
 
 from protocol.messages import (
     Cancel,
-    Configure,
     Fatal,
     Finished,
     Loading,
@@ -29,6 +28,7 @@ from protocol.messages import (
 )
 from service.supervision.preloads import find_preloads
 from service.supervision.process import WORKER_COMMAND, WorkerProcess, worker_environ
+from tests.worker.driver import make_configure
 
 pytestmark = pytest.mark.anyio
 
@@ -55,7 +55,7 @@ class Conversation:
 
     async def load(self, path: str) -> ToService | int:
         """The first message after the progress of loading."""
-        self.worker.send(Configure([ModelSource("tiny", path)], 8, 256, 0, 0, 0))
+        self.worker.send(make_configure([ModelSource("tiny", path)], prefill_step_tokens=256))
         while isinstance(message := await self.next(), Loading | ModelsChanged):
             pass
         return message
@@ -71,7 +71,13 @@ async def conversation() -> AsyncIterator[Conversation]:
 
 
 def submit(id: int, max_tokens: int) -> Submit:
-    return Submit(id, "tiny", TextPrompt("hello"), Sampling(0, 0.0), max_tokens)
+    return Submit(
+        id=id,
+        model="tiny",
+        prompt=TextPrompt("hello"),
+        sampling=Sampling(0, 0.0),
+        max_tokens=max_tokens,
+    )
 
 
 async def test_a_worker_loads_answers_and_exits(

@@ -63,7 +63,7 @@ def with_grammar(prepared: PreparedRequest, compiled: CompileResult) -> Prepared
     supported = prepared.config.grammars.vocabulary is not None
     param = grammar_param(prepared.submit, supported=supported)
     message = f"`{param}` cannot be enforced: {compiled}."
-    return Rejected(prepared.submit.id, "invalid_grammar", message, param)
+    return Rejected(id=prepared.submit.id, code="invalid_grammar", message=message, param=param)
 
 
 def grammar_param(submit: Submit, *, supported: bool) -> str:

@@ -99,7 +99,7 @@ def prepare(
         required_calls = config.parsers.required_call_grammar(submit, prompt)
         offered_calls = config.parsers.optional_call_grammar(submit) if enforceable else None
     except PromptError as error:
-        return Rejected(submit.id, error.code, error.message, error.param)
+        return Rejected(id=submit.id, code=error.code, message=error.message, param=error.param)
     except Exception:
         # An error in one prompt must not end the thread that prepares all of them.
         logger.exception("request %d: its prompt could not be prepared", submit.id)

@@ -164,7 +164,9 @@ class Preprocessor:
             opening = self._openings.pop(model)
             self._inbox.put(ModelOpenFailed(model, reason))
         for submit in opening.submits:
-            self._deliver(Rejected(submit.id, "model_load_failed", reason, "model"))
+            self._deliver(
+                Rejected(id=submit.id, code="model_load_failed", message=reason, param="model")
+            )
 
     # ------------------------------------------------------------ preparing and delivering
 

@@ -154,7 +154,9 @@ class EngineCore:
     def _enqueue(self, prepared: PreparedRequest) -> None:
         id, model = prepared.submit.id, prepared.submit.model
         if (reason := self._pool.loads.failure_of(model)) is not None:
-            self._events.append(Rejected(id, "model_load_failed", reason, "model"))
+            self._events.append(
+                Rejected(id=id, code="model_load_failed", message=reason, param="model")
+            )
             return
         self._waiting.append(prepared)
         self._pool.request_load(prepared.config)
@@ -191,7 +193,9 @@ class EngineCore:
         self._commands.finish_load(model, "model_load_failed", reason)
         ids = [prepared.submit.id for prepared in self._waiting.for_model(model)]
         self._waiting.remove(ids)
-        self._events += [Rejected(id, "model_load_failed", reason, "model") for id in ids]
+        self._events += [
+            Rejected(id=id, code="model_load_failed", message=reason, param="model") for id in ids
+        ]
 
     # ------------------------------------------------------------ admit
 

@@ -25,5 +25,12 @@ from worker.intake.compile_queue import grammar_param
 def test_a_rejection_names_the_parameter_that_the_client_can_change(
     grammar: Grammar, calls: ToolUse | None, supported: bool, param: str
 ) -> None:
-    submit = Submit(1, "any", TokenPrompt([1]), Sampling(seed=0), grammar=grammar, calls=calls)
+    submit = Submit(
+        id=1,
+        model="any",
+        prompt=TokenPrompt([1]),
+        sampling=Sampling(seed=0),
+        grammar=grammar,
+        calls=calls,
+    )
     assert grammar_param(submit, supported=supported) == param

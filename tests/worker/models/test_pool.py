@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.messages import Configure, Loading, ModelSource
+from protocol.messages import Loading, ModelSource
+from tests.worker.driver import make_configure
 from worker.models.families import build_registry
 from worker.models.model_config import LoadError, ModelConfigLoader
 from worker.models.pool import ModelPool
@@ -16,7 +17,7 @@ from worker.models.pool import ModelPool
 
 def load(path: Path) -> tuple[ModelPool, list[Loading]]:
     reports: list[Loading] = []
-    configure = Configure([ModelSource("tiny", str(path))], 4, 64, 0, 0, 0)
+    configure = make_configure([ModelSource("tiny", str(path))])
     pool = ModelPool(configure, ModelConfigLoader(build_registry(), 0), on_loading=reports.append)
     pool.load_all()
     return pool, reports

@@ -47,7 +47,9 @@ def pool(llama_path: Path, qwen_path: Path, gemma_path: Path) -> ModelPool:
 
 
 def greedy(id: int, model: str, prompt: str, max_tokens: int = ANSWER_TOKENS) -> Submit:
-    return Submit(id, model, TextPrompt(prompt), GREEDY, max_tokens)
+    return Submit(
+        id=id, model=model, prompt=TextPrompt(prompt), sampling=GREEDY, max_tokens=max_tokens
+    )
 
 
 def prompts(count: int) -> list[str]:
@@ -80,7 +82,13 @@ def test_seeded_text_does_not_depend_on_the_rest_of_the_batch(
 ) -> None:
     def seeded(id: int, seed: int, temperature: float, top_p: float) -> Submit:
         sampling = Sampling(seed, temperature, top_p)
-        return Submit(id, llama_path.name, TextPrompt("once upon"), sampling, ANSWER_TOKENS)
+        return Submit(
+            id=id,
+            model=llama_path.name,
+            prompt=TextPrompt("once upon"),
+            sampling=sampling,
+            max_tokens=ANSWER_TOKENS,
+        )
 
     submits = [seeded(n, n % 8, 0.5 + n % 3 / 2, 1.0 - n % 2 / 4) for n in range(16)]
     together = run_loop(pool, submits)
@@ -102,7 +110,13 @@ def test_an_answer_with_penalties_is_the_same_when_it_is_resumed_anywhere(
     pool: ModelPool, llama_path: Path
 ) -> None:
     submits = [
-        Submit(n, llama_path.name, TextPrompt("and on"), sampling, ANSWER_TOKENS)
+        Submit(
+            id=n,
+            model=llama_path.name,
+            prompt=TextPrompt("and on"),
+            sampling=sampling,
+            max_tokens=ANSWER_TOKENS,
+        )
         for n, sampling in enumerate(PENALISED)
     ]
     whole = run_loop(pool, submits)
@@ -194,12 +208,23 @@ def test_a_resumed_answer_has_the_tokens_of_one_that_was_not_interrupted(
     settings = [GREEDY, Sampling(seed=11, temperature=0.9, top_p=0.95)]
     for path in model_paths.values():
         for n, sampling in enumerate(settings):
-            submit = Submit(n, path.name, TextPrompt("resume me"), sampling, ANSWER_TOKENS)
+            submit = Submit(
+                id=n,
+                model=path.name,
+                prompt=TextPrompt("resume me"),
+                sampling=sampling,
+                max_tokens=ANSWER_TOKENS,
+            )
             whole = run_loop(pool, [submit])
             for kept in (1, 7, ANSWER_TOKENS - 1):
                 resume = tokens_of(whole, n)[:kept]
                 resumed = Submit(
-                    n, path.name, submit.prompt, sampling, ANSWER_TOKENS, resume=resume
+                    id=n,
+                    model=path.name,
+                    prompt=submit.prompt,
+                    sampling=sampling,
+                    max_tokens=ANSWER_TOKENS,
+                    resume=resume,
                 )
                 steps = run_loop(pool, [resumed])
                 assert resume + tokens_of(steps, n) == tokens_of(whole, n)
@@ -217,7 +242,14 @@ def test_a_stop_string_ends_the_text_before_itself_and_frees_the_row(
 ) -> None:
     whole = text_of(run_loop(pool, [greedy(1, llama_path.name, "stop here")]), 1)
     stop = whole[len(whole) // 2 :][:5]
-    submit = Submit(2, llama_path.name, TextPrompt("stop here"), GREEDY, 400, stop=[stop])
+    submit = Submit(
+        id=2,
+        model=llama_path.name,
+        prompt=TextPrompt("stop here"),
+        sampling=GREEDY,
+        max_tokens=400,
+        stop=[stop],
+    )
     steps = run_loop(pool, [submit])
     assert text_of(steps, 2) == whole[: whole.index(stop)]
     end = end_of(steps, 2)
@@ -229,7 +261,7 @@ def test_a_stop_string_ends_the_text_before_itself_and_frees_the_row(
 
 def test_an_answer_that_fills_the_context_ends_by_length(llama_path: Path) -> None:
     pool = make_pool(llama_path, context_limit=40)
-    submit = Submit(1, llama_path.name, TokenPrompt([300] * 30), GREEDY)
+    submit = Submit(id=1, model=llama_path.name, prompt=TokenPrompt([300] * 30), sampling=GREEDY)
     steps = run_loop(pool, [submit])
     end = end_of(steps, 1)
     assert isinstance(end, Finished)
@@ -238,8 +270,12 @@ def test_an_answer_that_fills_the_context_ends_by_length(llama_path: Path) -> No
 
 def test_a_bad_prompt_does_not_affect_other_requests(pool: ModelPool, llama_path: Path) -> None:
     fine = greedy(1, llama_path.name, "fine")
-    bad = Submit(2, llama_path.name, TokenPrompt([10**6]), GREEDY, 4)
-    too_long = Submit(3, llama_path.name, TextPrompt("x"), GREEDY, 10**6)
+    bad = Submit(
+        id=2, model=llama_path.name, prompt=TokenPrompt([10**6]), sampling=GREEDY, max_tokens=4
+    )
+    too_long = Submit(
+        id=3, model=llama_path.name, prompt=TextPrompt("x"), sampling=GREEDY, max_tokens=10**6
+    )
     steps = run_loop(pool, [bad, fine, too_long])
     assert text_of(steps, 1) == text_of(run_loop(pool, [fine]), 1)
     assert [type(event) for event in events_of(steps, 2)] == [Rejected]

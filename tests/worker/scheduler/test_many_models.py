@@ -15,7 +15,6 @@ import pytest
 
 from protocol.messages import (
     CommandResult,
-    Configure,
     Finished,
     Memory,
     ModelsChanged,
@@ -28,7 +27,7 @@ from protocol.messages import (
     TextDelta,
     TextPrompt,
 )
-from tests.worker.driver import end_of, make_config_loader, text_of, tokens_of
+from tests.worker.driver import end_of, make_config_loader, make_configure, text_of, tokens_of
 from worker.intake.prepared import PreparedRequest, prepare
 from worker.intake.preprocessor import Preprocessor
 from worker.intake.receiver import Work
@@ -146,7 +145,7 @@ def make_pool(
         ModelSource(path.name, str(path), pinned=path.name in pinned, idle_s=300.0)
         for path in paths
     ]
-    configure = Configure(sources, 8, 64, 0, 0, 0, preload=list(preload))
+    configure = make_configure(sources, preload=list(preload))
     clock = Clock()
     pool = ModelPool(configure, make_config_loader(), Budget(budget, 0, 0), clock=clock)
     CLOCK_OF[pool] = clock
@@ -155,7 +154,7 @@ def make_pool(
 
 
 def make_submit(id: int, model: str, tokens: int = 24, prompt: str = "hello") -> Submit:
-    return Submit(id, model, TextPrompt(prompt), GREEDY, tokens)
+    return Submit(id=id, model=model, prompt=TextPrompt(prompt), sampling=GREEDY, max_tokens=tokens)
 
 
 def weight_bytes_of(*paths: Path) -> int:
@@ -313,7 +312,10 @@ def test_answers_without_a_limit_share_memory_and_end_when_it_is_full(
 ) -> None:
     monkeypatch.setattr(admission, "RESERVATION_TOKENS", 64)
     pool = make_pool(llama_path, preload=[llama_path.name])
-    open_ended = [Submit(n, llama_path.name, TextPrompt(f"{n}"), GREEDY) for n in (1, 2)]
+    open_ended = [
+        Submit(id=n, model=llama_path.name, prompt=TextPrompt(f"{n}"), sampling=GREEDY)
+        for n in (1, 2)
+    ]
     cost = pool[llama_path.name].engine.kv_cost
     alone = Simulation(pool)
     alone.run([(0.0, make_submit(n, llama_path.name, 500, f"{n}")) for n in (1, 2)])
