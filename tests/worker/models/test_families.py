@@ -21,7 +21,7 @@ from worker.models.families import (
 )
 from worker.models.llama import LlamaFamily
 from worker.models.model_config import ModelConfigLoader
-from worker.tool_calls.bare_json import BARE
+from worker.tool_calls.bare_json import BARE_JSON_SYNTAX
 from worker.tool_calls.syntax import CallSyntax
 
 
@@ -104,7 +104,7 @@ class NewFamily:
         return "{{ messages[0]['content'] }}"
 
     def call_syntaxes(self, tokenizer: TokenizerWrapper) -> Sequence[CallSyntax]:
-        return (BARE,)
+        return (BARE_JSON_SYNTAX,)
 
 
 def test_a_registered_family_needs_no_other_change(gemma_path: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_registered_family_needs_no_other_change(gemma_path: Path, tmp_path: P
         sampling=Sampling(seed=0),
         calls=ToolUse(["f"], required=True),
     )
-    grammar = config.parsers.required_calls(submit, tokens)
+    grammar = config.parsers.required_call_grammar(submit, tokens)
     assert grammar is not None
     assert "parameters" in grammar.text
     assert "<tool_call>" not in grammar.text
