@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from functools import lru_cache
 from typing import Any
-from unittest.mock import patch
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -36,7 +37,7 @@ from worker.engine.prefill_budget import PrefillBudget
 from worker.engine.sampler import Row, draw_tokens
 from worker.engine.token_logprobs import PendingScore, score_rows
 
-WIRE = "maybe_set_recommended_wired_limit"
+WIRED_LIMIT_SETTER = "maybe_set_recommended_wired_limit"
 STOPS_KEPT = 64
 SCORED_STEP_TOKENS = 64
 
@@ -176,16 +177,35 @@ class ScoringModel:
         return logits
 
 
+@contextmanager
+def wired_limit_unchanged() -> Iterator[None]:
+    """Within the block, a `BatchGenerator` is made without a change of the wired limit.
+
+    The constructor of mlx-lm 0.32.2 sets the limit to all memory that the device
+    recommends, without a switch, and `close` restores the limit that the constructor
+    has replaced. A non-empty residency set can panic macOS (mlx issue 3186). So the
+    function that the constructor calls is replaced by one that sets nothing, and
+    `close` then has nothing to restore. This can go when mlx-lm has a switch.
+    """
+    module = sys.modules[BatchGenerator.__module__]
+    setter = getattr(module, WIRED_LIMIT_SETTER)
+    setattr(module, WIRED_LIMIT_SETTER, lambda: None)
+    try:
+        yield
+    finally:
+        setattr(module, WIRED_LIMIT_SETTER, setter)
+
+
 class RowBatchGenerator(BatchGenerator):
     """mlx-lm's scheduler over the two batches above."""
 
     prefill_batch_size: int
     prefill_step_size: int
+    # Set here, so that `close` has nothing to restore even where the constructor fails.
+    _old_wired_limit: int | None = None
 
     def __init__(self, model: nn.Module, padding: PaddingCost, **settings: Any) -> None:
-        # The constructor (mlx-lm 0.32.2) wires all memory that the device recommends, and a
-        # non-empty residency set can panic macOS (mlx issue 3186). It has no switch for it.
-        with patch.object(sys.modules[BatchGenerator.__module__], WIRE, lambda: None):
+        with wired_limit_unchanged():
             super().__init__(model, **settings)
         self._prefill_budget = PrefillBudget(settings["prefill_step_size"])
         self._prompt_batch = RowPromptBatch.empty(model, self.sampler, self.prefill_step_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,16 @@ from mlx_lm.utils import load_model
 
 from protocol.messages import FinishReason, Sampling
 from tests.oracle import greedy_tokens, text_tokens
+from worker.cache.kv_cost import probe
 from worker.engine import decode_groups as groups
 from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine, weight_bytes_of
+from worker.engine.mlx_batch import RowBatchGenerator
 from worker.engine.sampler import make_row
 
 GREEDY = Sampling(seed=0, temperature=0.0)
 TOKENS = 40
+RECOMMENDED_BYTES = 1 << 34
 MIXED = [
     GREEDY,
     Sampling(1, 1.0),
@@ -254,6 +258,55 @@ def test_many_rows_leave_no_memory_behind(llama_path: Path) -> None:
 
     first = fill_and_empty()
     assert max(fill_and_empty() for _ in range(20)) <= first * 1.01
+
+
+@pytest.fixture
+def wired_limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Every limit that is set on a device that recommends one, as Metal does."""
+    limits: list[int] = []
+
+    def set_wired_limit(limit: int) -> int:
+        limits.append(limit)
+        return 0
+
+    gc.collect()  # mlx-lm's generators of other tests restore their limits now
+    info = mx.device_info() | {"max_recommended_working_set_size": RECOMMENDED_BYTES}
+    monkeypatch.setattr(mx, "device_info", lambda: info)
+    monkeypatch.setattr(mx, "set_wired_limit", set_wired_limit)
+    return limits
+
+
+def test_loading_generating_and_closing_leave_the_wired_limit_alone(
+    llama_path: Path, wired_limits: list[int]
+) -> None:
+    engine = make_engine(llama_path)
+    engine.insert(0, next(prompts(llama_path)), 3, make_row(GREEDY))
+    run(engine, 1)
+    del engine
+    gc.collect()
+    assert wired_limits == []
+
+
+def test_mlx_lms_own_generator_sets_the_wired_limit_and_restores_it(
+    llama_path: Path, wired_limits: list[int]
+) -> None:
+    make_engine(llama_path)
+    model, _ = load_model(llama_path)
+    BatchGenerator(model).close()
+    assert wired_limits == [RECOMMENDED_BYTES, 0]
+
+
+def test_a_generator_that_cannot_be_made_leaves_the_wired_limit_alone(
+    llama_path: Path, wired_limits: list[int]
+) -> None:
+    model, _ = load_model(llama_path)
+    padding = groups.PaddingCost(probe(model, 32), weight_bytes_of(model))
+    with pytest.raises(TypeError):
+        RowBatchGenerator(model, padding, no_such_setting=1)
+    gc.collect()
+    assert wired_limits == []
+    BatchGenerator(model).close()
+    assert wired_limits == [RECOMMENDED_BYTES, 0]
 
 
 @pytest.mark.skipif(not mx.metal.is_available(), reason="only Metal has a wired limit")
