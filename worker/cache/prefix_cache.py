@@ -25,8 +25,10 @@ from worker.cache.radix_node import (
     RadixNode,
     cut_slices,
     descendants,
+    join_slices,
     layers_at,
     make_node,
+    nodes_since_complete,
     reusable_length,
     root_of,
     shared_length,
@@ -34,7 +36,7 @@ from worker.cache.radix_node import (
     states_of,
     tokens_to,
 )
-from worker.cache.serialization import SerializedNode, pack, unpack
+from worker.cache.serialization import DamagedFile, SerializedNode, pack, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -94,10 +96,12 @@ class PrefixCache:
         """Hand the files what has come since; waits only for what the device still computes."""
         pending, self._unwritten = self._unwritten, []
         for model, span in pending:
-            if self._files is not None and span in self._spans:
+            if self._files is not None and span in self._spans and span.complete:
                 tokens = tokens_to(span)
-                start = len(tokens) - len(span.tokens)
-                packed = pack(start, len(tokens), span.slices, span.states or ())
+                # A file holds complete nodes only: what is between them goes with the later one.
+                nodes = nodes_since_complete(span)
+                start = len(tokens) - sum(len(node.tokens) for node in nodes)
+                packed = pack(start, len(tokens), join_slices(nodes), span.states or ())
                 self._files.put(model, tokens, packed)
 
     def drop(self, model: str) -> None:
@@ -139,7 +143,7 @@ class PrefixCache:
         mx.async_eval(head.arrays(), tail.arrays())
         self._account(tail)
         self._account(head)
-        # What follows the head is written as its own file, and is of no use without it.
+        # A file of what follows the head is of no use without one of the head.
         self._note(model, head)
         return [*path[:-1], head]
 
@@ -187,7 +191,11 @@ class PrefixCache:
         path, matched = self._walk(model, tokens)
         if not packed.start <= matched < packed.length:
             return
-        slices, states = unpack(packed)
+        try:
+            slices, states = unpack(packed)
+        except DamagedFile as error:
+            logger.warning("prompt cache: a file of model %s is ignored: %s", model, error)
+            return
         parent = self._end(model, path := self._cut(model, path, matched))
         slices = cut_slices(slices, matched - packed.start, None)
         self._hold(model, RadixNode(parent, list(tokens[matched:]), slices, states or None), path)

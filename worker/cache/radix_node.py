@@ -95,12 +95,34 @@ def layers_at(path: list[RadixNode], place: int) -> list[Any]:
     ]
 
 
+def nodes_since_complete(node: RadixNode) -> list[RadixNode]:
+    """A node with the nodes before it, back to the last one that is complete."""
+    nodes = [node]
+    while (parent := nodes[0].parent) is not None and not parent.complete:
+        nodes.insert(0, parent)
+    return nodes
+
+
+def join_slices(nodes: list[RadixNode]) -> list[Slice | None]:
+    """The slices of nodes that follow each other; the same list where there is one node."""
+    if len(nodes) == 1:
+        return nodes[0].slices
+    return [
+        None if None in parts else _concatenate([part for part in parts if part])
+        for parts in zip(*(node.slices for node in nodes), strict=True)
+    ]
+
+
+def _concatenate(slices: list[Slice]) -> Slice:
+    keys = mx.concatenate([part[0] for part in slices], axis=TIME_AXIS)
+    return keys, mx.concatenate([part[1] for part in slices], axis=TIME_AXIS)
+
+
 def _join(parts: list[tuple[Slice | None, int]]) -> KVCache:
-    keys = [part[0][..., :n, :] for part, n in parts if part]
-    values = [part[1][..., :n, :] for part, n in parts if part]
     cache = KVCache()
-    cache.keys = mx.concatenate(keys, axis=TIME_AXIS)
-    cache.values = mx.concatenate(values, axis=TIME_AXIS)
+    cache.keys, cache.values = _concatenate(
+        [(part[0][..., :n, :], part[1][..., :n, :]) for part, n in parts if part]
+    )
     cache.offset = cache.keys.shape[TIME_AXIS]
     return cache
 

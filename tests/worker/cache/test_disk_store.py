@@ -17,6 +17,7 @@ from protocol.messages import Sampling
 from tests.models.hybrid import make_hybrid
 from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
+from worker.cache.serialization import SerializedNode
 from worker.engine.engine import Engine
 from worker.engine.sampler import make_row
 
@@ -95,16 +96,17 @@ def test_the_first_request_after_a_restart_goes_on_from_what_was_kept(
 
 
 def test_prompts_that_part_in_the_middle_of_a_file_are_both_found_again(
-    llama: nn.Module, tmp_path: Path
+    model: nn.Module, tmp_path: Path
 ) -> None:
     other = PROMPT[:90] + [7] * 40
-    first = Run(llama, tmp_path)
-    first.answer(PROMPT)
-    first.answer(other)
+    third = PROMPT[:75] + [8] * 40
+    prompts = (PROMPT, other, third)
+    first = Run(model, tmp_path)
+    answers = [first.answer(prompt)[1] for prompt in prompts]
     first.end()
-    for prompt in (PROMPT, other):
-        run = Run(llama, tmp_path)
-        assert run.answer(prompt)[0] == len(prompt) - 1
+    for prompt, answer in zip(prompts, answers, strict=True):
+        run = Run(model, tmp_path)
+        assert run.answer(prompt) == (len(prompt) - 1, answer)
         run.end()
 
 
@@ -139,6 +141,22 @@ def test_a_damaged_file_is_ignored_with_a_warning(
     assert again.answer(PROMPT) == (0, answer)
     again.end()
     assert "is ignored" in caplog.text
+
+
+def test_a_file_of_a_layer_that_this_mlx_lm_does_not_know_is_ignored_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = list(range(20))
+    layers = [{"kind": "UnknownCache", "leaves": {"": {"value": 1}}}]
+    files = DiskStore(tmp_path, PLENTY_BYTES)
+    files.put(KEY, tokens, SerializedNode(0, 20, layers, {}))
+    files.close()
+
+    again = DiskStore(tmp_path, PLENTY_BYTES)
+    again.fetch(KEY, [*tokens, 5])
+    assert PrefixCache(PLENTY_BYTES, again).find(KEY, [*tokens, 5]).length == 0
+    again.close()
+    assert "UnknownCache" in caplog.text
 
 
 def test_what_lies_in_the_folder_and_is_not_ours_stays(
