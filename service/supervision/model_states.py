@@ -20,7 +20,7 @@ from protocol.messages import (
     Unload,
 )
 from service.errors import WorkerUnavailable
-from service.supervision.refusals import refusal
+from service.supervision.refusals import error_for_code
 
 Send = Callable[[ToWorker], None]
 
@@ -130,4 +130,4 @@ class ModelStates:
         if code is None:
             order.set_result(None)
         else:
-            order.set_exception(refusal(code, reason))
+            order.set_exception(error_for_code(code, reason))

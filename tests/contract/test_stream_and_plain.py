@@ -32,7 +32,7 @@ from service.inflight.request import InflightRequest
 from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
 from service.schema.usage import Usage
-from tests.service.inflight.test_registry import RecordedWorker
+from tests.service.inflight.test_registry import RecordingWorker
 from worker.engine.engine import Token
 from worker.engine.sampler import make_row
 from worker.engine.token_logprobs import Score
@@ -76,7 +76,9 @@ def events_of(tokens: Sequence[int], stop: list[str], *, trim: bool) -> list[Eve
 
 async def open_request(events: list[Event], step_ends: set[int]) -> InflightRequest:
     """A request whose events arrived in steps that end after the events at these indices."""
-    registry = RequestRegistry(RecordedWorker(), max_in_flight=1, load_wait_s=0, queue_timeout_s=60)
+    registry = RequestRegistry(
+        RecordingWorker(), max_in_flight=1, load_wait_s=0, queue_timeout_s=60
+    )
     registry.worker_ready()
     request = await registry.open([Submit(0, "m", TextPrompt("x"), Sampling(0))])
     step: list[Event] = []

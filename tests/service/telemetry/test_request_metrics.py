@@ -15,7 +15,7 @@ from opentelemetry.sdk.metrics.export import (
 from service.errors import Overloaded
 from service.requestlog.record import RequestRecord
 from service.telemetry.request_metrics import RequestMetrics
-from tests.service.records import finished_record, scope, submit
+from tests.service.records import chat_submit, finished_record, scope
 
 Point = HistogramDataPoint | NumberDataPoint
 
@@ -71,7 +71,7 @@ def test_an_answer_counts_in_every_metric_of_generations(measured: Measured) -> 
 
 def test_a_failure_counts_by_its_code_and_in_no_metric_of_successes(measured: Measured) -> None:
     record = RequestRecord()
-    record.ask("chat", "m", [submit()], stream=False)
+    record.ask("chat", "m", [chat_submit()], stream=False)
     record.fail(Overloaded("words"))
     record.end(scope())
     measured.instruments.observe(record)

@@ -14,7 +14,7 @@ from protocol.messages import ChatPrompt, Prompt, TextPrompt, TokenPrompt
 from service.errors import WorkerCrashed
 from service.requestlog.record import RequestRecord
 from service.telemetry.spans import Spans, attributes_of
-from tests.service.records import finished_record, scope, submit
+from tests.service.records import chat_submit, finished_record, make_submit, scope
 
 
 class Traced:
@@ -57,7 +57,7 @@ def test_the_phases_last_as_long_as_the_worker_said(traced: Traced) -> None:
 
 def test_a_failure_is_told_by_its_code(traced: Traced) -> None:
     record = RequestRecord()
-    record.ask("chat", "m", [submit()], stream=False)
+    record.ask("chat", "m", [chat_submit()], stream=False)
     record.fail(WorkerCrashed("words"))
     record.end(scope())
     [span] = traced.of(record)
@@ -113,6 +113,5 @@ def test_every_kind_of_prompt_has_the_conventions_shape(
     prompt: Prompt, messages: list[object]
 ) -> None:
     record = RequestRecord(keeps_content=True)
-    asked = submit()
-    record.ask("chat", "m", [type(asked)(1, "m", prompt, asked.sampling)], stream=False)
+    record.ask("chat", "m", [make_submit(1, prompt)], stream=False)
     assert json.loads(attributes_of(record)["gen_ai.input.messages"]) == messages
