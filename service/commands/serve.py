@@ -133,7 +133,7 @@ async def serve(
         restart_limits=restart_limits,
     )
     registry = make_registry(settings, supervisor)
-    supervisor.listen(registry)
+    supervisor.set_observer(registry)
     observability.watch(supervisor)
     parts = ServiceParts(
         settings=settings,

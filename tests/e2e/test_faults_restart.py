@@ -51,8 +51,8 @@ def test_after_a_death_for_want_of_memory_half_runs_at_once_until_the_worker_is_
         kill_worker(daemon)
         for one, reply in zip(asked, replies.result(), strict=True):
             assert_served(one, reply)
-    assert "at most 4 sequences at once now" in daemon.output
-    assert "at most 8 sequences at once again" in daemon.output
+    assert "running at most 4 sequences per model" in daemon.output
+    assert "running at most 8 sequences per model again" in daemon.output
 
 
 def test_another_death_changes_nothing_about_how_much_runs_at_once() -> None:

@@ -25,7 +25,7 @@ print(held, read_footprint())
 def test_freed_memory_is_returned_to_the_system(allocator: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        env=find_preloads("off", allocator).put_into({}),
+        env=find_preloads("off", allocator).apply_to({}),
         capture_output=True,
         text=True,
         check=True,
