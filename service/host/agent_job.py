@@ -21,7 +21,7 @@ from service.config.sources import (
     read_flags,
 )
 from service.host.launchd import Job
-from service.server import LAST_RESORT_S
+from service.server import HANG_TIMEOUT_S
 from service.supervision.process import CODE_FOLDER
 
 LOG_FILE = "mlxd.log"
@@ -66,7 +66,7 @@ def describe_job(
         },
         folder=home,
         log_folder=log_folder,
-        exit_timeout_s=math.ceil(settings.drain_s + LAST_RESORT_S + EXIT_MARGIN_S),
+        exit_timeout_s=math.ceil(settings.drain_s + HANG_TIMEOUT_S + EXIT_MARGIN_S),
     )
 
 
