@@ -100,7 +100,7 @@ class GenerationEndpoint(Generic[AskedT, ChoiceT]):
         asked = fill(asked, self._model_names.defaults(model))
         submits = self._format.to_submits(asked, model)
         record = record_of(request.scope)
-        record.ask(self._format.operation, model, submits, stream=bool(asked.stream))
+        record.set_generation(self._format.operation, model, submits, stream=bool(asked.stream))
         inflight = await self._registry.open(submits)
         inflight.observers.append(record.add_events)
         if (token_bucket := getattr(request.state, "token_bucket", None)) is not None:

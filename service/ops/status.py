@@ -80,7 +80,7 @@ def model_status(state: ModelState) -> ModelStatus:
 
 def recent_request(record: RequestRecord) -> RecentRequest:
     """One request under its public names."""
-    served = bool(record.ends)
+    served = bool(record.finished)
     return RecentRequest(
         id=record.id,
         at=record.ended_unix_s,

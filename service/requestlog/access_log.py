@@ -50,7 +50,7 @@ def fields_of(record: RequestRecord) -> dict[str, Any]:
             "restarts": record.restarts or None,
             "first_token_ms": None if record.first_token_s is None else in_ms(record.first_token_s),
         }
-        if record.ends:
+        if record.finished:
             fields |= {
                 "queue_ms": in_ms(record.queue_s),
                 "prefill_ms": in_ms(record.prefill_s),
@@ -74,7 +74,7 @@ def details_of(record: RequestRecord) -> str:
         parts += [record.model, tokens]
     if record.first_token_s is not None:
         parts.append(f"first after {in_ms(record.first_token_s):g} ms")
-    if record.ends:
+    if record.finished:
         queue, prefill, decode = record.queue_s, record.prefill_s, record.decode_s
         parts.append(
             f"queue {in_ms(queue):g}, prefill {in_ms(prefill):g}, decode {in_ms(decode):g} ms"

@@ -55,12 +55,15 @@ class RequestRecord:
         self.first_token_at: float | None = None
         self.prompt_tokens = 0
         self.completion_tokens = 0
-        self.ends: list[tuple[float, Finished]] = []
+        # Each with the time at which it arrived, of the monotonic clock.
+        self.finished: list[tuple[float, Finished]] = []
         self.texts: dict[int, str] = {}
 
     # ------------------------------------------------------------ while the request is served
 
-    def ask(self, operation: str, model: str, submits: Sequence[Submit], *, stream: bool) -> None:
+    def set_generation(
+        self, operation: str, model: str, submits: Sequence[Submit], *, stream: bool
+    ) -> None:
         """Set what the request generates; from now on it counts as a generation."""
         self.operation, self.model, self.stream = operation, model, stream
         self.submits = submits
@@ -72,7 +75,7 @@ class RequestRecord:
         if batch.completion_tokens and self.first_token_at is None:
             self._set_first_token()
         for end in batch.finished:
-            self.ends.append((time.monotonic(), end))
+            self.finished.append((time.monotonic(), end))
         if self.keeps_content:
             self._keep_text(batch.events)
 
@@ -125,17 +128,17 @@ class RequestRecord:
     @property
     def queue_s(self) -> float:
         """The longest time that a sequence waited for the device, measured by the worker."""
-        return max((end.queue_ms for _, end in self.ends), default=0.0) / MS_PER_S
+        return max((end.queue_ms for _, end in self.finished), default=0.0) / MS_PER_S
 
     @property
     def prefill_s(self) -> float:
         """The longest prefill of a sequence, measured by the worker."""
-        return max((end.prefill_ms for _, end in self.ends), default=0.0) / MS_PER_S
+        return max((end.prefill_ms for _, end in self.finished), default=0.0) / MS_PER_S
 
     @property
     def decode_s(self) -> float:
         """The longest decode of a sequence, measured by the worker."""
-        return max((end.decode_ms for _, end in self.ends), default=0.0) / MS_PER_S
+        return max((end.decode_ms for _, end in self.finished), default=0.0) / MS_PER_S
 
     @property
     def each_token_s(self) -> float | None:
@@ -143,20 +146,20 @@ class RequestRecord:
 
         It includes pauses for a new worker.
         """
-        tokens = sum(end.completion_tokens - 1 for _, end in self.ends)
+        tokens = sum(end.completion_tokens - 1 for _, end in self.finished)
         if self.first_token_at is None or tokens < 1:
             return None
-        return sum(ended_at - self.first_token_at for ended_at, _ in self.ends) / tokens
+        return sum(ended_at - self.first_token_at for ended_at, _ in self.finished) / tokens
 
     @property
     def cached_tokens(self) -> int:
         """The number of prompt tokens found in the prefix cache."""
-        return sum(end.cached_tokens for _, end in self.ends)
+        return sum(end.cached_tokens for _, end in self.finished)
 
     @property
     def finish(self) -> str | None:
         """Why the request ended: an error code, or the finish reasons of its sequences."""
-        reasons = sorted({end.reason for _, end in self.ends})
+        reasons = sorted({end.reason for _, end in self.finished})
         return self.error_code or ",".join(reasons) or None
 
     @property

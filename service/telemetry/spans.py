@@ -51,7 +51,7 @@ class Spans:
             if record.error_code is not None:
                 span.set_status(Status(StatusCode.ERROR, record.error_code))
             context = trace.set_span_in_context(span)
-            for ended_at, finished in record.ends:
+            for ended_at, finished in record.finished:
                 self._add_phases(record, ended_at, finished, context)
         span.end(record.at_ns(record.ended_at))
 
@@ -78,7 +78,7 @@ def attributes_of(record: RequestRecord) -> Attributes:
         gen_ai.GEN_AI_OUTPUT_TYPE: "text",
         gen_ai.GEN_AI_REQUEST_STREAM: record.stream,
         gen_ai.GEN_AI_RESPONSE_ID: record.answer_id,
-        gen_ai.GEN_AI_RESPONSE_FINISH_REASONS: [end.reason for _, end in record.ends] or None,
+        gen_ai.GEN_AI_RESPONSE_FINISH_REASONS: [end.reason for _, end in record.finished] or None,
         gen_ai.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: record.first_token_s,
         gen_ai.GEN_AI_USAGE_INPUT_TOKENS: record.prompt_tokens,
         gen_ai.GEN_AI_USAGE_OUTPUT_TOKENS: record.completion_tokens,
@@ -112,7 +112,7 @@ def _request_attributes(record: RequestRecord) -> Attributes:
 
 def _content_attributes(record: RequestRecord) -> Attributes:
     messages = [message for submit in record.submits for message in _messages(submit.prompt)]
-    reasons = {end.id: end.reason for _, end in record.ends}
+    reasons = {end.id: end.reason for _, end in record.finished}
     answers = [
         {"role": "assistant", "parts": [_text(text)], "finish_reason": reasons.get(id, "error")}
         for id, text in record.texts.items()

@@ -63,7 +63,7 @@ def chat_submit(content: str = "hello") -> Submit:
 def finished_record(*, keeps_content: bool = False) -> RequestRecord:
     """A chat answered with four tokens: 10 ms queue, 20 ms prefill, 30 ms decode."""
     record = RequestRecord(keeps_content=keeps_content)
-    record.ask("chat", "m", [chat_submit()], stream=True)
+    record.set_generation("chat", "m", [chat_submit()], stream=True)
     finished = make_finished(
         1,
         prompt_tokens=12,

@@ -27,7 +27,7 @@ def test_tokens_and_times_come_from_the_events() -> None:
 
 def test_tokens_are_summed_over_the_sequences_and_times_are_the_longest() -> None:
     record = RequestRecord()
-    record.ask("text_completion", "m", [chat_submit(), chat_submit()], stream=False)
+    record.set_generation("text_completion", "m", [chat_submit(), chat_submit()], stream=False)
     add(record, Started(1, 3), Started(2, 4), TextDelta(1, "a", [1]), TextDelta(2, "b", [1, 2]))
     add(
         record,

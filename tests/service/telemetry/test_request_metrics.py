@@ -75,7 +75,7 @@ def test_a_failed_generation_is_recorded_by_its_code_and_not_in_the_metrics_of_s
     metrics: Metrics,
 ) -> None:
     record = RequestRecord()
-    record.ask("chat", "m", [chat_submit()], stream=False)
+    record.set_generation("chat", "m", [chat_submit()], stream=False)
     record.fail(Overloaded("full"))
     record.end(scope())
     metrics.recorder.observe(record)

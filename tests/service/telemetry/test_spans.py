@@ -57,7 +57,7 @@ def test_the_spans_of_the_phases_have_the_durations_of_the_worker(tracing: Traci
 
 def test_a_failed_generation_has_its_code_without_the_message(tracing: Tracing) -> None:
     record = RequestRecord()
-    record.ask("chat", "m", [chat_submit()], stream=False)
+    record.set_generation("chat", "m", [chat_submit()], stream=False)
     record.fail(WorkerCrashed("private"))
     record.end(scope())
     [span] = tracing.spans_of(record)
@@ -113,5 +113,5 @@ def test_every_kind_of_prompt_is_converted_to_the_conventions(
     prompt: Prompt, messages: list[object]
 ) -> None:
     record = RequestRecord(keeps_content=True)
-    record.ask("chat", "m", [make_submit(1, prompt)], stream=False)
+    record.set_generation("chat", "m", [make_submit(1, prompt)], stream=False)
     assert json.loads(attributes_of(record)["gen_ai.input.messages"]) == messages
