@@ -30,9 +30,9 @@ class RecordMiddleware:
         self,
         app: ASGIApp,
         observers: Sequence[Observer],
+        *,
         on_first_token: Callable[[float], None],
         count_restarts: Callable[[], int],
-        *,
         keeps_content: bool,
     ) -> None:
         self.app = app

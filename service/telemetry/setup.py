@@ -46,7 +46,7 @@ class Observability:
         return Middleware(
             RecordMiddleware,
             self._observers,
-            self.step_stats.add_first_token,
-            self._count_restarts,
+            on_first_token=self.step_stats.add_first_token,
+            count_restarts=self._count_restarts,
             keeps_content=self._keeps_content,
         )

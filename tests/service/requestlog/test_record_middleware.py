@@ -47,7 +47,13 @@ async def get(app: ASGIApp) -> httpx.Response:
 
 
 def observe(app: ASGIApp, *observers: RecordingObserver | FailingObserver) -> RecordMiddleware:
-    return RecordMiddleware(app, observers, lambda waited_s: None, lambda: 0, keeps_content=False)
+    return RecordMiddleware(
+        app,
+        observers,
+        on_first_token=lambda first_token_s: None,
+        count_restarts=lambda: 0,
+        keeps_content=False,
+    )
 
 
 async def test_the_record_has_the_status_and_what_the_app_has_set() -> None:
