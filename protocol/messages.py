@@ -287,7 +287,7 @@ class Loading(Message, frozen=True):
     total_bytes: int
 
 
-ModelStatus = Literal["unloaded", "loading", "loaded", "failed"]
+LoadStatus = Literal["unloaded", "loading", "loaded", "failed"]
 
 
 class ModelState(Data, frozen=True):
@@ -298,7 +298,7 @@ class ModelState(Data, frozen=True):
     """
 
     id: str
-    status: ModelStatus
+    status: LoadStatus
     pinned: bool = False
     bytes: int = 0
     done_bytes: int = 0

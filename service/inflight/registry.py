@@ -38,7 +38,7 @@ from service.errors import (
 from service.inflight.crash_policy import CrashPolicy
 from service.inflight.request import InflightRequest
 from service.inflight.sequence import InflightSequence
-from service.supervision.supervisor import Status
+from service.schema.health import HealthStatus
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Worker(Protocol):
     """The part of the supervisor that the registry uses."""
 
     @property
-    def status(self) -> Status: ...
+    def status(self) -> HealthStatus: ...
 
     @property
     def failure(self) -> str | None: ...

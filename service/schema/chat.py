@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from protocol.messages import ToolUse
+from protocol.messages import FinishReason, ToolUse
 from service.errors import InvalidRequest
 from service.schema.logprobs import ChatLogprobs
 from service.schema.messages import (
@@ -40,7 +40,8 @@ from service.schema.usage import Usage
 
 MAX_TEMPLATE_OPTIONS = 16
 
-FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
+# `function_call` replaces `tool_calls` where the request uses the deprecated `functions`.
+ApiFinishReason = Literal[FinishReason, "function_call"]
 Messages = Annotated[Conversation, Meta(min_length=1)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -179,7 +180,7 @@ class ChatChoice(msgspec.Struct, frozen=True):
 
     index: int
     message: AnswerMessage
-    finish_reason: FinishReason
+    finish_reason: ApiFinishReason
     logprobs: ChatLogprobs | None = None
 
 
@@ -228,7 +229,7 @@ class ChunkChoice(msgspec.Struct, frozen=True):
 
     index: int
     delta: ChatDelta
-    finish_reason: FinishReason | None = None
+    finish_reason: ApiFinishReason | None = None
     logprobs: ChatLogprobs | None = None
 
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from service.errors import InvalidRequest
-from service.schema.chat import FinishReason
+from service.schema.chat import ApiFinishReason
 from service.schema.logprobs import CompletionLogprobs
 from service.schema.parameters import MAX_TOKENS, GenerationRequest, TokenId
 from service.schema.usage import Usage
@@ -100,7 +100,7 @@ class CompletionChoice(msgspec.Struct, frozen=True):
 
     index: int
     text: str
-    finish_reason: FinishReason | None = None
+    finish_reason: ApiFinishReason | None = None
     logprobs: CompletionLogprobs | None = None
 
 

@@ -6,9 +6,10 @@ from typing import Literal
 
 import msgspec
 
-from service.schema.models import ModelStatus
+from protocol.messages import LoadStatus
 
-Status = Literal["healthy", "loading", "restarting", "draining", "failed"]
+HealthStatus = Literal["healthy", "loading", "restarting", "draining", "failed"]
+WorkerPhase = Literal["loading", "idle", "busy"]
 
 
 class ExitHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +21,7 @@ class ExitHealth(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     signal: str | None
     code: int | None
-    phase: Literal["loading", "idle", "busy"]
+    phase: WorkerPhase
     uptime_s: float
 
 
@@ -59,7 +60,7 @@ class ModelHealth(msgspec.Struct, frozen=True, kw_only=True):
     """One configured model; `reason` says why a load failed, or what it waits for."""
 
     id: str
-    status: ModelStatus
+    status: LoadStatus
     pinned: bool
     size_bytes: int
     loaded_bytes: int
@@ -77,7 +78,7 @@ class DeviceHealth(msgspec.Struct, frozen=True, kw_only=True):
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The state of the service; 200 only for healthy. `device` is null until a worker was ready."""
 
-    status: Status
+    status: HealthStatus
     version: str
     worker: WorkerHealth
     requests: RequestsHealth

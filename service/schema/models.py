@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-ModelStatus = Literal["unloaded", "loading", "loaded", "failed"]
+from protocol.messages import LoadStatus
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     owned_by: str = "mlxd"
     loaded: bool
-    status: ModelStatus = "unloaded"
+    status: LoadStatus = "unloaded"
     pinned: bool = False
     size_bytes: int = 0
     loaded_bytes: int = 0

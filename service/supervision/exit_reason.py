@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import signal
-from typing import Literal
 
 import msgspec
 
-Phase = Literal["loading", "idle", "busy"]
+from service.schema.health import WorkerPhase
 
 # How MLX's and the system's allocators report a failure, in a worker's fatal message.
 ALLOCATION_FAILURE = re.compile(r"malloc|bad_alloc|memory|allocate", re.IGNORECASE)
@@ -20,12 +19,17 @@ class LastExit(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     signal: str | None
     code: int | None
-    phase: Phase
+    phase: WorkerPhase
     uptime_s: float
 
 
 def describe_exit(
-    status: int, phase: Phase, uptime_s: float, *, fatal_message: str | None, stall: str | None
+    status: int,
+    phase: WorkerPhase,
+    uptime_s: float,
+    *,
+    fatal_message: str | None,
+    stall: str | None,
 ) -> LastExit:
     """Describe an exit by its `status`, which is negative for a signal.
 

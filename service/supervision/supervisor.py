@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -29,8 +29,9 @@ from protocol.messages import (
     ToService,
     ToWorker,
 )
+from service.schema.health import HealthStatus, WorkerPhase
 from service.supervision.available_memory import read_available
-from service.supervision.exit_reason import LastExit, Phase, describe_exit, looks_like_out_of_memory
+from service.supervision.exit_reason import LastExit, describe_exit, looks_like_out_of_memory
 from service.supervision.model_states import ModelStates
 from service.supervision.process import WorkerProcess
 from service.supervision.restart_policy import RestartLimits, RestartPolicy
@@ -45,8 +46,6 @@ TICKS_PER_TIMEOUT = 10
 # How long a restart waits for the memory that the weights need, and how often it checks.
 MEMORY_WAIT_S = 30.0
 MEMORY_POLL_S = 0.5
-
-Status = Literal["healthy", "loading", "restarting", "draining", "failed"]
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +87,7 @@ class WorkerRun:
         self.healthy_since = 0.0
         self.ready_s = 0.0
         self.stall_timer = StallTimer(self.started_at)
-        self.phase: Phase = "loading"
+        self.phase: WorkerPhase = "loading"
         self.fatal_message: str | None = None
         self.stall: str | None = None
         self.lost = False
@@ -137,7 +136,7 @@ class Supervisor:
         self.failure: str | None = None
 
     @property
-    def status(self) -> Status:
+    def status(self) -> HealthStatus:
         """The status that `/health` reports."""
         if self.draining:
             return "draining"

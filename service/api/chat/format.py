@@ -12,6 +12,7 @@ from protocol.messages import (
     ChatPrompt,
     Event,
     Finished,
+    FinishReason,
     Started,
     Submit,
     TextDelta,
@@ -22,13 +23,13 @@ from service.api.generation import ResponseHeader, ShownUsage
 from service.api.logprob_encoder import to_chat_logprobs
 from service.schema.chat import (
     AnswerMessage,
+    ApiFinishReason,
     ChatChoice,
     ChatCompletion,
     ChatCompletionChunk,
     ChatDelta,
     ChatRequest,
     ChunkChoice,
-    FinishReason,
     FunctionDelta,
     ToolCallDelta,
 )
@@ -154,7 +155,7 @@ def to_call_delta(
     return ChatDelta(tool_calls=[ToolCallDelta(index=index, id=id, type=kind, function=function)])
 
 
-def to_reason(asked: ChatRequest, reason: FinishReason) -> FinishReason:
+def to_reason(asked: ChatRequest, reason: FinishReason) -> ApiFinishReason:
     """Why it ended, in the shape that was asked for."""
     return "function_call" if reason == "tool_calls" and asked.functions else reason
 

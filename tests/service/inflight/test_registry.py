@@ -30,7 +30,7 @@ from service.errors import (
 from service.inflight.crash_policy import MARGIN_TOKENS
 from service.inflight.registry import RequestRegistry
 from service.inflight.request import InflightRequest
-from service.supervision.supervisor import Status
+from service.schema.health import HealthStatus
 from tests.service.records import IDLE, make_finished, make_submit
 
 pytestmark = pytest.mark.anyio
@@ -40,7 +40,7 @@ class RecordingWorker:
     """Records the messages that it gets; the tests send the events."""
 
     def __init__(self) -> None:
-        self.status: Status = "healthy"
+        self.status: HealthStatus = "healthy"
         self.failure: str | None = None
         self.max_running = 8
         self.sent: list[ToWorker] = []
@@ -274,7 +274,7 @@ async def test_all_requests_fail_when_the_worker_is_given_up(registry: RequestRe
 
 @pytest.mark.parametrize("status", ["loading", "draining", "failed"])
 async def test_a_service_that_is_not_serving_accepts_no_request(
-    registry: RequestRegistry, worker: RecordingWorker, status: Status
+    registry: RequestRegistry, worker: RecordingWorker, status: HealthStatus
 ) -> None:
     worker.status = status
     with pytest.raises(WorkerUnavailable) as caught:
