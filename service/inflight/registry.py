@@ -167,10 +167,10 @@ class RequestRegistry:
             self._start_queue_timer(sequence)
         blamed = self._crash_policy.record_crash(self._worker.max_running)
         for id in blamed:
-            if (culprit := self._remove(id)) is not None:
+            if (crashing := self._remove(id)) is not None:
                 logger.error("request %d crashed the worker while running alone; it fails", id)
                 message = "This request crashed the worker each time it ran."
-                culprit.collector.close(WorkerCrashed(message))
+                crashing.collector.close(WorkerCrashed(message))
         if (isolated := self._crash_policy.isolated) is not None:
             logger.warning("running the suspected requests one at a time, %d first", isolated)
         return bool(blamed)

@@ -49,7 +49,7 @@ class WorkerProcess:
         on_closed: Callable[[], None] | None = None,
     ) -> None:
         service_connection, worker_connection = multiprocessing.Pipe()
-        # If it stayed open here, the pipe would never reach end of file.
+        # Close the worker's end here; otherwise the pipe would never reach end of file.
         with worker_connection:
             self._process = subprocess.Popen(
                 [*command, str(worker_connection.fileno())],

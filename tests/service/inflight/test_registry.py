@@ -209,7 +209,7 @@ async def test_a_request_that_crashes_the_worker_again_fails(
 async def test_suspects_run_alone_and_after_the_blame_the_others_run_together(
     registry: RequestRegistry, worker: RecordingWorker
 ) -> None:
-    harmless, culprit = await registry.open(submits()), await registry.open(submits())
+    harmless, crashing = await registry.open(submits()), await registry.open(submits())
     for _ in range(2):
         worker.sent.clear()
         assert not crash(registry)
@@ -218,7 +218,7 @@ async def test_suspects_run_alone_and_after_the_blame_the_others_run_together(
     assert crash(registry)
     assert [m.id for m in worker.sent if isinstance(m, Submit)] == [1]
     with pytest.raises(WorkerCrashed):
-        await culprit.start()
+        await crashing.start()
     registry.worker_stepped(step(Started(1, 1), make_finished(1)))
     assert await collect(harmless) == [Started(1, 1), make_finished(1)]
 
