@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from starlette.types import Receive, Scope, Send
 
-from service.errors import ClientDisconnected, MlxdError, error_event
+from service.errors import ClientDisconnected, MlxdError, encode_error
 from service.inflight.request import InflightRequest
 from service.requestlog.record import RequestRecord, record_of
 
@@ -60,11 +60,11 @@ class EventStream:
         except MlxdError as error:
             record.fail(error)
             logger.warning("a stream ended with an error: %s", error.message)
-            last = frame(error_event(error))
+            last = frame(encode_error(error))
         except Exception as error:
             record.fail(error)
             logger.exception("a stream failed")
-            last = frame(error_event(error))
+            last = frame(encode_error(error))
         await send_body(send, last, more_body=False)
 
     @contextlib.contextmanager
