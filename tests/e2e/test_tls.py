@@ -179,7 +179,7 @@ def test_a_client_that_does_not_read_is_cut_off(own: Daemon, trust: ssl.SSLConte
     asked = {"model": "fake", "prompt": ["x"] * 16, "max_tokens": 100_000, "stream": True}
     with encrypted(own, trust, deaf=True) as deaf:
         deaf.sendall(post(asked))
-        own.wait_line("cutting off clients that do not read")
+        own.wait_line("disconnecting clients that do not read")
         assert health(own, trust) == 200
 
 
