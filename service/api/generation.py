@@ -144,4 +144,4 @@ class GenerationEndpoint(Generic[AskedT, ChoiceT]):
 def spend(bucket: TokenBucket, batch: EventBatch) -> None:
     """Take what was computed and generated from the key's tokens."""
     if tokens := batch.prompt_tokens + batch.completion_tokens:
-        bucket.spend(tokens)
+        bucket.consume(tokens)

@@ -93,7 +93,7 @@ def test_everything_that_is_wrong_is_told_at_once(llama_path: Path, tmp_path: Pa
         "the largest model does not fit",
         "needs a key",
         "one is set without the other",
-        "is no origin",
+        "is not an origin",
     ):
         assert reason in wrong(shown)
 

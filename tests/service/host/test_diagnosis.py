@@ -25,8 +25,8 @@ def test_the_settings_as_they_are_by_default_are_fine() -> None:
         (Settings(keys_file="off", host="0.0.0.0"), "needs a key"),
         (Settings(keys_file="off", tls_cert="/nowhere/c.pem"), "one is set without the other"),
         (Settings(keys_file="/nowhere/keys.json"), "there is no such file"),
-        (Settings(keys_file="off", allowed_origins="x"), "is no origin"),
-        (Settings(keys_file="off", allowed_hosts="x:1"), "is no host"),
+        (Settings(keys_file="off", allowed_origins="x"), "is not an origin"),
+        (Settings(keys_file="off", allowed_hosts="x:1"), "is not a host"),
         (Settings(keys_file="off", log_file="/nowhere/mlxd.log"), "there is no folder /nowhere"),
     ],
 )
