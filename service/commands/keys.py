@@ -11,8 +11,8 @@ from service.config.api_keys import (
     MAX_LIMIT,
     NAME,
     ApiKey,
-    changing,
     keys_path,
+    lock_keys,
     make_key,
     read_keys,
     write_keys,
@@ -93,7 +93,7 @@ def add(path: Path, asked: Namespace) -> None:
         max_concurrent=asked.max_concurrent,
         tokens_per_minute=asked.tokens_per_minute,
     )
-    with changing(path):
+    with lock_keys(path):
         keys = read_or_none(path)
         if any(known.name == key.name for known in keys):
             raise SettingsError(f"{path}: there is a key named {key.name}: revoke it first")
@@ -104,7 +104,7 @@ def add(path: Path, asked: Namespace) -> None:
 
 def revoke(path: Path, name: str) -> None:
     """Take a key back."""
-    with changing(path):
+    with lock_keys(path):
         keys = read_or_none(path)
         left = [key for key in keys if key.name != name]
         if len(left) == len(keys):

@@ -211,8 +211,8 @@ def test_an_address_that_others_reach_is_served_where_somebody_said_so(
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("", "holds no key"),
-        (" , ", "holds no key"),
+        ("", "contains no key"),
+        (" , ", "contains no key"),
         ("short", "key 1 is not 16"),
         (f"{PLAIN},sh\u00f6rt-but-long-enough", "key 2 is not 16"),
         (f"a:b:{PLAIN}", "key 1 is none of"),
@@ -323,7 +323,7 @@ def test_a_file_that_is_no_list_of_keys_ends_the_start(content: str, tmp_path: P
     ended = serve("--keys-file", str(path))
     assert ended.returncode == 2
     [line] = ended.stderr.splitlines()
-    assert f"{path}: is no list of keys" in line
+    assert f"{path}: is not a list of keys" in line
 
 
 def test_a_file_that_was_named_and_is_not_there_ends_the_start(tmp_path: Path) -> None:
