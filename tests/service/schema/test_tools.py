@@ -1,4 +1,4 @@
-"""Tools that cannot be what they say are refused by name, and choices become one shape."""
+"""Invalid tools are refused by name, and every tool choice becomes a `ToolUse`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from service.schema.tools import MAX_TOOLS, describe
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
-def ask(**fields: Any) -> ChatRequest:
+def decode(**fields: Any) -> ChatRequest:
     return decode_body(json.dumps(CHAT | fields).encode(), msgspec.json.Decoder(ChatRequest))
 
 
@@ -83,15 +83,15 @@ STRICT = {
          "tools[0].function.parameters"),
     ],
 )  # fmt: skip
-def test_what_is_no_usable_tool_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
+def test_an_invalid_tool_or_choice_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        ask(**fields)
+        decode(**fields)
     assert caught.value.param == param
     assert len(caught.value.message) <= 300
 
 
-def test_a_strict_schema_that_keeps_its_rules_is_taken() -> None:
-    [function] = ask(tools=[tool(strict=True, parameters=STRICT)]).declared
+def test_a_schema_that_follows_the_strict_rules_is_accepted() -> None:
+    [function] = decode(tools=[tool(strict=True, parameters=STRICT)]).declared
     assert function.strict
 
 
@@ -127,12 +127,12 @@ def test_a_strict_schema_that_keeps_its_rules_is_taken() -> None:
         ),
     ],
 )
-def test_every_choice_says_what_may_and_what_must_be_called(
+def test_a_choice_decides_which_tools_may_and_must_be_called(
     fields: dict[str, Any], use: ToolUse | None
 ) -> None:
-    assert ask(**fields).tool_use == use
+    assert decode(**fields).tool_use == use
 
 
-def test_a_template_is_told_parameters_even_of_a_function_without_any() -> None:
-    [function] = ask(tools=[tool("f")]).declared
+def test_a_template_gets_parameters_even_for_a_function_without_any() -> None:
+    [function] = decode(tools=[tool("f")]).declared
     assert describe(function)["function"]["parameters"] == {"type": "object", "properties": {}}
