@@ -5,7 +5,6 @@ The worker enforces the grammar on every token. A grammar that it cannot enforce
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -13,6 +12,7 @@ from msgspec import Meta
 
 from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
 from service.errors import InvalidRequest
+from service.schema.strict import find_violation
 
 MAX_GRAMMAR_BYTES = 512 * 1024
 MAX_CHOICES = 1024
@@ -119,57 +119,20 @@ def check_structure(
 
 
 def check_schema(schema_format: SchemaFormat) -> None:
-    """Refuse a schema that is too large, or that calls itself strict and is not.
+    """Refuse a schema that is too large, or that breaks the strict rules although it is strict.
 
     Raises:
-        InvalidRequest: it says where in the schema.
+        InvalidRequest: the schema is invalid; the message has the place in a strict schema.
     """
-    try:
-        size = len(msgspec.json.encode(schema_format.schema))
-    except RecursionError:
-        raise invalid(f"`{SCHEMA}` is nested too deeply.", SCHEMA) from None
-    if size > MAX_GRAMMAR_BYTES:
+    if len(msgspec.json.encode(schema_format.schema)) > MAX_GRAMMAR_BYTES:
         raise invalid(f"`{SCHEMA}` is larger than {MAX_GRAMMAR_BYTES} bytes.", SCHEMA)
     if schema_format.strict:
-        fault = next(strict_faults(schema_format.schema), None)
-        if fault is not None:
-            raise invalid(f"Invalid schema for `{FORMAT}` '{schema_format.name}': {fault}.", FORMAT)
-
-
-def strict_faults(schema: dict[str, Any]) -> Iterator[str]:
-    """Where a schema breaks OpenAI's rules for strict ones."""
-    if "anyOf" in schema or ("$ref" not in schema and schema.get("type") != "object"):
-        yield "the schema must be of type 'object' at its root"
-    for path, part in objects_of(schema, ()):
-        where = f"in context=({', '.join(map(repr, path))})"
-        properties = part.get("properties", {})
-        required = part.get("required", [])
-        if part.get("additionalProperties") is not False:
-            yield f"{where}, 'additionalProperties' is required to be supplied and to be false"
-        if not isinstance(properties, dict) or not isinstance(required, list):
-            yield f"{where}, 'properties' must be an object and 'required' an array"
-        elif missing := [name for name in properties if name not in required]:
-            yield f"{where}, 'required' must name every property; missing: {missing[0]!r}"
-
-
-def objects_of(schema: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every subschema that describes an object, with its place."""
-    if not isinstance(schema, dict):
-        return
-    kind = schema.get("type")
-    if kind == "object" or "properties" in schema or (isinstance(kind, list) and "object" in kind):
-        yield path, schema
-    for key in ("properties", "$defs", "definitions"):
-        children = schema.get(key)
-        for name, child in children.items() if isinstance(children, dict) else ():
-            yield from objects_of(child, (*path, key, name))
-    for key in ("anyOf", "allOf", "oneOf", "prefixItems"):
-        children = schema.get(key)
-        for place, child in enumerate(children if isinstance(children, list) else ()):
-            yield from objects_of(child, (*path, key, str(place)))
-    yield from objects_of(schema.get("items"), (*path, "items"))
+        violation = find_violation(schema_format.schema)
+        if violation is not None:
+            message = f"Invalid schema for `{FORMAT}` '{schema_format.name}': {violation}."
+            raise invalid(message, FORMAT)
 
 
 def invalid(message: str, param: str) -> InvalidRequest:
-    """The refusal of one of these parameters."""
+    """The error for an invalid parameter."""
     return InvalidRequest(message, param=param, code="invalid_value")

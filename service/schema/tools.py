@@ -15,6 +15,7 @@ from msgspec import Meta
 from protocol.messages import ToolUse
 from service.errors import InvalidRequest, excerpt
 from service.schema.depth import MAX_DEPTH, deeper_than
+from service.schema.strict import find_violation
 
 MAX_TOOLS = 128
 
@@ -140,36 +141,9 @@ def check_functions(functions: Sequence[Function], path: str) -> None:
         if parameters.get("type", "object") != "object":
             message = f"`{where}.parameters` must be the schema of an object."
             raise invalid_tool(f"{where}.parameters", message, "invalid_function_parameters")
-        if function.strict:
-            check_strict(parameters, f"{where}.parameters")
-
-
-def check_strict(schema: Any, path: str) -> None:
-    """Refuse what OpenAI's strict mode does: objects must name, and require, all they hold.
-
-    Raises:
-        InvalidRequest: it names the schema at fault.
-    """
-    if isinstance(schema, list):
-        for index, item in enumerate(schema):
-            check_strict(item, f"{path}[{index}]")
-    if not isinstance(schema, dict):
-        return
-    properties = schema.get("properties")
-    if isinstance(properties, dict):
-        required = schema.get("required", [])
-        if schema.get("additionalProperties") is not False:
-            raise invalid_tool(
-                path, f"`{path}`: a strict schema needs `additionalProperties: false`."
-            )
-        if not isinstance(required, list) or set(properties) - set(map(str, required)):
-            raise invalid_tool(path, f"`{path}`: a strict schema must require all its properties.")
-        for name, child in properties.items():
-            check_strict(child, f"{path}.properties.{excerpt(name, 64)}")
-    for key in ("items", "anyOf"):
-        check_strict(schema.get(key), f"{path}.{key}")
-    defined = schema.get("$defs", {})
-    check_strict(list(defined.values()) if isinstance(defined, dict) else [], f"{path}.$defs")
+        if function.strict and (violation := find_violation(parameters)) is not None:
+            message = f"Invalid schema for function '{function.name}': {violation}."
+            raise invalid_tool(f"{where}.parameters", message)
 
 
 def describe(function: Function) -> dict[str, Any]:
@@ -217,5 +191,5 @@ def choose(
 
 
 def invalid_tool(param: str, message: str, code: str = "invalid_value") -> InvalidRequest:
-    """The error for a tool."""
+    """The error for an invalid tool or choice."""
     return InvalidRequest(message, param=param, code=code)

@@ -71,24 +71,6 @@ def test_a_schema_keeps_the_order_of_its_keys(strict: bool | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"additionalProperties": True}, "in context=(), 'additionalProperties'"),
-        ({"required": ["a"]}, "missing: 'b'"),
-        ({"type": "array"}, "of type 'object' at its root"),
-        ({"anyOf": []}, "of type 'object' at its root"),
-        ({"$defs": {"B": {"type": "object"}}}, "in context=('$defs', 'B')"),
-        ({"required": 5}, "'required' an array"),
-    ],
-)
-def test_a_strict_schema_must_follow_the_strict_rules(change: dict[str, Any], message: str) -> None:
-    error = refusal(response_format=schema_format(STRICT | change, strict=True))
-    assert (error.param, error.code) == ("response_format", "invalid_value")
-    assert message in error.message
-    chat(response_format=schema_format(STRICT | change))
-
-
-@pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"response_format": "json"}, "response_format"),

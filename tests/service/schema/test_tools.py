@@ -41,14 +41,6 @@ def nested(depth: int) -> dict[str, Any]:
     return schema
 
 
-STRICT = {
-    "type": "object",
-    "properties": {"a": {"type": "string"}},
-    "required": ["a"],
-    "additionalProperties": False,
-}
-
-
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -77,10 +69,6 @@ STRICT = {
         ({"functions": [{"name": "f"}], "function_call": {"name": "g"}}, "function_call"),
         ({"function_call": {"name": "f"}}, "function_call"),
         ({"functions": [{"name": "f"}], "tools": [tool()]}, "functions"),
-        ({"tools": [tool(strict=True, parameters={**STRICT, "required": []})]},
-         "tools[0].function.parameters"),
-        ({"tools": [tool(strict=True, parameters={**STRICT, "additionalProperties": True})]},
-         "tools[0].function.parameters"),
     ],
 )  # fmt: skip
 def test_an_invalid_tool_or_choice_is_refused_by_name(fields: dict[str, Any], param: str) -> None:
@@ -88,11 +76,6 @@ def test_an_invalid_tool_or_choice_is_refused_by_name(fields: dict[str, Any], pa
         decode(**fields)
     assert caught.value.param == param
     assert len(caught.value.message) <= 300
-
-
-def test_a_schema_that_follows_the_strict_rules_is_accepted() -> None:
-    [function] = decode(tools=[tool(strict=True, parameters=STRICT)]).declared
-    assert function.strict
 
 
 @pytest.mark.parametrize(
