@@ -73,14 +73,13 @@ class RequestReader:
     def __init__(self, scope: Scope, receive: Receive, send: Send, settings: Settings) -> None:
         headers = Headers(scope=scope)
         self.disconnected = False
-        self.received = not _has_body(headers) and scope.get("http_version", "1.1") < "2"
+        self.received = not _has_body(headers)
         self.responded = False
         self._receive = receive
         self._send = send
         self._max_bytes = settings.max_body_bytes
         self._timeout_s = settings.body_timeout_s
         self._deadline = asyncio.get_running_loop().time() + settings.body_timeout_s
-        self._closable = scope.get("http_version", "1.1") < "2"
         self._body = bytearray()
         self._refusal = _check_length(headers, settings.max_body_bytes)
         # The body is complete or refused.
@@ -160,7 +159,7 @@ class RequestReader:
         if not self.received:
             # Let the read loop receive what has already arrived.
             await asyncio.sleep(0)
-        if not self.received and self._closable:
+        if not self.received:
             MutableHeaders(scope=start)["connection"] = "close"
 
     def _add(self, message: Message) -> None:

@@ -14,7 +14,6 @@ from msgspec import Meta
 
 from protocol.messages import ToolUse
 from service.errors import InvalidRequest, excerpt
-from service.schema.depth import MAX_DEPTH, deeper_than
 from service.schema.strict import find_violation
 
 MAX_TOOLS = 128
@@ -135,9 +134,6 @@ def check_functions(functions: Sequence[Function], path: str) -> None:
             )
         names.add(function.name)
         parameters = function.parameters or NO_PARAMETERS
-        if deeper_than(MAX_DEPTH, parameters):
-            message = f"`{where}.parameters` is nested deeper than {MAX_DEPTH} levels."
-            raise invalid_tool(f"{where}.parameters", message)
         if parameters.get("type", "object") != "object":
             message = f"`{where}.parameters` must be the schema of an object."
             raise invalid_tool(f"{where}.parameters", message, "invalid_function_parameters")

@@ -54,6 +54,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"tools": [tool(parameters=[])]}, "tools[0].function.parameters"),
         ({"tools": [tool(parameters={"type": "string"})]}, "tools[0].function.parameters"),
         ({"tools": [tool(parameters=nested(100))]}, "tools"),
+        ({"functions": [{"name": "f", "parameters": nested(100)}]}, "functions"),
         ({"tools": [{"type": "function"}]}, "tools[0].function"),
         ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
