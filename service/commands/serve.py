@@ -34,7 +34,7 @@ from service.http.listener import ConnectionListener, bind, url_of
 from service.http.tls import make_tls
 from service.inflight.registry import RequestRegistry
 from service.schema.capabilities import KV_REASON
-from service.security.addresses import is_loopback
+from service.security.exposure import find_exposure
 from service.security.keyring import KeyRing, open_keyring
 from service.server import EXIT_FAILED, Server
 from service.supervision.preloads import find_preloads
@@ -44,7 +44,6 @@ from service.supervision.supervisor import Supervisor, Timeouts
 from service.telemetry.exporters import read_exporters
 from service.telemetry.setup import Observability
 
-NETWORK = "anyone-on-the-network"
 OPEN_FILES = 8192
 # For the worker's pipe, libraries, logs: what is not a connection.
 OTHER_FILES = 64
@@ -92,19 +91,15 @@ def log_file(settings: Settings) -> LogFile | None:
 
 
 def refuse_open_network(settings: Settings, keys: KeyRing, listener: socket.socket) -> None:
-    """Serve nobody whom nobody meant to serve.
+    """Refuse to serve clients on other machines without an API key, unless the settings allow it.
 
     Raises:
-        SettingsError: other machines can reach the service, and no key and no word protects it.
+        SettingsError: other machines can reach the service, and no API key is required.
     """
-    address = listener.getsockname()[0]
-    if is_loopback(address) or keys.required or settings.without_keys == NETWORK:
-        return
-    listener.close()
-    raise SettingsError(
-        f"host: {settings.host} can be reached from other machines, and no API key is configured: "
-        f"make one with `mlxd keys add NAME`, or say --without-keys {NETWORK}"
-    )
+    reason = find_exposure(settings, keys, listener.getsockname()[0])
+    if reason is not None:
+        listener.close()
+        raise SettingsError(f"host: {reason}")
 
 
 async def serve(

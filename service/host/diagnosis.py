@@ -27,7 +27,7 @@ from service.host.device_probe import probe
 from service.host.local_models import ModelFiles, look_at
 from service.http.listener import bind
 from service.http.tls import make_tls
-from service.security.addresses import is_loopback
+from service.security.exposure import find_exposure
 from service.security.keyring import open_keyring
 from service.security.origins import parse_hosts, parse_origins
 from service.supervision.available_memory import read_available
@@ -37,7 +37,6 @@ from service.supervision.process import worker_environ
 PACKAGES = ("mlxd", "mlx", "mlx-lm", "transformers", "starlette", "hypercorn", "msgspec")
 HEALTH_TIMEOUT_S = 3.0
 OTHERS_MAY_WRITE = 0o022
-NETWORK = "anyone-on-the-network"
 
 
 class Finding(NamedTuple):
@@ -104,10 +103,9 @@ def check_access(settings: Settings) -> Findings:
         yield Finding("tls", "on" if make_tls(settings) else "off")
     except SettingsError as error:
         yield Finding("tls", str(error), wrong=True)
-    open_to_all = not keys.required and settings.without_keys != NETWORK
-    if open_to_all and not is_loopback(address_of(settings.host)):
-        told = f"{settings.host} needs a key: `mlxd keys add NAME`, or --without-keys {NETWORK}"
-        yield Finding("host", told, wrong=True)
+    reason = find_exposure(settings, keys, address_of(settings.host))
+    if reason is not None:
+        yield Finding("host", reason, wrong=True)
 
 
 def check_port(settings: Settings) -> Findings:

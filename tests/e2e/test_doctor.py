@@ -91,7 +91,7 @@ def test_everything_that_is_wrong_is_told_at_once(llama_path: Path, tmp_path: Pa
     assert code == 1
     for reason in (
         "the largest model does not fit",
-        "needs a key",
+        "no API key is configured",
         "one is set without the other",
         "is not an origin",
     ):

@@ -22,7 +22,7 @@ def test_the_settings_as_they_are_by_default_are_fine() -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        (Settings(keys_file="off", host="0.0.0.0"), "needs a key"),
+        (Settings(keys_file="off", host="0.0.0.0"), "no API key is configured"),
         (Settings(keys_file="off", tls_cert="/nowhere/c.pem"), "one is set without the other"),
         (Settings(keys_file="/nowhere/keys.json"), "there is no such file"),
         (Settings(keys_file="off", allowed_origins="x"), "is not an origin"),
