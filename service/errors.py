@@ -37,6 +37,9 @@ import msgspec
 
 Headers = list[tuple[bytes, bytes]]
 
+JSON_MEDIA_TYPE = "application/json"
+RETRY_AFTER_HEADER = "retry-after"
+SHOULD_RETRY_HEADER = "x-should-retry"
 TEXT_LIMIT_CHARS = 300
 RETRY_AFTER_S = 2
 
@@ -250,14 +253,14 @@ def render_error(error: BaseException) -> RenderedError:
     response = response_for(known)
     body = encode_error(known)
     headers = [
-        (b"content-type", b"application/json"),
+        (b"content-type", JSON_MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
         *known.headers,
     ]
     if isinstance(known, Unavailable):
-        headers.append((b"retry-after", str(known.retry_after_s).encode()))
+        headers.append((RETRY_AFTER_HEADER.encode(), str(known.retry_after_s).encode()))
     if response.is_permanent:
-        headers.append((b"x-should-retry", b"false"))
+        headers.append((SHOULD_RETRY_HEADER.encode(), b"false"))
     return RenderedError(response.status, headers, body)
 
 

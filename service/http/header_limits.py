@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import HeadersTooLarge, UnsupportedMediaType, excerpt
+from service.errors import JSON_MEDIA_TYPE, HeadersTooLarge, UnsupportedMediaType, excerpt
 
-JSON = "application/json"
 # The bytes of a header besides its name and value: `: ` and the end of the line.
 HEADER_OVERHEAD_BYTES = 4
 
@@ -24,9 +23,9 @@ def require_json(scope: Scope) -> None:
     """
     declared = Headers(scope=scope).getlist("content-type")
     kinds = {value.partition(";")[0].strip().lower() for value in declared}
-    if kinds != {JSON}:
+    if kinds != {JSON_MEDIA_TYPE}:
         actual = f", not `{excerpt(', '.join(declared), 100)}`" if declared else ""
-        raise UnsupportedMediaType(f"The Content-Type must be `{JSON}`{actual}.")
+        raise UnsupportedMediaType(f"The Content-Type must be `{JSON_MEDIA_TYPE}`{actual}.")
 
 
 class HeaderLimitMiddleware:

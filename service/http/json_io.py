@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from protocol.units import MIB
-from service.errors import InvalidRequest
+from service.errors import JSON_MEDIA_TYPE, InvalidRequest
 from service.http.decoding import RequestBody, UnknownFields, decode_body
 
 BodyT = TypeVar("BodyT", bound=RequestBody)
@@ -64,4 +64,4 @@ def check_brackets(body: bytes) -> None:
 
 def json_response(value: msgspec.Struct, status: int = 200) -> Response:
     """A response with `value` as its body."""
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
+    return Response(msgspec.json.encode(value), status, media_type=JSON_MEDIA_TYPE)

@@ -23,9 +23,17 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.config.scalars import SettingsError
-from service.errors import HostNotAllowed, OriginNotAllowed, excerpt
+from service.errors import (
+    RETRY_AFTER_HEADER,
+    SHOULD_RETRY_HEADER,
+    HostNotAllowed,
+    OriginNotAllowed,
+    excerpt,
+)
+from service.http.error_middleware import REQUEST_ID_HEADER
 from service.http.header_limits import require_json
 from service.security.addresses import is_address, is_loopback
+from service.security.rate_limits import RATE_LIMIT_HEADERS
 
 WILDCARD = "*"
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:/?#@\s]+)(:[0-9]*)?")
@@ -33,14 +41,10 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+|null")
 HOST_CACHE_ENTRIES = 1024
 METHODS = ("DELETE", "GET", "POST")
 EXPOSED_HEADERS = (
-    "retry-after",
-    "x-request-id",
-    "x-should-retry",
-    *(
-        f"x-ratelimit-{part}-{kind}"
-        for part in ("limit", "remaining", "reset")
-        for kind in ("requests", "tokens")
-    ),
+    RETRY_AFTER_HEADER,
+    REQUEST_ID_HEADER,
+    SHOULD_RETRY_HEADER,
+    *RATE_LIMIT_HEADERS,
 )
 
 HostRule = Callable[[str], bool]

@@ -15,6 +15,16 @@ from protocol.units import MS_PER_S
 from service.config.api_keys import ApiKey
 from service.errors import Headers, RateLimited
 
+# OpenAI's headers: `requests` are concurrent requests here, not requests per minute.
+KINDS = ("requests", "tokens")
+LIMIT_HEADER = "x-ratelimit-limit-{}"
+REMAINING_HEADER = "x-ratelimit-remaining-{}"
+RESET_HEADER = "x-ratelimit-reset-{}"
+RATE_LIMIT_HEADERS = tuple(
+    header.format(kind)
+    for kind in KINDS
+    for header in (LIMIT_HEADER, REMAINING_HEADER, RESET_HEADER)
+)
 MINUTE_S = 60.0
 # A guess: the time at which a running request ends is not known.
 CONCURRENCY_RETRY_S = 1
@@ -86,10 +96,7 @@ class TokenBucket:
         return max(0.0, (tokens - self.tokens) * MINUTE_S / self.tokens_per_minute)
 
     def headers(self) -> Headers:
-        """OpenAI's `x-ratelimit-*` headers of the limits that are set.
-
-        `requests` are concurrent requests, not requests per minute.
-        """
+        """The `x-ratelimit-*` headers of the limits that are set."""
         headers: Headers = []
         if self.max_concurrent:
             free = max(0, self.max_concurrent - self.running)
@@ -131,9 +138,9 @@ class RateLimits:
 
 def _limit_headers(kind: str, limit: int, remaining: int, *, reset_s: float) -> Headers:
     return [
-        (f"x-ratelimit-limit-{kind}".encode(), str(limit).encode()),
-        (f"x-ratelimit-remaining-{kind}".encode(), str(remaining).encode()),
-        (f"x-ratelimit-reset-{kind}".encode(), format_duration(reset_s).encode()),
+        (LIMIT_HEADER.format(kind).encode(), str(limit).encode()),
+        (REMAINING_HEADER.format(kind).encode(), str(remaining).encode()),
+        (RESET_HEADER.format(kind).encode(), format_duration(reset_s).encode()),
     ]
 
 

@@ -14,6 +14,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from protocol.units import MIB
 from tests.service.http.raw_connection import ServedApp, connected, serving
 
 pytestmark = pytest.mark.anyio
@@ -128,7 +129,7 @@ async def test_a_client_that_does_not_read_is_disconnected(log: pytest.LogCaptur
     async with served(write_stall_s=0.2) as (app, server), unread(server.port, STREAM):
         await app.disconnected.wait()
         await until_closed(server)
-        assert app.streamed_bytes < 8 * 2**20
+        assert app.streamed_bytes < 8 * MIB
     assert "disconnecting clients that do not read" in log.text
 
 

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from protocol.units import MIB
 from service.config.settings import Settings
 from service.errors import BodyTooLarge, InvalidRequest
 from service.http.error_middleware import EXCEPTION_HANDLERS, ErrorMiddleware
@@ -190,8 +191,8 @@ async def test_an_endless_body_uses_no_more_memory_than_the_limit() -> None:
             sending = asyncio.create_task(send_until_closed(client))
             await client.read_end()
             sent_bytes = await sending
-            assert sent_bytes > 4 * 2**20
-            assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+            assert sent_bytes > 4 * MIB
+            assert tracemalloc.get_traced_memory()[1] < 4 * MIB
         finally:
             tracemalloc.stop()
 
