@@ -47,7 +47,7 @@ class RequestReaderMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        request_reader = RequestReader(scope, receive, send, self.settings)
+        request_reader = RequestReader(scope, receive, send, settings=self.settings)
         scope.setdefault("state", {})["request_reader"] = request_reader
         task = asyncio.create_task(request_reader.read_loop(), name="request-reader")
         self._tasks.add(task)

@@ -71,7 +71,7 @@ class KeyRing:
             self._load(self._path, stamp)
         except SettingsError as error:
             self._stamp = stamp
-            logger.error("%s; the keys that were read before stay in force", error)
+            logger.error("%s; the keys read before stay in force", error)
         else:
             logger.info("%d API keys are in force", len(self))
 

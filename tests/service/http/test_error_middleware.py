@@ -43,7 +43,7 @@ def starlette() -> ASGIApp:
     )
 
 
-async def ask(
+async def send_request(
     path: str, method: str = "GET", headers: dict[str, str] | None = None
 ) -> httpx.Response:
     transport = httpx.ASGITransport(starlette())
@@ -52,18 +52,18 @@ async def ask(
 
 
 async def test_a_response_has_a_request_id() -> None:
-    response = await ask("/hello")
+    response = await send_request("/hello")
     assert re.fullmatch(r"req_[0-9a-f]{32}", response.headers["x-request-id"])
     assert response.text == response.headers["x-request-id"]
 
 
 async def test_two_requests_have_two_ids() -> None:
-    first, second = await ask("/hello"), await ask("/hello")
+    first, second = await send_request("/hello"), await send_request("/hello")
     assert first.headers["x-request-id"] != second.headers["x-request-id"]
 
 
 async def test_a_valid_id_of_the_client_is_kept() -> None:
-    response = await ask("/hello", headers={"x-request-id": "My-Trace_1.a"})
+    response = await send_request("/hello", headers={"x-request-id": "My-Trace_1.a"})
     assert response.headers["x-request-id"] == response.text == "My-Trace_1.a"
 
 
@@ -77,7 +77,7 @@ async def test_an_invalid_id_of_the_client_is_replaced(client_id: str) -> None:
 
 
 async def test_an_error_of_an_endpoint_is_rendered_with_the_id() -> None:
-    response = await ask("/refuse", "POST")
+    response = await send_request("/refuse", "POST")
     assert response.status_code == 400
     assert response.json()["error"] == {
         "message": "no",
@@ -91,7 +91,7 @@ async def test_an_error_of_an_endpoint_is_rendered_with_the_id() -> None:
 async def test_a_fault_is_a_500_whose_text_is_only_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    response = await ask("/fail")
+    response = await send_request("/fail")
     assert response.status_code == 500
     assert response.json()["error"]["type"] == "server_error"
     assert "secret" not in response.text
@@ -100,7 +100,7 @@ async def test_a_fault_is_a_500_whose_text_is_only_logged(
 
 
 async def test_an_unknown_route_is_a_404_in_the_same_shape() -> None:
-    response = await ask("/nowhere")
+    response = await send_request("/nowhere")
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "not_found"
     assert response.headers["content-type"] == "application/json"
@@ -108,14 +108,14 @@ async def test_an_unknown_route_is_a_404_in_the_same_shape() -> None:
 
 
 async def test_a_wrong_method_is_a_405_with_the_allowed_methods() -> None:
-    response = await ask("/refuse")
+    response = await send_request("/refuse")
     assert response.status_code == 405
     assert response.json()["error"]["code"] == "method_not_allowed"
     assert response.headers["allow"] == "POST"
 
 
 async def test_a_hostile_path_is_quoted_short_and_on_one_line() -> None:
-    response = await ask("/%0a[INFO]%20FAKE" + "x" * 10_000)
+    response = await send_request("/%0a[INFO]%20FAKE" + "x" * 10_000)
     message = response.json()["error"]["message"]
     assert "\\n[INFO] FAKE" in message
     assert len(message) < 200
@@ -137,7 +137,7 @@ async def test_a_response_that_has_begun_stays_incomplete(
 
 async def test_a_refusal_is_not_logged_as_a_fault(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="service"):
-        await ask("/refuse", "POST")
+        await send_request("/refuse", "POST")
     assert caplog.records == []
 
 
