@@ -23,14 +23,14 @@ from service.http.request_body import RequestReaderMiddleware
 from service.inflight.registry import RequestRegistry
 from service.openapi import (
     DESCRIPTION_PATH,
-    METRICS,
+    METRICS_CONTENT,
     Operation,
     describe_api,
     describe_command,
     describe_generation,
     describe_health,
     describe_model,
-    describe_reading,
+    describe_read,
     describe_status,
     json_content,
 )
@@ -61,7 +61,7 @@ from service.telemetry.setup import Observability
 
 @dataclass(frozen=True, slots=True)
 class ServiceParts:
-    """What the endpoints serve: the state of one worker, and what observes it."""
+    """The components that the endpoints use."""
 
     settings: Settings
     model_names: ModelNames
@@ -72,15 +72,15 @@ class ServiceParts:
 
 
 def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
-    """The whole API, served to holders of `keys` on `address`."""
+    """The ASGI app with its middleware. `address` is the one that the service listens on."""
     settings = parts.settings
     hosts = parse_hosts(settings.allowed_hosts, "allowed_hosts")
     origins = parse_origins(settings.allowed_origins, "allowed_origins")
     rate_limits = RateLimits(settings.key_max_concurrent, settings.key_tokens_per_minute)
     return Starlette(
         routes=build_routes(parts),
-        # Outermost first: error responses too are sent while the request is read on, and
-        # CORS headers are on them too.
+        # Outermost first: while an error response is sent, the request is still read, and
+        # error responses have CORS headers too.
         middleware=[
             Middleware(RequestReaderMiddleware, settings),
             *([Middleware(Cors, origins)] if origins else []),
@@ -95,7 +95,7 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
 
 
 def build_routes(parts: ServiceParts) -> list[Route]:
-    """Starlette's routes, `/openapi.json` among them."""
+    """Starlette's routes, including `/openapi.json`."""
     operations = list_operations(parts)
     description = describe_api(parts.version, operations)
 
@@ -104,7 +104,7 @@ def build_routes(parts: ServiceParts) -> list[Route]:
 
     return [
         *[
-            # A model's id may hold slashes.
+            # A model's id may contain slashes.
             Route(op.path.replace("{model}", "{model:path}"), op.endpoint, methods=[op.method])
             for op in operations
         ],
@@ -113,7 +113,7 @@ def build_routes(parts: ServiceParts) -> list[Route]:
 
 
 def list_operations(parts: ServiceParts) -> list[Operation]:
-    """The route table, all but the description that is made from it."""
+    """The route table, without `/openapi.json`, which is made from it."""
     return [
         *generation_operations(parts),
         *model_operations(parts),
@@ -137,7 +137,7 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
             chat.create,
             describe_generation(
                 "createChatCompletion",
-                "Answer a conversation.",
+                "Create a chat completion.",
                 ChatRequest,
                 ChatCompletion,
                 ChatCompletionChunk,
@@ -148,22 +148,26 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
             "/v1/completions",
             completions.create,
             describe_generation(
-                "createCompletion", "Continue a text.", CompletionRequest, Completion, Completion
+                "createCompletion",
+                "Create a completion.",
+                CompletionRequest,
+                Completion,
+                Completion,
             ),
         ),
     ]
 
 
 def model_operations(parts: ServiceParts) -> list[Operation]:
-    """Endpoints about the models: what they can do, what is loaded, and administration."""
+    """Endpoints that list the models and their capabilities, and those that load and unload."""
     names, supervisor = parts.model_names, parts.supervisor
     bodies = JsonBodies(parts.settings.unknown_fields)
     models = ModelListEndpoint(names, supervisor)
     capabilities = CapabilitiesEndpoint(names, supervisor, parts.settings.kv_quantisation)
     admin = AdminEndpoints(names, supervisor, bodies)
-    list_capabilities = describe_reading(
+    list_capabilities = describe_read(
         "listCapabilities",
-        "List what each model does with each parameter.",
+        "List how each model handles each parameter.",
         json_content(CapabilitiesList),
     )
     load = describe_command(
@@ -172,8 +176,8 @@ def model_operations(parts: ServiceParts) -> list[Operation]:
     unload = describe_command(
         "unloadModel", "Unload a model that has no requests.", OrderRequest, (ModelBusy,)
     )
-    pin = describe_command("pinModel", "Keep a model loaded, or no longer.", PinRequest, ())
-    list_models = describe_reading("listModels", "List the models.", json_content(ModelList))
+    pin = describe_command("pinModel", "Pin or unpin a model.", PinRequest, ())
+    list_models = describe_read("listModels", "List the models.", json_content(ModelList))
     return [
         Operation("GET", "/v1/capabilities", capabilities.list, list_capabilities),
         Operation("GET", "/v1/models", models.list, list_models),
@@ -185,12 +189,12 @@ def model_operations(parts: ServiceParts) -> list[Operation]:
 
 
 def operator_operations(parts: ServiceParts) -> list[Operation]:
-    """Endpoints that show the state of the service, and the page."""
+    """Endpoints for the state of the service, and the page."""
     health = HealthEndpoint(parts.supervisor, parts.registry, parts.version)
     status = StatusEndpoint(health, parts.supervisor, parts.observability)
     metrics = MetricsEndpoint(parts.observability.telemetry.registry)
     page = PageEndpoints()
-    read_metrics = describe_reading("readMetrics", "Read the metrics for Prometheus.", METRICS)
+    read_metrics = describe_read("readMetrics", "Read the metrics for Prometheus.", METRICS_CONTENT)
     return [
         Operation("GET", "/health", health.get, describe_health()),
         Operation("GET", "/status", status.get, describe_status()),
