@@ -276,8 +276,8 @@ def test_the_list_tells_names_and_limits_and_no_key(tmp_path: Path) -> None:
     add_key(path, "root", "--admin")
     listed = run_keys(path, "list").stdout
     phone, root = (line for line in listed.splitlines() if line.startswith(("phone", "root")))
-    assert "2 at once" in phone
-    assert "500 tokens a minute" in phone
+    assert "2 concurrent requests" in phone
+    assert "500 tokens per minute" in phone
     assert "admin" in root
     assert key not in listed
 
@@ -286,8 +286,8 @@ def test_the_list_tells_names_and_limits_and_no_key(tmp_path: Path) -> None:
     ("words", "reason"),
     [
         (["add", "laptop"], "there is a key named laptop"),
-        (["add", "a b"], "a b is no name"),
-        (["add", "x" * 65], "is no name"),
+        (["add", "a b"], "a b is not a name"),
+        (["add", "x" * 65], "is not a name"),
         (["revoke", "phone"], "there is no key named phone"),
         (["add", "x", "--max-concurrent", "-1"], "--max-concurrent"),
         (["frob"], "frob"),
