@@ -126,33 +126,43 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
     names, registry = parts.model_names, parts.registry
     bodies = JsonBodies(parts.settings.unknown_fields)
     keep_alive_s = parts.settings.keep_alive_s
-    chat = GenerationEndpoint(ChatFormat(), names, registry, bodies, keep_alive_s=keep_alive_s)
+    chat = GenerationEndpoint(
+        ChatFormat(),
+        model_names=names,
+        registry=registry,
+        bodies=bodies,
+        keep_alive_s=keep_alive_s,
+    )
     completions = GenerationEndpoint(
-        CompletionFormat(), names, registry, bodies, keep_alive_s=keep_alive_s
+        CompletionFormat(),
+        model_names=names,
+        registry=registry,
+        bodies=bodies,
+        keep_alive_s=keep_alive_s,
     )
     return [
         Operation(
             "POST",
             "/v1/chat/completions",
             chat.create,
-            describe_generation(
+            description=describe_generation(
                 "createChatCompletion",
                 "Create a chat completion.",
-                ChatRequest,
-                ChatCompletion,
-                ChatCompletionChunk,
+                request=ChatRequest,
+                response=ChatCompletion,
+                chunk=ChatCompletionChunk,
             ),
         ),
         Operation(
             "POST",
             "/v1/completions",
             completions.create,
-            describe_generation(
+            description=describe_generation(
                 "createCompletion",
                 "Create a completion.",
-                CompletionRequest,
-                Completion,
-                Completion,
+                request=CompletionRequest,
+                response=Completion,
+                chunk=Completion,
             ),
         ),
     ]
@@ -171,20 +181,20 @@ def model_operations(parts: ServiceParts) -> list[Operation]:
         json_content(CapabilitiesList),
     )
     load = describe_command(
-        "loadModel", "Load a model.", OrderRequest, (InsufficientMemory, ModelLoadFailed)
+        "loadModel", "Load a model.", OrderRequest, errors=(InsufficientMemory, ModelLoadFailed)
     )
     unload = describe_command(
-        "unloadModel", "Unload a model that has no requests.", OrderRequest, (ModelBusy,)
+        "unloadModel", "Unload a model that has no requests.", OrderRequest, errors=(ModelBusy,)
     )
-    pin = describe_command("pinModel", "Pin or unpin a model.", PinRequest, ())
+    pin = describe_command("pinModel", "Pin or unpin a model.", PinRequest, errors=())
     list_models = describe_read("listModels", "List the models.", json_content(ModelList))
     return [
-        Operation("GET", "/v1/capabilities", capabilities.list, list_capabilities),
-        Operation("GET", "/v1/models", models.list, list_models),
-        Operation("GET", "/v1/models/{model}", models.get, describe_model()),
-        Operation("POST", "/admin/models/{model}/load", admin.load, load),
-        Operation("POST", "/admin/models/{model}/unload", admin.unload, unload),
-        Operation("POST", "/admin/models/{model}/pin", admin.pin, pin),
+        Operation("GET", "/v1/capabilities", capabilities.list, description=list_capabilities),
+        Operation("GET", "/v1/models", models.list, description=list_models),
+        Operation("GET", "/v1/models/{model}", models.get, description=describe_model()),
+        Operation("POST", "/admin/models/{model}/load", admin.load, description=load),
+        Operation("POST", "/admin/models/{model}/unload", admin.unload, description=unload),
+        Operation("POST", "/admin/models/{model}/pin", admin.pin, description=pin),
     ]
 
 
@@ -196,9 +206,9 @@ def operator_operations(parts: ServiceParts) -> list[Operation]:
     page = PageEndpoints()
     read_metrics = describe_read("readMetrics", "Read the metrics for Prometheus.", METRICS_CONTENT)
     return [
-        Operation("GET", "/health", health.get, describe_health()),
-        Operation("GET", "/status", status.get, describe_status()),
-        Operation("GET", "/metrics", metrics.get, read_metrics),
+        Operation("GET", "/health", health.get, description=describe_health()),
+        Operation("GET", "/status", status.get, description=describe_status()),
+        Operation("GET", "/metrics", metrics.get, description=read_metrics),
         Operation("GET", "/", page.index),
         Operation("GET", "/assets/{name}", page.asset),
     ]

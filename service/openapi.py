@@ -147,7 +147,7 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
 
 
 def describe_generation(
-    name: str, summary: str, request: Struct, response: Struct, chunk: Struct
+    name: str, summary: str, *, request: Struct, response: Struct, chunk: Struct
 ) -> Json:
     stream = {
         # Before OpenAPI 3.2, the schema of an event stream is the schema of one event.
@@ -168,7 +168,9 @@ def describe_generation(
     }
 
 
-def describe_read(name: str, summary: str, content: Json, errors: Errors = COMMON_ERRORS) -> Json:
+def describe_read(
+    name: str, summary: str, content: Json, *, errors: Errors = COMMON_ERRORS
+) -> Json:
     return {
         "operationId": name,
         "summary": summary,
@@ -176,15 +178,18 @@ def describe_read(name: str, summary: str, content: Json, errors: Errors = COMMO
     }
 
 
-def describe_command(name: str, summary: str, request: Struct, errors: Errors) -> Json:
+def describe_command(name: str, summary: str, request: Struct, *, errors: Errors) -> Json:
     body = {"required": False, "content": json_content(request)}
-    operation = describe_read(name, summary, json_content(Model), (*ADMIN_ERRORS, *errors))
+    operation = describe_read(name, summary, json_content(Model), errors=(*ADMIN_ERRORS, *errors))
     return {**operation, "parameters": [MODEL_PARAMETER], "requestBody": body}
 
 
 def describe_model() -> Json:
     operation = describe_read(
-        "retrieveModel", "Describe one model.", json_content(Model), (ModelNotFound, *COMMON_ERRORS)
+        "retrieveModel",
+        "Describe one model.",
+        json_content(Model),
+        errors=(ModelNotFound, *COMMON_ERRORS),
     )
     return {**operation, "parameters": [MODEL_PARAMETER]}
 
@@ -200,7 +205,7 @@ def describe_status() -> Json:
         "readStatus",
         "Read the state of the service, its last minutes and its latest requests.",
         json_content(ServiceStatus),
-        (InvalidRequest, *COMMON_ERRORS),
+        errors=(InvalidRequest, *COMMON_ERRORS),
     )
     return {**operation, "parameters": [parameter]}
 
@@ -208,7 +213,10 @@ def describe_status() -> Json:
 def describe_health() -> Json:
     content = json_content(Health)
     operation = describe_read(
-        "checkHealth", "Check whether the service can generate.", content, UNAUTHENTICATED_ERRORS
+        "checkHealth",
+        "Check whether the service can generate.",
+        content,
+        errors=UNAUTHENTICATED_ERRORS,
     )
     operation["security"] = []
     operation["responses"]["503"] = _response("Not healthy; `status` gives the state.", content)

@@ -78,10 +78,10 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
     def __init__(
         self,
         api_format: ApiFormat[RequestT, ChoiceT],
+        *,
         model_names: ModelNames,
         registry: RequestRegistry,
         bodies: JsonBodies,
-        *,
         keep_alive_s: float,
     ) -> None:
         self._format = api_format

@@ -13,6 +13,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from service.schema.capabilities import KV_REASON
 from service.security.exposure import find_exposure
 from service.security.keyring import KeyRing, open_keyring
 from service.server import EXIT_FAILED, Server
-from service.supervision.preloads import find_preloads
+from service.supervision.preloads import Preloads, find_preloads
 from service.supervision.process import WORKER_COMMAND, worker_environ
 from service.supervision.restart_policy import RestartLimits
 from service.supervision.supervisor import Supervisor, Timeouts
@@ -141,20 +142,19 @@ async def serve(
         version=version("mlxd"),
     )
     api = build_app(parts, keys=keys, address=listener.getsockname()[0])
-
-    def show_ready() -> None:
-        if (ready := supervisor.ready) is not None:
-            models = supervisor.model_states.infos
-            screen.show_ready(
-                ready, models, url_of(listener, tls=tls is not None), preloads, keyed=keys.required
-            )
-
     server = Server(
         make_listener(settings, observability.telemetry.trace(api), listener, tls),
         supervisor,
         registry,
         drain_s=settings.drain_s,
-        on_ready=show_ready,
+        on_ready=partial(
+            show_ready,
+            screen,
+            supervisor,
+            url=url_of(listener, tls=tls is not None),
+            preloads=preloads,
+            keyed=keys.required,
+        ),
     )
     async with preventing_sleep(settings, registry):
         status = await server.run()
@@ -163,6 +163,20 @@ async def serve(
     if supervisor.failure is not None:
         print_error(supervisor.failure)
     return status
+
+
+def show_ready(
+    screen: StartupScreen, supervisor: Supervisor, *, url: str, preloads: Preloads, keyed: bool
+) -> None:
+    """Show the summary, if the worker is still ready."""
+    if supervisor.ready is not None:
+        screen.show_ready(
+            supervisor.ready,
+            supervisor.model_states.infos,
+            url=url,
+            preloads=preloads,
+            keyed=keyed,
+        )
 
 
 @contextlib.asynccontextmanager

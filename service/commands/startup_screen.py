@@ -43,9 +43,9 @@ class StartupScreen:
         self,
         ready: Ready,
         models: Sequence[ModelInfo],
+        *,
         url: str,
         preloads: Preloads,
-        *,
         keyed: bool = False,
     ) -> None:
         """Show the models, the device, the URL and an example request.
@@ -54,7 +54,7 @@ class StartupScreen:
         """
         self.close()
         table = Table.grid(padding=(0, 2))
-        for name, value in summary(ready, models, url, preloads):
+        for name, value in summary(ready, models, url=url, preloads=preloads):
             table.add_row(name, value)
         self._console.print(table, soft_wrap=True)
         # On one line at any terminal width, so that it can be copied.
@@ -75,7 +75,7 @@ class StartupScreen:
 
 
 def summary(
-    ready: Ready, models: Sequence[ModelInfo], url: str, preloads: Preloads
+    ready: Ready, models: Sequence[ModelInfo], *, url: str, preloads: Preloads
 ) -> list[tuple[str, str]]:
     """The rows of the startup screen: a label and a text."""
     memory = ready.memory

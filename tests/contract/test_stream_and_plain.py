@@ -41,7 +41,7 @@ from worker.outputs.output_processor import OutputProcessor
 from worker.outputs.segmenter import Markers, Segmenter
 from worker.outputs.text import Text
 
-HEADER = ResponseHeader("id-1", 1, "m", "fp")
+HEADER = ResponseHeader(id="id-1", created=1, model="m", system_fingerprint="fp")
 STOP_TOKEN = 256
 
 texts = st.text("ab \n<|>\u00e9\U0001f600", max_size=24)
@@ -106,6 +106,14 @@ async def both(
     return json.loads(msgspec.json.encode(plain))["choices"][0], chunks
 
 
+def make_endpoint(api_format: Any) -> GenerationEndpoint[Any, Any]:
+    """An endpoint that only converts between shapes."""
+    unused: Any = None
+    return GenerationEndpoint(
+        api_format, model_names=unused, registry=unused, bodies=unused, keep_alive_s=1
+    )
+
+
 @given(token_streams, stop_lists, st.sets(st.integers(0, 30)))
 def test_a_chat_stream_has_the_text_and_tokens_of_the_plain_answer(
     tokens: list[int], stop: list[str], step_ends: set[int]
@@ -114,7 +122,7 @@ def test_a_chat_stream_has_the_text_and_tokens_of_the_plain_answer(
         {"model": "m", "messages": [{"role": "user", "content": "x"}], "logprobs": True},
         ChatRequest,
     )
-    endpoint: Any = GenerationEndpoint(ChatFormat(), *[None] * 3, keep_alive_s=1)  # type: ignore[arg-type]
+    endpoint = make_endpoint(ChatFormat())
     events = events_of(tokens, stop, trim=True)
     plain, chunks = anyio.run(both, endpoint, request, events, step_ends)
     streamed = "".join(chunk["delta"].get("content") or "" for chunk in chunks)
@@ -132,7 +140,7 @@ def test_a_completion_stream_has_the_text_and_tokens_of_the_plain_answer(
     tokens: list[int], stop: list[str], step_ends: set[int]
 ) -> None:
     request = msgspec.convert({"model": "m", "prompt": "x", "logprobs": 1}, CompletionRequest)
-    endpoint: Any = GenerationEndpoint(CompletionFormat(), *[None] * 3, keep_alive_s=1)  # type: ignore[arg-type]
+    endpoint = make_endpoint(CompletionFormat())
     events = events_of(tokens, stop, trim=False)
     assert isinstance(events[0], Started)
     plain, chunks = anyio.run(both, endpoint, request, events, step_ends)

@@ -15,12 +15,26 @@ from service.supervision.preloads import Preloads
 
 GIB = 1 << 30
 MODELS = [
-    ModelInfo("org/one", "llama", 8192, 1000, 2 * GIB, 1500.0),
-    ModelInfo("two", "qwen3", 4096, 1000, GIB, 500.0),
+    ModelInfo(
+        id="org/one",
+        family="llama",
+        context_length=8192,
+        vocabulary_size=1000,
+        weight_bytes=2 * GIB,
+        load_ms=1500.0,
+    ),
+    ModelInfo(
+        id="two",
+        family="qwen3",
+        context_length=4096,
+        vocabulary_size=1000,
+        weight_bytes=GIB,
+        load_ms=500.0,
+    ),
 ]
 READY = Ready(
-    Device("Apple M4 Max", "Metal", 64 * GIB),
-    Memory(3 * GIB, 3 * GIB, 0, 48 * GIB),
+    device=Device("Apple M4 Max", "Metal", 64 * GIB),
+    memory=Memory(active=3 * GIB, peak=3 * GIB, cache=0, limit=48 * GIB),
 )
 
 
@@ -30,7 +44,7 @@ def show(*, terminal: bool) -> str:
     screen = StartupScreen(console)
     for done in (0, GIB, 2 * GIB):
         screen.show_loading(Loading("org/one", done, 2 * GIB))
-    screen.show_ready(READY, MODELS, "http://127.0.0.1:8000", Preloads())
+    screen.show_ready(READY, MODELS, url="http://127.0.0.1:8000", preloads=Preloads())
     return output.getvalue()
 
 
@@ -68,15 +82,20 @@ def test_the_preloaded_libraries_are_shown_on_a_linux_cpu_only(
 ) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     cpu = msgspec.structs.replace(READY, device=Device("AMD EPYC", "CPU", 64 * GIB))
-    assert ("", "preloaded: a.so, b.so") in summary(cpu, MODELS, "", Preloads("a.so", "b.so"))
+    assert ("", "preloaded: a.so, b.so") in summary(
+        cpu, MODELS, url="", preloads=Preloads("a.so", "b.so")
+    )
     rows = [
         value
-        for _, value in summary(cpu, MODELS, "", Preloads(None, "b.so"))
+        for _, value in summary(cpu, MODELS, url="", preloads=Preloads(None, "b.so"))
         if "preloaded" in value
     ]
     assert rows == ["preloaded: b.so: MLX's own BLAS is slow, install OpenBLAS"]
     assert not any(
-        "preloaded" in value for _, value in summary(READY, MODELS, "", Preloads("a.so"))
+        "preloaded" in value
+        for _, value in summary(READY, MODELS, url="", preloads=Preloads("a.so"))
     )
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not any("preloaded" in value for _, value in summary(cpu, MODELS, "", Preloads()))
+    assert not any(
+        "preloaded" in value for _, value in summary(cpu, MODELS, url="", preloads=Preloads())
+    )
