@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from protocol.messages import ModelSource
+from protocol.model_location import BuiltIn, Folder, HubModel, location_of
 from service.config.sampling_defaults import NO_DEFAULTS, SamplingDefaults
 from service.config.scalars import SettingsError, refuse_unknown
 from service.errors import excerpt
@@ -55,9 +56,13 @@ def model_id(model: ModelSettings) -> str:
     """The id of a model: the configured one, else its hub id or its folder's name."""
     if model.id is not None:
         return model.id
-    if model.source is None:
-        return DEMO_ID
-    return Path(model.source).name if _is_folder(model.source) else model.source
+    match location_of(model.source):
+        case BuiltIn():
+            return DEMO_ID
+        case Folder(path):
+            return path.name
+        case HubModel(id):
+            return id
 
 
 def parse_models(words: Iterable[str], origin: str) -> tuple[ModelSettings, ...]:
@@ -135,20 +140,16 @@ def _locate(model: ModelSettings, origin: str) -> ModelSettings:
     """Check that the model has an id, and make the path of its folder absolute."""
     if model.source is None and model.id is None:
         raise SettingsError(f"{origin}: a model needs a source or an id")
-    if model.source is None or not _is_folder(model.source):
-        return model
     try:
-        folder = Path(os.path.normpath(Path(model.source).expanduser().absolute()))
+        location = location_of(model.source)
     except RuntimeError as error:
         raise SettingsError(f"{origin}: {model.source}: {error}") from None
+    if not isinstance(location, Folder):
+        return model
+    folder = Path(os.path.normpath(location.path.absolute()))
     if not (model.id or folder.name):
         raise SettingsError(f"{origin}: {model.source} has no name: give it an id")
     return msgspec.structs.replace(model, source=str(folder))
-
-
-def _is_folder(source: str) -> bool:
-    """Whether `source` is a folder rather than a hub id."""
-    return source.startswith(("/", ".", "~")) or Path(source).exists()
 
 
 def _check_ids(ids: list[str], origin: str) -> None:

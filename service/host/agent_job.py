@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from protocol.model_location import Folder, location_of
 from service.config.api_keys import API_KEYS_VARIABLE
 from service.config.model_settings import ModelSettings, parse_models
 from service.config.scalars import VARIABLE_PREFIX, SettingsError
@@ -118,16 +119,22 @@ def refuse_relative_paths(path: Path) -> None:
         SettingsError: the file has a path that is not absolute.
     """
     table = tomllib.loads(path.read_text("utf-8"))
-    paths = [
+    settings = [
         table[name]
         for name, field in describe_settings().items()
         if field.is_path and name in table and field.absolute(table[name]) != table[name]
     ]
-    sources = [model.get("source") or "" for model in table.get("models", [])]
-    paths += [text for text in sources if not text.startswith(("/", "~")) and Path(text).exists()]
-    relative = [text for text in paths if not text.startswith("~")]
+    sources = [model.get("source") for model in table.get("models", [])]
+    relative = [text for text in settings if not text.startswith("~")]
+    relative += [source for source in sources if is_relative_folder(source)]
     if relative:
         raise SettingsError(f"{path}: {relative[0]} is relative: begin it with / or ~")
+
+
+def is_relative_folder(source: str | None) -> bool:
+    """Whether a model's source is a folder by a relative path."""
+    location = location_of(source)
+    return isinstance(location, Folder) and not location.path.is_absolute()
 
 
 def absolute(path: str) -> str:

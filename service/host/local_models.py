@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from protocol.model_location import BuiltIn, Folder, HubModel, location_of
 from service.supervision.process import CODE_FOLDER
 
 DEMO_FOLDER = Path(CODE_FOLDER) / "worker" / "demo" / "model"
@@ -44,20 +45,27 @@ def inspect_model(source: str | None) -> ModelFiles:
 
 def find_folder(source: str | None) -> Path | None:
     """The folder of a model; None for a model of the hub that is not downloaded."""
-    if source is None:
-        return DEMO_FOLDER
-    if source.startswith(("/", ".", "~")) or Path(source).exists():
-        return Path(source).expanduser()
+    match location_of(source):
+        case BuiltIn():
+            return DEMO_FOLDER
+        case Folder(path):
+            return path
+        case HubModel(id):
+            return find_download(id)
+
+
+def find_download(id: str) -> Path | None:
+    """The folder of a downloaded model; a path that does not exist if `id` is not a hub id."""
     # Imported here because nothing else of the service needs it.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, local_files_only=True))
+        return Path(snapshot_download(id, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
     except HFValidationError:
-        return Path(source)
+        return Path(id)
 
 
 def check_config(folder: Path) -> Iterator[str]:

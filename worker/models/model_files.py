@@ -12,6 +12,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
+from protocol.model_location import BuiltIn, Folder, HubModel, location_of
 from worker.demo import demo_model_path
 
 WEIGHT_FILES = "model*.safetensors"
@@ -30,23 +31,34 @@ def find_model_folder(source: str | None, *, download: bool) -> Path:
             downloaded.
         OSError: the hub cannot be reached or does not have the model.
     """
-    if source is None:
-        return demo_model_path()
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
-    if source.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"there is no folder {source}")
+    match location_of(source):
+        case BuiltIn():
+            return demo_model_path()
+        case Folder(path):
+            if not path.exists():
+                raise FileNotFoundError(f"there is no folder {source}")
+            return path
+        case HubModel(id):
+            return find_download(id, download=download)
+
+
+def find_download(id: str, *, download: bool) -> Path:
+    """The folder of a model of the hub, which is downloaded if it must be and `download` is set.
+
+    Raises:
+        FileNotFoundError: it is not downloaded.
+        OSError: the hub cannot be reached or does not have it.
+    """
     try:
         return Path(
             snapshot_download(
-                source, allow_patterns=DEFAULT_ALLOW_PATTERNS, local_files_only=not download
+                id, allow_patterns=DEFAULT_ALLOW_PATTERNS, local_files_only=not download
             )
         )
     except LocalEntryNotFoundError:
         if download:
             raise
-        message = f"{source} is not on disk; `mlxd pull {source}` downloads it"
+        message = f"{id} is not on disk; `mlxd pull {id}` downloads it"
         raise FileNotFoundError(message) from None
 
 
