@@ -8,7 +8,7 @@ import pytest
 
 from service.config.model_settings import ModelSettings, read_models, to_sources
 from service.host.local_models import find_folder
-from worker.models.model_files import resolve
+from worker.models.model_files import find_model_folder
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +35,8 @@ def source_for_the_worker(source: str) -> str | None:
 def test_a_folder_is_the_same_for_all(source: str, folder: str, home: Path) -> None:
     expected = home / folder
     assert source_for_the_worker(source) == str(expected)
-    assert resolve(source_for_the_worker(source), download=False) == expected
-    for path in (find_folder(source), resolve(source, download=False)):
+    assert find_model_folder(source_for_the_worker(source), download=False) == expected
+    for path in (find_folder(source), find_model_folder(source, download=False)):
         assert path is not None
         assert path.absolute() == expected
 
@@ -45,7 +45,7 @@ def test_a_folder_is_the_same_for_all(source: str, folder: str, home: Path) -> N
 def test_a_folder_that_does_not_exist_is_not_a_hub_id(source: str) -> None:
     assert find_folder(source) == Path(source)
     with pytest.raises(FileNotFoundError, match="there is no folder"):
-        resolve(source_for_the_worker(source), download=True)
+        find_model_folder(source_for_the_worker(source), download=True)
 
 
 def test_a_model_of_the_hub_that_is_not_downloaded_is_the_same_for_all() -> None:
@@ -53,10 +53,10 @@ def test_a_model_of_the_hub_that_is_not_downloaded_is_the_same_for_all() -> None
     assert source_for_the_worker(source) == source
     assert find_folder(source) is None
     with pytest.raises(FileNotFoundError, match="mlxd pull nobody/has-this"):
-        resolve(source, download=False)
+        find_model_folder(source, download=False)
 
 
 def test_the_built_in_model_is_the_same_for_all() -> None:
     [sent], _ = to_sources([ModelSettings()], idle_unload_s=0)
     assert sent.source is None
-    assert find_folder(None) == resolve(None, download=False)
+    assert find_folder(None) == find_model_folder(None, download=False)
