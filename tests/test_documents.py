@@ -1,4 +1,4 @@
-"""The documents name files that exist, and the two maps name every district."""
+"""The documents name files that exist, in plain words, and the two maps name every district."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tests.sources import ROOT, tracked_files
+from tests.test_architecture import ODD_WORDS
 
 # `path/to/file.py` in backticks, and the target of a Markdown link.
 NAMED = re.compile(r"`([\w./-]+\.(?:py|md|toml|json|js|html|png|plist|service|txt)|[\w./-]+/)`")
@@ -63,6 +64,15 @@ def test_every_file_that_a_document_names_exists() -> None:
         if (paths := missing_files(name, path.read_text("utf-8"), files))
     }
     assert missing == {}
+
+
+def test_documents_are_written_in_plain_words() -> None:
+    odd = {
+        path.relative_to(ROOT).as_posix(): found
+        for path in documents()
+        if (found := [match[0] for match in ODD_WORDS.finditer(path.read_text("utf-8"))])
+    }
+    assert odd == {}
 
 
 @pytest.mark.parametrize("document", MAPS)
