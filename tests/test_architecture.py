@@ -11,6 +11,7 @@ import pytest
 
 from tests.sources import (
     EVERYTHING,
+    PRODUCT,
     ROOT,
     Rule,
     Source,
@@ -244,6 +245,12 @@ def test_no_name_from_before_the_districts_is_left() -> None:
     files = tracked_files("*.md", "*.toml", "Makefile", ".ci/*", "deploy/*")
     texts = [path for path in files if path.suffix != ".png"]
     assert [path for path in texts if OLD_MODULES.search(path.read_text("utf-8"))] == []
+
+
+def test_prose_is_plain_technical_english() -> None:
+    assert violations(odd_words, *PRODUCT) == []
+    texts = tracked_files("*.md", "service/page/*.js", "service/page/*.html")
+    assert [path for path in texts if ODD_WORDS.search(path.read_text("utf-8"))] == []
 
 
 BROKEN: list[tuple[Rule, str, str]] = [
