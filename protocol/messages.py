@@ -16,45 +16,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from protocol.events import (
-    Alternative as Alternative,
-)
-from protocol.events import (
-    ArgumentsDelta as ArgumentsDelta,
-)
-from protocol.events import (
-    Event as Event,
-)
-from protocol.events import (
-    Failed as Failed,
-)
-from protocol.events import (
-    Finished as Finished,
-)
-from protocol.events import (
-    FinishReason as FinishReason,
-)
-from protocol.events import (
-    PromptLogprobs as PromptLogprobs,
-)
-from protocol.events import (
-    Rejected as Rejected,
-)
-from protocol.events import (
-    Started as Started,
-)
-from protocol.events import (
-    TextDelta as TextDelta,
-)
-from protocol.events import (
-    TextKind as TextKind,
-)
-from protocol.events import (
-    TokenLogprob as TokenLogprob,
-)
-from protocol.events import (
-    ToolCallStarted as ToolCallStarted,
-)
+from protocol.events import Event
 from protocol.grammars import Grammar
 from protocol.structs import Data, Message
 

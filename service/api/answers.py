@@ -8,20 +8,19 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from protocol.messages import (
+from protocol.events import (
     ArgumentsDelta,
     Event,
     Finished,
     FinishReason,
     PromptLogprobs,
-    Sampling,
     Started,
-    Submit,
     TextDelta,
     TextKind,
     TokenLogprob,
     ToolCallStarted,
 )
+from protocol.messages import Sampling, Submit
 from service.api.logprob_encoder import LogprobGate
 from service.errors import InternalError
 from service.inflight.request import InflightRequest

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from protocol.messages import (
-    Event,
-    Finished,
-    PromptLogprobs,
-    Started,
-    Submit,
-    TextDelta,
-    TextPrompt,
-    TokenPrompt,
-)
+from protocol.events import Event, Finished, PromptLogprobs, Started, TextDelta
+from protocol.messages import Submit, TextPrompt, TokenPrompt
 from service.api.answers import Answer, to_sampling, to_siblings
 from service.api.generation import ChunkUsage, ResponseHeader
 from service.api.logprob_encoder import to_completion_logprobs

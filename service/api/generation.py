@@ -14,7 +14,8 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from protocol.messages import Event, Finished, Submit
+from protocol.events import Event, Finished
+from protocol.messages import Submit
 from service.api.answers import Answer, collect_answers, select_best, sum_usage, usage_of
 from service.api.event_stream import EventStream, frame
 from service.api.logprob_encoder import LogprobGate

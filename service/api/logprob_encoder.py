@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from protocol.messages import Event, TextDelta, TokenLogprob
+from protocol.events import Event, TextDelta, TokenLogprob
 from service.schema.logprobs import ChatLogprobs, ChatTokenLogprob, CompletionLogprobs, TopLogprob
 
 

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from protocol.messages import Event, TextDelta
+from protocol.events import Event, TextDelta
 from service.api.event_stream import frame
 
 # Placeholder for the text: encoded, it occurs nowhere else in a frame.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from protocol.messages import ArgumentsDelta, Event, TextDelta
+from protocol.events import ArgumentsDelta, Event, TextDelta
 
 # A reader that is this far behind gets its text in fewer, longer deltas.
 MERGE_ABOVE_EVENTS = 64

@@ -16,19 +16,8 @@ from typing import Protocol
 
 import msgspec
 
-from protocol.messages import (
-    Cancel,
-    Event,
-    Failed,
-    Finished,
-    PromptLogprobs,
-    Rejected,
-    Started,
-    Step,
-    Submit,
-    TextDelta,
-    ToWorker,
-)
+from protocol.events import Event, Failed, Finished, PromptLogprobs, Rejected, Started, TextDelta
+from protocol.messages import Cancel, Step, Submit, ToWorker
 from service.errors import (
     MlxdError,
     Overloaded,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from protocol.messages import Event, Failed, Rejected
+from protocol.events import Event, Failed, Rejected
 from service.errors import ClientDisconnected, GenerationFailed
 from service.inflight.output_collector import OutputCollector
 from service.requestlog.event_batch import EventBatch, count_events

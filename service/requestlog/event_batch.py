@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from protocol.messages import Event, Failed, Finished, Rejected, Started, TextDelta
+from protocol.events import Event, Failed, Finished, Rejected, Started, TextDelta
 
 
 class EventBatch(NamedTuple):

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from starlette.types import Scope
 
-from protocol.messages import Event, Finished, Submit, TextDelta
+from protocol.events import Event, Finished, TextDelta
+from protocol.messages import Submit
 from protocol.units import MS_PER_S
 from service.errors import ClientDisconnected, MlxdError, response_for
 from service.requestlog.event_batch import EventBatch

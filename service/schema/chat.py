@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from protocol.messages import FinishReason, ToolUse
+from protocol.events import FinishReason
+from protocol.messages import ToolUse
 from service.errors import InvalidRequest
 from service.schema.logprobs import ChatLogprobs
 from service.schema.messages import (

@@ -16,7 +16,8 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as ge
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
-from protocol.messages import ChatPrompt, Finished, Prompt, TextPrompt
+from protocol.events import Finished
+from protocol.messages import ChatPrompt, Prompt, TextPrompt
 from protocol.units import MS_PER_S
 from service.requestlog.record import RequestRecord
 from service.telemetry.request_metrics import generation_attributes

@@ -11,18 +11,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.messages import (
-    Event,
-    Finished,
-    FinishReason,
-    Memory,
-    Sampling,
-    Started,
-    Stats,
-    Step,
-    Submit,
-    TextPrompt,
-)
+from protocol.events import Event, Finished, FinishReason, Started
+from protocol.messages import Memory, Sampling, Stats, Step, Submit, TextPrompt
 from service.api.answers import collect_answers
 from service.api.chat.format import ChatFormat
 from service.api.completions import CompletionFormat

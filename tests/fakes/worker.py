@@ -21,13 +21,12 @@ from multiprocessing.connection import Connection
 from typing import NoReturn
 
 from protocol.channel import Channel, Closed, worker_end
+from protocol.events import Event, Finished, Started, TextDelta
 from protocol.messages import (
     Cancel,
     Configure,
     Device,
-    Event,
     Fatal,
-    Finished,
     Loading,
     Memory,
     ModelInfo,
@@ -36,11 +35,9 @@ from protocol.messages import (
     Ready,
     SetMaxRunning,
     Shutdown,
-    Started,
     Stats,
     Step,
     Submit,
-    TextDelta,
     ToService,
     ToWorker,
 )

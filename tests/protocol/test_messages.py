@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.events import Failed, Finished, Rejected, Started, TextDelta
 from protocol.messages import (
     Cancel,
     ChatPrompt,
     Configure,
     Device,
-    Failed,
     Fatal,
-    Finished,
     Loading,
     Memory,
     ModelInfo,
@@ -22,14 +21,11 @@ from protocol.messages import (
     ModelSource,
     ModelState,
     Ready,
-    Rejected,
     Sampling,
     Shutdown,
-    Started,
     Stats,
     Step,
     Submit,
-    TextDelta,
     TextPrompt,
     TokenPrompt,
     ToService,

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-from protocol.messages import (
-    ChatPrompt,
-    Finished,
-    FinishReason,
-    Memory,
-    Prompt,
-    Sampling,
-    Started,
-    Stats,
-    Submit,
-    TextDelta,
-    TextPrompt,
-)
+from protocol.events import Finished, FinishReason, Started, TextDelta
+from protocol.messages import ChatPrompt, Memory, Prompt, Sampling, Stats, Submit, TextPrompt
 from service.requestlog.event_batch import count_events
 from service.requestlog.record import RequestRecord
 

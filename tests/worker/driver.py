@@ -6,20 +6,16 @@ import queue
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from protocol.events import Event, Failed, Finished, Rejected, TextDelta
 from protocol.messages import (
     Cancel,
     CommandResult,
     Configure,
-    Event,
-    Failed,
-    Finished,
     ModelsChanged,
     ModelSource,
-    Rejected,
     Shutdown,
     Step,
     Submit,
-    TextDelta,
 )
 from worker.intake.compile_queue import with_grammar
 from worker.intake.prepared import PreparedRequest, prepare

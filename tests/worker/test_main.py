@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from protocol.events import Finished, TextDelta
 from protocol.messages import (
     Cancel,
     Fatal,
-    Finished,
     Loading,
     ModelsChanged,
     ModelSource,
@@ -22,7 +22,6 @@ from protocol.messages import (
     Shutdown,
     Step,
     Submit,
-    TextDelta,
     TextPrompt,
     ToService,
 )

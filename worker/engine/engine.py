@@ -16,7 +16,7 @@ import msgspec
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from protocol.messages import FinishReason
+from protocol.events import FinishReason
 from worker.cache.kv_cost import probe
 from worker.cache.prefix_cache import Prefix, PrefixCache
 from worker.engine.decode_groups import PaddingCost

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+from protocol.events import Rejected
 from protocol.grammars import JsonObject, JsonSchema
-from protocol.messages import Rejected, Submit, ToolUse
+from protocol.messages import Submit, ToolUse
 from worker.intake.prepared import PreparedRequest
 from worker.structured_output.compiler import CompileResult
 from worker.structured_output.constraint import GrammarError

@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from protocol.events import Rejected
 from protocol.grammars import Grammar, Lark
-from protocol.messages import Rejected, Submit
+from protocol.messages import Submit
 from worker.models.model_config import ModelConfig
 from worker.prompts.prompt_errors import PromptError
 from worker.structured_output.constraint import CompiledGrammar

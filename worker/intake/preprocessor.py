@@ -16,7 +16,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from protocol.messages import ModelSource, Rejected, Submit
+from protocol.events import Rejected
+from protocol.messages import ModelSource, Submit
 from worker.cache.disk_store import DiskStore
 from worker.intake.compile_queue import CompileQueue, with_grammar
 from worker.intake.prepared import (

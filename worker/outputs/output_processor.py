@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from protocol.messages import (
+from protocol.events import (
     Alternative,
     ArgumentsDelta,
     Event,
@@ -12,11 +12,11 @@ from protocol.messages import (
     FinishReason,
     PromptLogprobs,
     Started,
-    Submit,
     TextDelta,
     TokenLogprob,
     ToolCallStarted,
 )
+from protocol.messages import Submit
 from protocol.units import MS_PER_S
 from worker.engine.engine import Token
 from worker.engine.sampler import Row

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from protocol.messages import TextKind
+from protocol.events import TextKind
 from worker.tool_calls.deltas import ContentDelta, OutputDelta
 from worker.tool_calls.parser import CompiledSyntax, ParseStatus, ToolParser
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from protocol.messages import Rejected
+from protocol.events import Rejected
 from worker.intake.prepared import PreparedRequest
 from worker.memory.accounting import KVReservations
 from worker.models.pool import ModelPool

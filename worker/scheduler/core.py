@@ -8,21 +8,18 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from protocol.events import Event, Failed, Rejected, TextDelta
 from protocol.messages import (
     Cancel,
     CommandResult,
-    Event,
-    Failed,
     Load,
     ModelsChanged,
     ModelState,
     Pin,
-    Rejected,
     SetMaxRunning,
     Shutdown,
     Stats,
     Step,
-    TextDelta,
     Unload,
 )
 from protocol.units import MS_PER_S

@@ -6,7 +6,7 @@ import dataclasses
 
 import msgspec
 
-from protocol.messages import Event
+from protocol.events import Event
 from worker.engine.engine import Token
 from worker.engine.sampler import Constraint, effective_stop_token_ids, make_row
 from worker.engine.token_logprobs import PromptScorer

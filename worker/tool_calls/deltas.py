@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from protocol.messages import TextKind
+from protocol.events import TextKind
 
 
 class ContentDelta(msgspec.Struct, frozen=True):

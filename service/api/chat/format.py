@@ -7,17 +7,16 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
-from protocol.messages import (
+from protocol.events import (
     ArgumentsDelta,
-    ChatPrompt,
     Event,
     Finished,
     FinishReason,
     Started,
-    Submit,
     TextDelta,
     ToolCallStarted,
 )
+from protocol.messages import ChatPrompt, Submit
 from service.api.answers import Answer, to_sampling, to_siblings
 from service.api.generation import ChunkUsage, ResponseHeader
 from service.api.logprob_encoder import to_chat_logprobs

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.messages import Event, Finished, Started, TextDelta, TokenLogprob
+from protocol.events import Event, Finished, Started, TextDelta, TokenLogprob
 from service.api.chat.format import ChatFormat
 from service.api.completions import CompletionFormat
 from service.api.event_stream import frame

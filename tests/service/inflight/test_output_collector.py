@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.messages import Event, Started, TextDelta
+from protocol.events import Event, Started, TextDelta
 from service.inflight.output_collector import MERGE_ABOVE_EVENTS, OutputCollector, merge_deltas
 from tests.service.records import make_finished
 

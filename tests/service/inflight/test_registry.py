@@ -6,17 +6,8 @@ import asyncio
 
 import pytest
 
-from protocol.messages import (
-    Cancel,
-    Event,
-    Failed,
-    Rejected,
-    Started,
-    Step,
-    Submit,
-    TextDelta,
-    ToWorker,
-)
+from protocol.events import Event, Failed, Rejected, Started, TextDelta
+from protocol.messages import Cancel, Step, Submit, ToWorker
 from service.errors import (
     ClientDisconnected,
     GenerationFailed,

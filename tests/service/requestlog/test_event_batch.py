@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.messages import (
+from protocol.events import (
     ArgumentsDelta,
     Event,
     Failed,

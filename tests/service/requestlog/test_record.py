@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from protocol.messages import Event, Started, TextDelta
+from protocol.events import Event, Started, TextDelta
 from service.errors import ClientDisconnected, Overloaded
 from service.requestlog.event_batch import count_events
 from service.requestlog.record import RequestRecord, record_of

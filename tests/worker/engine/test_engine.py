@@ -14,7 +14,8 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.sample_utils import make_logits_processors
 from mlx_lm.utils import load_model
 
-from protocol.messages import FinishReason, Sampling
+from protocol.events import FinishReason
+from protocol.messages import Sampling
 from tests.oracle import greedy_tokens, text_tokens
 from worker.cache.kv_cost import probe
 from worker.engine import decode_groups as groups

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.messages import Event, FinishReason, Sampling, Submit, TextPrompt
+from protocol.events import Event, FinishReason
+from protocol.messages import Sampling, Submit, TextPrompt
 from tests.worker.outputs.switch_tool import (
     CALL,
     HEADER,

@@ -7,18 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from protocol.events import Failed, Finished, Rejected, Started, TextDelta
 from protocol.messages import (
     Cancel,
     ChatPrompt,
-    Failed,
-    Finished,
-    Rejected,
     Sampling,
     SetMaxRunning,
-    Started,
     Step,
     Submit,
-    TextDelta,
     TextPrompt,
     TokenPrompt,
 )

@@ -13,18 +13,16 @@ from weakref import WeakKeyDictionary
 import mlx.core as mx
 import pytest
 
+from protocol.events import Finished, Rejected, TextDelta
 from protocol.messages import (
     CommandResult,
-    Finished,
     Memory,
     ModelsChanged,
     ModelSource,
-    Rejected,
     Sampling,
     Shutdown,
     Step,
     Submit,
-    TextDelta,
     TextPrompt,
 )
 from tests.worker.driver import end_of, make_config_loader, make_configure, text_of, tokens_of
