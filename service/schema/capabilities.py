@@ -13,7 +13,7 @@ from service.schema.parameters import GenerationRequest
 from service.schema.support import PARAMETERS, Parameter, Requirement
 
 # Remove when mlx-lm (0.32.2 cannot) batches a QuantizedKVCache.
-KV_REASON = "mlx-lm 0.32.2 cannot batch quantised KV caches: keys and values are not quantised"
+KV_REASON = "mlx-lm 0.32.2 batches no quantised KV caches: keys and values stay as computed"
 
 ENDPOINTS: dict[str, type[GenerationRequest]] = {
     "/v1/chat/completions": ChatRequest,
