@@ -1,11 +1,11 @@
-# make serve    make the environment, and serve       ARGS="--model PATH_OR_HUB_ID" passes flags
-# make test     make the environment, and run all tests        ARGS="-k stop" passes flags
-# make clients  make the environments of test clients that cannot share ours
+# make serve    create the environment and serve      ARGS="--model PATH_OR_HUB_ID" passes flags
+# make test     create the environment and run all tests       ARGS="-k stop" passes flags
+# make clients  create the environments of test clients that cannot share .venv
 # make bench    measure beside mlx_lm.server and the bare loop     ARGS="--rounds 1" passes flags
-# make soak     a minute of requests and kills; anything lost fails it
-# make check    format, lint and types: what must be clean
-# make format   put format and imports right
-# make clean    remove the environment and every cache
+# make soak     run one minute of requests and kills; a lost request fails it
+# make check    check format, lint and types
+# make format   fix format and imports
+# make clean    remove the environment and all caches
 
 PYTHON := .venv/bin/python
 SOURCES := service worker protocol tests
@@ -40,8 +40,8 @@ clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Two stamps: what serving needs, and on top of it what working on the code needs.
-# The runtime stamp goes with the environment, so whatever replaces that asks for the second again.
+# Two stamp files: the dependencies of serving, and on top of them those of development.
+# Both are inside the environment, so replacing it requires the second again.
 .venv/runtime: pyproject.toml constraints.txt
 	rm -rf .venv
 	deploy/install .
@@ -60,7 +60,7 @@ clean:
 	mkdir -p build
 	touch $@
 
-# A Python that was upgraded or removed leaves an environment that cannot run: make it again.
+# After an upgrade or removal of its Python the environment cannot run: create it again.
 ifneq ($(shell $(PYTHON) -c 'print("runs")' 2>/dev/null),runs)
 .venv/runtime: FORCE
 endif

@@ -1,1 +1,1 @@
-"""What the service and the worker can say to each other: data only."""
+"""The messages between the service and the worker, as plain data, and the channel they use."""

@@ -1,11 +1,10 @@
-"""One end of the pipe: typed messages in, typed messages out.
+"""One end of the pipe between service and worker: sends and receives typed messages.
 
-Framing is `multiprocessing.connection`'s. The worker waits for messages in a thread, the
-service takes what has come when its event loop finds some. A message is written at once
-where the pipe has room for it, which spares a step the way through another thread; what
-it has no room for waits for the writer thread. Whatever breaks it (end of file, a
-truncated or oversized frame, a message of no known type) is `Closed`: the other side can
-no longer be trusted, and its owner replaces it.
+The framing is that of `multiprocessing.connection`. The worker blocks in `recv` on a thread;
+the service calls `take` when its event loop reports data. `send` writes a message at once if
+the pipe has room for it, which avoids a switch to another thread; else the writer thread
+writes it later. Any error (end of file, a truncated or oversized frame, a message of unknown
+type) raises `Closed`: the other process is then unusable, and its owner replaces it.
 """
 
 from __future__ import annotations
@@ -26,20 +25,21 @@ from protocol.messages import ToService, ToWorker
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 READ_BYTES = 64 * 1024
-# Its length comes first; MAX_MESSAGE_BYTES is below where longer headers begin.
+# A frame begins with its length. MAX_MESSAGE_BYTES is below the size that needs a longer header.
 HEADER = struct.Struct("!i")
-PAIR_KIND = (socket.AF_UNIX, socket.SOCK_STREAM, 0)
+# Family, type and protocol of the pipe, which is a pair of sockets.
+PIPE_SOCKET = (socket.AF_UNIX, socket.SOCK_STREAM, 0)
 
 Incoming = TypeVar("Incoming")
 Outgoing = TypeVar("Outgoing")
 
 
 class Closed(Exception):
-    """The other end is gone, or what it sends can no longer be read."""
+    """The other end is closed, or what it sent cannot be decoded."""
 
 
 class Channel(Generic[Incoming, Outgoing]):
-    """Messages over one duplex connection; reading and writing may be different threads."""
+    """Messages over one duplex connection; one thread may read while others send."""
 
     def __init__(self, connection: Connection, decoder: msgspec.msgpack.Decoder[Incoming]) -> None:
         self._connection = connection
@@ -47,32 +47,33 @@ class Channel(Generic[Incoming, Outgoing]):
         self._encoder = msgspec.msgpack.Encoder()
         self._incomplete = bytearray()
         self._outbox: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
-        # Held by whoever decides where a message goes; `_queued` are not yet written.
+        # Keeps messages in order: held while a message is written or queued.
         self._order = threading.Lock()
+        # How many messages are in the outbox or being written by the writer thread.
         self._queued = 0
         self._writer = threading.Thread(target=self._write, name="channel-writer", daemon=True)
         self._writer.start()
 
     def send(self, message: Outgoing) -> None:
-        """Write `message`, or queue what has no room. Never blocks; after a close it is lost."""
+        """Write `message`, or queue what does not fit. Never blocks; lost if the pipe is closed."""
         body = self._encoder.encode(message)
         frame = memoryview(HEADER.pack(len(body)) + body)
         with self._order:
             if not self._queued:
-                frame = frame[self._write_some(frame) :]
+                frame = frame[self._write_without_blocking(frame) :]
             if frame:
                 self._queued += 1
                 self._outbox.put(frame)
 
     def fileno(self) -> int:
-        """What an event loop watches to know when `take` has something to read."""
+        """The descriptor that an event loop watches, to call `take` when it is readable."""
         return self._connection.fileno()
 
     def recv(self) -> Incoming:
-        """Wait for the next message. Not for who calls `take`.
+        """Wait for the next message. A channel is read by either `recv` or `take`, never both.
 
         Raises:
-            Closed: the connection ended or carried something that is no message.
+            Closed: the connection ended, or carried something that is not a message.
         """
         try:
             return self._decoder.decode(self._connection.recv_bytes(MAX_MESSAGE_BYTES))
@@ -80,46 +81,46 @@ class Channel(Generic[Incoming, Outgoing]):
             raise Closed(repr(error)) from error
 
     def take(self) -> Iterator[Incoming]:
-        """The messages that have come, of one read; the beginning of the next is kept.
+        """Read once and return the complete messages; an incomplete one is kept for later.
 
-        Not for who has no event loop that tells when there is something to read: it may wait.
+        Call it only when the descriptor is readable: otherwise it may block.
 
         Raises:
-            Closed: the connection ended or carried something that is no message.
+            Closed: the connection ended, or carried something that is not a message.
         """
-        self._incomplete += self._read_some()
-        begin = 0
+        self._incomplete += self._read_available()
+        start = 0
         try:
-            while (end := self._end_of_message(begin)) is not None:
-                body = self._incomplete[begin + HEADER.size : end]
-                begin = end
+            while (end := self._end_of_message(start)) is not None:
+                body = self._incomplete[start + HEADER.size : end]
+                start = end
                 yield self._decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise Closed(repr(error)) from error
         finally:
-            del self._incomplete[:begin]
+            del self._incomplete[:start]
 
     def flush(self, timeout_s: float) -> None:
-        """Write what is queued, for at most `timeout_s`, and stop writing."""
+        """Wait at most `timeout_s` until all queued messages are written, and stop the writer."""
         self._outbox.put(None)
         self._writer.join(timeout_s)
 
     def close(self) -> None:
-        """Stop both directions; a reader blocked in `recv` must be woken by the other end."""
+        """Close both directions. It does not wake a thread that is blocked in `recv`."""
         self._outbox.put(None)
         self._connection.close()
 
-    def _end_of_message(self, begin: int) -> int | None:
-        """Where the message ends that begins there; None where it has not wholly come."""
-        if len(self._incomplete) < begin + HEADER.size:
+    def _end_of_message(self, start: int) -> int | None:
+        """The end of the message at `start` in the buffer; None if it is incomplete."""
+        if len(self._incomplete) < start + HEADER.size:
             return None
-        (length,) = HEADER.unpack_from(self._incomplete, begin)
+        (length,) = HEADER.unpack_from(self._incomplete, start)
         if not 0 <= length <= MAX_MESSAGE_BYTES:
             raise Closed(f"a message of {length} bytes")
-        end: int = begin + HEADER.size + length
+        end: int = start + HEADER.size + length
         return end if end <= len(self._incomplete) else None
 
-    def _read_some(self) -> bytes:
+    def _read_available(self) -> bytes:
         try:
             data = os.read(self._connection.fileno(), READ_BYTES)
         except BlockingIOError:
@@ -130,26 +131,26 @@ class Channel(Generic[Incoming, Outgoing]):
             raise Closed("end of file")
         return data
 
-    def _write_some(self, frame: memoryview) -> int:
-        """How many of its bytes went into the pipe without waiting."""
+    def _write_without_blocking(self, frame: memoryview) -> int:
+        """Write what the pipe has room for; returns how many bytes were written."""
         try:
-            # The pipe is a pair of sockets; only as a socket does it know such a write.
-            borrowed = socket.socket(*PAIR_KIND, self._connection.fileno())
+            # The pipe is a pair of sockets; only a socket's `send` takes MSG_DONTWAIT.
+            pipe = socket.socket(*PIPE_SOCKET, self._connection.fileno())
         except OSError:
             return 0
         try:
-            return borrowed.send(frame, socket.MSG_DONTWAIT)
+            return pipe.send(frame, socket.MSG_DONTWAIT)
         except OSError:
-            # Full, or broken: the writer finds out which.
+            # The pipe is full or broken; the writer thread finds out which.
             return 0
         finally:
-            borrowed.detach()
+            pipe.detach()
 
     def _wait_for_room(self) -> None:
-        """uvloop makes the pipe that it watches a non-blocking one, so a write does not wait."""
-        room = select.poll()
-        room.register(self._connection.fileno(), select.POLLOUT)
-        room.poll()
+        """Wait until the pipe is writable: if uvloop made it non-blocking, `write` does not."""
+        poll = select.poll()
+        poll.register(self._connection.fileno(), select.POLLOUT)
+        poll.poll()
 
     def _write(self) -> None:
         while (frame := self._outbox.get()) is not None:
@@ -164,10 +165,10 @@ class Channel(Generic[Incoming, Outgoing]):
 
 
 def worker_end(connection: Connection) -> Channel[ToWorker, ToService]:
-    """The channel as the worker holds it."""
+    """The worker's end of the channel."""
     return Channel(connection, msgspec.msgpack.Decoder(ToWorker))
 
 
 def service_end(connection: Connection) -> Channel[ToService, ToWorker]:
-    """The channel as the service holds it."""
+    """The service's end of the channel."""
     return Channel(connection, msgspec.msgpack.Decoder(ToService))

@@ -1,4 +1,4 @@
-"""The codes by which the worker says why it refuses a request or a command."""
+"""The error codes with which the worker rejects a request or a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to a request: the events of one step of the worker."""
+"""The events of a request, which the worker sends with each step."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ TextKind = Literal["content", "reasoning"]
 
 
 class Started(Message, frozen=True):
-    """The request was admitted. `echo` is the prompt's text where it was asked for.
+    """The request was admitted. `echo` is the prompt's text if the request has `echo`.
 
-    `cached_tokens` of the prompt need no prefill. `fingerprint` is the same for the same
-    model, settings and versions.
+    `cached_tokens` is how many of the prompt's tokens need no prefill. `fingerprint` is the
+    same for the same model content, templates and package versions.
     """
 
     id: int
@@ -25,16 +25,17 @@ class Started(Message, frozen=True):
 
 
 class Alternative(Data, frozen=True):
-    """A token that could have stood at a place, by its bytes."""
+    """One of the most likely tokens at a position, as bytes, with its log-probability."""
 
     token: bytes
     logprob: float
 
 
 class TokenLogprob(Data, frozen=True):
-    """One token's bytes and log-probability; a prompt's first token has none.
+    """One token's bytes and log-probability; the first token of a prompt has no logprob.
 
-    `offset` is where its text begins in the whole text, in characters.
+    `top` are the alternatives at its position. `offset` is the start of its text in the
+    whole text, in characters.
     """
 
     token: bytes
@@ -44,7 +45,7 @@ class TokenLogprob(Data, frozen=True):
 
 
 class PromptLogprobs(Message, frozen=True):
-    """The prompt's tokens with their log-probabilities, and its text where it is echoed."""
+    """The log-probabilities of the prompt's tokens, and its text if it is echoed."""
 
     id: int
     text: str
@@ -52,11 +53,11 @@ class PromptLogprobs(Message, frozen=True):
 
 
 class TextDelta(Message, frozen=True):
-    """New tokens and the text they release; text may be held back and come later.
+    """New tokens and the text they release; some text is withheld and sent later.
 
-    `logprobs` has one for each of `tokens` where they were asked for, but for a token
-    that ends the answer. All text of the answer's first `settled` tokens is released.
-    Of the events that one token causes, the one that carries it comes last.
+    `logprobs` has one item for each of `tokens` if the request asks for them, except for a
+    stop token. The text of the answer's first `settled` tokens is sent completely. Of all
+    events that one token causes, the one that contains the token is sent last.
     """
 
     id: int
@@ -68,7 +69,7 @@ class TextDelta(Message, frozen=True):
 
 
 class ToolCallStarted(Message, frozen=True):
-    """A tool call begins; `index` counts the answer's calls from 0."""
+    """A tool call begins; `index` is its number in the answer, from 0."""
 
     id: int
     index: int
@@ -76,7 +77,7 @@ class ToolCallStarted(Message, frozen=True):
 
 
 class ArgumentsDelta(Message, frozen=True):
-    """The next part of a call's arguments: together they are JSON, unless the answer was cut."""
+    """The next part of a call's arguments. All parts together are JSON, unless cut by length."""
 
     id: int
     index: int
@@ -84,7 +85,7 @@ class ArgumentsDelta(Message, frozen=True):
 
 
 class Finished(Message, frozen=True):
-    """The answer is complete. `completion_tokens` counts resumed and ending tokens too."""
+    """The answer is complete. `completion_tokens` includes resumed tokens and stop tokens."""
 
     id: int
     reason: FinishReason
@@ -98,7 +99,7 @@ class Finished(Message, frozen=True):
 
 
 class Rejected(Message, frozen=True):
-    """The request cannot be served as asked; nothing of it was generated."""
+    """The request cannot be served; nothing was generated. `param` is the parameter at fault."""
 
     id: int
     code: str
@@ -107,7 +108,7 @@ class Rejected(Message, frozen=True):
 
 
 class Failed(Message, frozen=True):
-    """The request ended by an error of its own after it had started."""
+    """The request ended with an error after `Started`; other requests are not affected."""
 
     id: int
     message: str

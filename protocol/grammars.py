@@ -1,4 +1,4 @@
-"""What an answer may be; the worker compiles it for the model's vocabulary."""
+"""Grammars that constrain an answer; the worker compiles them for a model's vocabulary."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class JsonObject(Message, frozen=True):
 
 
 class JsonSchema(Message, frozen=True):
-    """JSON that this schema allows; the schema is text, because the order of its keys counts."""
+    """JSON that is valid under this schema; a text, because the order of the keys matters."""
 
     schema: str
 
 
 class Regex(Message, frozen=True):
-    """Text that this regular expression matches as a whole, in the syntax of Rust's `regex`."""
+    """Text that fully matches this regular expression, in the syntax of Rust's `regex`."""
 
     pattern: str
 
@@ -28,7 +28,7 @@ class TextChoice(Message, frozen=True):
 
 
 class Lark(Message, frozen=True):
-    """Text of a context-free grammar: llguidance's Lark, or GBNF."""
+    """A text of this context-free grammar, in llguidance's Lark syntax or in GBNF."""
 
     text: str
 

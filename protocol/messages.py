@@ -1,58 +1,22 @@
-"""Every message that crosses the pipe, its two unions, and their codecs.
+"""The messages between service and worker, and their two unions.
 
-A conversation: the service sends `Configure`; the worker answers with any
-number of `Loading`, then `ModelsChanged` and `Ready` (or `Fatal`). From then on the service
-sends `Submit`, `Cancel`, `SetMaxRunning`, `Load`, `Unload` and `Pin`, and the worker one `Step`
-a device step, and `ModelsChanged` whenever what is resident has changed. Each submitted
-request gets exactly one `Started` or `Rejected`; a started one then gets its
-`TextDelta`s and calls, and exactly one `Finished` or `Failed`. A cancelled one is owed nothing.
+The order of messages: the service sends `Configure`. The worker answers with any number of
+`Loading`, then `ModelsChanged` and `Ready` (or `Fatal`). From then on the service sends
+`Submit`, `Cancel`, `SetMaxRunning`, `Load`, `Unload` and `Pin`. The worker sends one `Step`
+for each device step, and `ModelsChanged` when a model's state has changed. Each submitted
+request gets exactly one `Started` or `Rejected`. A started request then gets its deltas
+and tool calls, and exactly one `Finished` or `Failed`. A cancelled request may get no further
+event.
 
-Ids are counters made by the service. Sizes are bytes, times are milliseconds.
+Ids are counters of the service. Sizes are in bytes, times in milliseconds unless a name ends
+in `_s`.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from protocol.events import (
-    Alternative as Alternative,
-)
-from protocol.events import (
-    ArgumentsDelta as ArgumentsDelta,
-)
-from protocol.events import (
-    Event as Event,
-)
-from protocol.events import (
-    Failed as Failed,
-)
-from protocol.events import (
-    Finished as Finished,
-)
-from protocol.events import (
-    FinishReason as FinishReason,
-)
-from protocol.events import (
-    PromptLogprobs as PromptLogprobs,
-)
-from protocol.events import (
-    Rejected as Rejected,
-)
-from protocol.events import (
-    Started as Started,
-)
-from protocol.events import (
-    TextDelta as TextDelta,
-)
-from protocol.events import (
-    TextKind as TextKind,
-)
-from protocol.events import (
-    TokenLogprob as TokenLogprob,
-)
-from protocol.events import (
-    ToolCallStarted as ToolCallStarted,
-)
+from protocol.events import Event
 from protocol.grammars import Grammar
 from protocol.structs import Data, Message
 
@@ -60,11 +24,11 @@ from protocol.structs import Data, Message
 
 
 class ChatPrompt(Message, frozen=True):
-    """A conversation in OpenAI's shape, already validated, each content one string.
+    """A conversation in OpenAI's format, already validated; each content is one string.
 
-    The worker applies the template, with `options` for its variables, and gives it
-    the `tools`, each in OpenAI's shape with its parameters. With `continue_final` the
-    answer goes on with the last message.
+    The worker renders it with the model's chat template. `options` are variables of the
+    template, `tools` are in OpenAI's format. With `continue_final` the answer continues the
+    last message.
     """
 
     messages: list[dict[str, Any]]
@@ -75,14 +39,14 @@ class ChatPrompt(Message, frozen=True):
 
 
 class TextPrompt(Message, frozen=True):
-    """Text to be continued as it stands, up to a `suffix` where there is one."""
+    """Text to continue without a chat template; with a `suffix`, the text before the suffix."""
 
     text: str
     suffix: str = ""
 
 
 class TokenPrompt(Message, frozen=True):
-    """Token ids to be continued as they stand."""
+    """Token ids to continue without a chat template."""
 
     tokens: list[int]
 
@@ -91,12 +55,12 @@ Prompt = ChatPrompt | TextPrompt | TokenPrompt
 
 
 class Sampling(Data, frozen=True):
-    """How the next token is drawn.
+    """How tokens are sampled.
 
-    `temperature` 0 is greedy. `top_p` 1, `top_k` 0 and `min_p` 0 are off.
-    `seed` is always set, so that every answer can be drawn again. Penalties of 0,
-    a `repetition_penalty` of 1 and an empty `logit_bias` (token id -> bias) are off.
-    With `ignore_eos` the model's own ends do not end the answer; `stop_tokens` do too.
+    `temperature` 0 is greedy. `top_p` 1, `top_k` 0, `min_p` 0, penalties of 0, a
+    `repetition_penalty` of 1 and an empty `logit_bias` (token id -> bias) are off. `seed` is
+    always set, so that every answer can be reproduced. `stop_tokens` are stop tokens besides
+    the model's own; `ignore_eos` turns off the model's own.
     """
 
     seed: int
@@ -114,9 +78,9 @@ class Sampling(Data, frozen=True):
 
 
 class ToolUse(Data, frozen=True):
-    """Which of the prompt's tools may be called, by name; with `required` at least one is.
+    """The names of the tools that may be called; with `required` at least one must be called.
 
-    Without `parallel` the answer ends with its first call.
+    Without `parallel` the answer ends after its first call.
     """
 
     names: list[str]
@@ -125,12 +89,12 @@ class ToolUse(Data, frozen=True):
 
 
 class ModelSource(Data, frozen=True):
-    """A model of the configured list: the id it is served by, and where it comes from.
+    """A configured model: the id it is served under, and where its files are.
 
     `source` is a folder, a hub id, or None for the model built into the package.
-    `adapter_path` is a folder with a LoRA adapter, `chat_template` Jinja instead of
-    the model's own. `context_limit_tokens` 0 is the one of `Configure`; `idle_s` is
-    how long it stays loaded unused, 0 for ever.
+    `adapter_path` is a folder with a LoRA adapter. `chat_template` is a Jinja template that
+    replaces the model's own. `context_limit_tokens` 0 means the limit of `Configure`.
+    `idle_s` is how long the model stays loaded while unused, 0 without limit.
     """
 
     id: str
@@ -146,11 +110,12 @@ class ModelSource(Data, frozen=True):
 
 
 class Configure(Message, frozen=True):
-    """The first message: what may be loaded and within which bounds.
+    """The first message: the models and the limits.
 
-    `preload` are the models to load before `Ready`, None all. `memory_limit_bytes` is the
-    budget of all that is held for models, 0 the device's own; a request waits for
-    `memory_wait_s` at most to get its part of it. Other bytes 0: MLX's own bound.
+    `preload` are the ids of the models to load before `Ready`, None for all.
+    `memory_limit_bytes` is the memory budget for models, 0 for the device's default. A
+    request waits at most `memory_wait_s` for memory. For `cache_limit_bytes` and
+    `wired_limit_bytes` 0 means MLX's default.
     """
 
     models: list[ModelSource]
@@ -171,13 +136,12 @@ class Configure(Message, frozen=True):
 class Submit(Message, frozen=True):
     """One sequence to generate.
 
-    `logprobs` and `prompt_logprobs` ask for the log-probabilities of the answer's and
-    the prompt's tokens, each with so many alternatives.
-
-    `max_tokens` None means up to the context length. `resume` holds the token
-    ids of this answer that an earlier worker delivered: they are replayed with
-    no output, and generation goes on after them. Without `calls` no text is read
-    as a tool call.
+    `max_tokens` None means up to the context length. `stop` are stop strings. With `echo` the
+    prompt's text is returned. `resume` are the token ids of this answer that were delivered
+    before, by an earlier worker: they are replayed without events, and generation continues
+    after them. `logprobs` and `prompt_logprobs` request log-probabilities of the answer's and
+    the prompt's tokens, and are the number of alternatives. Without `calls` no text is parsed
+    as a tool call. `grammar` constrains the whole answer.
     """
 
     id: int
@@ -195,37 +159,37 @@ class Submit(Message, frozen=True):
 
 
 class Cancel(Message, frozen=True):
-    """Forget these requests; unknown ids are ignored."""
+    """Abort these requests; unknown ids are ignored."""
 
     ids: list[int]
 
 
 class SetMaxRunning(Message, frozen=True):
-    """From now on so many sequences a model may be on the device, at most `Configure`'s number."""
+    """Change how many sequences of one model may run, up to the number in `Configure`."""
 
     max_running: int
 
 
 class Shutdown(Message, frozen=True):
-    """Leave the loop and end the process."""
+    """End the engine core's loop and the process."""
 
 
 class Load(Message, frozen=True):
-    """Load this model if it is not; answered by `CommandResult` with the same ticket."""
+    """Load this model unless it is loaded; answered by `CommandResult` with the same ticket."""
 
     ticket: int
     model: str
 
 
 class Unload(Message, frozen=True):
-    """Give this model's memory back if it is idle; answered by `CommandResult`."""
+    """Unload this model if it is idle; answered by `CommandResult`."""
 
     ticket: int
     model: str
 
 
 class Pin(Message, frozen=True):
-    """Never evict this model, or let it be evicted again; answered by `CommandResult`."""
+    """Pin this model, so that it is never evicted, or unpin it; answered by `CommandResult`."""
 
     ticket: int
     model: str
@@ -238,9 +202,11 @@ ToWorker = Configure | Submit | Cancel | SetMaxRunning | Load | Unload | Pin | S
 
 
 class Memory(Data, frozen=True):
-    """What is in use: by MLX's own account, and by the system's of the whole process.
+    """The worker's memory in bytes; 0 means unknown.
 
-    `limit` is the budget, `reserved` what of it is spent or promised; 0: not known.
+    `active`, `peak` and `cache` are reported by MLX, `footprint` by the system for the whole
+    process. `limit` is the budget, `reserved` the part of it that is reserved for weights,
+    KV caches and the prompt cache.
     """
 
     active: int = 0
@@ -252,7 +218,7 @@ class Memory(Data, frozen=True):
 
 
 class Device(Data, frozen=True):
-    """What MLX computes on."""
+    """The device that MLX computes on."""
 
     name: str
     backend: str
@@ -260,7 +226,7 @@ class Device(Data, frozen=True):
 
 
 class ModelInfo(Data, frozen=True):
-    """What loading a model decided."""
+    """The facts of a loaded model."""
 
     id: str
     family: str
@@ -283,18 +249,18 @@ class Loading(Message, frozen=True):
     total_bytes: int
 
 
-ModelStatus = Literal["unloaded", "loading", "loaded", "failed"]
+LoadStatus = Literal["unloaded", "loading", "loaded", "failed"]
 
 
 class ModelState(Data, frozen=True):
-    """One configured model now.
+    """The current state of one configured model.
 
-    `bytes` are what its weights take, `done_bytes` how far a load has come. `reason` says
-    why the last load failed, or what this one waits for.
+    `bytes` is the size of its weights, `done_bytes` how much of them is loaded. `reason` says
+    why the last load failed, or what a pending load waits for.
     """
 
     id: str
-    status: ModelStatus
+    status: LoadStatus
     pinned: bool = False
     bytes: int = 0
     done_bytes: int = 0
@@ -309,7 +275,7 @@ class ModelsChanged(Message, frozen=True):
 
 
 class CommandResult(Message, frozen=True):
-    """What became of a `Load`, `Unload` or `Pin`; `code` and `message` where it could not be."""
+    """The result of a `Load`, `Unload` or `Pin`; `code` and `message` are set if it failed."""
 
     ticket: int
     code: str | None = None
@@ -317,14 +283,14 @@ class CommandResult(Message, frozen=True):
 
 
 class Ready(Message, frozen=True):
-    """The models to begin with are loaded, as the `ModelsChanged` before it says."""
+    """The models to preload are loaded; `ModelsChanged` was sent before."""
 
     device: Device
     memory: Memory
 
 
 class Stats(Data, frozen=True):
-    """The worker's state after a step; `device_ms` and `host_ms` are that step's."""
+    """The worker's state after a step; `device_ms` and `host_ms` are durations of that step."""
 
     running: int
     waiting: int
@@ -334,14 +300,14 @@ class Stats(Data, frozen=True):
 
 
 class Step(Message, frozen=True):
-    """One device step: the events of all sequences. Also the sign of progress."""
+    """The events of one device step; it also shows that the worker makes progress."""
 
     events: list[Event]
     stats: Stats
 
 
 class Fatal(Message, frozen=True):
-    """Last words of a worker that could still speak."""
+    """The last message of a worker that fails, with the reason."""
 
     message: str
 

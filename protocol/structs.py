@@ -1,4 +1,4 @@
-"""How everything that crosses the pipe is encoded."""
+"""The base classes of all that is sent over the pipe: how structs are encoded."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ class Data(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=str.lower, gc=False):
-    """A value that names its type on the wire: a message, an event or a prompt."""
+    """A value encoded with its type's name: a message, an event, a prompt or a grammar."""

@@ -1,1 +1,1 @@
-"""The HTTP process: what clients speak to, and what keeps the worker alive."""
+"""The HTTP service: serves the API, and keeps the worker running."""

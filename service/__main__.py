@@ -1,4 +1,4 @@
-"""`mlxd` and `python -m service`: the command line."""
+"""The entry point of `python -m service`."""
 
 from __future__ import annotations
 

@@ -23,14 +23,14 @@ from service.http.request_body import RequestReaderMiddleware
 from service.inflight.registry import RequestRegistry
 from service.openapi import (
     DESCRIPTION_PATH,
-    METRICS,
+    METRICS_CONTENT,
     Operation,
     describe_api,
     describe_command,
     describe_generation,
     describe_health,
     describe_model,
-    describe_reading,
+    describe_read,
     describe_status,
     json_content,
 )
@@ -61,7 +61,7 @@ from service.telemetry.setup import Observability
 
 @dataclass(frozen=True, slots=True)
 class ServiceParts:
-    """What the endpoints serve: the state of one worker, and what observes it."""
+    """The components that the endpoints use."""
 
     settings: Settings
     model_names: ModelNames
@@ -72,15 +72,15 @@ class ServiceParts:
 
 
 def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
-    """The whole API, served to holders of `keys` on `address`."""
+    """The ASGI app with its middleware. `address` is the one that the service listens on."""
     settings = parts.settings
     hosts = parse_hosts(settings.allowed_hosts, "allowed_hosts")
     origins = parse_origins(settings.allowed_origins, "allowed_origins")
     rate_limits = RateLimits(settings.key_max_concurrent, settings.key_tokens_per_minute)
     return Starlette(
         routes=build_routes(parts),
-        # Outermost first: error responses too are sent while the request is read on, and
-        # CORS headers are on them too.
+        # Outermost first: while an error response is sent, the request is still read, and
+        # error responses have CORS headers too.
         middleware=[
             Middleware(RequestReaderMiddleware, settings),
             *([Middleware(Cors, origins)] if origins else []),
@@ -95,7 +95,7 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
 
 
 def build_routes(parts: ServiceParts) -> list[Route]:
-    """Starlette's routes, `/openapi.json` among them."""
+    """Starlette's routes, including `/openapi.json`."""
     operations = list_operations(parts)
     description = describe_api(parts.version, operations)
 
@@ -104,7 +104,7 @@ def build_routes(parts: ServiceParts) -> list[Route]:
 
     return [
         *[
-            # A model's id may hold slashes.
+            # A model's id may contain slashes.
             Route(op.path.replace("{model}", "{model:path}"), op.endpoint, methods=[op.method])
             for op in operations
         ],
@@ -113,7 +113,7 @@ def build_routes(parts: ServiceParts) -> list[Route]:
 
 
 def list_operations(parts: ServiceParts) -> list[Operation]:
-    """The route table, all but the description that is made from it."""
+    """The route table, without `/openapi.json`, which is made from it."""
     return [
         *generation_operations(parts),
         *model_operations(parts),
@@ -126,75 +126,89 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
     names, registry = parts.model_names, parts.registry
     bodies = JsonBodies(parts.settings.unknown_fields)
     keep_alive_s = parts.settings.keep_alive_s
-    chat = GenerationEndpoint(ChatFormat(), names, registry, bodies, keep_alive_s=keep_alive_s)
+    chat = GenerationEndpoint(
+        ChatFormat(),
+        model_names=names,
+        registry=registry,
+        bodies=bodies,
+        keep_alive_s=keep_alive_s,
+    )
     completions = GenerationEndpoint(
-        CompletionFormat(), names, registry, bodies, keep_alive_s=keep_alive_s
+        CompletionFormat(),
+        model_names=names,
+        registry=registry,
+        bodies=bodies,
+        keep_alive_s=keep_alive_s,
     )
     return [
         Operation(
             "POST",
             "/v1/chat/completions",
             chat.create,
-            describe_generation(
+            description=describe_generation(
                 "createChatCompletion",
-                "Answer a conversation.",
-                ChatRequest,
-                ChatCompletion,
-                ChatCompletionChunk,
+                "Create a chat completion.",
+                request=ChatRequest,
+                response=ChatCompletion,
+                chunk=ChatCompletionChunk,
             ),
         ),
         Operation(
             "POST",
             "/v1/completions",
             completions.create,
-            describe_generation(
-                "createCompletion", "Continue a text.", CompletionRequest, Completion, Completion
+            description=describe_generation(
+                "createCompletion",
+                "Create a completion.",
+                request=CompletionRequest,
+                response=Completion,
+                chunk=Completion,
             ),
         ),
     ]
 
 
 def model_operations(parts: ServiceParts) -> list[Operation]:
-    """Endpoints about the models: what they can do, what is loaded, and administration."""
+    """Endpoints that list the models and their capabilities, and those that load and unload."""
     names, supervisor = parts.model_names, parts.supervisor
     bodies = JsonBodies(parts.settings.unknown_fields)
     models = ModelListEndpoint(names, supervisor)
     capabilities = CapabilitiesEndpoint(names, supervisor, parts.settings.kv_quantisation)
     admin = AdminEndpoints(names, supervisor, bodies)
-    list_capabilities = describe_reading(
+    list_capabilities = describe_read(
         "listCapabilities",
-        "List what each model does with each parameter.",
+        "List how each model handles each parameter.",
         json_content(CapabilitiesList),
     )
     load = describe_command(
-        "loadModel", "Load a model.", OrderRequest, (InsufficientMemory, ModelLoadFailed)
+        "loadModel", "Load a model.", OrderRequest, errors=(InsufficientMemory, ModelLoadFailed)
     )
     unload = describe_command(
-        "unloadModel", "Unload a model that has no requests.", OrderRequest, (ModelBusy,)
+        "unloadModel", "Unload a model that has no requests.", OrderRequest, errors=(ModelBusy,)
     )
-    pin = describe_command("pinModel", "Keep a model loaded, or no longer.", PinRequest, ())
-    list_models = describe_reading("listModels", "List the models.", json_content(ModelList))
+    pin = describe_command("pinModel", "Pin or unpin a model.", PinRequest, errors=())
+    list_models = describe_read("listModels", "List the models.", json_content(ModelList))
     return [
-        Operation("GET", "/v1/capabilities", capabilities.list, list_capabilities),
-        Operation("GET", "/v1/models", models.list, list_models),
-        Operation("GET", "/v1/models/{model}", models.get, describe_model()),
-        Operation("POST", "/admin/models/{model}/load", admin.load, load),
-        Operation("POST", "/admin/models/{model}/unload", admin.unload, unload),
-        Operation("POST", "/admin/models/{model}/pin", admin.pin, pin),
+        Operation("GET", "/v1/capabilities", capabilities.list, description=list_capabilities),
+        Operation("GET", "/v1/models", models.list, description=list_models),
+        Operation("GET", "/v1/models/{model}", models.get, description=describe_model()),
+        Operation("POST", "/admin/models/{model}/load", admin.load, description=load),
+        Operation("POST", "/admin/models/{model}/unload", admin.unload, description=unload),
+        Operation("POST", "/admin/models/{model}/pin", admin.pin, description=pin),
     ]
 
 
 def operator_operations(parts: ServiceParts) -> list[Operation]:
-    """Endpoints that show the state of the service, and the page."""
+    """Endpoints for the state of the service, and the page."""
     health = HealthEndpoint(parts.supervisor, parts.registry, parts.version)
     status = StatusEndpoint(health, parts.supervisor, parts.observability)
     metrics = MetricsEndpoint(parts.observability.telemetry.registry)
     page = PageEndpoints()
-    read_metrics = describe_reading("readMetrics", "Read the metrics for Prometheus.", METRICS)
+    read_metrics = describe_read("readMetrics", "Read the metrics for Prometheus.", METRICS_CONTENT)
     return [
-        Operation("GET", "/health", health.get, describe_health()),
-        Operation("GET", "/status", status.get, describe_status()),
-        Operation("GET", "/metrics", metrics.get, read_metrics),
+        Operation("GET", "/health", health.get, description=describe_health()),
+        Operation("GET", "/status", status.get, description=describe_status()),
+        Operation("GET", "/metrics", metrics.get, description=read_metrics),
         Operation("GET", "/", page.index),
         Operation("GET", "/assets/{name}", page.asset),
     ]

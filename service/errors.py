@@ -1,32 +1,32 @@
-"""What can go wrong, what a client is told about it, and the bytes that tell it.
+"""The tree of errors, and the HTTP response for each.
 
     MlxdError
-      + InvalidRequest        400  the body, a parameter or a value is wrong
-      + InvalidApiKey         401  a key is needed, and none that is known was presented
-      + AdminOnly             403  administration, and not by an administrator
-      + HostNotAllowed        403  the name asked for is none of the service's
-      + OriginNotAllowed      403  a page of a site that is not allowed sends it
-      + ModelNotFound         404  no such model is configured
-      + RouteNotFound         404  no such path
-      + MethodNotAllowed      405  the path is known, the method is not for it
-      + BodyTimeout           408  the body came too slowly
+      + InvalidRequest        400  the body, a parameter or a value is invalid
+      + InvalidApiKey         401  a key is required, and no known key was presented
+      + AdminOnly             403  an administration request without an administrator's key
+      + HostNotAllowed        403  the Host header is not one of the service's names
+      + OriginNotAllowed      403  a web page of a site that is not allowed sent the request
+      + ModelNotFound         404  the model is not configured
+      + RouteNotFound         404  the path does not exist
+      + MethodNotAllowed      405  the path does not accept the method
+      + BodyTimeout           408  the body arrived too slowly
       + BodyTooLarge          413  the body is larger than the limit
-      + ModelBusy             409  the model cannot be unloaded while it has requests
+      + ModelBusy             409  the model has requests and cannot be unloaded
       + UnsupportedMediaType  415  the body is not declared as JSON
       + HeadersTooLarge       431  the headers are larger than the limit
-      + ClientDisconnected    499  nobody is left to answer; for the log
+      + ClientDisconnected    499  the client disconnected; only logged
       + Unavailable
-      |   + Overloaded        429  as many requests wait as may wait
-      |   + RateLimited       429  this API key has used what it may
-      |   + WorkerUnavailable 503  the worker loads, drains, has failed, or is busy for too long
-      |       + InsufficientMemory  503  others hold the memory that is needed
-      + ModelLoadFailed       503  the model is configured, and cannot be loaded
-      + InternalError         500  a fault of the service itself
-      + GenerationFailed      500  a fault while this request's text was made
-      + WorkerCrashed         500  this request ended the worker, and would again
+      |   + Overloaded        429  the waiting queue is full
+      |   + RateLimited       429  the API key has reached its limits
+      |   + WorkerUnavailable 503  the worker is loading, draining, failed or busy for too long
+      |       + InsufficientMemory  503  other models and requests hold the memory
+      + ModelLoadFailed       503  the model is configured but cannot be loaded
+      + InternalError         500  an internal fault of the service
+      + GenerationFailed      500  a fault while this request was generated
+      + WorkerCrashed         500  this request crashes the worker
 
-Any exception that is no `MlxdError` is told as `InternalError`, with nothing of
-its own text. Messages may quote the client: they are cut and escaped here, once.
+Any other exception is reported as an `InternalError` without its own text. Messages may
+quote the client: they are truncated and escaped here, once.
 """
 
 from __future__ import annotations
@@ -37,12 +37,15 @@ import msgspec
 
 Headers = list[tuple[bytes, bytes]]
 
+JSON_MEDIA_TYPE = "application/json"
+RETRY_AFTER_HEADER = "retry-after"
+SHOULD_RETRY_HEADER = "x-should-retry"
 TEXT_LIMIT_CHARS = 300
 RETRY_AFTER_S = 2
 
 
 def excerpt(text: str, limit: int = TEXT_LIMIT_CHARS) -> str:
-    """`text` on one line of at most `limit` characters, whatever is not printable escaped."""
+    """`text` on one line of at most `limit` characters, with unprintable characters escaped."""
     shown = "".join(map(_escape, text[: limit + 1]))
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
@@ -52,7 +55,7 @@ def _escape(character: str) -> str:
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):
-    """What went wrong. `param` is the path of the parameter at fault: `messages[0].role`."""
+    """The details of an error. `param` is the path of the parameter: `messages[0].role`."""
 
     message: str
     type: str
@@ -61,13 +64,13 @@ class ErrorDetail(msgspec.Struct, frozen=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """`{"error": {...}}`, as OpenAI's clients read it."""
+    """`{"error": {...}}`, the shape that OpenAI's clients parse."""
 
     error: ErrorDetail
 
 
 class MlxdError(Exception):
-    """The root. `message`, `param` and `code` are as the client will read them."""
+    """The root of the tree. The client gets `message`, `param` and `code` as they are here."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         self.message = excerpt(message)
@@ -78,11 +81,11 @@ class MlxdError(Exception):
 
 
 class InvalidRequest(MlxdError):
-    """The request cannot be understood or served as it is; sending it again changes nothing."""
+    """The request is invalid or cannot be served as it is; a retry fails again."""
 
 
 class InvalidApiKey(MlxdError):
-    """The request brings no API key that is known."""
+    """The request has no valid API key."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -90,11 +93,11 @@ class InvalidApiKey(MlxdError):
 
 
 class AdminOnly(MlxdError):
-    """Administration needs an administrator's API key; without keys, this machine."""
+    """Administration needs an administrator's API key; without keys, a local client."""
 
 
 class HostNotAllowed(MlxdError):
-    """The request's Host is none of the service's names."""
+    """The request's Host header is not one of the service's names."""
 
 
 class OriginNotAllowed(MlxdError):
@@ -102,7 +105,7 @@ class OriginNotAllowed(MlxdError):
 
 
 class ModelNotFound(MlxdError):
-    """The model asked for is not configured."""
+    """The requested model is not configured."""
 
     def __init__(self, model: str) -> None:
         super().__init__(f"The model `{excerpt(model, 100)}` does not exist.", param="model")
@@ -113,11 +116,11 @@ class RouteNotFound(MlxdError):
 
 
 class MethodNotAllowed(MlxdError):
-    """The endpoint does not answer to this method."""
+    """The endpoint does not accept this method."""
 
 
 class BodyTimeout(MlxdError):
-    """The request's body was not complete in time."""
+    """The request's body did not arrive in time."""
 
 
 class BodyTooLarge(MlxdError):
@@ -133,11 +136,11 @@ class HeadersTooLarge(MlxdError):
 
 
 class ClientDisconnected(MlxdError):
-    """The client left before its answer."""
+    """The client disconnected before the response was complete."""
 
 
 class Unavailable(MlxdError):
-    """Not now: the same request may succeed after `retry_after_s`."""
+    """The service cannot take the request now; it may succeed after `retry_after_s`."""
 
     def __init__(
         self, message: str, *, code: str | None = None, retry_after_s: int = RETRY_AFTER_S
@@ -147,11 +150,11 @@ class Unavailable(MlxdError):
 
 
 class Overloaded(Unavailable):
-    """The queue is full."""
+    """The waiting queue is full."""
 
 
 class RateLimited(Unavailable):
-    """The API key has as many requests running as it may, or no tokens left."""
+    """The API key has reached its limit of concurrent requests or of tokens."""
 
     def __init__(self, message: str, *, retry_after_s: int, headers: Headers) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
@@ -168,32 +171,35 @@ class InsufficientMemory(WorkerUnavailable):
 
 
 class ModelLoadFailed(MlxdError):
-    """The model asked for is configured, but cannot be loaded."""
+    """The requested model is configured but cannot be loaded."""
 
 
 class ModelBusy(MlxdError):
-    """The model has requests, so it cannot be unloaded."""
+    """The model has requests and cannot be unloaded."""
 
 
 class InternalError(MlxdError):
-    """A fault of the service."""
+    """An internal fault of the service."""
 
 
 class GenerationFailed(MlxdError):
-    """A fault of this one request while it was generated."""
+    """A fault while this request was generated."""
 
 
 class WorkerCrashed(MlxdError):
-    """This request ends every worker that takes it."""
+    """This request crashes every worker that runs it."""
 
 
 class ErrorResponse(NamedTuple):
-    """How a class of error is told. `repeats`: trying the same request again would fail again."""
+    """The status, type and default code of a class of errors.
+
+    `is_permanent`: a retry of the same request fails again.
+    """
 
     status: int
     type: str
     code: str | None
-    repeats: bool = False
+    is_permanent: bool = False
 
 
 INVALID = "invalid_request_error"
@@ -210,7 +216,7 @@ ERROR_RESPONSES: dict[type[MlxdError], ErrorResponse] = {
     MethodNotAllowed: ErrorResponse(405, INVALID, "method_not_allowed"),
     BodyTimeout: ErrorResponse(408, INVALID, "body_timeout"),
     BodyTooLarge: ErrorResponse(413, INVALID, "body_too_large"),
-    ModelBusy: ErrorResponse(409, INVALID, "model_busy", repeats=True),
+    ModelBusy: ErrorResponse(409, INVALID, "model_busy", is_permanent=True),
     UnsupportedMediaType: ErrorResponse(415, INVALID, "unsupported_media_type"),
     HeadersTooLarge: ErrorResponse(431, INVALID, "headers_too_large"),
     ClientDisconnected: ErrorResponse(499, INVALID, "client_disconnected"),
@@ -218,22 +224,22 @@ ERROR_RESPONSES: dict[type[MlxdError], ErrorResponse] = {
     RateLimited: ErrorResponse(429, "rate_limit_error", "rate_limit_exceeded"),
     WorkerUnavailable: ErrorResponse(503, SERVER, "unavailable"),
     InsufficientMemory: ErrorResponse(503, SERVER, "insufficient_memory"),
-    ModelLoadFailed: ErrorResponse(503, SERVER, "model_load_failed", repeats=True),
+    ModelLoadFailed: ErrorResponse(503, SERVER, "model_load_failed", is_permanent=True),
     InternalError: ErrorResponse(500, SERVER, "internal_error"),
-    GenerationFailed: ErrorResponse(500, SERVER, "generation_failed", repeats=True),
-    WorkerCrashed: ErrorResponse(500, SERVER, "worker_crashed", repeats=True),
+    GenerationFailed: ErrorResponse(500, SERVER, "generation_failed", is_permanent=True),
+    WorkerCrashed: ErrorResponse(500, SERVER, "worker_crashed", is_permanent=True),
 }
 
 
 def response_for(error: MlxdError) -> ErrorResponse:
-    """The row of the table for `error`, or for the nearest class above it."""
+    """The row of the table for the class of `error`, or for its nearest base class."""
     return next(
         (ERROR_RESPONSES[kind] for kind in type(error).__mro__ if kind in ERROR_RESPONSES),
         ERROR_RESPONSES[InternalError],
     )
 
 
-class Rendered(NamedTuple):
+class RenderedError(NamedTuple):
     """An error as an HTTP response."""
 
     status: int
@@ -241,31 +247,36 @@ class Rendered(NamedTuple):
     body: bytes
 
 
-def render(error: BaseException) -> Rendered:
-    """The response for `error`; one that is no `MlxdError` is a bare 500."""
-    told = _told(error)
-    answer = response_for(told)
-    body = error_event(told)
+def render_error(error: BaseException) -> RenderedError:
+    """The response for `error`; an exception other than `MlxdError` gives a bare 500."""
+    known = _to_mlxd_error(error)
+    response = response_for(known)
+    body = encode_error(known)
     headers = [
-        (b"content-type", b"application/json"),
+        (b"content-type", JSON_MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
-        *told.headers,
+        *known.headers,
     ]
-    if isinstance(told, Unavailable):
-        headers.append((b"retry-after", str(told.retry_after_s).encode()))
-    if answer.repeats:
-        headers.append((b"x-should-retry", b"false"))
-    return Rendered(answer.status, headers, body)
+    if isinstance(known, Unavailable):
+        headers.append((RETRY_AFTER_HEADER.encode(), str(known.retry_after_s).encode()))
+    if response.is_permanent:
+        headers.append((SHOULD_RETRY_HEADER.encode(), b"false"))
+    return RenderedError(response.status, headers, body)
 
 
-def error_event(error: BaseException) -> bytes:
-    """`{"error": {...}}`: a response's body, and what follows `data: ` in a stream that began."""
-    told = _told(error)
-    detail = ErrorDetail(told.message, response_for(told).type, told.param, told.code)
+def encode_error(error: BaseException) -> bytes:
+    """`{"error": {...}}`: the body of a response, or the data of an event in a stream."""
+    known = _to_mlxd_error(error)
+    detail = ErrorDetail(
+        message=known.message,
+        type=response_for(known).type,
+        param=known.param,
+        code=known.code,
+    )
     return msgspec.json.encode(ErrorBody(detail))
 
 
-def _told(error: BaseException) -> MlxdError:
+def _to_mlxd_error(error: BaseException) -> MlxdError:
     if isinstance(error, MlxdError):
         return error
-    return InternalError("The server had an error while it processed your request.")
+    return InternalError("The server had an error while processing the request.")

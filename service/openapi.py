@@ -1,4 +1,4 @@
-"""GET /openapi.json: the API described from the route table and the structs that implement it."""
+"""GET /openapi.json: the API's description, made from the route table and the schema structs."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ SCHEMAS: tuple[Struct, ...] = (
     ServiceStatus,
     ErrorBody,
 )
-OPEN: Errors = (HostNotAllowed, OriginNotAllowed, HeadersTooLarge, InternalError)
-ANYWHERE: Errors = (InvalidApiKey, *OPEN)
-GENERATION: Errors = (
+UNAUTHENTICATED_ERRORS: Errors = (HostNotAllowed, OriginNotAllowed, HeadersTooLarge, InternalError)
+COMMON_ERRORS: Errors = (InvalidApiKey, *UNAUTHENTICATED_ERRORS)
+GENERATION_ERRORS: Errors = (
     InvalidRequest,
     ModelNotFound,
     BodyTimeout,
@@ -74,9 +74,9 @@ GENERATION: Errors = (
     WorkerUnavailable,
     InsufficientMemory,
     ModelLoadFailed,
-    *ANYWHERE,
+    *COMMON_ERRORS,
 )
-ADMIN: Errors = (
+ADMIN_ERRORS: Errors = (
     InvalidRequest,
     ModelNotFound,
     AdminOnly,
@@ -84,35 +84,35 @@ ADMIN: Errors = (
     BodyTooLarge,
     UnsupportedMediaType,
     WorkerUnavailable,
-    *ANYWHERE,
+    *COMMON_ERRORS,
 )
 
 DESCRIPTION_PATH = "/openapi.json"
 REQUEST_ID = {
-    "description": "The request's id: the client's own where it sent a sane one.",
+    "description": "The request's id: the one that the client sent, if it is valid.",
     "schema": {"type": "string"},
 }
-MODEL = {
+MODEL_PARAMETER = {
     "name": "model",
     "in": "path",
     "required": True,
     "description": "The model's id, which may hold slashes, or one of its aliases.",
     "schema": {"type": "string"},
 }
-BEARER = {"type": "http", "scheme": "bearer"}
-METRICS = {
+BEARER_SCHEME = {"type": "http", "scheme": "bearer"}
+METRICS_CONTENT = {
     media_type: {"schema": {"type": "string"}}
     for media_type in ("text/plain", "application/openmetrics-text")
 }
-EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+EVENT_SCHEMA = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
 RETRY_AFTER = {
-    "description": "Seconds after which to try again.",
+    "description": "Seconds to wait before the next try.",
     "schema": {"type": "integer", "minimum": 0},
 }
 
 
 class Operation(NamedTuple):
-    """One row of the route table; `description` None leaves it out of the document."""
+    """One row of the route table. One without a `description` is not in the document."""
 
     method: Literal["GET", "POST"]
     path: str
@@ -130,8 +130,8 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
         if operation.description is not None:
             path = paths.setdefault(operation.path, {})
             path[operation.method.lower()] = operation.description
-    own = describe_reading("describeApi", "Describe the API.", _content({"type": "object"}))
-    paths[DESCRIPTION_PATH] = {"get": own}
+    document = describe_read("describeApi", "Describe the API.", _content({"type": "object"}))
+    paths[DESCRIPTION_PATH] = {"get": document}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -140,90 +140,102 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
             "description": "OpenAI's API for text, served from Apple MLX.",
         },
         "paths": paths,
-        "components": {"schemas": components, "securitySchemes": {"apiKey": BEARER}},
-        # Keys are needed where keys are configured.
+        "components": {"schemas": components, "securitySchemes": {"apiKey": BEARER_SCHEME}},
+        # A key is required only if keys are configured.
         "security": [{"apiKey": []}, {}],
     }
 
 
 def describe_generation(
-    name: str, summary: str, request: Struct, answer: Struct, event: Struct
+    name: str, summary: str, *, request: Struct, response: Struct, chunk: Struct
 ) -> Json:
     stream = {
-        # Before 3.2 of OpenAPI, the schema of such a stream is that of each event.
-        "schema": EVENT,
-        "description": f"With `stream`: each event's data is one {event.__name__}, or an ErrorBody "
+        # Before OpenAPI 3.2, the schema of an event stream is the schema of one event.
+        "schema": EVENT_SCHEMA,
+        "description": f"With `stream`: each event's data is one {chunk.__name__}, or an ErrorBody "
         "after which the stream ends; the last event's data is `[DONE]`.",
-        "x-event-schema": _ref(event),
+        "x-event-schema": _ref(chunk),
     }
-    answered = {**json_content(answer), "text/event-stream": stream}
+    content = {**json_content(response), "text/event-stream": stream}
     return {
         "operationId": name,
         "summary": summary,
         "requestBody": {"required": True, "content": json_content(request)},
-        "responses": {"200": _response("The answer.", answered), **_refusals(GENERATION)},
+        "responses": {
+            "200": _response("Success.", content),
+            **_error_responses(GENERATION_ERRORS),
+        },
     }
 
 
-def describe_reading(name: str, summary: str, content: Json, errors: Errors = ANYWHERE) -> Json:
+def describe_read(
+    name: str, summary: str, content: Json, *, errors: Errors = COMMON_ERRORS
+) -> Json:
     return {
         "operationId": name,
         "summary": summary,
-        "responses": {"200": _response("The answer.", content), **_refusals(errors)},
+        "responses": {"200": _response("Success.", content), **_error_responses(errors)},
     }
 
 
-def describe_command(name: str, summary: str, request: Struct, errors: Errors) -> Json:
+def describe_command(name: str, summary: str, request: Struct, *, errors: Errors) -> Json:
     body = {"required": False, "content": json_content(request)}
-    answered = describe_reading(name, summary, json_content(Model), (*ADMIN, *errors))
-    return {**answered, "parameters": [MODEL], "requestBody": body}
+    operation = describe_read(name, summary, json_content(Model), errors=(*ADMIN_ERRORS, *errors))
+    return {**operation, "parameters": [MODEL_PARAMETER], "requestBody": body}
 
 
 def describe_model() -> Json:
-    reading = describe_reading(
-        "retrieveModel", "Describe one model.", json_content(Model), (ModelNotFound, *ANYWHERE)
+    operation = describe_read(
+        "retrieveModel",
+        "Describe one model.",
+        json_content(Model),
+        errors=(ModelNotFound, *COMMON_ERRORS),
     )
-    return {**reading, "parameters": [MODEL]}
+    return {**operation, "parameters": [MODEL_PARAMETER]}
 
 
 def describe_status() -> Json:
     parameter = {
         "name": "after",
         "in": "query",
-        "description": "Unix time in whole seconds: only the seconds after it are told.",
+        "description": "Unix time in whole seconds: only later seconds are returned.",
         "schema": {"type": "integer", "minimum": 0, "default": 0},
     }
-    reading = describe_reading(
+    operation = describe_read(
         "readStatus",
-        "Tell what the service does and did.",
+        "Read the state of the service, its last minutes and its latest requests.",
         json_content(ServiceStatus),
-        (InvalidRequest, *ANYWHERE),
+        errors=(InvalidRequest, *COMMON_ERRORS),
     )
-    return {**reading, "parameters": [parameter]}
+    return {**operation, "parameters": [parameter]}
 
 
 def describe_health() -> Json:
-    reading = describe_reading(
-        "checkHealth", "Tell whether tokens move.", json_content(Health), OPEN
+    content = json_content(Health)
+    operation = describe_read(
+        "checkHealth",
+        "Check whether the service can generate.",
+        content,
+        errors=UNAUTHENTICATED_ERRORS,
     )
-    reading["security"] = []
-    reading["responses"]["503"] = _response("Not healthy; `status` says why.", json_content(Health))
-    return reading
+    operation["security"] = []
+    operation["responses"]["503"] = _response("Not healthy; `status` gives the state.", content)
+    return operation
 
 
-def _refusals(errors: Errors) -> Json:
-    """One response a status, told by the docstrings of the errors that have it."""
-    refusals: Json = {}
+def _error_responses(errors: Errors) -> Json:
+    """One response per status, described by the docstrings of the errors with that status."""
+    responses: Json = {}
     for error in sorted(errors, key=lambda kind: ERROR_RESPONSES[kind].status):
         status = str(ERROR_RESPONSES[error].status)
-        told = (inspect.getdoc(error) or "").partition("\n")[0]
-        if status in refusals:
-            refusals[status]["description"] += f" {told}"
+        summary = (inspect.getdoc(error) or "").partition("\n")[0]
+        if status in responses:
+            responses[status]["description"] += f" {summary}"
         else:
-            refusals[status] = _response(told, json_content(ErrorBody))
+            responses[status] = _response(summary, json_content(ErrorBody))
         if issubclass(error, Unavailable):
-            refusals[status]["headers"]["Retry-After"] = RETRY_AFTER
-    return refusals
+            responses[status]["headers"]["Retry-After"] = RETRY_AFTER
+    return responses
 
 
 def _response(description: str, content: Json) -> Json:

@@ -1,4 +1,4 @@
-"""The service's life: start, serve, drain, stop, and the exit code."""
+"""Runs the service: starts it, serves, drains, stops, and returns the exit code."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from service.supervision.supervisor import Supervisor
 
 logger = logging.getLogger(__name__)
 
-# For error events to reach their clients.
-FLUSH_S = 0.5
-# For finished answers to reach slow ones, while the drain time lasts.
-SETTLE_S = 5.0
-# Past the drain time and all that is bounded after it, something hangs.
-LAST_RESORT_S = 15.0
+# The least time for error events to reach the clients before connections are closed.
+MIN_FLUSH_S = 0.5
+# The most time for finished answers to reach slow clients, as far as the drain time allows.
+MAX_FLUSH_S = 5.0
+# If the process still runs this long after the drain time, something hangs: it is ended.
+HANG_TIMEOUT_S = 15.0
 EXIT_OK = 0
 EXIT_FAILED = 1
 
@@ -30,65 +30,60 @@ EXIT_FAILED = 1
 class Server:
     """Runs the connections and the worker until a signal, or until no model can be loaded.
 
-    After a SIGTERM or SIGINT new requests get 503 `draining`, and so does `/health`, on
-    old connections and on new ones; those in flight go on for up to `drain_s` and then
-    end in an error. Only then is the port closed. A second signal ends the process at once.
+    After SIGTERM or SIGINT, new requests and `/health` get 503 `draining`, on old and on new
+    connections. Requests in flight continue for up to `drain_s`; after that they fail. Only
+    then is the port closed. A second signal ends the process at once.
     """
 
     def __init__(
         self,
         connections: ConnectionListener,
         supervisor: Supervisor,
-        generations: RequestRegistry,
+        registry: RequestRegistry,
         *,
         drain_s: float,
         on_ready: Callable[[], None],
     ) -> None:
         self._connections = connections
         self._supervisor = supervisor
-        self._generations = generations
+        self._registry = registry
         self._drain_s = drain_s
         self._on_ready = on_ready
         self._signalled = asyncio.Event()
 
     async def run(self) -> int:
-        """Serve; the process's exit code."""
+        """Serve; returns the exit code of the process."""
         self._handle_signals()
         self._connections.listen()
         worker = asyncio.create_task(self._supervisor.run())
         ready = asyncio.create_task(self._supervisor.loaded_once.wait())
-        told = asyncio.create_task(self._signalled.wait())
-        await self._first(ready, worker, told)
+        signalled = asyncio.create_task(self._signalled.wait())
+        await wait_first(ready, worker, signalled)
         if ready.done():
             self._on_ready()
-            await self._first(worker, told)
-        failed = not told.done()
-        flush_s = FLUSH_S if failed else await self._drain()
-        for task in (ready, told):
+            await wait_first(worker, signalled)
+        failed = not signalled.done()
+        flush_s = MIN_FLUSH_S if failed else await self._drain()
+        for task in (ready, signalled):
             task.cancel()
         await asyncio.gather(self._connections.close(flush_s), self._supervisor.stop())
         worker.cancel()
         return EXIT_FAILED if failed else EXIT_OK
 
     async def _drain(self) -> float:
-        """Let what runs go on for the drain time; how long its answers may take to be sent."""
+        """Wait for the requests in flight; returns the time for their answers to be sent."""
         self._supervisor.draining = True
-        # A thread of its own, which needs nothing of this process to work.
-        faulthandler.dump_traceback_later(self._drain_s + LAST_RESORT_S, exit=True)
-        logger.info("draining: %d requests in flight", len(self._generations))
-        began = time.monotonic()
+        # It runs in its own thread, so it works even if this one hangs.
+        faulthandler.dump_traceback_later(self._drain_s + HANG_TIMEOUT_S, exit=True)
+        logger.info("draining: %d requests in flight", len(self._registry))
+        started_at = time.monotonic()
         try:
-            await asyncio.wait_for(self._generations.wait_idle(), self._drain_s)
+            await asyncio.wait_for(self._registry.wait_idle(), self._drain_s)
         except TimeoutError:
-            logger.warning("ending %d unfinished requests", len(self._generations))
-            self._generations.fail_all(
-                WorkerUnavailable("The service is stopping.", code="draining")
-            )
-        left_s = self._drain_s - (time.monotonic() - began)
-        return max(FLUSH_S, min(SETTLE_S, left_s))
-
-    async def _first(self, *tasks: asyncio.Task[bool] | asyncio.Task[None]) -> None:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            logger.warning("failing %d unfinished requests", len(self._registry))
+            self._registry.fail_all(WorkerUnavailable("The service is stopping.", code="draining"))
+        left_s = self._drain_s - (time.monotonic() - started_at)
+        return max(MIN_FLUSH_S, min(MAX_FLUSH_S, left_s))
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -101,3 +96,8 @@ class Server:
             self._supervisor.kill()
             os._exit(128 + number)
         self._signalled.set()
+
+
+async def wait_first(*tasks: asyncio.Task[bool] | asyncio.Task[None]) -> None:
+    """Wait until one of the tasks is done."""
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -15,7 +15,7 @@ NAMES = ("LD_PRELOAD", "OPENBLAS_NUM_THREADS")
 def give(environ: MutableMapping[str, str]) -> None:
     """Preload for the processes that are started next, unless somebody preloads already."""
     if not any(name in environ for name in NAMES):
-        environ.update(find_preloads("auto", "auto").put_into({}))
+        environ.update(find_preloads("auto", "auto").apply_to({}))
 
 
 def take_back(environ: MutableMapping[str, str]) -> None:

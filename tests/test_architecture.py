@@ -11,6 +11,7 @@ import pytest
 
 from tests.sources import (
     EVERYTHING,
+    PRODUCT,
     ROOT,
     Rule,
     Source,
@@ -35,6 +36,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.intake",
         "worker.models",
         "worker.outputs",
+        "worker.prompts",
         "worker.engine",
         "worker.memory",
     ),
@@ -113,9 +115,9 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.requestlog",
     ),
     "service.server": ("service.inflight", "service.supervision", "service.http"),
-    "service.inflight": ("service.supervision", "service.requestlog"),
+    "service.inflight": ("service.supervision", "service.schema", "service.requestlog"),
     "service.telemetry": ("service.supervision", "service.schema", "service.requestlog"),
-    "service.supervision": ("service.config",),
+    "service.supervision": ("service.config", "service.schema"),
     "service.security": ("service.http", "service.config"),
     "service.http": ("service.config", "service.schema"),
     "service.config": ("service.schema",),
@@ -240,8 +242,15 @@ def test_a_district_is_of_moderate_size_and_says_its_purpose(district: str) -> N
 
 def test_no_name_from_before_the_districts_is_left() -> None:
     assert violations(old_names, *EVERYTHING) == []
-    texts = tracked_files("*.md", "*.toml", "Makefile", ".ci/*", "deploy/*")
+    files = tracked_files("*.md", "*.toml", "Makefile", ".ci/*", "deploy/*")
+    texts = [path for path in files if path.suffix != ".png"]
     assert [path for path in texts if OLD_MODULES.search(path.read_text("utf-8"))] == []
+
+
+def test_prose_is_plain_technical_english() -> None:
+    assert violations(odd_words, *PRODUCT) == []
+    texts = tracked_files("*.md", "service/page/*.js", "service/page/*.html")
+    assert [path for path in texts if ODD_WORDS.search(path.read_text("utf-8"))] == []
 
 
 BROKEN: list[tuple[Rule, str, str]] = [

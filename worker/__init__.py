@@ -1,1 +1,1 @@
-"""The device process: one thread owns MLX, loads, caches and generates."""
+"""The worker process: one thread owns MLX; it loads models, caches prefixes and generates."""

@@ -1,4 +1,4 @@
-"""`python -m worker FD`: started by the service with one end of a pipe."""
+"""`python -m worker FD`: the service starts it with one end of a pipe."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from worker.main import run
 
 if __name__ == "__main__":
     logging.basicConfig(format="worker: %(levelname)s %(name)s: %(message)s")
-    # It warns of every prompt beyond the context, which is refused here with a reason.
+    # It warns about every prompt over the context length; the worker rejects those itself.
     logging.getLogger("transformers").setLevel(logging.ERROR)
     descriptor = int(sys.argv[1])
-    # A compiler that MLX starts must not hold the pipe open beyond this process's death.
+    # A compiler process that MLX starts must not inherit the pipe: it would stay open after
+    # this process has ended.
     os.set_inheritable(descriptor, False)
     sys.exit(run(Connection(descriptor)))

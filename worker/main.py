@@ -34,7 +34,7 @@ from worker.scheduler.core import EngineCore
 
 logger = logging.getLogger(__name__)
 
-LAST_WORDS_TIMEOUT_S = 1.0
+FLUSH_TIMEOUT_S = 1.0
 DISK_STORE_CLOSE_TIMEOUT_S = 3.0
 EXIT_OK = 0
 EXIT_DEVICE_FAILED = 70
@@ -42,8 +42,8 @@ EXIT_LOAD_FAILED = 78
 
 
 def run(connection: Connection) -> int:
-    """Serve one service over `connection`; the process's exit code."""
-    # A terminal's Ctrl-C reaches the whole group; the service decides when the worker ends.
+    """Serve one service over `connection`; returns the process's exit code."""
+    # A terminal sends Ctrl-C to the whole group; the service decides when the worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = worker_end(connection)
     try:
@@ -54,19 +54,19 @@ def run(connection: Connection) -> int:
         channel.send(Fatal(str(error)))
         return EXIT_LOAD_FAILED
     except Exception as error:
-        # After any error nothing in this process can be trusted.
+        # After such an error the state of this process is unknown.
         logger.exception("the device failed")
         channel.send(Fatal(f"the device failed: {error!r}"))
         return EXIT_DEVICE_FAILED
     finally:
-        channel.flush(LAST_WORDS_TIMEOUT_S)
+        channel.flush(FLUSH_TIMEOUT_S)
 
 
 def serve(channel: Channel[ToWorker, ToService]) -> int:
-    """Load what the first message asks for, send `Ready`, and run the engine core."""
+    """Load the models that the first message names, send `Ready`, and run the engine core."""
     configure = channel.recv()
     if not isinstance(configure, Configure):
-        raise Closed("the first message was no Configure")
+        raise Closed("the first message is not a Configure")
     prepare_device()
     set_limits(
         configure.memory_limit_bytes, configure.cache_limit_bytes, configure.wired_limit_bytes
@@ -74,7 +74,7 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     device = describe_device()
     budget = make_budget(configure.memory_limit_bytes, configure.prefill_reserve_bytes, device)
     disk_store = open_disk_store(configure)
-    # A full collection would look through all that was imported: 70 ms in the middle of streams.
+    # Without this a full collection traverses all imported objects: 70 ms in which streams wait.
     gc.freeze()
     inbox: Inbox = queue.SimpleQueue()
     config_loader = ModelConfigLoader(build_registry(), configure.context_limit_tokens)
@@ -97,9 +97,9 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
         pool,
         preprocessor,
         inbox,
-        channel.send,
-        measure_memory,
-        configure.max_running,
+        send=channel.send,
+        measure_memory=measure_memory,
+        max_running=configure.max_running,
         memory_wait_s=configure.memory_wait_s,
     )
     finished = threading.Event()
@@ -114,7 +114,7 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
 
 
 def open_disk_store(configure: Configure) -> DiskStore | None:
-    """The prompt cache's folder, where one is configured.
+    """The prompt cache on disk; None if no folder is configured.
 
     Raises:
         LoadError: the folder cannot be used.
@@ -129,5 +129,5 @@ def open_disk_store(configure: Configure) -> DiskStore | None:
 
 
 def register_model(preprocessor: Preprocessor, model: LoadedModel) -> None:
-    """Prepare prompts for a loaded model as its caches need them."""
+    """Let the model's prompts be prepared, with cache breakpoints if its caches need them."""
     preprocessor.register(model.config, wants_breakpoints=not model.engine.is_trimmable)

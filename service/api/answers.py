@@ -1,4 +1,4 @@
-"""What both endpoints make of a generation: its sampling, its whole text, its usage."""
+"""What both endpoints share: sampling parameters, collected answers and usage."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from protocol.messages import (
+from protocol.events import (
     ArgumentsDelta,
     Event,
     Finished,
     FinishReason,
     PromptLogprobs,
-    Sampling,
     Started,
-    Submit,
     TextDelta,
     TextKind,
     TokenLogprob,
     ToolCallStarted,
 )
+from protocol.messages import Sampling, Submit
 from service.api.logprob_encoder import LogprobGate
 from service.errors import InternalError
 from service.inflight.request import InflightRequest
@@ -32,73 +31,77 @@ SEED_BITS = 63
 
 
 class Call:
-    """A tool call as its arguments grow."""
+    """A tool call whose arguments arrive in parts."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.pieces: list[str] = []
+        self.parts: list[str] = []
 
     @property
     def arguments(self) -> str:
-        """All of them so far."""
-        return "".join(self.pieces)
+        """The arguments received so far."""
+        return "".join(self.parts)
 
 
 class Answer:
-    """One sequence's text and calls as they grow, and how it ended."""
+    """The text, tool calls and end of one sequence, collected from its events."""
 
     def __init__(self) -> None:
-        self._pieces: dict[TextKind, list[str]] = {"content": [], "reasoning": []}
+        self._parts: dict[TextKind, list[str]] = {"content": [], "reasoning": []}
         self.calls: list[Call] = []
-        self._drawn: list[float] = []
+        self._sampled_logprobs: list[float] = []
         self.logprobs: list[TokenLogprob] = []
         self.finished: Finished | None = None
 
     @property
     def text(self) -> str:
-        """All text so far."""
-        return "".join(self._pieces["content"])
+        """The content received so far."""
+        return "".join(self._parts["content"])
 
     @property
     def reasoning(self) -> str:
-        """All reasoning so far."""
-        return "".join(self._pieces["reasoning"])
+        """The reasoning received so far."""
+        return "".join(self._parts["reasoning"])
 
     @property
     def finish_reason(self) -> FinishReason:
-        """Why it ended; it has."""
-        return finished(self).reason
+        """Why the sequence ended.
+
+        Raises:
+            InternalError: it has not ended.
+        """
+        return finish_of(self).reason
 
     @property
     def mean_logprob(self) -> float:
-        """Of the drawn tokens, where they were scored."""
-        return sum(self._drawn) / max(len(self._drawn), 1)
+        """Mean log-probability of the sampled tokens; 0 where none were requested."""
+        return sum(self._sampled_logprobs) / max(len(self._sampled_logprobs), 1)
 
     def add(self, event: Event) -> None:
-        """Append what the event brings."""
+        """Append the event's text, tool call or end."""
         match event:
-            case Started(_, _, echo):
-                self._pieces["content"].append(echo)
-            case PromptLogprobs(_, text, logprobs):
-                self._pieces["content"].append(text)
-                self.logprobs += logprobs
-            case TextDelta():
-                self._pieces[event.kind].append(event.text)
+            case Started():
+                self._parts["content"].append(event.echo)
+            case PromptLogprobs():
+                self._parts["content"].append(event.text)
                 self.logprobs += event.logprobs
-            case ToolCallStarted(_, _, name):
-                self.calls.append(Call(name))
-            case ArgumentsDelta(_, index, text):
-                self.calls[index].pieces.append(text)
+            case TextDelta():
+                self._parts[event.kind].append(event.text)
+                self.logprobs += event.logprobs
+            case ToolCallStarted():
+                self.calls.append(Call(event.name))
+            case ArgumentsDelta():
+                self.calls[event.index].parts.append(event.text)
             case Finished():
                 self.finished = event
 
-    def weigh(self, drawn: Iterable[TokenLogprob]) -> None:
-        """Count these tokens, whether their text is shown or not."""
-        self._drawn += [token.logprob for token in drawn if token.logprob is not None]
+    def add_sampled(self, tokens: Iterable[TokenLogprob]) -> None:
+        """Include sampled tokens in `mean_logprob`, whether their text is released or not."""
+        self._sampled_logprobs += [t.logprob for t in tokens if t.logprob is not None]
 
 
 def to_sampling(request: GenerationRequest) -> Sampling:
-    """The request's sampling with OpenAI's defaults; a random seed where none is given."""
+    """The request's sampling with OpenAI's defaults; a random seed if the request has none."""
     return Sampling(
         seed=secrets.randbits(SEED_BITS) if request.seed is None else request.seed,
         temperature=1.0 if request.temperature is None else request.temperature,
@@ -116,7 +119,7 @@ def to_sampling(request: GenerationRequest) -> Sampling:
 
 
 def to_siblings(submit: Submit, count: int) -> list[Submit]:
-    """The same request `count` times, each with a seed of its own."""
+    """`count` copies of the sequence, each with its own seed."""
     return [
         msgspec.structs.replace(
             submit,
@@ -129,74 +132,84 @@ def to_siblings(submit: Submit, count: int) -> list[Submit]:
 
 
 def derive_seed(seed: int, index: int) -> int:
-    """The seed of a request's choice `index`; the first has the request's own."""
+    """The seed of a request's choice `index`; choice 0 uses the request's seed."""
     if not index:
         return seed
     digest = hashlib.blake2b(f"{seed}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
 
 
-async def collect_answers(generation: InflightRequest, count: int) -> list[Answer]:
-    """Wait for the whole text of all `count` sequences.
+async def collect_answers(inflight: InflightRequest, count: int) -> list[Answer]:
+    """Wait until all `count` sequences of a request have ended.
 
     Raises:
-        MlxdError: the generation failed, or the client left.
+        MlxdError: the generation failed, or the client disconnected.
     """
     answers = [Answer() for _ in range(count)]
     gate = LogprobGate()
-    async for batch in generation.batches():
+    async for batch in inflight.batches():
         for event in batch.events:
-            answer = answers[generation.index(event)]
+            answer = answers[inflight.index(event)]
             if isinstance(event, TextDelta):
-                answer.weigh(event.logprobs)
+                answer.add_sampled(event.logprobs)
             answer.add(gate.admit(event))
     return answers
 
 
-def best(answers: Sequence[Answer], candidates: int, wanted: int) -> list[Answer]:
-    """Of each prompt's `candidates` the `wanted` with the highest mean log-probability.
+def select_best(answers: Sequence[Answer], candidates: int, choices: int) -> list[Answer]:
+    """The `choices` answers of each prompt with the highest mean log-probability.
 
-    Where all are wanted they stay in their order, as in a stream.
+    Each prompt has `candidates` answers. If all are selected, they keep their order, as in a
+    stream.
     """
-    if candidates == wanted:
+    if candidates == choices:
         return list(answers)
     groups = (answers[n : n + candidates] for n in range(0, len(answers), candidates))
     return [
         answer
         for group in groups
-        for answer in sorted(group, key=lambda answer: -answer.mean_logprob)[:wanted]
+        for answer in sorted(group, key=lambda answer: -answer.mean_logprob)[:choices]
     ]
 
 
 def sum_usage(ends: Iterable[Finished], answers_per_prompt: int = 1) -> Usage:
-    """The token counts of a request with one or more sequences; ids rise prompt by prompt."""
+    """The token counts of a request. Sequence ids are consecutive within each prompt."""
     ends = sorted(ends, key=lambda end: end.id)
     prompt = sum(end.prompt_tokens for end in ends[::answers_per_prompt])
     completion = sum(end.completion_tokens for end in ends)
     cached = sum(end.cached_tokens for end in ends[::answers_per_prompt])
     details = CompletionTokensDetails(sum(end.reasoning_tokens for end in ends))
     timings = Timings(
-        queue_ms=most(end.queue_ms for end in ends),
-        prefill_ms=most(end.prefill_ms for end in ends),
-        decode_ms=most(end.decode_ms for end in ends),
+        queue_ms=longest_ms(end.queue_ms for end in ends),
+        prefill_ms=longest_ms(end.prefill_ms for end in ends),
+        decode_ms=longest_ms(end.decode_ms for end in ends),
     )
     return Usage(
-        prompt, completion, prompt + completion, PromptTokensDetails(cached), timings, details
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptTokensDetails(cached),
+        mlxd=timings,
+        completion_tokens_details=details,
     )
 
 
-def most(milliseconds: Iterable[float]) -> float:
-    """The longest of several times, to the microsecond."""
-    return round(max(milliseconds, default=0.0), 3)
+def longest_ms(times: Iterable[float]) -> float:
+    """The longest of several times in milliseconds, rounded to the microsecond."""
+    return round(max(times, default=0.0), 3)
 
 
 def usage_of(answers: Sequence[Answer], answers_per_prompt: int = 1) -> Usage:
     """The token counts of complete answers."""
-    return sum_usage((finished(answer) for answer in answers), answers_per_prompt)
+    return sum_usage((finish_of(answer) for answer in answers), answers_per_prompt)
 
 
-def finished(answer: Answer) -> Finished:
-    """How a complete answer ended."""
+def finish_of(answer: Answer) -> Finished:
+    """The last event of a complete answer.
+
+    Raises:
+        InternalError: the answer is not complete.
+    """
     if answer.finished is None:
         raise InternalError("An answer ended without its last event.")
     return answer.finished

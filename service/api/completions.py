@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-from protocol.messages import (
-    Event,
-    Finished,
-    PromptLogprobs,
-    Started,
-    Submit,
-    TextDelta,
-    TextPrompt,
-    TokenPrompt,
-)
+from protocol.events import Event, Finished, PromptLogprobs, Started, TextDelta
+from protocol.messages import Submit, TextPrompt, TokenPrompt
 from service.api.answers import Answer, to_sampling, to_siblings
-from service.api.generation import ResponseHeader, ShownUsage
+from service.api.generation import ChunkUsage, ResponseHeader
 from service.api.logprob_encoder import to_completion_logprobs
 from service.schema.completions import Completion, CompletionChoice, CompletionRequest
 from service.schema.usage import Usage
 
 
 class CompletionFormat:
-    """Texts to be continued: one sequence a prompt, each answered by its continuation."""
+    """Completions: each prompt is continued by one sequence per candidate."""
 
     operation = "text_completion"
     id_prefix = "cmpl"
     request_type = CompletionRequest
 
-    def to_submits(self, asked: CompletionRequest, model: str) -> list[Submit]:
-        sampling = to_sampling(asked)
-        suffix = asked.suffix or ""
-        ranked = asked.candidates > asked.choices
+    def to_submits(self, request: CompletionRequest, model: str) -> list[Submit]:
+        sampling = to_sampling(request)
+        suffix = request.suffix or ""
+        ranked = request.candidates > request.choices
         submits = [
             Submit(
                 id=0,
@@ -38,59 +30,65 @@ class CompletionFormat:
                 if isinstance(prompt, str)
                 else TokenPrompt(prompt),
                 sampling=sampling,
-                max_tokens=asked.token_limit,
-                stop=asked.stop_strings,
-                grammar=asked.grammar,
-                echo=bool(asked.echo),
-                logprobs=0 if asked.logprobs is None and ranked else asked.logprobs,
-                prompt_logprobs=asked.logprobs if asked.echo else None,
+                max_tokens=request.token_limit,
+                stop=request.stop_strings,
+                grammar=request.grammar,
+                echo=bool(request.echo),
+                logprobs=0 if request.logprobs is None and ranked else request.logprobs,
+                prompt_logprobs=request.logprobs if request.echo else None,
             )
-            for prompt in asked.prompts
+            for prompt in request.prompts
         ]
-        return [each for submit in submits for each in to_siblings(submit, asked.candidates)]
+        return [each for submit in submits for each in to_siblings(submit, request.candidates)]
 
     def to_response(
-        self, asked: CompletionRequest, head: ResponseHeader, answers: list[Answer], usage: Usage
+        self,
+        request: CompletionRequest,
+        header: ResponseHeader,
+        answers: list[Answer],
+        usage: Usage,
     ) -> Completion:
         choices = [
             CompletionChoice(
-                index,
-                answer.text,
-                answer.finish_reason,
-                None if asked.logprobs is None else to_completion_logprobs(answer.logprobs),
+                index=index,
+                text=answer.text,
+                finish_reason=answer.finish_reason,
+                logprobs=None
+                if request.logprobs is None
+                else to_completion_logprobs(answer.logprobs),
             )
             for index, answer in enumerate(answers)
         ]
-        return self.to_chunk(asked, head, choices, usage)
+        return self.to_chunk(request, header, choices, usage)
 
     def to_choice(
-        self, asked: CompletionRequest, index: int, event: Event
+        self, request: CompletionRequest, index: int, event: Event
     ) -> CompletionChoice | None:
         match event:
-            case Started(_, _, text) if text:
+            case Started(echo=text) if text:
                 return CompletionChoice(index, text)
-            case TextDelta(_, text, _, logprobs) | PromptLogprobs(_, text, logprobs) if (
-                text or logprobs
-            ):
-                told = to_completion_logprobs(logprobs) if logprobs else None
-                return CompletionChoice(index, text, logprobs=told)
-            case Finished(_, reason):
-                return CompletionChoice(index, "", reason)
+            case (
+                TextDelta(text=text, logprobs=tokens) | PromptLogprobs(text=text, logprobs=tokens)
+            ) if text or tokens:
+                logprobs = to_completion_logprobs(tokens) if tokens else None
+                return CompletionChoice(index, text, logprobs=logprobs)
+            case Finished(reason=reason):
+                return CompletionChoice(index, "", finish_reason=reason)
             case _:
                 return None
 
     def to_chunk(
         self,
-        asked: CompletionRequest,
-        head: ResponseHeader,
+        request: CompletionRequest,
+        header: ResponseHeader,
         choices: list[CompletionChoice],
-        usage: ShownUsage,
+        usage: ChunkUsage,
     ) -> Completion:
         return Completion(
-            id=head.id,
-            created=head.created,
-            model=head.model,
-            system_fingerprint=head.system_fingerprint,
+            id=header.id,
+            created=header.created,
+            model=header.model,
+            system_fingerprint=header.system_fingerprint,
             choices=choices,
             usage=usage,
         )

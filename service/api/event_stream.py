@@ -1,4 +1,4 @@
-"""Server-sent events: framing, keep-alive, and the response that owns a generation.
+"""Server-sent events: framing, keep-alive comments, and the streamed response.
 
 Source: the WHATWG HTML standard, section 9.2 (event stream format).
 """
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from starlette.types import Receive, Scope, Send
 
-from service.errors import ClientDisconnected, MlxdError, error_event
+from service.errors import ClientDisconnected, MlxdError, encode_error
 from service.inflight.request import InflightRequest
 from service.requestlog.record import RequestRecord, record_of
 
@@ -23,29 +23,32 @@ KEEP_ALIVE = b": keep-alive\n\n"
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
-    # Nginx would otherwise collect the events before it passes them on.
+    # nginx would otherwise buffer the events.
     (b"x-accel-buffering", b"no"),
 ]
 
 
 def frame(data: bytes) -> bytes:
-    """One event. `data` is JSON, so it holds no line break."""
+    """One event. `data` is JSON, so it contains no line break."""
     return b"data: " + data + b"\n\n"
 
 
 class EventStream:
-    """An ASGI response. It ends in `[DONE]`, in an error event, or with the client's leaving."""
+    """An ASGI response. It ends with `[DONE]`, with an error event, or when the client disconnects.
+
+    It closes `inflight` when it ends.
+    """
 
     def __init__(
-        self, generation: InflightRequest, frames: AsyncIterator[bytes], *, keep_alive_s: float
+        self, inflight: InflightRequest, frames: AsyncIterator[bytes], *, keep_alive_s: float
     ) -> None:
-        self._generation = generation
+        self._inflight = inflight
         self._frames = frames
         self._keep_alive_s = keep_alive_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._generation:
-            with self._signs_of_life():
+        async with self._inflight:
+            with self._keep_alive():
                 await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
                 await self._send_frames(send, record_of(scope))
 
@@ -59,29 +62,29 @@ class EventStream:
             return
         except MlxdError as error:
             record.fail(error)
-            logger.warning("a stream ended with an error: %s", error.message)
-            last = frame(error_event(error))
+            logger.warning("stream ended with an error: %s", error.message)
+            last = frame(encode_error(error))
         except Exception as error:
             record.fail(error)
-            logger.exception("a stream failed")
-            last = frame(error_event(error))
+            logger.exception("stream failed")
+            last = frame(encode_error(error))
         await send_body(send, last, more_body=False)
 
     @contextlib.contextmanager
-    def _signs_of_life(self) -> Iterator[None]:
-        """Wake the reader every `keep_alive_s`: a quiet stream then sends a comment."""
-        ticking = asyncio.create_task(self._tick())
+    def _keep_alive(self) -> Iterator[None]:
+        """Wake the reader every `keep_alive_s`, so that an idle stream sends a comment."""
+        timer = asyncio.create_task(self._wake_periodically())
         try:
             yield
         finally:
-            ticking.cancel()
+            timer.cancel()
 
-    async def _tick(self) -> None:
+    async def _wake_periodically(self) -> None:
         while True:
             await asyncio.sleep(self._keep_alive_s)
-            self._generation.collector.wake()
+            self._inflight.collector.wake()
 
 
 async def send_body(send: Send, body: bytes, *, more_body: bool = True) -> None:
-    """One part of the response's body."""
+    """Send one part of the response's body."""
     await send({"type": "http.response.body", "body": body, "more_body": more_body})

@@ -1,4 +1,4 @@
-"""What every endpoint that generates text does; its dialect says in which shapes."""
+"""The endpoint that generates text. An `ApiFormat` supplies the shapes of one API."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from protocol.messages import Event, Finished, Submit
-from service.api.answers import Answer, best, collect_answers, sum_usage, usage_of
+from protocol.events import Event, Finished
+from protocol.messages import Submit
+from service.api.answers import Answer, collect_answers, select_best, sum_usage, usage_of
 from service.api.event_stream import EventStream, frame
 from service.api.logprob_encoder import LogprobGate
 from service.api.stream_encoder import StreamEncoder
@@ -30,15 +31,16 @@ from service.schema.parameters import GenerationRequest
 from service.schema.usage import Usage
 from service.security.rate_limits import TokenBucket
 
-AskedT = TypeVar("AskedT", bound=GenerationRequest)
+RequestT = TypeVar("RequestT", bound=GenerationRequest)
 ChoiceT = TypeVar("ChoiceT", bound=msgspec.Struct)
 
-ShownUsage = Usage | UnsetType | None
+# The usage of a stream's event: UNSET without `include_usage`, else null until the last event.
+ChunkUsage = Usage | UnsetType | None
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseHeader:
-    """What an answer, or every event of a stream, begins with. `created` is Unix time."""
+    """The fields that a response and every event of its stream share. `created` is Unix time."""
 
     id: str
     created: int
@@ -46,41 +48,41 @@ class ResponseHeader:
     system_fingerprint: str
 
 
-class ApiFormat(Protocol[AskedT, ChoiceT]):
+class ApiFormat(Protocol[RequestT, ChoiceT]):
     """One endpoint's shapes: pure functions between OpenAI's structs and the worker's."""
 
     # The operation's name in OpenTelemetry's conventions.
     operation: str
     id_prefix: str
-    request_type: type[AskedT]
+    request_type: type[RequestT]
 
-    def to_submits(self, asked: AskedT, model: str) -> list[Submit]:
-        """The request's sequences as the worker gets them; ids are given when they are opened."""
+    def to_submits(self, request: RequestT, model: str) -> list[Submit]:
+        """The request's sequences for the worker. The registry assigns their ids."""
 
     def to_response(
-        self, asked: AskedT, head: ResponseHeader, answers: list[Answer], usage: Usage
+        self, request: RequestT, header: ResponseHeader, answers: list[Answer], usage: Usage
     ) -> msgspec.Struct:
-        """The whole answer."""
+        """The body of a response that is not streamed."""
 
-    def to_choice(self, asked: AskedT, index: int, event: Event) -> ChoiceT | None:
-        """The event as a client of a stream sees it; None where it sees nothing."""
+    def to_choice(self, request: RequestT, index: int, event: Event) -> ChoiceT | None:
+        """The event as a choice of a stream; None where the client gets nothing."""
 
     def to_chunk(
-        self, asked: AskedT, head: ResponseHeader, choices: list[ChoiceT], usage: ShownUsage
+        self, request: RequestT, header: ResponseHeader, choices: list[ChoiceT], usage: ChunkUsage
     ) -> msgspec.Struct:
         """One event of a stream."""
 
 
-class GenerationEndpoint(Generic[AskedT, ChoiceT]):
-    """Reads a request, opens its generation, and answers whole or as a stream."""
+class GenerationEndpoint(Generic[RequestT, ChoiceT]):
+    """Reads a request, submits its sequences, and sends the answer at once or as a stream."""
 
     def __init__(
         self,
-        api_format: ApiFormat[AskedT, ChoiceT],
+        api_format: ApiFormat[RequestT, ChoiceT],
+        *,
         model_names: ModelNames,
         registry: RequestRegistry,
         bodies: JsonBodies,
-        *,
         keep_alive_s: float,
     ) -> None:
         self._format = api_format
@@ -89,44 +91,48 @@ class GenerationEndpoint(Generic[AskedT, ChoiceT]):
         self._bodies = bodies
         self._keep_alive_s = keep_alive_s
 
-    async def create(self, request: Request) -> Response | EventStream:
-        """The answer to one request.
+    async def create(self, http_request: Request) -> Response | EventStream:
+        """The response to one request.
 
         Raises:
-            MlxdError: before the answer has begun; later errors are events of the stream.
+            MlxdError: before the response starts; later errors are events of the stream.
         """
-        asked = await self._bodies.read(request, self._format.request_type)
-        model = self._model_names.resolve(asked.model)
-        asked = fill(asked, self._model_names.defaults(model))
-        submits = self._format.to_submits(asked, model)
-        record = record_of(request.scope)
-        record.ask(self._format.operation, model, submits, stream=bool(asked.stream))
+        request = await self._bodies.read(http_request, self._format.request_type)
+        model = self._model_names.resolve(request.model)
+        request = fill(request, self._model_names.defaults(model))
+        submits = self._format.to_submits(request, model)
+        record = record_of(http_request.scope)
+        record.set_generation(self._format.operation, model, submits, stream=bool(request.stream))
         inflight = await self._registry.open(submits)
         inflight.observers.append(record.add_events)
-        if (token_bucket := getattr(request.state, "token_bucket", None)) is not None:
+        if (token_bucket := getattr(http_request.state, "token_bucket", None)) is not None:
             inflight.observers.append(partial(spend, token_bucket))
-        request.state.request_reader.on_disconnect(inflight.abandon)
+        http_request.state.request_reader.on_disconnect(inflight.abandon)
         await inflight.start()
-        answer_id = f"{self._format.id_prefix}-{uuid.uuid4().hex}"
-        head = ResponseHeader(answer_id, int(time.time()), model, inflight.fingerprint)
-        record.answer_id = head.id
-        if asked.stream:
-            frames = self._frames(asked, head, inflight)
+        header = ResponseHeader(
+            id=f"{self._format.id_prefix}-{uuid.uuid4().hex}",
+            created=int(time.time()),
+            model=model,
+            system_fingerprint=inflight.fingerprint,
+        )
+        record.answer_id = header.id
+        if request.stream:
+            frames = self._frames(request, header, inflight)
             return EventStream(inflight, frames, keep_alive_s=self._keep_alive_s)
         async with inflight:
             answers = await collect_answers(inflight, len(submits))
-        usage = usage_of(answers, asked.candidates)
-        shown = best(answers, asked.candidates, asked.choices)
-        return json_response(self._format.to_response(asked, head, shown, usage))
+        usage = usage_of(answers, request.candidates)
+        selected = select_best(answers, request.candidates, request.choices)
+        return json_response(self._format.to_response(request, header, selected, usage))
 
     async def _frames(
-        self, asked: AskedT, head: ResponseHeader, inflight: InflightRequest
+        self, request: RequestT, header: ResponseHeader, inflight: InflightRequest
     ) -> AsyncIterator[bytes]:
-        """The stream's events, those that came together in one piece; empty for a sign of life."""
-        no_usage: ShownUsage = None if asked.include_usage else UNSET
+        """The frames of the stream, joined by batch; empty bytes after a keep-alive wake-up."""
+        no_usage: ChunkUsage = None if request.include_usage else UNSET
         encoder = StreamEncoder(
-            partial(self._format.to_choice, asked),
-            lambda choices: self._format.to_chunk(asked, head, choices, no_usage),
+            partial(self._format.to_choice, request),
+            lambda choices: self._format.to_chunk(request, header, choices, no_usage),
         )
         ends: list[Finished] = []
         gate = LogprobGate()
@@ -136,12 +142,12 @@ class GenerationEndpoint(Generic[AskedT, ChoiceT]):
             data = b"".join([encoder.encode(index, event) for index, event in events])
             if data or not batch.events:
                 yield data
-        if asked.include_usage:
-            usage = sum_usage(ends, asked.candidates)
-            yield frame(msgspec.json.encode(self._format.to_chunk(asked, head, [], usage)))
+        if request.include_usage:
+            usage = sum_usage(ends, request.candidates)
+            yield frame(msgspec.json.encode(self._format.to_chunk(request, header, [], usage)))
 
 
 def spend(bucket: TokenBucket, batch: EventBatch) -> None:
-    """Take what was computed and generated from the key's tokens."""
+    """Take the batch's prompt and completion tokens from the API key's token bucket."""
     if tokens := batch.prompt_tokens + batch.completion_tokens:
-        bucket.spend(tokens)
+        bucket.consume(tokens)

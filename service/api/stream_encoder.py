@@ -1,7 +1,7 @@
-"""From a sequence's events to the frames of its stream.
+"""Encodes a sequence's events as the frames of its stream.
 
-Most frames of a stream differ in their text alone: what stands before and after
-it is encoded once a sequence.
+Most frames of a stream differ only in their text, so the JSON before and after the text is
+encoded once per sequence.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from protocol.messages import Event, TextDelta
+from protocol.events import Event, TextDelta
 from service.api.event_stream import frame
 
-# Encoded, it is found again: no other value of a frame is this one text.
-MARK = "\x00"
+# Placeholder for the text: encoded, it occurs nowhere else in a frame.
+PLACEHOLDER = "\x00"
 
 ChoiceT = TypeVar("ChoiceT")
 
 
 class StreamEncoder(Generic[ChoiceT]):
-    """The frames of one stream. `to_choice` and `to_chunk` are its dialect's."""
+    """The frames of one stream. `to_choice` and `to_chunk` are those of its `ApiFormat`."""
 
     def __init__(
         self,
@@ -31,31 +31,33 @@ class StreamEncoder(Generic[ChoiceT]):
         self._to_choice = to_choice
         self._to_chunk = to_chunk
         self._encoder = msgspec.json.Encoder()
-        self._around_text: dict[int, tuple[bytes, bytes]] = {}
+        # For each sequence: the bytes of a frame before and after its text.
+        self._prefix_suffix: dict[int, tuple[bytes, bytes]] = {}
 
     def encode(self, index: int, event: Event) -> bytes:
-        """The event as a client sees it; no bytes where it sees nothing."""
+        """The event's frame; no bytes where the client gets nothing."""
         if isinstance(event, TextDelta) and is_plain(event):
-            return self._frame_text(index, event.text) if event.text else b""
+            return self._encode_text(index, event.text) if event.text else b""
         choice = self._to_choice(index, event)
         return b"" if choice is None else self._encode([choice])
 
-    def _frame_text(self, index: int, text: str) -> bytes:
-        around = self._around_text.get(index)
-        if around is None:
-            around = self._around_text[index] = self._split(index)
-        return around[0] + self._encoder.encode(text) + around[1]
+    def _encode_text(self, index: int, text: str) -> bytes:
+        parts = self._prefix_suffix.get(index)
+        if parts is None:
+            parts = self._prefix_suffix[index] = self._split(index)
+        return parts[0] + self._encoder.encode(text) + parts[1]
 
     def _split(self, index: int) -> tuple[bytes, bytes]:
-        choice = self._to_choice(index, TextDelta(0, MARK, []))
+        choice = self._to_choice(index, TextDelta(id=0, text=PLACEHOLDER, tokens=[]))
         assert choice is not None
-        before, _, after = self._encode([choice]).partition(self._encoder.encode(MARK))
-        return before, after
+        encoded_placeholder = self._encoder.encode(PLACEHOLDER)
+        prefix, _, suffix = self._encode([choice]).partition(encoded_placeholder)
+        return prefix, suffix
 
     def _encode(self, choices: list[ChoiceT]) -> bytes:
         return frame(self._encoder.encode(self._to_chunk(choices)))
 
 
 def is_plain(delta: TextDelta) -> bool:
-    """Whether its text is all that it says to a client."""
+    """Whether the client gets nothing of this event but its text, as content."""
     return delta == TextDelta(delta.id, delta.text, delta.tokens, settled=delta.settled)

@@ -1,4 +1,4 @@
-"""From the words after `mlxd` to the command that they name."""
+"""Dispatches `mlxd COMMAND` to the command's module."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ Run = Callable[[Sequence[str], Mapping[str, str]], int]
 
 
 class Command(NamedTuple):
-    """What runs it, with the words after its name, and what the help says of it."""
+    """A command: `run` gets the words after its name; `summary` is its line in the help."""
 
     run: Run
     summary: str
 
 
 COMMANDS = {
-    "serve": Command(serve.run, "serve models until a signal; what is done where none is named"),
+    "serve": Command(serve.run, "serve models until a signal (the default command)"),
     "pull": Command(pull.run, "download a model from the hub"),
-    "models": Command(models.run, "list the models: configured, on disk, loaded"),
-    "agent": Command(agent.run, "install the service, and run it from login on (macOS)"),
-    "doctor": Command(doctor.run, "tell what would be served here, and what is wrong with it"),
-    "keys": Command(keys.run, "make, list and revoke API keys"),
+    "models": Command(models.run, "list the configured models, and which are on disk and loaded"),
+    "agent": Command(agent.run, "install the service to run from login on (macOS)"),
+    "doctor": Command(doctor.run, "show what serve would use, and report problems with it"),
+    "keys": Command(keys.run, "add, list and revoke API keys"),
 }
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
-    """Run the command that is named first, else `serve`; its exit code."""
+    """Run the command named by the first word, `serve` by default, and return its exit code."""
     occupy_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     environ = read_environment() if environ is None else environ
@@ -55,16 +55,16 @@ def find(name: str) -> Command:
     """The command of this name.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: there is no such command.
     """
     if name in COMMANDS:
         return COMMANDS[name]
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     advice = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-    raise SettingsError(f"command line: {excerpt(name, 100)} is no command; {advice}")
+    raise SettingsError(f"command line: {excerpt(name, 100)} is not a command; {advice}")
 
 
 def describe_commands() -> str:
-    """What `mlxd help` prints."""
+    """The output of `mlxd help`."""
     lines = [f"  mlxd {name:8} {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(["Commands; each has a --help of its own:", "", *lines, ""])
+    return "\n".join(["Commands; each has its own --help:", "", *lines, ""])

@@ -1,4 +1,4 @@
-"""`mlxd pull`: download a model from the hub, with a progress bar for each of its files."""
+"""`mlxd pull`: download a model from the hub, with a progress bar for each file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from protocol.units import format_bytes
 from service.config.sources import Parser
-from service.host.local_models import look_at
+from service.host.local_models import inspect_model
 from service.server import EXIT_FAILED, EXIT_OK
 
-# What mlx-lm (0.32.2) reads of a model: its DEFAULT_ALLOW_PATTERNS.
+# The files that mlx-lm (0.32.2) reads of a model: its DEFAULT_ALLOW_PATTERNS.
 PATTERNS = [
     "*.json",
     "model*.safetensors",
@@ -25,23 +25,23 @@ PATTERNS = [
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Download what is not on disk yet; the exit code."""
+    """Download the files that are not on disk yet, and return the exit code."""
     parser = Parser(prog="mlxd pull", description="Download a model.", allow_abbrev=False)
     parser.add_argument("id", metavar="HUB_ID", help="such as mlx-community/Llama-3.2-3B-4bit")
     parser.add_argument("--revision", help="a branch, a tag or a commit")
-    asked = parser.parse_args(argv)
-    # Imported here: nothing else of the service needs it.
+    options = parser.parse_args(argv)
+    # Imported here because no other command needs it.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        snapshot_download(asked.id, revision=asked.revision, allow_patterns=PATTERNS)
+        snapshot_download(options.id, revision=options.revision, allow_patterns=PATTERNS)
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         reason = " ".join(str(error).split())
-        sys.stderr.write(f"mlxd: {asked.id} cannot be downloaded: {reason}\n")
+        sys.stderr.write(f"mlxd: {options.id} cannot be downloaded: {reason}\n")
         return EXIT_FAILED
-    files = look_at(asked.id)
-    sys.stdout.write(f"{asked.id} is in {files.folder} ({format_bytes(files.weight_bytes)})\n")
-    for wrong in files.wrong:
-        sys.stderr.write(f"mlxd: {asked.id}: {wrong}\n")
-    return EXIT_FAILED if files.wrong else EXIT_OK
+    files = inspect_model(options.id)
+    sys.stdout.write(f"{options.id} is in {files.folder} ({format_bytes(files.weight_bytes)})\n")
+    for problem in files.problems:
+        sys.stderr.write(f"mlxd: {options.id}: {problem}\n")
+    return EXIT_FAILED if files.problems else EXIT_OK

@@ -1,4 +1,4 @@
-"""`mlxd serve`: from the settings to a running service."""
+"""`mlxd serve`: build the service from its settings, and run it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,26 +35,25 @@ from service.http.listener import ConnectionListener, bind, url_of
 from service.http.tls import make_tls
 from service.inflight.registry import RequestRegistry
 from service.schema.capabilities import KV_REASON
-from service.security.addresses import is_loopback
+from service.security.exposure import find_exposure
 from service.security.keyring import KeyRing, open_keyring
 from service.server import EXIT_FAILED, Server
-from service.supervision.preloads import find_preloads
+from service.supervision.preloads import Preloads, find_preloads
 from service.supervision.process import WORKER_COMMAND, worker_environ
 from service.supervision.restart_policy import RestartLimits
 from service.supervision.supervisor import Supervisor, Timeouts
 from service.telemetry.exporters import read_exporters
 from service.telemetry.setup import Observability
 
-NETWORK = "anyone-on-the-network"
-OPEN_FILES = 8192
-# For the worker's pipe, libraries, logs: what is not a connection.
+MAX_OPEN_FILES = 8192
+# Open files that are not connections: the worker's pipe, libraries, logs.
 OTHER_FILES = 64
 
 logger = logging.getLogger(__name__)
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Serve until a signal; the exit code.
+    """Serve until a signal, and return the exit code.
 
     Raises:
         SettingsError: a setting cannot be used.
@@ -64,18 +64,18 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         file = log_file(settings)
         flush_logs = configure_logging(settings.log_level, settings.log_format, file=file)
     except OSError as error:
-        complain(f"cannot log to {settings.log_file}: {error.strerror}")
+        print_error(f"cannot log to {settings.log_file}: {error.strerror}")
         return EXIT_FAILED
     try:
         listener = bind(settings.host, settings.port)
     except OSError as error:
-        complain(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")
+        print_error(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")
         return EXIT_FAILED
     refuse_open_network(settings, keys, listener)
-    allow_open_files()
+    raise_open_files_limit()
     if settings.kv_quantisation != "off":
         logger.warning("kv_quantisation: %s", KV_REASON)
-    # A full collection would look through all that was imported, 35 ms in which no stream moves.
+    # Otherwise a full collection visits all imported objects and blocks every stream for 35 ms.
     gc.freeze()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
@@ -85,26 +85,24 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def log_file(settings: Settings) -> LogFile | None:
-    """The file that is logged to, where one is set."""
+    """The log file of the settings; None if there is none."""
     if not settings.log_file:
         return None
-    return LogFile(Path(settings.log_file), settings.log_file_bytes, settings.log_files)
+    return LogFile(
+        Path(settings.log_file), max_bytes=settings.log_file_bytes, backups=settings.log_files
+    )
 
 
 def refuse_open_network(settings: Settings, keys: KeyRing, listener: socket.socket) -> None:
-    """Serve nobody whom nobody meant to serve.
+    """Refuse to serve clients on other machines without an API key, unless the settings allow it.
 
     Raises:
-        SettingsError: other machines can reach the service, and no key and no word protects it.
+        SettingsError: other machines can reach the service, and no API key is required.
     """
-    address = listener.getsockname()[0]
-    if is_loopback(address) or keys.required or settings.without_keys == NETWORK:
-        return
-    listener.close()
-    raise SettingsError(
-        f"host: {settings.host} can be reached from other machines, and no API key is configured: "
-        f"make one with `mlxd keys add NAME`, or say --without-keys {NETWORK}"
-    )
+    reason = find_exposure(settings, keys, listener.getsockname()[0])
+    if reason is not None:
+        listener.close()
+        raise SettingsError(f"host: {reason}")
 
 
 async def serve(
@@ -117,7 +115,7 @@ async def serve(
     worker_command: Sequence[str] = WORKER_COMMAND,
     restart_limits: RestartLimits | None = None,
 ) -> int:
-    """Wire the parts together and run them; the process's exit code."""
+    """Build the service's components, run them, and return the process's exit code."""
     screen = StartupScreen(Console(file=open_standard_stream(STANDARD_OUTPUT)))
     observability = Observability(
         read_exporters(environ), version("mlxd"), record_content=settings.record_content == "on"
@@ -133,7 +131,7 @@ async def serve(
         restart_limits=restart_limits,
     )
     registry = make_registry(settings, supervisor)
-    supervisor.listen(registry)
+    supervisor.set_observer(registry)
     observability.watch(supervisor)
     parts = ServiceParts(
         settings=settings,
@@ -144,46 +142,59 @@ async def serve(
         version=version("mlxd"),
     )
     api = build_app(parts, keys=keys, address=listener.getsockname()[0])
-
-    def show_ready() -> None:
-        if (ready := supervisor.ready) is not None:
-            models = supervisor.model_states.infos
-            screen.show_ready(
-                ready, models, url_of(listener, tls=tls is not None), preloads, keyed=keys.required
-            )
-
     server = Server(
-        make_connections(settings, observability.telemetry.trace(api), listener, tls),
+        make_listener(settings, observability.telemetry.trace(api), listener, tls),
         supervisor,
         registry,
         drain_s=settings.drain_s,
-        on_ready=show_ready,
+        on_ready=partial(
+            show_ready,
+            screen,
+            supervisor,
+            url=url_of(listener, tls=tls is not None),
+            preloads=preloads,
+            keyed=keys.required,
+        ),
     )
-    async with kept_awake(settings, registry):
+    async with preventing_sleep(settings, registry):
         status = await server.run()
     observability.telemetry.shut_down()
     screen.close()
     if supervisor.failure is not None:
-        complain(supervisor.failure)
+        print_error(supervisor.failure)
     return status
 
 
+def show_ready(
+    screen: StartupScreen, supervisor: Supervisor, *, url: str, preloads: Preloads, keyed: bool
+) -> None:
+    """Show the summary, if the worker is still ready."""
+    if supervisor.ready is not None:
+        screen.show_ready(
+            supervisor.ready,
+            supervisor.model_states.infos,
+            url=url,
+            preloads=preloads,
+            keyed=keyed,
+        )
+
+
 @contextlib.asynccontextmanager
-async def kept_awake(settings: Settings, registry: RequestRegistry) -> AsyncIterator[None]:
-    """While requests run, a Mac does not go to sleep."""
+async def preventing_sleep(settings: Settings, registry: RequestRegistry) -> AsyncIterator[None]:
+    """On macOS, prevent sleep while requests run."""
     if platform.system() != "Darwin" or settings.keep_awake == "off":
         yield
         return
-    watching = asyncio.create_task(SleepPrevention(registry, caffeinate(os.getpid())).run())
+    task = asyncio.create_task(SleepPrevention(registry, caffeinate(os.getpid())).run())
     try:
         yield
     finally:
-        watching.cancel()
-        await asyncio.wait([watching])
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def make_registry(settings: Settings, supervisor: Supervisor) -> RequestRegistry:
-    """What is in flight, within the bounds that are set."""
+    """The registry of requests in flight, with the limits of the settings."""
     return RequestRegistry(
         supervisor,
         max_in_flight=settings.max_running + settings.max_waiting,
@@ -192,10 +203,10 @@ def make_registry(settings: Settings, supervisor: Supervisor) -> RequestRegistry
     )
 
 
-def make_connections(
+def make_listener(
     settings: Settings, app: ASGIApp, listener: socket.socket, tls: ssl.SSLContext | None
 ) -> ConnectionListener:
-    """The connections of `listener`, within the bounds that are set."""
+    """The HTTP server on the socket `listener`, with the limits of the settings."""
     return ConnectionListener(
         app,
         listener,
@@ -206,17 +217,17 @@ def make_connections(
     )
 
 
-def complain(reason: str) -> None:
-    """Say on one line why the command ends."""
+def print_error(reason: str) -> None:
+    """Print why the command ends."""
     sys.stderr.write(f"mlxd: {reason}\n")
 
 
 def to_configure(settings: Settings) -> Configure:
-    """The settings that are the worker's."""
-    sources, begin_with = to_sources(settings.models, settings.idle_unload_s)
+    """The worker's configuration."""
+    sources, preload = to_sources(settings.models, settings.idle_unload_s)
     return Configure(
         models=sources,
-        preload=begin_with,
+        preload=preload,
         memory_wait_s=settings.memory_wait_s,
         prefill_reserve_bytes=settings.prefill_reserve_bytes,
         wired_limit_bytes=settings.wired_limit_bytes,
@@ -231,24 +242,24 @@ def to_configure(settings: Settings) -> Configure:
     )
 
 
-def allow_open_files() -> None:
-    """Raise the soft limit on open files, which is 256 on macOS, as far as the hard one lets."""
+def raise_open_files_limit() -> None:
+    """Raise the soft limit on open files, which is 256 on macOS, within the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    limit = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
-def connection_limit(wanted: int) -> int:
-    """`wanted`, or as many connections as the limit on open files leaves room for."""
+def connection_limit(max_connections: int) -> int:
+    """`max_connections`, or fewer if the limit on open files allows only fewer."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return wanted
-    return max(1, min(wanted, soft - OTHER_FILES))
+        return max_connections
+    return max(1, min(max_connections, soft - OTHER_FILES))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop where it exists, else asyncio's own."""
+    """The factory of uvloop if it is installed; None for asyncio's own loop."""
     try:
         import uvloop
     except ImportError:

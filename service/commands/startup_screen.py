@@ -1,4 +1,4 @@
-"""What the terminal shows while the service starts: progress of loading, then one screen."""
+"""The terminal output while the service starts: load progress, then a summary."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from service.supervision.preloads import Preloads, describe_preloads
 
 
 class StartupScreen:
-    """Progress bars on a terminal, plain lines elsewhere."""
+    """Shows progress bars on a terminal, and plain lines elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -28,7 +28,7 @@ class StartupScreen:
         self._tasks: dict[str, TaskID] = {}
 
     def show_loading(self, loading: Loading) -> None:
-        """Show how far one model is."""
+        """Show the load progress of one model."""
         if not self._console.is_terminal:
             self._print_loading(loading)
             return
@@ -43,24 +43,27 @@ class StartupScreen:
         self,
         ready: Ready,
         models: Sequence[ModelInfo],
+        *,
         url: str,
         preloads: Preloads,
-        *,
         keyed: bool = False,
     ) -> None:
-        """Show what is served, where, and how to try it; `keyed`: only with an API key."""
+        """Show the models, the device, the URL and an example request.
+
+        With `keyed` the request has an API key.
+        """
         self.close()
         table = Table.grid(padding=(0, 2))
-        for name, value in summary(ready, models, url, preloads):
+        for name, value in summary(ready, models, url=url, preloads=preloads):
             table.add_row(name, value)
         self._console.print(table, soft_wrap=True)
-        # Written as it must be typed, on one line, whatever the terminal's width.
+        # On one line at any terminal width, so that it can be copied.
         self._console.print(
             "\n" + curl_line(url, keyed=keyed), soft_wrap=True, highlight=False, markup=False
         )
 
     def close(self) -> None:
-        """Take the progress display away."""
+        """Remove the progress bars."""
         if self._tasks:
             self._progress.stop()
 
@@ -72,13 +75,13 @@ class StartupScreen:
 
 
 def summary(
-    ready: Ready, models: Sequence[ModelInfo], url: str, preloads: Preloads
+    ready: Ready, models: Sequence[ModelInfo], *, url: str, preloads: Preloads
 ) -> list[tuple[str, str]]:
-    """The rows of the startup screen."""
+    """The rows of the startup screen: a label and a text."""
     memory = ready.memory
     preloaded = describe_preloads(ready.device, preloads)
     return [
-        *[("" if place else "model", describe(model)) for place, model in enumerate(models)],
+        *[("" if index else "model", describe(model)) for index, model in enumerate(models)],
         ("device", f"{ready.device.name} ({ready.device.backend})"),
         *([("", f"preloaded: {preloaded}")] if preloaded is not None else []),
         ("memory", f"{format_bytes(memory.active)} of {format_bytes(memory.limit)} in use"),
@@ -88,14 +91,14 @@ def summary(
 
 
 def describe(model: ModelInfo) -> str:
-    """One model on one line."""
+    """The line of one model."""
     size = format_bytes(model.weight_bytes)
     loaded = f"loaded in {model.load_ms / 1000:.1f} s"
     return f"{model.id}  ({model.family}, {size}, context {model.context_length:,}, {loaded})"
 
 
 def curl_line(url: str, *, keyed: bool = False) -> str:
-    """A request to try, streamed."""
+    """An example of a streamed request."""
     key = " -H 'authorization: Bearer YOUR_KEY'" if keyed else ""
     body = (
         '{"model": "default", "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'

@@ -1,1 +1,1 @@
-"""Configuration: the settings, and where they come from."""
+"""Configuration: the settings, their sources, the configured models and the API keys."""

@@ -1,4 +1,4 @@
-"""The models by name: what is configured, what is loaded, and what a request's name means."""
+"""Resolves the model names of requests to configured models, and lists the models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.schema.models import Model, ModelList
 
 
 class ModelNames:
-    """The configured models in order, and their aliases; `default` is one of the first."""
+    """The configured models in order, with their aliases; `default` is an alias of the first."""
 
     def __init__(self, models: Sequence[ModelSettings]) -> None:
         self._ids = tuple(model_id(model) for model in models)
@@ -25,14 +25,14 @@ class ModelNames:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The configured models."""
+        """The ids of the configured models."""
         return self._ids
 
     def resolve(self, name: str) -> str:
-        """The id that `name` means.
+        """The id of the model `name`.
 
         Raises:
-            ModelNotFound: it is no configured id and no alias.
+            ModelNotFound: `name` is neither a configured id nor an alias.
         """
         if name in self._ids:
             return name
@@ -41,18 +41,18 @@ class ModelNames:
         raise ModelNotFound(name)
 
     def defaults(self, id: str) -> SamplingDefaults:
-        """What this model's requests are taken to ask for where they say nothing."""
+        """The default parameters of the model's requests."""
         return self._defaults[id]
 
     def list_models(self, states: Sequence[ModelState]) -> ModelList:
-        """All models; `states` tells what became of them."""
+        """All configured models, with their `states`."""
         return ModelList(data=[self.describe(id, states) for id in self._ids])
 
     def describe(self, name: str, states: Sequence[ModelState]) -> Model:
         """One model by id or alias.
 
         Raises:
-            ModelNotFound: there is none of that name.
+            ModelNotFound: no model has this name.
         """
         id = self.resolve(name)
         state = next((s for s in states if s.id == id), ModelState(id, "unloaded"))

@@ -1,4 +1,4 @@
-"""Which models to serve: how they are written, what they are called, where they are."""
+"""The models to serve: their settings, ids and sources."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import msgspec
 from msgspec import Meta
 
 from protocol.messages import ModelSource
-from service.config.sampling_defaults import NONE, SamplingDefaults
+from protocol.model_location import BuiltIn, Folder, HubModel, location_of
+from service.config.sampling_defaults import NO_DEFAULTS, SamplingDefaults
 from service.config.scalars import SettingsError, refuse_unknown
 from service.errors import excerpt
 
 DEMO_ID = "mlxd-demo"
 RESERVED_ID = "default"
-
 
 MAX_IDLE_S = 30 * 86400.0
 
@@ -25,12 +25,15 @@ Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A model to serve: `source` is a folder, a hub id, or None for the built-in one.
+    """A model to serve.
 
-    `adapter` is a folder with a LoRA adapter, `chat_template` a file of Jinja to use instead
-    of the model's own template. A `pinned` model is loaded at the start and never evicted or
-    unloaded; one with `preload` is loaded at the start. `idle_s` is how long it stays loaded
-    unused, 0 for ever, None as the service's setting has it.
+    - `source`: a folder, a hub id, or None for the built-in model.
+    - `adapter`: a folder with a LoRA adapter.
+    - `chat_template`: a Jinja file that replaces the model's own template.
+    - `pinned`: the model is loaded at the start and is never evicted or unloaded.
+    - `preload`: the model is loaded at the start.
+    - `idle_s`: how long an unused model stays loaded; 0 is without limit, None is the
+      service's setting.
     """
 
     source: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
@@ -39,7 +42,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     adapter: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
     chat_template: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
     context_limit_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
-    sampling: SamplingDefaults = NONE
+    sampling: SamplingDefaults = NO_DEFAULTS
     pinned: bool = False
     preload: bool = False
     idle_s: Annotated[float, Meta(ge=0, le=MAX_IDLE_S)] | None = None
@@ -50,33 +53,37 @@ DEMO = ModelSettings(source=None, id=DEMO_ID)
 
 
 def model_id(model: ModelSettings) -> str:
-    """The id a model is served by: the one configured, its hub id, or its folder's name."""
+    """The id of a model: the configured one, else its hub id or its folder's name."""
     if model.id is not None:
         return model.id
-    if model.source is None:
-        return DEMO_ID
-    return Path(model.source).name if _is_folder(model.source) else model.source
+    match location_of(model.source):
+        case BuiltIn():
+            return DEMO_ID
+        case Folder(path):
+            return path.name
+        case HubModel(id):
+            return id
 
 
 def parse_models(words: Iterable[str], origin: str) -> tuple[ModelSettings, ...]:
-    """Models written as SOURCE or ID=SOURCE; an `=` after a slash is the folder's own.
+    """Parse models written as SOURCE or ID=SOURCE; an `=` after a slash belongs to the folder.
 
     Raises:
-        SettingsError: one cannot be used.
+        SettingsError: a model is invalid.
     """
     tables = []
     for word in words:
         id, equals, source = word.strip().partition("=")
-        named = equals and "/" not in id
-        tables.append({"id": id, "source": source} if named else {"source": word.strip()})
+        has_id = equals and "/" not in id
+        tables.append({"id": id, "source": source} if has_id else {"source": word.strip()})
     return read_models(tables, origin)
 
 
 def read_models(tables: object, origin: str) -> tuple[ModelSettings, ...]:
-    """Models as a file lists them: tables with the fields of `ModelSettings`.
+    """Convert the models of a file: tables with the fields of `ModelSettings`.
 
     Raises:
-        SettingsError: one cannot be used.
+        SettingsError: a model is invalid.
     """
     for table in tables if isinstance(tables, list) else []:
         if isinstance(table, dict):
@@ -93,7 +100,7 @@ def read_models(tables: object, origin: str) -> tuple[ModelSettings, ...]:
 def to_sources(
     models: Iterable[ModelSettings], idle_unload_s: float
 ) -> tuple[list[ModelSource], list[str]]:
-    """The models as the worker gets them, and the ids of those to load at the start.
+    """The models for the worker's `Configure`, and the ids of those to load at the start.
 
     Raises:
         SettingsError: a chat template cannot be read.
@@ -111,12 +118,12 @@ def to_sources(
         )
         for model in models
     ]
-    begin_with = [
+    preload = [
         model_id(model)
-        for place, model in enumerate(models)
-        if place == 0 or model.pinned or model.preload
+        for index, model in enumerate(models)
+        if index == 0 or model.pinned or model.preload
     ]
-    return sources, begin_with
+    return sources, preload
 
 
 def _read_template(model: ModelSettings) -> str | None:
@@ -130,30 +137,26 @@ def _read_template(model: ModelSettings) -> str | None:
 
 
 def _locate(model: ModelSettings, origin: str) -> ModelSettings:
-    """The model with its folder as an absolute path, and with an id of its own."""
+    """Check that the model has an id, and make the path of its folder absolute."""
     if model.source is None and model.id is None:
         raise SettingsError(f"{origin}: a model needs a source or an id")
-    if model.source is None or not _is_folder(model.source):
-        return model
     try:
-        folder = Path(os.path.normpath(Path(model.source).expanduser().absolute()))
+        location = location_of(model.source)
     except RuntimeError as error:
         raise SettingsError(f"{origin}: {model.source}: {error}") from None
+    if not isinstance(location, Folder):
+        return model
+    folder = Path(os.path.normpath(location.path.absolute()))
     if not (model.id or folder.name):
         raise SettingsError(f"{origin}: {model.source} has no name: give it an id")
     return msgspec.structs.replace(model, source=str(folder))
 
 
-def _is_folder(source: str) -> bool:
-    """Whether `source` is a folder rather than a hub id."""
-    return source.startswith(("/", ".", "~")) or Path(source).exists()
-
-
 def _check_ids(ids: list[str], origin: str) -> None:
     for id in ids:
         if id == RESERVED_ID:
-            raise SettingsError(f"{origin}: the id {RESERVED_ID} always means the first model")
+            raise SettingsError(f"{origin}: the id {RESERVED_ID} is reserved for the first model")
         if not id.isprintable():
-            raise SettingsError(f"{origin}: the id {id!r} cannot be printed")
+            raise SettingsError(f"{origin}: the id {id!r} is not printable")
         if ids.count(id) > 1:
             raise SettingsError(f"{origin}: two models have the id {id}: give one another id")

@@ -1,4 +1,4 @@
-"""What a model's requests are taken to ask for where they say nothing."""
+"""A model's default parameters for requests that do not set them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from service.schema.parameters import (
     TopP,
 )
 
-AskedT = TypeVar("AskedT", bound=GenerationRequest)
+RequestT = TypeVar("RequestT", bound=GenerationRequest)
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Parameters of requests, by their own names; None leaves OpenAI's default."""
+    """Default parameters, by the names that requests use; None keeps OpenAI's default."""
 
     temperature: Temperature | None = None
     top_p: TopP | None = None
@@ -31,17 +31,17 @@ class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_tokens: TokenCount | None = None
 
 
-NONE = SamplingDefaults()
+NO_DEFAULTS = SamplingDefaults()
 
 
-def fill(asked: AskedT, defaults: SamplingDefaults) -> AskedT:
-    """The request with what it leaves open as the model's settings have it."""
-    given = {
+def fill(request: RequestT, defaults: SamplingDefaults) -> RequestT:
+    """A copy of the request with `defaults` for the parameters that it does not set."""
+    filled = {
         name: value
         for name, value in msgspec.structs.asdict(defaults).items()
-        if value is not None and getattr(asked, name, None) is None
+        if value is not None and getattr(request, name, None) is None
     }
-    # A conversation may say it by the newer name.
-    if getattr(asked, "max_completion_tokens", None) is not None:
-        given.pop("max_tokens", None)
-    return msgspec.structs.replace(asked, **given) if given else asked
+    # The newer name of `max_tokens` in chat requests.
+    if getattr(request, "max_completion_tokens", None) is not None:
+        filled.pop("max_tokens", None)
+    return msgspec.structs.replace(request, **filled) if filled else request

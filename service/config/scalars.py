@@ -1,4 +1,4 @@
-"""Settings that are one number or one word: named, described and checked from their types."""
+"""Settings with a single value: their names, descriptions and checks, all made from their types."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from msgspec import inspect
 from service.errors import excerpt
 
 VARIABLE_PREFIX = "MLXD_"
-# The format of a text that is a path, or one of the words that stand for none.
+# The format of a string that is a path, or one of the values that are not paths.
 PATH = "path"
-NO_PATHS = ("", "off", "auto")
+NOT_PATHS = ("", "off", "auto")
 
 
 class SettingsError(Exception):
-    """A setting cannot be used. The message is one line: where it came from, and why."""
+    """A setting is invalid. The message is one line: the setting's source, and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingField:
-    """One scalar setting, and what is said of it everywhere."""
+    """One setting with a single value."""
 
     name: str
     description: str
@@ -37,17 +37,17 @@ class SettingField:
 
     @property
     def flag(self) -> str:
-        """Its name on the command line."""
+        """The flag of the command line."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
     def variable(self) -> str:
-        """Its name in the environment."""
+        """The environment variable."""
         return f"{VARIABLE_PREFIX}{self.name.upper()}"
 
     @property
     def kind(self) -> str:
-        """Which values it takes, in words."""
+        """The type and the bounds of the value, in words."""
         match self.shape:
             case inspect.IntType(ge=low, le=high):
                 return f"a whole number from {low} to {high}"
@@ -58,15 +58,15 @@ class SettingField:
             case inspect.LiteralType(values=words):
                 return f"one of {', '.join(map(str, words))}"
             case inspect.StrType(min_length=None):
-                return "a text"
+                return "a string"
             case _:
-                return "a text that is not empty"
+                return "a non-empty string"
 
     def parse(self, text: str, origin: str) -> Any:
-        """The value written as `text` in a variable or a flag.
+        """Parse `text`, the value of a variable or a flag.
 
         Raises:
-            SettingsError: it is none.
+            SettingsError: `text` is not a valid value.
         """
         try:
             match self.shape:
@@ -77,62 +77,62 @@ class SettingField:
                 case _:
                     return self.check(text, origin)
         except ValueError:
-            raise self._refuse(text, origin) from None
+            raise self._invalid(text, origin) from None
 
     def check(self, value: object, origin: str) -> Any:
-        """`value` if it is of the type and within the bounds.
+        """Check the type and the bounds of `value`, and return it.
 
         Raises:
-            SettingsError: it is not.
+            SettingsError: `value` is not valid.
         """
         try:
             if isinstance(value, float) and not math.isfinite(value):
-                raise self._refuse(value, origin)
+                raise self._invalid(value, origin)
             return msgspec.convert(value, self.annotation)
         except msgspec.ValidationError:
-            raise self._refuse(value, origin) from None
+            raise self._invalid(value, origin) from None
 
     def absolute(self, value: Any) -> Any:
-        """`value` as it means the same in any folder."""
-        if not self.is_path or value in NO_PATHS:
+        """`value`, with a path made absolute: it no longer depends on the working directory."""
+        if not self.is_path or value in NOT_PATHS:
             return value
         return str(Path(value).expanduser().absolute())
 
-    def _refuse(self, value: object, origin: str) -> SettingsError:
+    def _invalid(self, value: object, origin: str) -> SettingsError:
         return SettingsError(f"{origin}: {excerpt(repr(value), 100)} is not {self.kind}")
 
 
 def list_setting_fields(
     struct: type[msgspec.Struct], *, without: Collection[str]
 ) -> dict[str, SettingField]:
-    """The fields of `struct` by name, in order, all but those that are no scalars."""
+    """The fields of `struct` by name, in order, except those in `without`."""
     shape = inspect.type_info(struct)
     assert isinstance(shape, inspect.StructType)
     hints = get_type_hints(struct, include_extras=True)
-    scalars = {}
+    fields = {}
     for field in shape.fields:
         if field.name not in without:
             assert isinstance(field.type, inspect.Metadata)
-            described = field.type.extra_json_schema or {}
-            scalars[field.name] = SettingField(
+            schema = field.type.extra_json_schema or {}
+            fields[field.name] = SettingField(
                 name=field.name,
-                description=described["description"],
+                description=schema["description"],
                 default=field.default,
                 annotation=hints[field.name],
                 shape=field.type.type,
-                is_path=described.get("format") == PATH,
+                is_path=schema.get("format") == PATH,
             )
-    return scalars
+    return fields
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], origin: str) -> None:
-    """Refuse the first name that is not known, and suggest the nearest that is.
+    """Refuse the first unknown name, and suggest the most similar known one.
 
     Raises:
-        SettingsError: there is one.
+        SettingsError: a name is unknown.
     """
     known = list(known)
     for name in sorted(set(names) - set(known)):
-        near = difflib.get_close_matches(name, known, n=1)
-        advice = f"; did you mean {near[0]}?" if near else ""
+        similar = difflib.get_close_matches(name, known, n=1)
+        advice = f"; did you mean {similar[0]}?" if similar else ""
         raise SettingsError(f"{origin}: {excerpt(name, 100)} is unknown{advice}")

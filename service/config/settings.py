@@ -1,7 +1,8 @@
-"""What an operator can set, with its bounds.
+"""The settings of the service, with their bounds and defaults.
 
-`Settings` is the one list: variables, keys, flags, the help text and the documentation
-are made from it. `configuration` reads them. No other module reads the environment.
+`Settings` is the only list: environment variables, keys of the file, flags, the help text and
+the documentation are made from it. `sources` reads the values. No other module reads the
+environment.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from protocol.units import GIB, MIB
 from service.config.api_keys import ApiKey
 from service.config.model_settings import DEMO, ModelSettings
 from service.config.scalars import PATH, SettingField, list_setting_fields
 
-MIB = 2**20
-GIB = 2**30
-TIB = 2**40
+TIB = 1024 * GIB
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,133 +28,174 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[ModelSettings, ...] = (DEMO,)
     api_keys: tuple[ApiKey, ...] = ()
     host: Annotated[str, Meta(description="The address to listen on.", min_length=1)] = "127.0.0.1"
-    port: Annotated[int, Meta(description="The port; 0 takes a free one.", ge=0, le=65535)] = 8000
+    port: Annotated[
+        int, Meta(description="The port to listen on; 0 chooses a free one.", ge=0, le=65535)
+    ] = 8000
     without_keys: Annotated[
         Literal["loopback-only", "anyone-on-the-network"],
-        Meta(description="Who is served while no API key is configured."),
+        Meta(description="Which clients are served while no API key is configured."),
     ] = "loopback-only"
     tls_cert: Annotated[
         str,
         Meta(
-            description="A certificate with its chain (PEM): TLS is spoken, and only that.",
+            description="A certificate with its chain (PEM); with it the service accepts only TLS.",
             extra_json_schema={"format": PATH},
         ),
     ] = ""
     tls_key: Annotated[
         str,
         Meta(
-            description="The certificate's private key (PEM).", extra_json_schema={"format": PATH}
+            description="The private key of the certificate (PEM).",
+            extra_json_schema={"format": PATH},
         ),
     ] = ""
     keys_file: Annotated[
         str,
         Meta(
-            description="The file of `mlxd keys`; one that exists makes keys required; off: none.",
+            description="The file of `mlxd keys`; if it exists, keys are required; off is no file.",
             min_length=1,
             extra_json_schema={"format": PATH},
         ),
     ] = "~/.config/mlxd/keys.json"
     key_max_concurrent: Annotated[
-        int, Meta(description="Requests at once for each API key; 0 sets no limit.", ge=0, le=65536)
+        int, Meta(description="Concurrent requests per API key; 0 is no limit.", ge=0, le=65536)
     ] = 0
     key_tokens_per_minute: Annotated[
         int,
         Meta(
-            description="Tokens of prompts and answers a minute for each API key; 0: no limit.",
+            description="Prompt and answer tokens per minute and API key; 0 is no limit.",
             ge=0,
             le=10**9,
         ),
     ] = 0
     allowed_hosts: Annotated[
         str,
-        Meta(description="Names the service has besides its own, with commas; * is any."),
+        Meta(description="Additional host names of the service, comma-separated; * allows any."),
     ] = ""
     allowed_origins: Annotated[
         str,
-        Meta(description="Web sites whose pages may use it (https://a.example), commas; * is any."),
+        Meta(
+            description="Web origins (https://a.example) whose pages may call the service, "
+            "comma-separated; * allows any."
+        ),
     ] = ""
     max_running: Annotated[
-        int, Meta(description="Sequences on the device at once.", ge=1, le=1024)
+        int, Meta(description="The most sequences that run at once.", ge=1, le=1024)
     ] = 32
     max_waiting: Annotated[
         int,
-        Meta(description="Requests that may wait for the device; more get 429.", ge=0, le=65536),
+        Meta(
+            description="The length of the waiting queue; further requests get 429.", ge=0, le=65536
+        ),
     ] = 256
     queue_timeout_s: Annotated[
         float,
-        Meta(description="Time a request waits for the device before 503.", gt=0, le=86400),
+        Meta(
+            description="How long a request waits for the device before it gets 503.",
+            gt=0,
+            le=86400,
+        ),
     ] = 120.0
     max_connections: Annotated[
         int,
         Meta(
-            description="Open connections; past them idle ones are closed, then new ones.",
+            description="The most open connections; beyond, idle ones are closed, then new ones.",
             ge=1,
             le=65536,
         ),
     ] = 1000
     write_stall_s: Annotated[
         float,
-        Meta(description="A client that reads nothing for this time is cut off.", gt=0, le=3600),
+        Meta(
+            description="A client that reads nothing for this time is disconnected.", gt=0, le=3600
+        ),
     ] = 30.0
     max_body_bytes: Annotated[
         int,
-        Meta(description="The largest body of a request; a larger one gets 413.", ge=1024, le=GIB),
+        Meta(description="The largest request body; a larger one gets 413.", ge=1024, le=GIB),
     ] = 16 * MIB
     body_timeout_s: Annotated[
-        float, Meta(description="Time for a body to arrive; a slower one gets 408.", gt=0, le=3600)
+        float,
+        Meta(
+            description="How long a request body may take to arrive; a slower one gets 408.",
+            gt=0,
+            le=3600,
+        ),
     ] = 30.0
     max_header_bytes: Annotated[
-        int, Meta(description="All headers of a request; larger ones get 431.", ge=1024, le=MIB)
+        int,
+        Meta(
+            description="The total size of a request's headers; larger ones get 431.",
+            ge=1024,
+            le=MIB,
+        ),
     ] = 16 * 1024
     context_limit_tokens: Annotated[
-        int, Meta(description="The longest context; 0 is the model's own.", ge=0, le=2**31 - 1)
+        int,
+        Meta(description="The longest context; 0 is the model's own limit.", ge=0, le=2**31 - 1),
     ] = 0
     kv_quantisation: Annotated[
         Literal["off", "8bit", "4bit"],
         Meta(
-            description="How KV caches are quantised. mlx-lm 0.32.2 batches none that are: this is "
-            "told by a warning and by /v1/capabilities, and nothing is quantised."
+            description="The quantisation of KV caches. mlx-lm 0.32.2 cannot batch quantised ones: "
+            "any value but off only logs a warning and is shown by /v1/capabilities."
         ),
     ] = "off"
     prefill_step_tokens: Annotated[
         int,
-        Meta(description="Prompt tokens computed between two steps of decoding.", ge=1, le=65536),
+        Meta(
+            description="The most prompt tokens computed between two decoding steps.",
+            ge=1,
+            le=65536,
+        ),
     ] = 512
     memory_limit_bytes: Annotated[
         int,
         Meta(
-            description="The memory of the worker: weights, KV caches, prompt cache, prefill; 0 is "
-            "what Metal recommends, elsewhere three quarters of the machine's.",
+            description="The worker's memory budget: weights, KV caches, prompt cache and prefill; "
+            "0 is Metal's recommendation, without Metal three quarters of the machine's memory.",
             ge=0,
             le=TIB,
         ),
     ] = 0
     memory_wait_s: Annotated[
-        float, Meta(description="Time a request waits for memory before 503.", gt=0, le=86400)
+        float,
+        Meta(description="How long a request waits for memory before it gets 503.", gt=0, le=86400),
     ] = 30.0
     prefill_reserve_bytes: Annotated[
         int,
         Meta(
-            description="Memory kept free for computing prompts; 0 is a 32nd of the whole.",
+            description="Memory reserved for prefill; 0 is 1/32 of the budget.",
             ge=0,
             le=TIB,
         ),
     ] = 0
     wired_limit_bytes: Annotated[
         int,
-        Meta(description="Memory that Metal may keep resident; 0 leaves it alone.", ge=0, le=TIB),
+        Meta(
+            description="The memory that Metal may keep wired; 0 leaves its limit unchanged.",
+            ge=0,
+            le=TIB,
+        ),
     ] = 0
     idle_unload_s: Annotated[
         float,
-        Meta(description="A model unused for this time is unloaded; 0 is never.", ge=0, le=2592000),
+        Meta(
+            description="A model that is idle for this time is unloaded; 0 is never.",
+            ge=0,
+            le=2592000,
+        ),
     ] = 0.0
     cache_limit_bytes: Annotated[
-        int, Meta(description="Freed memory MLX may keep; 0 is MLX's own limit.", ge=0, le=TIB)
+        int,
+        Meta(
+            description="Freed memory that MLX may keep cached; 0 is MLX's own limit.", ge=0, le=TIB
+        ),
     ] = 0
     prompt_cache_bytes: Annotated[
         int,
         Meta(
-            description="Memory for what was computed of earlier prompts, to be reused; 0 is off.",
+            description="The memory of the prompt cache, which reuses earlier prompts; 0 is off.",
             ge=0,
             le=TIB,
         ),
@@ -162,34 +203,39 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache_dir: Annotated[
         str,
         Meta(
-            description="A folder for what was computed of prompts, to outlive a restart; its "
-            "files hold prompts. Empty is off.",
+            description="A folder that keeps the prompt cache across restarts; its files contain "
+            "prompts. Empty is off.",
             extra_json_schema={"format": PATH},
         ),
     ] = ""
     prompt_cache_dir_bytes: Annotated[
-        int, Meta(description="What the files of prompt_cache_dir may take.", ge=MIB, le=TIB)
+        int, Meta(description="The total size of the files in prompt_cache_dir.", ge=MIB, le=TIB)
     ] = 8 * GIB
     keep_alive_s: Annotated[
-        float, Meta(description="A silent stream gets a comment this often.", gt=0, le=3600)
+        float,
+        Meta(description="The interval of comments in a stream without events.", gt=0, le=3600),
     ] = 10.0
     keep_awake: Annotated[
         Literal["while-running", "off"],
-        Meta(description="When a Mac is kept from going to sleep for want of input."),
+        Meta(description="When a Mac is kept from going to sleep while it is idle."),
     ] = "while-running"
     drain_s: Annotated[
         float,
-        Meta(description="Time for running requests to finish after SIGTERM.", ge=0, le=86400),
+        Meta(description="How long running requests may go on after SIGTERM.", ge=0, le=86400),
     ] = 25.0
     load_wait_s: Annotated[
         float,
-        Meta(description="Time a request waits for the worker to load before 503.", ge=0, le=3600),
+        Meta(
+            description="How long a request waits for a loading worker before it gets 503.",
+            ge=0,
+            le=3600,
+        ),
     ] = 0.0
     load_timeout_s: Annotated[
         float,
         Meta(
-            description="A loading worker that shows no progress for this long is replaced; "
-            "a download shows none.",
+            description="A worker that makes no progress in loading for this time is replaced. "
+            "A download does not count as progress.",
             gt=0,
             le=86400,
         ),
@@ -197,19 +243,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stall_s: Annotated[
         float,
         Meta(
-            description="A busy worker that shows no progress for this long is replaced.",
+            description="A busy worker that makes no progress for this time is replaced.",
             gt=0,
             le=86400,
         ),
     ] = 60.0
     unknown_fields: Annotated[
         Literal["refuse", "warn"],
-        Meta(description="What is done about unknown fields in a request."),
+        Meta(description="Whether unknown fields are refused, or ignored with a warning."),
     ] = "refuse"
     blas: Annotated[
         str,
         Meta(
-            description="OpenBLAS for MLX on Linux: auto, off, or a library's path.",
+            description="The OpenBLAS library for MLX on Linux: auto, off, or a path.",
             min_length=1,
             extra_json_schema={"format": PATH},
         ),
@@ -217,7 +263,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allocator: Annotated[
         str,
         Meta(
-            description="jemalloc for the worker on Linux: auto, off, or a library's path.",
+            description="The jemalloc library for the worker on Linux: auto, off, or a path.",
             min_length=1,
             extra_json_schema={"format": PATH},
         ),
@@ -225,35 +271,36 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_file: Annotated[
         str,
         Meta(
-            description="The log goes into this file rather than to standard error.",
+            description="The log file; empty logs to standard error.",
             extra_json_schema={"format": PATH},
         ),
     ] = ""
     log_file_bytes: Annotated[
         int,
-        Meta(description="A log file that has grown to this is set aside.", ge=1024, le=TIB),
+        Meta(description="The size at which the log file is rotated.", ge=1024, le=TIB),
     ] = 10 * MIB
     log_files: Annotated[
-        int, Meta(description="Log files that are kept beside the one in use.", ge=1, le=1000)
+        int, Meta(description="The number of rotated log files that are kept.", ge=1, le=1000)
     ] = 5
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Meta(description="The least level that is logged."),
+        Meta(description="The lowest level that is logged."),
     ] = "info"
     log_format: Annotated[
-        Literal["auto", "text", "json"], Meta(description="auto: text on a terminal, else json.")
+        Literal["auto", "text", "json"],
+        Meta(description="The format of the log; auto is text on a terminal, else json."),
     ] = "auto"
     record_content: Annotated[
         Literal["off", "on"],
-        Meta(description="Whether prompts and answers are written into exported traces."),
+        Meta(description="Whether exported traces contain prompts and answers."),
     ] = "off"
 
 
 def describe_settings() -> dict[str, SettingField]:
-    """All settings of one word, by name: what the help and the documentation say of each."""
+    """All settings that are a single value, by name; not `models` and `api_keys`."""
     return list_setting_fields(Settings, without=("models", "api_keys"))
 
 
 def read_environment() -> Mapping[str, str]:
-    """This process's environment: settings in `MLXD_*`, and what the worker inherits."""
+    """The environment of this process: settings in `MLXD_*`, and variables for the worker."""
     return os.environ

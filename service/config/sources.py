@@ -1,6 +1,6 @@
-"""Reads the settings of a run from their four sources, and remembers which gave each.
+"""Reads the settings from their four sources, and keeps the source of each.
 
-In rising order of precedence: the defaults of `Settings`, the environment (`MLXD_PORT`),
+In ascending order of precedence: the defaults of `Settings`, the environment (`MLXD_PORT`),
 a TOML file (`port`), and the command line (`--port`).
 """
 
@@ -23,18 +23,18 @@ COMMAND = "serve"
 
 
 class Configuration(NamedTuple):
-    """The settings of a run. `sources` tells of each that is not the default who set it."""
+    """The settings, and in `sources` by name the source of each that is not the default."""
 
     settings: Settings
     sources: dict[str, str]
 
 
 def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """The settings of this run. `argv` are the words after the command's name.
+    """The settings. `argv` are the arguments after the command's name.
 
     Raises:
-        SettingsError: a value, a key, a variable or a flag cannot be used.
-        SystemExit: the help was asked for, and has been printed.
+        SettingsError: a value, a key, a variable or a flag is invalid.
+        SystemExit: `--help` was given; the help has been printed.
     """
     return load_configuration(argv, environ).settings
 
@@ -42,17 +42,17 @@ def load_settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
 def load_configuration(
     argv: Sequence[str], environ: Mapping[str, str], command: str = COMMAND
 ) -> Configuration:
-    """The settings and their sources; `command` is whose help is printed where it is asked for.
+    """The settings and their sources. `command` is the command's name in the help.
 
     Raises:
-        SettingsError: a value, a key, a variable or a flag cannot be used.
-        SystemExit: the help was asked for, and has been printed.
+        SettingsError: a value, a key, a variable or a flag is invalid.
+        SystemExit: `--help` was given; the help has been printed.
     """
-    scalars = describe_settings()
+    fields = describe_settings()
     flags = read_flags(argv, command)
     path = flags.pop("config", None) or environ.get(CONFIG_VARIABLE)
-    file = _read_file(path, scalars) if path else {}
-    variables = _read_environment(environ, scalars)
+    file = _read_file(path, fields) if path else {}
+    variables = _read_environment(environ, fields)
     sources = {
         **{name: f"{VARIABLE_PREFIX}{name.upper()}" for name in variables},
         **dict.fromkeys(file, str(path)),
@@ -65,16 +65,16 @@ def load_configuration(
 
 
 def _read_environment(
-    environ: Mapping[str, str], scalars: dict[str, SettingField]
+    environ: Mapping[str, str], fields: dict[str, SettingField]
 ) -> dict[str, Any]:
     given = {name: text for name, text in environ.items() if name.startswith(VARIABLE_PREFIX)}
-    known = [scalar.variable for scalar in scalars.values()]
+    known = [field.variable for field in fields.values()]
     others = [CONFIG_VARIABLE, MODELS_VARIABLE, API_KEYS_VARIABLE]
     refuse_unknown(given, [*known, *others], "environment")
     values = {
-        name: scalar.parse(given[scalar.variable], scalar.variable)
-        for name, scalar in scalars.items()
-        if scalar.variable in given
+        name: field.parse(given[field.variable], field.variable)
+        for name, field in fields.items()
+        if field.variable in given
     }
     if (models := given.get(MODELS_VARIABLE)) is not None:
         values["models"] = parse_models(models.split(","), MODELS_VARIABLE)
@@ -83,17 +83,17 @@ def _read_environment(
     return values
 
 
-def _read_file(path: str, scalars: dict[str, SettingField]) -> dict[str, Any]:
+def _read_file(path: str, fields: dict[str, SettingField]) -> dict[str, Any]:
     try:
         table = tomllib.loads(Path(path).expanduser().read_text("utf-8"))
     except (OSError, RuntimeError) as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from None
     except ValueError as error:
         raise SettingsError(f"{path}: is not valid TOML: {error}") from None
-    refuse_unknown(table, ["models", *scalars], path)
+    refuse_unknown(table, ["models", *fields], path)
     values = {
-        name: scalar.check(table[name], f"{path}: {name}")
-        for name, scalar in scalars.items()
+        name: field.check(table[name], f"{path}: {name}")
+        for name, field in fields.items()
         if name in table
     }
     if "models" in table:
@@ -102,19 +102,19 @@ def _read_file(path: str, scalars: dict[str, SettingField]) -> dict[str, Any]:
 
 
 def read_flags(argv: Sequence[str], command: str = COMMAND) -> dict[str, Any]:
-    """The settings that the command line sets, and `config` where it names a file.
+    """The settings of the command line, and its `config` file if one is given.
 
     Raises:
-        SettingsError: a value or a flag cannot be used.
-        SystemExit: the help was asked for, and has been printed.
+        SettingsError: a value or a flag is invalid.
+        SystemExit: `--help` was given; the help has been printed.
     """
-    scalars = describe_settings()
-    given, unknown = _make_parser(scalars, command).parse_known_args(argv)
-    known = ["--model", "--config", *(scalar.flag for scalar in scalars.values())]
+    fields = describe_settings()
+    given, unknown = _make_parser(fields, command).parse_known_args(argv)
+    known = ["--model", "--config", *(field.flag for field in fields.values())]
     refuse_unknown((word.partition("=")[0] for word in unknown), known, "command line")
     values = {
-        name: scalar.parse(text, scalar.flag)
-        for name, scalar in scalars.items()
+        name: field.parse(text, field.flag)
+        for name, field in fields.items()
         if (text := getattr(given, name)) is not None
     }
     if given.models is not None:
@@ -125,19 +125,20 @@ def read_flags(argv: Sequence[str], command: str = COMMAND) -> dict[str, Any]:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but what is wrong is raised."""
+    """An argument parser that raises `SettingsError` instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"command line: {message}")
 
 
-def _make_parser(scalars: dict[str, SettingField], command: str) -> Parser:
+def _make_parser(fields: dict[str, SettingField], command: str) -> Parser:
     parser = Parser(
         prog=f"mlxd {command}",
-        description="Serve MLX models by OpenAI's API. Flags go before a file, a file before "
-        f"variables; a file's keys are the flags' names with underscores, and {MODELS_VARIABLE} "
-        f"takes the models of --model with commas between them. {API_KEYS_VARIABLE} takes API keys "
-        "with commas: KEY, NAME:KEY or NAME:admin:KEY.",
+        description="Serve MLX models with OpenAI's API. Flags override the file, and the file "
+        "overrides environment variables. The keys of the file are the names of the flags with "
+        f"underscores. {MODELS_VARIABLE} is a comma-separated list of models, each as in --model. "
+        f"{API_KEYS_VARIABLE} is a comma-separated list of API keys: KEY, NAME:KEY or "
+        "NAME:admin:KEY.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -145,16 +146,16 @@ def _make_parser(scalars: dict[str, SettingField], command: str) -> Parser:
         action="append",
         dest="models",
         metavar="[ID=]SOURCE",
-        help="a folder or a hub id, with the id to serve it by; may be given again; the first is "
-        f"also served as `{RESERVED_ID}`; none: the built-in {DEMO_ID}",
+        help="a folder or a hub id, and the id to serve it by; may be repeated; the first model is "
+        f"also served as `{RESERVED_ID}`; default: the built-in {DEMO_ID}",
     )
     parser.add_argument("--config", metavar="PATH", help=f"a TOML file [{CONFIG_VARIABLE}]")
-    for scalar in scalars.values():
-        default = "none" if scalar.default == "" else scalar.default
+    for field in fields.values():
+        default = "none" if field.default == "" else field.default
         parser.add_argument(
-            scalar.flag,
-            dest=scalar.name,
+            field.flag,
+            dest=field.name,
             metavar="VALUE",
-            help=f"{scalar.description} It is {scalar.kind}; default {default} [{scalar.variable}]",
+            help=f"{field.description} Value: {field.kind}; default {default} [{field.variable}]",
         )
     return parser

@@ -1,1 +1,1 @@
-"""The machine around the service: launchd, logs, files, devices, sleep."""
+"""The machine that the service runs on: launchd, logs, model files, the device, sleep."""

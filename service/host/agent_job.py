@@ -1,4 +1,4 @@
-"""What an installed service is started with: the settings of now, with nothing left relative."""
+"""The launchd job of an installed service: the current settings, with absolute paths only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from protocol.model_location import Folder, location_of
 from service.config.api_keys import API_KEYS_VARIABLE
 from service.config.model_settings import ModelSettings, parse_models
 from service.config.scalars import VARIABLE_PREFIX, SettingsError
@@ -21,111 +22,121 @@ from service.config.sources import (
     read_flags,
 )
 from service.host.launchd import Job
-from service.server import LAST_RESORT_S
+from service.server import HANG_TIMEOUT_S
 from service.supervision.process import CODE_FOLDER
 
 LOG_FILE = "mlxd.log"
-# Between the moment at which a stop that hangs ends itself and launchd's own end to it.
+# Time between the service's own forced exit and launchd's SIGKILL.
 EXIT_MARGIN_S = 5.0
 KEPT_PREFIXES = (VARIABLE_PREFIX, "OTEL_", "HF_")
 KEPT_NAMES = ("PATH", "LANG", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+# A variable with one of these in its name may contain a secret.
 SECRET_PARTS = ("TOKEN", "HEADERS", "PASSWORD", "SECRET")
 
-Told = Callable[[str], None]
+Warn = Callable[[str], None]
 
 
-def describe_job(
-    flags: Sequence[str], environ: Mapping[str, str], home: Path, complain: Told
-) -> Job:
-    """The service as `mlxd serve` with these flags would run here and now.
+def make_job(flags: Sequence[str], environ: Mapping[str, str], home: Path, warn: Warn) -> Job:
+    """The job that runs `mlxd serve` with these flags and this environment.
+
+    `warn` is called with a message for each variable that is left out as a possible secret.
 
     Raises:
-        SettingsError: a setting cannot be used, or only in this folder, or is a secret.
+        SettingsError: a setting cannot be used, is a secret, or has a relative path in a file.
     """
     settings, sources = load_configuration(flags, environ, "agent install")
     if API_KEYS_VARIABLE in environ:
         raise SettingsError(
             f"{API_KEYS_VARIABLE}: keys are not written into a property list: make them with "
-            "`mlxd keys add`, or leave the variable out"
+            "`mlxd keys add`, or unset the variable"
         )
-    given = read_flags(flags)
-    config = given.get("config") or environ.get(CONFIG_VARIABLE)
+    flag_values = read_flags(flags)
+    config = flag_values.get("config") or environ.get(CONFIG_VARIABLE)
     if config is not None:
-        refuse_relative(Path(config).expanduser())
+        refuse_relative_paths(Path(config).expanduser())
     log_folder = home / "Library" / "Logs" / "mlxd"
     if "log_file" not in sources:
-        given["log_file"] = str(log_folder / LOG_FILE)
-    python = os.path.abspath(sys.executable)  # noqa: PTH100 (a link stays one: it is the environment)
+        flag_values["log_file"] = str(log_folder / LOG_FILE)
+    # A link is not resolved, because it belongs to the virtual environment.
+    python = os.path.abspath(sys.executable)  # noqa: PTH100
     return Job(
-        arguments=[python, "-P", "-m", "service", "serve", *write_flags(given)],
+        arguments=[python, "-P", "-m", "service", "serve", *to_flags(flag_values)],
         environment={
             "HOME": str(home),
             "PYTHONPATH": CODE_FOLDER,
             "PYTHONUNBUFFERED": "1",
-            **keep_environment(environ, complain),
+            **select_environment(environ, warn),
         },
         folder=home,
         log_folder=log_folder,
-        exit_timeout_s=math.ceil(settings.drain_s + LAST_RESORT_S + EXIT_MARGIN_S),
+        exit_timeout_s=math.ceil(settings.drain_s + HANG_TIMEOUT_S + EXIT_MARGIN_S),
     )
 
 
-def write_flags(given: Mapping[str, Any]) -> list[str]:
-    """Settings as flags that mean the same in any folder."""
-    scalars = describe_settings()
+def to_flags(values: Mapping[str, Any]) -> list[str]:
+    """The command line for these settings, with absolute paths."""
+    fields = describe_settings()
     words = []
-    for name, value in given.items():
+    for name, value in values.items():
         if name == "models":
-            words += [f"--model={write_model(model)}" for model in value]
+            words += [f"--model={to_model_flag(model)}" for model in value]
         elif name == "config":
             words.append(f"--config={absolute(value)}")
         else:
-            words.append(f"{scalars[name].flag}={scalars[name].absolute(value)}")
+            words.append(f"{fields[name].flag}={fields[name].absolute(value)}")
     return words
 
 
-def keep_environment(environ: Mapping[str, str], complain: Told) -> dict[str, str]:
-    """What of the environment the service needs, as it means the same in any folder."""
-    paths = {scalar.variable: scalar for scalar in describe_settings().values()}
+def select_environment(environ: Mapping[str, str], warn: Warn) -> dict[str, str]:
+    """The variables that the service needs, with absolute paths."""
+    fields = {field.variable: field for field in describe_settings().values()}
     kept = {}
     for name, value in environ.items():
         if not (name in KEPT_NAMES or name.startswith(KEPT_PREFIXES)):
             continue
-        if any(part in name for part in SECRET_PARTS) and name not in paths:
-            complain(f"{name} may hold a secret, and is left out")
+        if any(part in name for part in SECRET_PARTS) and name not in fields:
+            warn(f"{name} may contain a secret, and is left out")
         elif name == MODELS_VARIABLE:
-            kept[name] = ",".join(map(write_model, parse_models(value.split(","), name)))
+            kept[name] = ",".join(map(to_model_flag, parse_models(value.split(","), name)))
         elif name == CONFIG_VARIABLE:
             kept[name] = absolute(value)
         else:
-            kept[name] = str(paths[name].absolute(value)) if name in paths else value
+            kept[name] = str(fields[name].absolute(value)) if name in fields else value
     return kept
 
 
-def write_model(model: ModelSettings) -> str:
-    """A model as a flag names it; its folder is absolute already."""
+def to_model_flag(model: ModelSettings) -> str:
+    """The value of `--model` for a model whose folder is absolute already."""
     return f"{model.id}={model.source}" if model.id else str(model.source)
 
 
-def refuse_relative(path: Path) -> None:
-    """Refuse a file whose folders would be sought in another place by an installed service.
+def refuse_relative_paths(path: Path) -> None:
+    """Refuse a configuration file with relative paths.
+
+    launchd starts the service in another folder, where they would name other files.
 
     Raises:
-        SettingsError: it names one that is not absolute.
+        SettingsError: the file has a path that is not absolute.
     """
     table = tomllib.loads(path.read_text("utf-8"))
-    named = [
+    settings = [
         table[name]
-        for name, scalar in describe_settings().items()
-        if scalar.is_path and name in table and scalar.absolute(table[name]) != table[name]
+        for name, field in describe_settings().items()
+        if field.is_path and name in table and field.absolute(table[name]) != table[name]
     ]
-    sources = [model.get("source") or "" for model in table.get("models", [])]
-    named += [text for text in sources if not text.startswith(("/", "~")) and Path(text).exists()]
-    relative = [text for text in named if not text.startswith("~")]
+    sources = [model.get("source") for model in table.get("models", [])]
+    relative = [text for text in settings if not text.startswith("~")]
+    relative += [source for source in sources if is_relative_folder(source)]
     if relative:
-        raise SettingsError(f"{path}: {relative[0]} is relative: write it from / or ~ on")
+        raise SettingsError(f"{path}: {relative[0]} is relative: begin it with / or ~")
+
+
+def is_relative_folder(source: str | None) -> bool:
+    """Whether a model's source is a folder by a relative path."""
+    location = location_of(source)
+    return isinstance(location, Folder) and not location.path.is_absolute()
 
 
 def absolute(path: str) -> str:
-    """A path from the root on."""
+    """The absolute path, with `~` expanded."""
     return str(Path(path).expanduser().absolute())

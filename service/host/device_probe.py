@@ -1,4 +1,4 @@
-"""The device and its memory, told by a worker that loads nothing and ends again.
+"""Reads the device and its memory from a short-lived worker that loads no model.
 
 The service itself must never touch the device.
 """
@@ -22,22 +22,23 @@ async def probe(
     command: Sequence[str] = WORKER_COMMAND,
     timeout_s: float = TIMEOUT_S,
 ) -> Ready | str:
-    """What the worker says of its device, or in words why it does not. `configure` has no models.
+    """The worker's `Ready`, or why there is none. `configure` has no models.
 
-    `environ` is the worker's.
+    `environ` is the worker's environment.
     """
-    said: asyncio.Queue[ToService | int] = asyncio.Queue()
+    # The worker's messages, then its exit status.
+    received: asyncio.Queue[ToService | int] = asyncio.Queue()
     exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    exited.add_done_callback(lambda ended: said.put_nowait(ended.result()))
+    exited.add_done_callback(lambda future: received.put_nowait(future.result()))
     try:
         worker = WorkerProcess(
-            command, environ, on_message=said.put_nowait, on_exit=exited.set_result
+            command, environ, on_message=received.put_nowait, on_exit=exited.set_result
         )
     except OSError as error:
         return f"no worker can be started: {error}"
     try:
         worker.send(configure)
-        return await first_answer(said, timeout_s)
+        return await wait_ready(received, timeout_s)
     finally:
         worker.send(Shutdown())
         await asyncio.wait([exited], timeout=END_TIMEOUT_S)
@@ -46,12 +47,12 @@ async def probe(
             await exited
 
 
-async def first_answer(said: asyncio.Queue[ToService | int], timeout_s: float) -> Ready | str:
-    """What came of it: the messages before do not matter."""
+async def wait_ready(received: asyncio.Queue[ToService | int], timeout_s: float) -> Ready | str:
+    """Wait for `Ready` or the worker's end; the messages before it are ignored."""
     try:
         async with asyncio.timeout(timeout_s):
             while True:
-                match await said.get():
+                match await received.get():
                     case Ready() as ready:
                         return ready
                     case Fatal(message):
@@ -59,4 +60,4 @@ async def first_answer(said: asyncio.Queue[ToService | int], timeout_s: float) -
                     case int(status):
                         return f"the worker ended with exit status {status}"
     except TimeoutError:
-        return f"the worker said nothing for {timeout_s:g} seconds"
+        return f"the worker was not ready after {timeout_s:g} seconds"

@@ -1,4 +1,4 @@
-"""What `mlxd doctor` looks at: each check tells what it found, and whether that is wrong."""
+"""The checks of `mlxd doctor`. Each yields findings, some of which are problems."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from service.config.settings import Settings, describe_settings
 from service.config.sources import Configuration
 from service.errors import excerpt
 from service.host.device_probe import probe
-from service.host.local_models import ModelFiles, look_at
+from service.host.local_models import ModelFiles, inspect_model
 from service.http.listener import bind
 from service.http.tls import make_tls
-from service.security.addresses import is_loopback
+from service.security.exposure import find_exposure
 from service.security.keyring import open_keyring
 from service.security.origins import parse_hosts, parse_origins
 from service.supervision.available_memory import read_available
@@ -37,33 +37,32 @@ from service.supervision.process import worker_environ
 PACKAGES = ("mlxd", "mlx", "mlx-lm", "transformers", "starlette", "hypercorn", "msgspec")
 HEALTH_TIMEOUT_S = 3.0
 OTHERS_MAY_WRITE = 0o022
-NETWORK = "anyone-on-the-network"
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """One result of a check."""
 
     name: str
-    told: str
-    wrong: bool = False
+    text: str
+    is_problem: bool = False
 
 
 Findings = Iterator[Finding]
 
 
 def check_versions() -> Findings:
-    """What is installed."""
+    """The installed versions."""
     yield Finding("python", f"{platform.python_version()} ({sys.executable})")
     yield Finding("system", platform.platform())
     for name in PACKAGES:
         try:
             yield Finding(name, version(name))
         except PackageNotFoundError:
-            yield Finding(name, "is not installed", wrong=True)
+            yield Finding(name, "is not installed", is_problem=True)
 
 
 def check_settings(configuration: Configuration) -> Findings:
-    """Every setting that somebody set, with who did. Keys are told by their names alone."""
+    """The settings that are not defaults, with their sources. Of API keys only the names appear."""
     settings, sources = configuration
     for name in describe_settings():
         if name in sources:
@@ -74,65 +73,67 @@ def check_settings(configuration: Configuration) -> Findings:
     if "models" in sources:
         yield Finding("models", f"{len(settings.models)}  [{sources['models']}]")
     if not sources:
-        yield Finding("settings", "all as they are by default")
+        yield Finding("settings", "all defaults")
     for name, parse in (("allowed_hosts", parse_hosts), ("allowed_origins", parse_origins)):
         try:
             parse(getattr(settings, name), name)
         except SettingsError as error:
-            yield Finding(name, str(error), wrong=True)
+            yield Finding(name, str(error), is_problem=True)
     if settings.log_file:
         folder = Path(settings.log_file).expanduser().parent
         if not folder.is_dir():
-            yield Finding("log_file", f"there is no folder {folder}", wrong=True)
+            yield Finding("log_file", f"there is no folder {folder}", is_problem=True)
 
 
 def check_access(settings: Settings) -> Findings:
-    """Keys, TLS, and who could reach the service."""
+    """API keys, TLS, and whether other machines can reach a service without keys."""
     try:
         keys = open_keyring(settings)
         path = keys_path(settings.keys_file)
     except SettingsError as error:
-        yield Finding("keys", str(error), wrong=True)
+        yield Finding("keys", str(error), is_problem=True)
         return
     if keys.required and not len(keys):
-        yield Finding("keys", f"{path} holds none, so every request is refused", wrong=True)
+        yield Finding("keys", f"{path} has none, so every request is refused", is_problem=True)
     else:
-        yield Finding("keys", f"{len(keys)} are known" if keys.required else "none are needed")
+        yield Finding("keys", f"{len(keys)} configured" if keys.required else "not required")
     if path is not None and path.exists() and path.stat().st_mode & OTHERS_MAY_WRITE:
-        yield Finding("keys_file", f"others may write to {path}", wrong=True)
+        yield Finding("keys_file", f"other users may write to {path}", is_problem=True)
     try:
         yield Finding("tls", "on" if make_tls(settings) else "off")
     except SettingsError as error:
-        yield Finding("tls", str(error), wrong=True)
-    open_to_all = not keys.required and settings.without_keys != NETWORK
-    if open_to_all and not is_loopback(address_of(settings.host)):
-        told = f"{settings.host} needs a key: `mlxd keys add NAME`, or --without-keys {NETWORK}"
-        yield Finding("host", told, wrong=True)
+        yield Finding("tls", str(error), is_problem=True)
+    reason = find_exposure(settings, keys, address_of(settings.host))
+    if reason is not None:
+        yield Finding("host", reason, is_problem=True)
 
 
 def check_port(settings: Settings) -> Findings:
-    """Whether the port is free, or a service of ours is there."""
-    place = f"{settings.host}:{settings.port}"
+    """Whether the port is free, or in use by another mlxd."""
+    address = f"{settings.host}:{settings.port}"
     try:
         bind(settings.host, settings.port).close()
     except OSError as error:
-        running = ask_health(settings)
-        told = f"{place} {running}" if running else f"{place}: {error.strerror}"
-        yield Finding("port", told, wrong=running is None)
+        running = describe_running_service(settings)
+        text = f"{address} {running}" if running else f"{address}: {error.strerror}"
+        yield Finding("port", text, is_problem=running is None)
     else:
-        yield Finding("port", f"{place} is free")
+        yield Finding("port", f"{address} is free")
 
 
 def check_device(
     settings: Settings, configure: Configure, environ: Mapping[str, str], largest_bytes: int
 ) -> Findings:
-    """What MLX computes on, and whether the largest model fits; the others may take turns."""
+    """The device and its memory, and whether the largest model fits.
+
+    The other models need not fit beside it, because idle models are evicted.
+    """
     preloads = find_preloads(settings.blas, settings.allocator)
-    answer = asyncio.run(probe(configure, worker_environ(environ, preloads)))
-    if not isinstance(answer, Ready):
-        yield Finding("device", answer, wrong=True)
+    result = asyncio.run(probe(configure, worker_environ(environ, preloads)))
+    if not isinstance(result, Ready):
+        yield Finding("device", result, is_problem=True)
         return
-    device = answer.device
+    device = result.device
     yield Finding("device", f"{device.name} ({device.backend})")
     if (preloaded := describe_preloads(device, preloads)) is not None:
         yield Finding("preloaded", preloaded)
@@ -141,54 +142,50 @@ def check_device(
         "memory", f"{format_bytes(limit)}, the largest model needs {format_bytes(largest_bytes)}"
     )
     if largest_bytes > limit:
-        yield Finding("memory", "the largest model does not fit", wrong=True)
+        yield Finding("memory", "the largest model does not fit", is_problem=True)
     if (available := read_available()) is not None:
         yield Finding("available", format_bytes(available))
 
 
-def check_models(settings: Settings, found: Mapping[str, ModelFiles], *, offline: bool) -> Findings:
-    """Whether each model's files are there and whole."""
+def check_models(settings: Settings, files: Mapping[str, ModelFiles], *, offline: bool) -> Findings:
+    """Whether the files of each model exist and are whole. `files` are by model id."""
     for model in settings.models:
         id = model_id(model)
-        folder, weight_bytes, wrong = found[id]
+        folder, weight_bytes, problems = files[id]
         if folder is None:
-            told = "is not downloaded; the first start does it"
-            yield Finding(
-                id,
-                "is not downloaded, and HF_HUB_OFFLINE is set" if offline else told,
-                wrong=offline,
-            )
-        elif not wrong:
+            reason = "HF_HUB_OFFLINE is set" if offline else "the first start downloads it"
+            yield Finding(id, f"is not downloaded; {reason}", is_problem=offline)
+        elif not problems:
             yield Finding(id, f"{format_bytes(weight_bytes)} in {folder}")
-        for reason in wrong:
-            yield Finding(id, f"{reason} ({folder})", wrong=True)
+        for problem in problems:
+            yield Finding(id, f"{problem} ({folder})", is_problem=True)
 
 
-def look_at_models(settings: Settings) -> dict[str, ModelFiles]:
-    """What there is of each model, by id."""
-    return {model_id(model): look_at(model.source) for model in settings.models}
+def inspect_models(settings: Settings) -> dict[str, ModelFiles]:
+    """The files of each model, by id."""
+    return {model_id(model): inspect_model(model.source) for model in settings.models}
 
 
 def address_of(host: str) -> str:
-    """The first numeric address of a host; as it stands where it has none."""
+    """The first numeric address of a host; the host itself if it has none."""
     with contextlib.suppress(OSError):
         return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
     return host
 
 
-def ask_health(settings: Settings) -> str | None:
-    """What a service of ours on that port says of itself; None where there is none."""
+def describe_running_service(settings: Settings) -> str | None:
+    """The version and status of an mlxd that uses the port; None if there is none."""
     report = read_health(settings)
     if report is None:
         return None
     try:
-        return f"serves mlxd {report['version']}, {report['status']}"
+        return f"is used by mlxd {report['version']}, {report['status']}"
     except LookupError:
         return None
 
 
-def ask_models(settings: Settings) -> dict[str, str] | None:
-    """The state of each model, by id, as a service on that port tells it; None where none is."""
+def read_model_states(settings: Settings) -> dict[str, str] | None:
+    """The state of each model of an mlxd that uses the port, by id; None if there is none."""
     report = read_health(settings)
     if report is None:
         return None
@@ -199,14 +196,14 @@ def ask_models(settings: Settings) -> dict[str, str] | None:
 
 
 def read_health(settings: Settings) -> dict[str, Any] | None:
-    """The health of whatever listens on that port; None where nothing answers so."""
+    """The response of `GET /health` on the port; None if it is not a JSON object."""
     host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
     connection: http.client.HTTPConnection
     if settings.tls_cert:
-        # Whose certificate it is does not matter here: nothing secret is sent.
-        trusting = ssl._create_unverified_context()
+        # The certificate is not verified, because the request contains no secret.
+        unverified = ssl._create_unverified_context()
         connection = http.client.HTTPSConnection(
-            host, settings.port, timeout=HEALTH_TIMEOUT_S, context=trusting
+            host, settings.port, timeout=HEALTH_TIMEOUT_S, context=unverified
         )
     else:
         connection = http.client.HTTPConnection(host, settings.port, timeout=HEALTH_TIMEOUT_S)

@@ -1,6 +1,6 @@
-"""launchd on macOS: the property list of a service, and the commands that load it.
+"""launchd on macOS: the property list of a job, and the commands that load and stop it.
 
-Sources: launchd.plist(5), launchctl(1). A Mac has not run this yet.
+Sources: launchd.plist(5), launchctl(1). This has not been run on a Mac yet.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any, NamedTuple, Protocol, TextIO
 
 LABEL = "local.mlxd"
 TEMPLATE = "mlxd.plist"
-# Where an installed package keeps what lies under deploy/ in the source tree.
+# Where an installed package has the files that are under deploy/ in the source tree.
 SHARED_FOLDER = Path(sys.prefix) / "share" / "mlxd"
 SOURCE_FOLDER = Path(__file__).parents[2] / "deploy"
 COMMAND_TIMEOUT_S = 30.0
 POLL_S = 0.2
-# For a moment after a job is gone, launchd refuses to load it again (macOS 14 to 26, as many
-# projects report: openclaw/openclaw issue 136453 for one).
+# For a moment after a job is removed, launchd refuses to load it again (macOS 14 to 26, as many
+# projects report, for example in issue 136453 of openclaw/openclaw).
 IO_ERROR = 5
 LOAD_TRIES = 5
 LOAD_PAUSE_S = 1.0
@@ -30,7 +30,7 @@ Plist = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """What launchd is to run. `user` is set for a daemon, which runs without anybody logged in."""
+    """A job for launchd. `user` is set for a LaunchDaemon, which runs with no user logged in."""
 
     arguments: list[str]
     environment: dict[str, str]
@@ -41,33 +41,33 @@ class Job(NamedTuple):
 
 
 class CommandOutput(NamedTuple):
-    """How a command ended, and what it said."""
+    """A command's exit code and output."""
 
     code: int
     output: str
 
 
 class Machine(Protocol):
-    """What installing does to a machine."""
+    """The operations that installing a job performs on a machine."""
 
     def run(self, *words: str) -> CommandOutput:
         """Run a command."""
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write a file; its folder is made."""
+        """Write a file, and make its folder."""
 
     def remove(self, path: Path) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
 
     def make_folder(self, path: Path) -> None:
-        """Make a folder and those above it, if they are not there."""
+        """Make a folder and its parents, if they do not exist."""
 
 
 class LaunchdHost:
-    """Does it."""
+    """This machine."""
 
     def run(self, *words: str) -> CommandOutput:
-        done = subprocess.run(
+        completed = subprocess.run(
             words,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -76,7 +76,7 @@ class LaunchdHost:
             timeout=COMMAND_TIMEOUT_S,
             check=False,
         )
-        return CommandOutput(done.returncode, done.stdout)
+        return CommandOutput(completed.returncode, completed.stdout)
 
     def write(self, path: Path, data: bytes) -> None:
         self.make_folder(path.parent)
@@ -90,7 +90,7 @@ class LaunchdHost:
 
 
 class DryRunHost:
-    """Says what it would do. Nothing is loaded there."""
+    """Prints each operation instead of performing it. No job is ever loaded."""
 
     def __init__(self, output: TextIO) -> None:
         self._output = output
@@ -98,24 +98,24 @@ class DryRunHost:
     def run(self, *words: str) -> CommandOutput:
         if words[:2] == ("launchctl", "print"):
             return CommandOutput(1, "")
-        self._tell(f"run {' '.join(words)}")
+        self._print(f"run {' '.join(words)}")
         return CommandOutput(0, "")
 
     def write(self, path: Path, data: bytes) -> None:
-        self._tell(f"write {path} ({len(data)} bytes; `mlxd agent install --print` shows them)")
+        self._print(f"write {path} ({len(data)} bytes; `mlxd agent install --print` shows them)")
 
     def remove(self, path: Path) -> None:
-        self._tell(f"remove {path}")
+        self._print(f"remove {path}")
 
     def make_folder(self, path: Path) -> None:
-        self._tell(f"make the folder {path}")
+        self._print(f"make the folder {path}")
 
-    def _tell(self, step: str) -> None:
-        self._output.write(f"would {step}\n")
+    def _print(self, operation: str) -> None:
+        self._output.write(f"would {operation}\n")
 
 
 def render(job: Job) -> bytes:
-    """The property list of a job, from the template under deploy/.
+    """The property list of a job, made from the template under deploy/.
 
     Raises:
         OSError: the template cannot be read.
@@ -136,7 +136,7 @@ def render(job: Job) -> bytes:
 
 
 class Launchd:
-    """One job in the domain of one logged-in user."""
+    """The job with `LABEL` in the domain of one logged-in user."""
 
     def __init__(self, machine: Machine, user_id: int, *, sleep: Callable[[float], None]) -> None:
         self._machine = machine
@@ -145,31 +145,31 @@ class Launchd:
         self.target = f"{self.domain}/{LABEL}"
 
     def state(self) -> Mapping[str, str] | None:
-        """What launchd says of the job, `state` and `pid` among it; None where it is not loaded."""
+        """The job's fields, including `state` and `pid`; None if it is not loaded."""
         code, output = self._machine.run("launchctl", "print", self.target)
         if code != 0:
             return None
         pairs = (line.strip().partition(" = ") for line in output.splitlines())
-        found: dict[str, str] = {}
+        fields: dict[str, str] = {}
         for name, equals, value in pairs:
             if equals:
-                # Of nested parts the same names may follow; the job's own come first.
-                found.setdefault(name, value)
-        return found
+                # Nested sections may repeat a name; the job's own fields come first.
+                fields.setdefault(name, value)
+        return fields
 
     def load(self, plist: Path) -> CommandOutput:
-        """Make the job known; it starts."""
-        # It may have been disabled by hand, which outlasts its removal.
+        """Load the job, which starts it."""
+        # A job that a user has disabled stays disabled after it is removed.
         self._machine.run("launchctl", "enable", self.target)
         for _ in range(LOAD_TRIES):
-            outcome = self._machine.run("launchctl", "bootstrap", self.domain, str(plist))
-            if outcome.code != IO_ERROR:
+            result = self._machine.run("launchctl", "bootstrap", self.domain, str(plist))
+            if result.code != IO_ERROR:
                 break
             self._sleep(LOAD_PAUSE_S)
-        return outcome
+        return result
 
     def unload(self, timeout_s: float) -> bool:
-        """End the job and forget it; False where that took longer than `timeout_s`."""
+        """Stop and remove the job; False if it is still loaded after `timeout_s`."""
         self._machine.run("launchctl", "bootout", self.target)
         deadline = time.monotonic() + timeout_s
         while self.state() is not None:
@@ -179,14 +179,14 @@ class Launchd:
         return True
 
     def start(self) -> CommandOutput:
-        """Start a job that is loaded, if it does not run."""
+        """Start a loaded job, if it is not running."""
         return self._machine.run("launchctl", "kickstart", self.target)
 
     def stop(self) -> CommandOutput:
-        """Ask a running job to end (SIGTERM); it exits with 0, and so is not started again."""
+        """Send SIGTERM to a running job. It exits with 0, so launchd does not restart it."""
         return self._machine.run("launchctl", "kill", "SIGTERM", self.target)
 
 
 def tail_command(files: Sequence[Path], *, follow: bool, lines: int) -> list[str]:
-    """What shows the ends of log files, and goes on with those that are replaced."""
+    """The command that shows the last lines of log files. `follow` follows rotated files too."""
     return ["tail", "-n", str(lines), *(["-F"] if follow else []), *map(str, files)]

@@ -1,7 +1,7 @@
-"""Log lines: for people on a terminal, JSON elsewhere. One record is always one line.
+"""Logging: text on a terminal, JSON elsewhere. A client's text never starts a new line.
 
-They are written by a thread of their own, so that a terminal that is held, a pipe that
-nobody reads or a full disk stops no request. Lines past its bound are lost, and counted.
+A background thread writes the records, so that a paused terminal, a pipe without a reader or a
+full disk never blocks a request. Records that do not fit into its queue are dropped and counted.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ LINE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 MESSAGE_LIMIT_CHARS = 4000
 TRACEBACK_LIMIT_LINES = 200
 TRACEBACK_MARGIN = "  | "
-WAITING_LINES = 10_000
+MAX_QUEUED_RECORDS = 10_000
 FLUSH_S = 2.0
 
 Flush = Callable[[], None]
 
 
 class TextFormatter(logging.Formatter):
-    """Readable lines; only a traceback goes over several, behind a margin."""
+    """One line of text per record; only tracebacks have more lines, each after a margin."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
         details = getattr(record, "details", "")
-        return escape(super().formatMessage(record) + details + trace_of(record))
+        return escape(super().formatMessage(record) + details + trace_suffix(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
-        return "\n".join(TRACEBACK_MARGIN + line for line in traceback_of(self, ei))
+        return "\n".join(TRACEBACK_MARGIN + line for line in format_traceback(self, ei))
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record."""
+    """One JSON object per record."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -55,35 +55,35 @@ class JsonFormatter(logging.Formatter):
             if (value := getattr(record, name, None)) is not None:
                 line[name] = value
         if record.exc_info:
-            line["traceback"] = "\n".join(traceback_of(self, record.exc_info))
+            line["traceback"] = "\n".join(format_traceback(self, record.exc_info))
         return msgspec.json.encode(line).decode()
 
 
 class BackgroundHandler(logging.Handler):
-    """Hands records to a thread that writes them by `target`.
+    """Queues records for a thread that writes them with `target`.
 
-    That thread holds no lock while it writes: Python's end would wait for it.
+    The thread holds no lock while it writes, because Python would wait for the lock at its end.
     """
 
     def __init__(self, target: logging.Handler) -> None:
         super().__init__()
         self._target = target
-        self._waiting: queue.Queue[logging.LogRecord | None] = queue.Queue(WAITING_LINES)
-        self._lost = 0
+        self._queue: queue.Queue[logging.LogRecord | None] = queue.Queue(MAX_QUEUED_RECORDS)
+        self._dropped = 0
         self._thread = threading.Thread(target=self._write, name="log-writer", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        note_trace(record)
+        add_trace_ids(record)
         try:
-            self._waiting.put_nowait(record)
+            self._queue.put_nowait(record)
         except queue.Full:
-            self._lost += 1
+            self._dropped += 1
 
     def flush_within(self, seconds: float) -> None:
-        """Write what waits, and stop; what takes longer is lost."""
+        """Write the queued records, and stop; those not written within `seconds` are dropped."""
         try:
-            self._waiting.put(None, timeout=seconds)
+            self._queue.put(None, timeout=seconds)
         except queue.Full:
             return
         self._thread.join(seconds)
@@ -93,45 +93,45 @@ class BackgroundHandler(logging.Handler):
         super().close()
 
     def _write(self) -> None:
-        while (record := self._waiting.get()) is not None:
+        while (record := self._queue.get()) is not None:
             self._target.emit(record)
-            if self._lost:
-                lost, self._lost = self._lost, 0
-                message = f"{lost} lines before this one are lost: they could not be written"
-                told = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING"}
-                self._target.emit(logging.makeLogRecord({**told, "msg": message}))
+            if self._dropped:
+                dropped, self._dropped = self._dropped, 0
+                message = f"{dropped} lines before this one were dropped: the log's output blocked"
+                fields = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING"}
+                self._target.emit(logging.makeLogRecord({**fields, "msg": message}))
 
 
 def escape(text: str) -> str:
-    """`text` on one line: a client's control characters cannot write a line of their own."""
-    shown = text[:MESSAGE_LIMIT_CHARS]
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
+    """The first part of `text`, with control characters and line breaks escaped."""
+    limited = text[:MESSAGE_LIMIT_CHARS]
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in limited)
 
 
 class LogFile(NamedTuple):
-    """A file to log to: set aside at `max_bytes`, with `kept` of those set aside beside it."""
+    """A log file. It is rotated at `max_bytes`, and the last `backups` files are kept."""
 
     path: Path
     max_bytes: int
-    kept: int
+    backups: int
 
 
-def traceback_of(formatter: logging.Formatter, exc_info: Any) -> list[str]:
-    """A traceback's lines, bounded; the texts of exceptions may be a client's."""
+def format_traceback(formatter: logging.Formatter, exc_info: Any) -> list[str]:
+    """The last lines of a traceback, escaped, because an exception may contain a client's text."""
     lines = logging.Formatter.formatException(formatter, exc_info).split("\n")
     return [escape(line) for line in lines[-TRACEBACK_LIMIT_LINES:]]
 
 
-def note_trace(record: logging.LogRecord) -> None:
-    """Note the trace that this is logged in, if there is one."""
+def add_trace_ids(record: logging.LogRecord) -> None:
+    """Add the ids of the current trace and span to the record, if there is one."""
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         record.trace_id = trace.format_trace_id(context.trace_id)
         record.span_id = trace.format_span_id(context.span_id)
 
 
-def trace_of(record: logging.LogRecord) -> str:
-    """What a readable line says of its trace."""
+def trace_suffix(record: logging.LogRecord) -> str:
+    """The trace id for the end of a text line, if the record has one."""
     trace_id = getattr(record, "trace_id", None)
     return f", trace {trace_id}" if trace_id else ""
 
@@ -142,9 +142,9 @@ def configure_logging(
     stream: TextIO | None = None,
     file: LogFile | None = None,
 ) -> Flush:
-    """Log to `file`, or to `stream`, from `level` on; what writes the last lines.
+    """Log to `file`, or else to `stream`, from `level` on. The result writes the last records.
 
-    `stream` is standard error by default. One that is closed, full or stuck stops nothing.
+    `stream` is standard error by default. If it is closed, full or blocked, requests go on.
 
     Raises:
         OSError: the file cannot be opened.
@@ -155,14 +155,17 @@ def configure_logging(
     handler.setFormatter(TextFormatter(LINE_FORMAT) if text else JsonFormatter())
     background = BackgroundHandler(handler)
     logging.basicConfig(level=level.upper(), handlers=[background], force=True)
-    # A full disk must not fill the log with tracebacks about itself.
+    # With a full disk, logging must not print a traceback for every record.
     logging.raiseExceptions = False
     return lambda: background.flush_within(FLUSH_S)
 
 
 def open_handler(file: LogFile) -> logging.Handler:
-    """What writes to a file, and sets it aside in time: launchd does not."""
-    path = file.path.expanduser()
+    """A handler that writes to a file and rotates it; launchd rotates no logs."""
     return RotatingFileHandler(
-        path, maxBytes=file.max_bytes, backupCount=file.kept, encoding="utf-8", errors="replace"
+        file.path.expanduser(),
+        maxBytes=file.max_bytes,
+        backupCount=file.backups,
+        encoding="utf-8",
+        errors="replace",
     )

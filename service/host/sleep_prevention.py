@@ -1,8 +1,8 @@
-"""Keeps a Mac from going to sleep while requests run.
+"""Prevents idle sleep of a Mac while requests run.
 
-macOS ends network connections and computation when it sleeps for want of input. The seam is
-one command: `caffeinate` holds the assertion as long as it lives, and leaves with us. On a Mac
-this has not been run yet.
+Without user input macOS goes to sleep, and then ends network connections and computation.
+`caffeinate` holds a power assertion until it exits, and it exits with the service. This has not
+been run on a Mac yet.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
-# Between two requests of a conversation the command need not be started again.
+# Long enough that the command keeps running between two requests of a conversation.
 LINGER_S = 30.0
 END_TIMEOUT_S = 2.0
 
 
 class InFlight(Protocol):
-    """What is watched."""
+    """The requests in flight."""
 
     async def wait_busy(self) -> None:
-        """Wait until something is in flight."""
+        """Wait until a request is in flight."""
 
     async def wait_idle(self) -> None:
-        """Wait until nothing is."""
+        """Wait until no request is in flight."""
 
 
 def caffeinate(pid: int) -> tuple[str, ...]:
-    """What holds off idle sleep until it ends, or the process `pid` does. See caffeinate(8)."""
+    """The command that prevents idle sleep until the process `pid` ends. See caffeinate(8)."""
     return ("/usr/bin/caffeinate", "-i", "-w", str(pid))
 
 
 class SleepPrevention:
-    """Runs `command` while anything is in flight, and for `linger_s` after."""
+    """Runs `command` while a request is in flight, and for `linger_s` after."""
 
     def __init__(
         self, in_flight: InFlight, command: Sequence[str], *, linger_s: float = LINGER_S
@@ -46,27 +46,29 @@ class SleepPrevention:
         self._linger_s = linger_s
 
     async def run(self) -> None:
-        """Watch until cancelled. Where the command cannot be run, that is said once."""
+        """Watch until cancelled. Returns after a warning if the command cannot be started."""
         while True:
             await self._in_flight.wait_busy()
             try:
                 process = await asyncio.create_subprocess_exec(
                     *self._command,
                     stdin=asyncio.subprocess.DEVNULL,
-                    # It needs none, and the service's may hold keys.
+                    # It needs no environment, and the service's may contain keys.
                     env={},
-                    # A terminal's Ctrl-C lets requests finish: it must not reach the command.
+                    # After Ctrl-C in a terminal requests still finish, so the command must not
+                    # receive that signal.
                     start_new_session=True,
                 )
             except OSError as error:
-                logger.warning("the machine may sleep while requests run: %s", error)
+                logger.warning("cannot prevent sleep while requests run: %s", error)
                 return
             try:
-                await self._wait_quiet()
+                await self._wait_idle_for_linger()
             finally:
-                await end(process)
+                await terminate(process)
 
-    async def _wait_quiet(self) -> None:
+    async def _wait_idle_for_linger(self) -> None:
+        """Wait until no request has been in flight for `linger_s`."""
         while True:
             await self._in_flight.wait_idle()
             try:
@@ -75,8 +77,8 @@ class SleepPrevention:
                 return
 
 
-async def end(process: asyncio.subprocess.Process) -> None:
-    """End a process that holds nothing but its own life."""
+async def terminate(process: asyncio.subprocess.Process) -> None:
+    """Terminate a process, and wait for its end for `END_TIMEOUT_S` at most."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""Standard output and error, written to without ever failing or waiting at the end."""
+"""Standard output and error streams that never raise, and never block the end of Python."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 
 
 class StandardStream(io.TextIOBase):
-    """One of them, without a buffer, whose lock a stuck writer would hold when Python ends.
+    """An unbuffered stream. Text that cannot be written, as on a full disk, is dropped.
 
-    What cannot be written, to a full disk for one, is dropped.
+    A buffered stream has a lock. A blocked writer would still hold it when Python ends.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -35,14 +35,14 @@ class StandardStream(io.TextIOBase):
 
 
 def open_standard_stream(descriptor: int) -> TextIO:
-    """One of them by its number."""
+    """The stream of a file descriptor."""
     return cast("TextIO", StandardStream(descriptor))
 
 
 def occupy_standard_streams() -> None:
-    """Put something harmless where this process was started without a standard stream.
+    """Open /dev/null for each standard stream that this process was started without.
 
-    A connection would else get its number, and whatever a library writes there.
+    Otherwise a connection would get that descriptor, and receive what libraries write to it.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
         pass

@@ -1,16 +1,16 @@
-"""One client's connection: Hypercorn's HTTP/1.1, and an end to it whatever the client does.
+"""One client's connection: Hypercorn's HTTP/1.1, which ends whatever the client does.
 
-What Hypercorn (0.18) does otherwise, and what is done about it here:
+It differs from Hypercorn (0.18) in four points:
 
-- It waits for a client that left until a response ends, or for ever, where further
-  requests are already in its buffer. Here the reading ends when the client does: both
-  a reset and an end of file. A client that closes its sending half has left.
-- It speaks HTTP/2 in clear to whoever asks, and leaks with it. Here it is 505, and an
-  `Upgrade`, be it to HTTP/2 or to WebSocket, is ignored as RFC 9110 section 7.8 permits.
-- It waits for ever for a client that takes nothing. Here `stalled_s` says how long that
-  has gone on, and `abort` ends it.
-- It has h11 make an event of each chunk and check it, which takes most of a token's way
-  through it. Here a chunk is framed where it stands: it changes nothing in h11's state.
+- Hypercorn notices a disconnect only when the response ends, and never if further requests
+  are already in its buffer. Here a reset and an end of file both stop the reading at once.
+  A client that closes its sending half counts as disconnected.
+- Hypercorn serves HTTP/2 in clear text to any client, and leaks with it. Here it is
+  a 505. An `Upgrade`, to HTTP/2 or to WebSocket, is ignored, as RFC 9110 section 7.8 permits.
+- Hypercorn waits without limit for a client that reads nothing. Here `stalled_s` returns the
+  duration of the stall, and `abort` ends the connection.
+- Hypercorn passes each chunk through h11's events and checks, which is most of the time that
+  it spends on a token. Here a chunk is framed directly: h11's state does not depend on it.
 
 Requests that cannot be parsed (400, 431, 501, 505) are answered without a body.
 """
@@ -38,7 +38,7 @@ HTTP_VERSION_NOT_SUPPORTED = 505
 
 
 class ClientStream(asyncio.StreamReaderProtocol):
-    """A stream that tells at once when its client ends it, though nobody reads."""
+    """A stream that calls `on_end` as soon as the client ends it, even while no task reads."""
 
     def __init__(self, reader: asyncio.StreamReader) -> None:
         super().__init__(reader)
@@ -60,11 +60,11 @@ class ClientStream(asyncio.StreamReaderProtocol):
 
 
 class VersionNotSupported(Exception):
-    """The request is of no version that is spoken here."""
+    """The request's HTTP version is not supported."""
 
 
 class Http1(H11Protocol):
-    """HTTP/1.0 and 1.1, and nothing that a client could change it to."""
+    """HTTP/1.0 and 1.1 only; a client cannot switch to another protocol."""
 
     async def handle(self, event: Event) -> None:
         try:
@@ -88,9 +88,9 @@ class Http1(H11Protocol):
 
 
 def sends_chunks(connection: h11.Connection | H11WSConnection) -> bool:
-    """Whether a response is being sent whose body is chunked.
+    """Whether the response that is being sent has a chunked body.
 
-    h11 (0.16) does not say which framing it chose, but has a writer of it.
+    h11 (0.16) does not expose the framing that it chose, but its writer's type shows it.
     """
     return (
         isinstance(connection, h11.Connection)
@@ -100,7 +100,7 @@ def sends_chunks(connection: h11.Connection | H11WSConnection) -> bool:
 
 
 def without_upgrade(request: h11.Request) -> h11.Request:
-    """The request as if its client could do no other protocol."""
+    """A copy of the request without its `Upgrade` header."""
     headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
     return h11.Request(
         method=request.method,
@@ -111,30 +111,41 @@ def without_upgrade(request: h11.Request) -> h11.Request:
 
 
 class Connection(TCPServer):
-    """Serves `app` on one socket until either side ends it; await `run`."""
+    """Serves `app` on one socket until either side ends the connection; await `run`.
+
+    `on_idle` is called with the connection and whether it is idle, at each change.
+    """
 
     def __init__(
         self,
         app: AppWrapper,
         config: Config,
         context: WorkerContext,
-        arrivals: ClientStream,
+        stream: ClientStream,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         on_idle: Callable[[Connection, bool], None],
     ) -> None:
-        super().__init__(app, asyncio.get_running_loop(), config, context, {}, reader, writer)
-        self._arrivals = arrivals
+        super().__init__(
+            app,
+            asyncio.get_running_loop(),
+            config,
+            context,
+            state={},
+            reader=reader,
+            writer=writer,
+        )
+        self._stream = stream
         self._on_idle = on_idle
         self._written_bytes = 0
-        self._taken_bytes = 0
-        self._taken_at = self.loop.time()
+        self._read_bytes = 0
+        self._read_at = self.loop.time()
 
     async def run(self) -> None:
-        """Serve.
+        """Serve until the connection ends.
 
         Raises:
-            OSError: the connection failed in some way that needs no more than its end.
+            OSError: the connection failed; the caller needs to do nothing about it.
         """
         socket = self.writer.get_extra_info("socket")
         try:
@@ -146,12 +157,12 @@ class Connection(TCPServer):
                     self.app,
                     self.config,
                     self.context,
-                    tasks,
-                    ConnectionState({}),
-                    self.writer.get_extra_info("sslcontext") is not None,
-                    client,
-                    server,
-                    self.protocol_send,
+                    task_group=tasks,
+                    connection_state=ConnectionState({}),
+                    ssl=self.writer.get_extra_info("sslcontext") is not None,
+                    client=client,
+                    server=server,
+                    send=self.protocol_send,
                 )
                 await self.idle_task.restart(tasks, self._idle_timeout)
                 await self._read_to_end()
@@ -160,32 +171,32 @@ class Connection(TCPServer):
             self.abort()
 
     def abort(self) -> None:
-        """End the connection at once; what is not yet sent is lost."""
+        """Close the connection at once; unsent data is lost."""
         self.writer.transport.abort()
 
     def stalled_s(self) -> float:
-        """How long the client has taken nothing, as far as was seen by calling this."""
-        waiting_bytes = self.writer.transport.get_write_buffer_size()
-        taken_bytes = self._written_bytes - waiting_bytes
+        """How long the client has read nothing, as seen by the calls of this method."""
+        buffered_bytes = self.writer.transport.get_write_buffer_size()
+        read_bytes = self._written_bytes - buffered_bytes
         now = self.loop.time()
-        if not waiting_bytes or taken_bytes != self._taken_bytes:
-            self._taken_bytes, self._taken_at = taken_bytes, now
-        return now - self._taken_at
+        if not buffered_bytes or read_bytes != self._read_bytes:
+            self._read_bytes, self._read_at = read_bytes, now
+        return now - self._read_at
 
     async def protocol_send(self, event: Event) -> None:
         match event:
             case RawData(data):
                 self._written_bytes += len(data)
             case Updated(idle):
-                if self._arrivals.ended:
+                if self._stream.ended:
                     return
                 self._on_idle(self, idle)
         await super().protocol_send(event)
 
     async def _read_to_end(self) -> None:
         reading = asyncio.create_task(self._read_data(), name="connection-reading")
-        self._arrivals.on_end = reading.cancel
-        if self._arrivals.ended:
+        self._stream.on_end = reading.cancel
+        if self._stream.ended:
             reading.cancel()
         try:
             await asyncio.wait([reading])

@@ -1,9 +1,8 @@
-"""Bytes to a typed request, or `InvalidRequest`: nothing else can come out.
+"""Decodes a body to a typed request, or raises `InvalidRequest` and nothing else.
 
-The rules for msgspec's errors: they are of four kinds (two of them not its own),
-their text may quote the client at any length, and their path comes last. A path
-is therefore read from the end only, and an unknown field is looked up in the
-document itself and never in the text.
+msgspec raises errors of four kinds (two of them are not its own classes). Their text may
+quote the client at any length, and ends with the path. A path is therefore parsed from the
+end only, and the name of an unknown field is taken from the document, never from the text.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import msgspec
 from msgspec import inspect
 
 from service.errors import InvalidRequest, excerpt
-from service.schema.depth import MAX_DEPTH, deeper_than, free_fields
+from service.schema.depth import MAX_DEPTH, deeper_than, free_form_fields
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ UnknownFields = Literal["refuse", "warn"]
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 UNKNOWN_FIELD = "Object contains unknown field"
 
-PATH_LAST = re.compile(
+PATH_AT_END = re.compile(
     r"(?P<text>.*) - at `(?:key` in `)?\$(?P<path>(?:\.\w+|\[\d+\]|\[\.\.\.\])*)`", re.DOTALL
 )
 MISSING = re.compile(r"Object missing required field `(\w+)`")
@@ -47,10 +46,10 @@ CODES = [
 
 
 class RequestBody(Protocol):
-    """A struct that knows rules beyond its types."""
+    """A struct with rules beyond its types."""
 
     def check(self) -> None:
-        """Raise `InvalidRequest` where one is broken."""
+        """Raise `InvalidRequest` if a rule is broken."""
 
 
 Body = TypeVar("Body", bound=RequestBody)
@@ -59,10 +58,10 @@ Body = TypeVar("Body", bound=RequestBody)
 def decode_body(
     body: bytes, decoder: msgspec.json.Decoder[Body], unknown_fields: UnknownFields = "refuse"
 ) -> Body:
-    """The request in `body`, with all its rules kept.
+    """The valid request in `body`.
 
     Raises:
-        InvalidRequest: whatever is wrong, with the parameter at fault where there is one.
+        InvalidRequest: the body is invalid; the error names the parameter if there is one.
     """
     try:
         request = decoder.decode(body)
@@ -76,7 +75,7 @@ def decode_body(
 
 
 def explain(error: Exception) -> InvalidRequest:
-    """What msgspec found wrong, in OpenAI's terms."""
+    """Convert an error of msgspec to OpenAI's message, param and code."""
     match error:
         case UnicodeDecodeError():
             return InvalidRequest("The body is not valid UTF-8.")
@@ -89,8 +88,8 @@ def explain(error: Exception) -> InvalidRequest:
 
 
 def _explain_value(message: str) -> InvalidRequest:
-    found = PATH_LAST.fullmatch(message)
-    text, path = (found["text"], found["path"]) if found else (message, "")
+    match = PATH_AT_END.fullmatch(message)
+    text, path = (match["text"], match["path"]) if match else (message, "")
     param = path.partition("[...]")[0].removeprefix(".")
     if missing := MISSING.fullmatch(text):
         child = f"{param}.{missing[1]}".removeprefix(".")
@@ -105,9 +104,9 @@ def _explain_value(message: str) -> InvalidRequest:
 
 
 def _syntax(text: str) -> str:
-    """msgspec calls a lone surrogate truncation too."""
+    """The syntax error in words. msgspec reports a lone surrogate as truncation, too."""
     if text == "Input data was truncated":
-        return "it ends too early, or holds half a surrogate pair"
+        return "it ends too early or contains half a surrogate pair"
     return text.removeprefix("JSON is malformed: ")
 
 
@@ -121,26 +120,30 @@ def _lower(text: str) -> str:
 def _decode_unknown(
     body: bytes, decoder: msgspec.json.Decoder[Body], unknown_fields: UnknownFields
 ) -> Body:
-    """Decode once more a body that has unknown fields: refuse the first, or drop them all."""
+    """Decode a body with unknown fields again: refuse the first one, or drop all of them."""
     try:
         document = msgspec.json.decode(body)
         names = _drop_unknown(document, inspect.type_info(decoder.type), "")
         if unknown_fields == "refuse":
-            raise _unknown(next(names, None))
-        _warn(names)
+            raise _unknown_parameter(next(names, None))
+        _log_ignored(names)
         return msgspec.convert(document, decoder.type)
     except UNREADABLE as error:
         raise explain(error) from None
 
 
-def _unknown(name: str | None) -> InvalidRequest:
-    """No name: it stood under a key that the body repeats, and whose last value has none."""
-    told = f"Unknown parameter: `{excerpt(name, 100)}`." if name else "Unknown parameter."
-    return InvalidRequest(told, param=name, code="unknown_parameter")
+def _unknown_parameter(name: str | None) -> InvalidRequest:
+    """The error for an unknown field.
+
+    `name` is None if the field is in an earlier value of a repeated key: the decoded document
+    has only the last one.
+    """
+    message = f"Unknown parameter: `{excerpt(name, 100)}`." if name else "Unknown parameter."
+    return InvalidRequest(message, param=name, code="unknown_parameter")
 
 
-def _warn(names: Iterable[str]) -> None:
-    """Log each unknown field once, however many elements of a list hold it."""
+def _log_ignored(names: Iterable[str]) -> None:
+    """Log each unknown field once, even if many elements of a list have it."""
     distinct = dict.fromkeys(re.sub(r"\[\d+\]", "[]", name) for name in names)
     for name in list(distinct)[:MAX_WARNINGS]:
         logger.warning("Ignored the unknown parameter %s", excerpt(name, 100))
@@ -149,7 +152,7 @@ def _warn(names: Iterable[str]) -> None:
 
 
 def _drop_unknown(value: Any, shape: inspect.Type, path: str) -> Iterator[str]:
-    """Delete from `value` what `shape` does not know, and name each: `messages[0].extra`."""
+    """Delete the fields of `value` that `shape` lacks; yield their names: `messages[0].extra`."""
     match shape:
         case inspect.StructType(forbid_unknown_fields=True) if isinstance(value, dict):
             known = {field.encode_name: field.type for field in shape.fields}
@@ -165,12 +168,12 @@ def _drop_unknown(value: Any, shape: inspect.Type, path: str) -> Iterator[str]:
                 yield from _drop_unknown(item, shape.item_type, f"{path}[{index}]")
         case inspect.UnionType():
             for member in shape.types:
-                if _fits(value, member):
+                if _is_member(value, member):
                     yield from _drop_unknown(value, member, path)
 
 
-def _fits(value: Any, shape: inspect.Type) -> bool:
-    """Whether `value` is this member of a union: by its tag, or by being a list."""
+def _is_member(value: Any, shape: inspect.Type) -> bool:
+    """Whether `value` is of this type of a union, by its tag or by being a list."""
     match shape:
         case inspect.StructType(tag=None):
             return isinstance(value, dict)
@@ -184,8 +187,8 @@ def _fits(value: Any, shape: inspect.Type) -> bool:
 
 
 def _check_depth(request: RequestBody) -> None:
-    """Refuse free-form values nested deeper than what will read them can bear."""
-    for name in free_fields(type(request)):
+    """Refuse free-form values that are nested too deeply for the code that reads them."""
+    for name in free_form_fields(type(request)):
         if deeper_than(MAX_DEPTH, getattr(request, name)):
             raise InvalidRequest(
                 f"`{name}` is nested deeper than {MAX_DEPTH} levels.",

@@ -1,7 +1,7 @@
-"""Every response carries a request id, and every failure is answered in one shape.
+"""Adds a request id to every response, and sends every error in the same JSON shape.
 
-`ErrorMiddleware` belongs into Starlette's own list of middleware: wrapped around
-the whole application it would find Starlette's plain 500 sent before it.
+`ErrorMiddleware` must be in Starlette's own list of middleware. Around the whole
+application it would be too late: Starlette sends a plain 500 of its own first.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from service.errors import (
     MlxdError,
     RouteNotFound,
     excerpt,
-    render,
+    render_error,
 )
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "x-request-id"
-# Until the response begins, as OpenAI counts it.
+# The time until the response begins, as OpenAI measures it.
 PROCESSING_HEADER = "openai-processing-ms"
-SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class ErrorMiddleware:
-    """ASGI middleware: names the request, and answers for whatever `app` raises.
+    """ASGI middleware that assigns a request id, and sends a response for each exception.
 
-    The id is the client's own `x-request-id` where that is sane, else a new one;
-    it is `scope["state"]["request_id"]` for all inside. A response that has begun
-    cannot become an error: it is left unfinished, and the server ends the connection.
+    The id is the client's `x-request-id` if it is valid, else a new one. It is stored in
+    `scope["state"]["request_id"]`. A response that has begun cannot become an error: it stays
+    incomplete, and the server closes the connection.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -53,68 +53,68 @@ class ErrorMiddleware:
             return await self.app(scope, receive, send)
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
-        begun = False
-        began = time.monotonic()
+        response_started = False
+        received_at = time.monotonic()
 
-        async def send_named(message: Message) -> None:
-            nonlocal begun
+        async def send_with_headers(message: Message) -> None:
+            nonlocal response_started
             if message["type"] == "http.response.start":
-                begun = True
+                response_started = True
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = request_id
-                headers[PROCESSING_HEADER] = str(round((time.monotonic() - began) * MS_PER_S))
+                headers[PROCESSING_HEADER] = str(round((time.monotonic() - received_at) * MS_PER_S))
             await send(message)
 
         try:
-            await self.app(scope, receive, send_named)
+            await self.app(scope, receive, send_with_headers)
         except Exception as error:
-            _record(error, request_id, begun)
-            if not begun:
-                await _answer(error, send_named)
+            _log_error(error, request_id, response_started=response_started)
+            if not response_started:
+                await _send_error(error, send_with_headers)
 
 
 def _request_id(scope: Scope) -> str:
-    offered = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-    return offered if SANE_REQUEST_ID.fullmatch(offered) else f"req_{uuid.uuid4().hex}"
+    client_id = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+    return client_id if VALID_REQUEST_ID.fullmatch(client_id) else f"req_{uuid.uuid4().hex}"
 
 
-def _record(error: Exception, request_id: str, begun: bool) -> None:
-    """Log a fault of ours with its traceback, and any error that cuts a response short."""
-    when = "after its response had begun" if begun else "before its response"
+def _log_error(error: Exception, request_id: str, *, response_started: bool) -> None:
+    """Log an internal fault with its traceback, and any error that cuts a response short."""
+    when = "after its response had begun" if response_started else "before its response"
     if isinstance(error, InternalError) or not isinstance(error, MlxdError):
-        log.error("Request %s failed %s", request_id, when, exc_info=error)
-    elif begun and not isinstance(error, ClientDisconnected):
-        log.warning("Request %s failed %s: %s", request_id, when, error.message)
+        logger.error("Request %s failed %s", request_id, when, exc_info=error)
+    elif response_started and not isinstance(error, ClientDisconnected):
+        logger.warning("Request %s failed %s: %s", request_id, when, error.message)
 
 
-async def _answer(error: Exception, send: Send) -> None:
-    status, headers, body = render(error)
+async def _send_error(error: Exception, send: Send) -> None:
+    status, headers, body = render_error(error)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-def _of_starlette(error: HTTPException, request: Request) -> MlxdError:
-    """The router's own refusals as errors of the tree."""
+def _to_mlxd_error(error: HTTPException, request: Request) -> MlxdError:
+    """An `HTTPException` of the router as an error of the tree."""
     path = excerpt(request.scope["path"], 100)
     match error.status_code:
         case 404:
             return RouteNotFound(f"There is no endpoint {path}.")
         case 405:
-            return MethodNotAllowed(f"{path} does not answer to {excerpt(request.method, 20)}.")
+            return MethodNotAllowed(f"{path} does not accept {excerpt(request.method, 20)}.")
         case status if status < 500:
             return InvalidRequest(error.detail)
         case _:
             return InternalError(error.detail)
 
 
-async def answer_starlette(request: Request, error: Exception) -> Response:
-    """Answer an `HTTPException` of the router; its headers (`Allow`) are kept."""
+async def handle_http_exception(request: Request, error: Exception) -> Response:
+    """The response for an `HTTPException` of the router; its headers (`Allow`) are kept."""
     assert isinstance(error, HTTPException)
-    status, headers, body = render(_of_starlette(error, request))
+    status, headers, body = render_error(_to_mlxd_error(error, request))
     response = Response(body, status, headers=error.headers)
     for name, value in headers:
         response.headers[name.decode()] = value.decode()
     return response
 
 
-EXCEPTION_HANDLERS: dict[object, ExceptionHandler] = {HTTPException: answer_starlette}
+EXCEPTION_HANDLERS: dict[object, ExceptionHandler] = {HTTPException: handle_http_exception}

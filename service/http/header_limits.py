@@ -1,4 +1,4 @@
-"""What a request's headers must be before its body is looked at."""
+"""Checks on a request's headers before its body is read: their size, and the content type."""
 
 from __future__ import annotations
 
@@ -7,33 +7,32 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import HeadersTooLarge, UnsupportedMediaType, excerpt
+from service.errors import JSON_MEDIA_TYPE, HeadersTooLarge, UnsupportedMediaType, excerpt
 
-JSON = "application/json"
-# What a header costs besides its name and value: `: ` and the end of its line.
+# The bytes of a header besides its name and value: `: ` and the end of the line.
 HEADER_OVERHEAD_BYTES = 4
 
 
 def require_json(scope: Scope) -> None:
-    """Refuse a request whose body is not declared as JSON, parameters aside.
+    """Refuse a request whose body is not declared as JSON; parameters are ignored.
 
-    A page of a foreign site can send other types without asking the browser first.
+    A web page of another site can send other types without a preflight request.
 
     Raises:
-        UnsupportedMediaType: it is declared as something else, or as nothing.
+        UnsupportedMediaType: the body is declared as another type, or not declared.
     """
     declared = Headers(scope=scope).getlist("content-type")
     kinds = {value.partition(";")[0].strip().lower() for value in declared}
-    if kinds != {JSON}:
-        told = f", not `{excerpt(', '.join(declared), 100)}`" if declared else ""
-        raise UnsupportedMediaType(f"The Content-Type must be `{JSON}`{told}.")
+    if kinds != {JSON_MEDIA_TYPE}:
+        actual = f", not `{excerpt(', '.join(declared), 100)}`" if declared else ""
+        raise UnsupportedMediaType(f"The Content-Type must be `{JSON_MEDIA_TYPE}`{actual}.")
 
 
 class HeaderLimitMiddleware:
     """ASGI middleware that refuses requests with too many bytes of headers.
 
-    Hypercorn (0.18) bounds only headers that come in pieces. Belongs inside
-    `ErrorMiddleware`, as it raises.
+    Hypercorn (0.18) limits only headers that arrive in several pieces. It must be inside
+    `ErrorMiddleware`, because it raises.
     """
 
     def __init__(self, app: ASGIApp, max_header_bytes: int) -> None:
@@ -43,7 +42,7 @@ class HeaderLimitMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and _size(scope["headers"]) > self.max_header_bytes:
             raise HeadersTooLarge(
-                f"The headers are larger than {self.max_header_bytes} bytes together."
+                f"The headers together are larger than {self.max_header_bytes} bytes."
             )
         await self.app(scope, receive, send)
 

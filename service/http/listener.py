@@ -1,9 +1,9 @@
-"""All connections: accepted up to a limit, watched, and ended within a given time.
+"""All connections: accepted up to a limit, checked for stalls, and closed within a given time.
 
-Hypercorn's own `serve` (0.18) is not used. It takes connections without limit; on
-Python 3.12 and later it waits at its end for every one of them, however long; and
-asyncio's own accepting writes thousands of tracebacks where descriptors run out.
-What it does besides is not needed: the app has no lifespan, and there is one socket.
+Hypercorn's own `serve` (0.18) is not used. It accepts connections without limit; on
+Python 3.12 and later it waits without limit for all of them when it ends; and asyncio's
+accept loop writes thousands of tracebacks when file descriptors run out. Its other
+features are not needed: the app has no lifespan, and there is one socket.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from service.http.connection import ClientStream, Connection
 logger = logging.getLogger(__name__)
 
 BACKLOG_CONNECTIONS = 1024
-# In one go, so that a flood of clients cannot starve those who are being served.
+# Per turn of the event loop, so that many new clients cannot delay the present ones.
 ACCEPT_BATCH = 16
-# A new connection must bring a request in this time, and a used one its next.
+# A connection without a complete request is closed after this time.
 IDLE_TIMEOUT_S = 5.0
-# h11 counts the request's line as well.
+# h11's limit includes the request line.
 REQUEST_LINE_BYTES = 8 * 1024
-# Past this the kernel keeps no more for a client that does not read.
+# The kernel buffers no more than this for a client that does not read.
 SEND_BUFFER_BYTES = 256 * 1024
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 SHORTAGE_PAUSE_S = 0.5
 WARNING_INTERVAL_S = 10.0
 CHECKS_PER_STALL = 4
 ABORT_S = 1.0
-# For a client to say that it heard the end, which is no use to anybody.
-TLS_GOODBYE_S = 1.0
+# The wait for a client's reply to the close alert, which the service does not need.
+TLS_SHUTDOWN_S = 1.0
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket, so that a port in use is known before a model is loaded.
+    """A listening socket. Call it before a model is loaded: it fails if the port is in use.
 
     Raises:
-        OSError: the address cannot be had.
+        OSError: the address cannot be used.
     """
     [(family, kind, proto, _, address), *_] = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -54,7 +54,7 @@ def bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, proto)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # What is accepted inherits it.
+        # Accepted sockets inherit it.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         listener.bind(address)
         listener.listen(BACKLOG_CONNECTIONS)
@@ -65,19 +65,19 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket, *, tls: bool = False) -> str:
-    """The base URL at which `listener` is reached."""
+    """The base URL of `listener`."""
     host, port = listener.getsockname()[:2]
     scheme = "https" if tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 class ConnectionListener:
-    """Serves `app` on all connections of `listener`. Made and used on the event loop.
+    """Serves `app` on all connections of `listener`. Create and use it on the event loop.
 
-    Beyond `max_connections` a new one takes the place of the one that has been idle
-    the longest; where none is idle, it is closed. A client that takes nothing for
-    `write_stall_s` of what waits for it is cut off. With `tls` all speak TLS; whoever does
-    not finish its handshake is idle.
+    At `max_connections` a new connection replaces the one that has been idle the longest;
+    if none is idle, the new one is closed. A client that reads nothing for `write_stall_s`
+    while data waits for it is disconnected. With `tls` every connection uses TLS; during its
+    handshake a connection counts as idle.
     """
 
     def __init__(
@@ -98,45 +98,49 @@ class ConnectionListener:
         self._max_connections = max_connections
         self._write_stall_s = write_stall_s
         self._tls = tls
-        self._tls_times_s = (idle_timeout_s, TLS_GOODBYE_S) if tls else (None, None)
+        self._tls_times_s = (idle_timeout_s, TLS_SHUTDOWN_S) if tls else (None, None)
         self._context = WorkerContext(None)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        # Those of the tasks that count: one that was ended to make room does not.
-        self._places: set[asyncio.Task[None]] = set()
-        # Accepted, but not yet known to be idle or busy.
+        # The tasks that count towards the limit: those that `_evict_one` ended do not.
+        self._counted: set[asyncio.Task[None]] = set()
+        # Accepted, but neither idle nor busy yet. A dict keeps the order.
         self._connecting: dict[asyncio.Task[None], None] = {}
         self._open: dict[Connection, asyncio.Task[None]] = {}
+        # From the one that has been idle the longest.
         self._idle: dict[Connection, None] = {}
         self._warned_at: dict[str, float] = {}
-        self._watch: asyncio.Task[None] | None = None
+        self._stall_check: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def listen(self) -> None:
-        """Begin to accept."""
+        """Start to accept connections."""
         self._listener.setblocking(False)
-        self._accept_again()
-        self._watch = asyncio.create_task(self._watch_stalls(), name="connections-watch")
+        self._resume_accepting()
+        self._stall_check = asyncio.create_task(self._check_stalls(), name="connections-watch")
 
     async def close(self, flush_s: float) -> None:
-        """End all: idle ones now, answers that are finished within `flush_s`, then the rest."""
+        """Close all connections: idle ones at once, busy ones when their responses end.
+
+        Those that are still open after `flush_s` are aborted.
+        """
         self._stop_accepting()
-        if self._watch is not None:
-            self._watch.cancel()
+        if self._stall_check is not None:
+            self._stall_check.cancel()
         await self._context.terminated.set()
-        await self._wait_gone(flush_s)
+        await self._wait_closed(flush_s)
         if self._tasks:
-            logger.warning("cutting off %d connections that do not end", len(self._tasks))
+            logger.warning("aborting %d connections that do not end", len(self._tasks))
         for connection in list(self._open):
             connection.abort()
-        await self._wait_gone(ABORT_S)
+        await self._wait_closed(ABORT_S)
         for task in self._tasks:
             task.cancel()
-        await self._wait_gone(ABORT_S)
+        await self._wait_closed(ABORT_S)
 
-    async def _wait_gone(self, timeout_s: float) -> None:
+    async def _wait_closed(self, timeout_s: float) -> None:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
 
@@ -147,13 +151,13 @@ class ConnectionListener:
             self._loop.remove_reader(self._listener)
             self._listener.close()
 
-    def _accept_again(self) -> None:
+    def _resume_accepting(self) -> None:
         if self._listener.fileno() >= 0:
             self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
         batch = min(ACCEPT_BATCH, self._max_connections)
-        # A handshake of TLS may take long: those in theirs can be ended to make room.
+        # TLS handshakes may take long, but `_evict_one` can end them: they do not count here.
         connecting = 0 if self._tls else len(self._connecting)
         for _ in range(batch - connecting):
             try:
@@ -166,43 +170,44 @@ class ConnectionListener:
             self._admit(accepted)
 
     def _pause(self, error: OSError) -> None:
-        """Leave clients waiting in the backlog: trying again at once would fail at once."""
-        kind = "descriptors or memory are short" if error.errno in SHORTAGES else "accepting failed"
+        """Stop accepting for a while: an immediate retry fails in the same way."""
+        kind = "out of descriptors or memory" if error.errno in SHORTAGES else "accepting failed"
         self._warn(f"{kind} ({error.strerror}): new connections wait")
         self._loop.remove_reader(self._listener)
-        self._loop.call_later(SHORTAGE_PAUSE_S, self._accept_again)
+        self._loop.call_later(SHORTAGE_PAUSE_S, self._resume_accepting)
 
     def _admit(self, accepted: socket.socket) -> None:
-        if len(self._places) >= self._max_connections and not self._make_room():
-            self._warn(f"all {self._max_connections} connections are busy: refusing more")
+        if len(self._counted) >= self._max_connections and not self._evict_one():
+            self._warn(f"all {self._max_connections} connections are busy: refusing new ones")
             accepted.close()
             return
         task = asyncio.create_task(self._serve(accepted), name="connection")
         self._connecting[task] = None
-        for kept in (self._tasks, self._places):
-            kept.add(task)
-            task.add_done_callback(kept.discard)
+        for tasks in (self._tasks, self._counted):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
-    def _make_room(self) -> bool:
+    def _evict_one(self) -> bool:
+        """End the connection that has been idle the longest; False if there is none."""
         connection = next(iter(self._idle), None)
         if connection is None:
-            return self._end_handshake()
+            return self._evict_handshake()
         del self._idle[connection]
-        self._places.discard(self._open[connection])
+        self._counted.discard(self._open[connection])
         connection.abort()
         return True
 
-    def _end_handshake(self) -> bool:
+    def _evict_handshake(self) -> bool:
         task = next(iter(self._connecting), None) if self._tls else None
         if task is None:
             return False
         del self._connecting[task]
-        self._places.discard(task)
+        self._counted.discard(task)
         task.cancel()
         return True
 
     def _warn(self, text: str) -> None:
-        """Log what clients could cause at any rate, now and then."""
+        """Log a warning, at most once per `WARNING_INTERVAL_S`: clients can cause any number."""
         now = self._loop.time()
         if now - self._warned_at.get(text, -WARNING_INTERVAL_S) >= WARNING_INTERVAL_S:
             self._warned_at[text] = now
@@ -224,9 +229,9 @@ class ConnectionListener:
         finally:
             self._connecting.pop(task, None)
         self._open[connection] = task
-        self._note_idle(connection, True)
+        self._set_idle(connection, True)
         try:
-            # What fails between a client and us is no fault of ours.
+            # A broken connection to a client is not a fault of the service.
             with contextlib.suppress(OSError):
                 await connection.run()
         except Exception:
@@ -238,36 +243,42 @@ class ConnectionListener:
     async def _connect(self, accepted: socket.socket) -> Connection:
         accepted.setblocking(False)
         reader = asyncio.StreamReader()
-        arrivals = ClientStream(reader)
-        handshake_s, goodbye_s = self._tls_times_s
+        stream = ClientStream(reader)
+        handshake_s, shutdown_s = self._tls_times_s
         transport, _ = await self._loop.connect_accepted_socket(
-            lambda: arrivals,
+            lambda: stream,
             accepted,
             ssl=self._tls,
             ssl_handshake_timeout=handshake_s,
-            ssl_shutdown_timeout=goodbye_s,
+            ssl_shutdown_timeout=shutdown_s,
         )
-        writer = asyncio.StreamWriter(transport, arrivals, reader, self._loop)
+        writer = asyncio.StreamWriter(transport, stream, reader=reader, loop=self._loop)
         return Connection(
-            self._app, self._config, self._context, arrivals, reader, writer, self._note_idle
+            app=self._app,
+            config=self._config,
+            context=self._context,
+            stream=stream,
+            reader=reader,
+            writer=writer,
+            on_idle=self._set_idle,
         )
 
-    def _note_idle(self, connection: Connection, idle: bool) -> None:
+    def _set_idle(self, connection: Connection, idle: bool) -> None:
         self._idle.pop(connection, None)
         if idle:
             self._idle[connection] = None
 
-    async def _watch_stalls(self) -> None:
+    async def _check_stalls(self) -> None:
         while True:
             await asyncio.sleep(self._write_stall_s / CHECKS_PER_STALL)
             for connection in list(self._open):
                 if connection.stalled_s() >= self._write_stall_s:
-                    self._warn("cutting off clients that do not read")
+                    self._warn("disconnecting clients that do not read")
                     connection.abort()
 
 
 def make_config(max_header_bytes: int, idle_timeout_s: float) -> Config:
-    """What Hypercorn's protocol is told."""
+    """The settings of Hypercorn's protocol."""
     config = Config()
     config.errorlog = logging.getLogger("hypercorn")
     config.include_server_header = False

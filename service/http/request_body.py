@@ -1,12 +1,12 @@
-"""One request's incoming side: its body, and whether its client is still there.
+"""Reads one request: its body, and whether its client has disconnected.
 
-Hypercorn (0.18) waits for ever where an application answers and leaves a body
-unread, and tells that a client left by a message alone. So one task, the pump,
-reads all messages of a request, whatever the endpoint does: it keeps at most the
-largest body accepted, discards the rest, and calls who waits for a disconnect.
+Hypercorn (0.18) waits without limit if an application responds and leaves a body unread,
+and it reports a disconnect only as a message. So one task per request, the read loop,
+receives all messages, whatever the endpoint does: it keeps at most the largest accepted
+body, discards the rest, and calls the callbacks for a disconnect.
 
-`RequestReaderMiddleware` belongs outside `ErrorMiddleware`: error responses too must be
-sent while the pump runs.
+`RequestReaderMiddleware` must be outside `ErrorMiddleware`: the read loop must run while
+an error response is sent, too.
 """
 
 from __future__ import annotations
@@ -30,80 +30,83 @@ from service.errors import (
 
 logger = logging.getLogger(__name__)
 
-# How long a client may go on sending after its answer. Closing at once would reset
-# the connection, and the reset may overtake the answer.
+# How long a client may go on sending after the response. Closing at once would reset the
+# connection, and the reset may arrive before the response.
 LINGER_S = 1.0
 MAX_LENGTH_DIGITS = 20
 
 
 class RequestReaderMiddleware:
-    """ASGI middleware that puts an `RequestReader` into `scope["state"]["request_reader"]`."""
+    """ASGI middleware that puts a `RequestReader` into `scope["state"]["request_reader"]`."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.settings = settings
-        self._pumps: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        request_reader = RequestReader(scope, receive, send, self.settings)
+        request_reader = RequestReader(scope, receive, send, settings=self.settings)
         scope.setdefault("state", {})["request_reader"] = request_reader
-        read_loop = asyncio.create_task(request_reader.read_loop(), name="request-reader")
-        self._pumps.add(read_loop)
-        read_loop.add_done_callback(self._pumps.discard)
+        task = asyncio.create_task(request_reader.read_loop(), name="request-reader")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         try:
             await self.app(scope, request_reader.receive, request_reader.send)
         finally:
-            # A response that broke off over an unread body leaves the pump to the
-            # server's own closing, which would wait for it.
-            if request_reader.answered or request_reader.received:
-                read_loop.cancel()
-                await asyncio.wait([read_loop])
+            # If a response broke off before the body was read, the read loop must go on: the
+            # server waits for it when it closes the connection.
+            if request_reader.responded or request_reader.received:
+                task.cancel()
+                await asyncio.wait([task])
 
 
 class RequestReader:
-    """The body and the presence of one client.
+    """The body of one request, and the state of its client's connection.
 
-    `disconnected` is true once it left before its answer was complete, `received`
-    once its whole body has come, `answered` once the whole response is on its way.
+    - `disconnected`: the client disconnected before the response was complete.
+    - `received`: the whole body has arrived.
+    - `responded`: the whole response has been passed on.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, settings: Settings) -> None:
         headers = Headers(scope=scope)
         self.disconnected = False
-        self.received = not _announces_body(headers) and scope.get("http_version", "1.1") < "2"
-        self.answered = False
+        self.received = not _has_body(headers)
+        self.responded = False
         self._receive = receive
         self._send = send
         self._max_bytes = settings.max_body_bytes
         self._timeout_s = settings.body_timeout_s
         self._deadline = asyncio.get_running_loop().time() + settings.body_timeout_s
-        self._closable = scope.get("http_version", "1.1") < "2"
         self._body = bytearray()
-        self._refusal = _refuse_length(headers, settings.max_body_bytes)
-        self._read = asyncio.Event()
-        self._over = asyncio.Event()
-        self._gone = asyncio.Event()
-        self._handed_on = False
+        self._refusal = _check_length(headers, settings.max_body_bytes)
+        # The body is complete or refused.
+        self._body_ready = asyncio.Event()
+        # The client sends nothing more.
+        self._input_ended = asyncio.Event()
+        # The server reported the end of the request.
+        self._closed = asyncio.Event()
+        self._body_delivered = False
         self._callbacks: list[Callable[[], None]] = []
         if self.received:
-            self._over.set()
+            self._input_ended.set()
         if self.received or self._refusal:
-            self._read.set()
+            self._body_ready.set()
 
     async def body(self) -> bytes:
         """The whole body.
 
         Raises:
-            BodyTooLarge: it is larger than `max_body_bytes`, or says it will be.
-            BodyTimeout: it was not complete `body_timeout_s` after the request began.
-            InvalidRequest: its declared length is no number.
-            ClientDisconnected: the client left before it was complete.
+            BodyTooLarge: the body or its declared length is larger than `max_body_bytes`.
+            BodyTimeout: the body was not complete `body_timeout_s` after the request began.
+            InvalidRequest: the declared length is not a number.
+            ClientDisconnected: the client disconnected before the body was complete.
         """
         try:
             async with asyncio.timeout_at(self._deadline):
-                await self._read.wait()
+                await self._body_ready.wait()
         except TimeoutError:
             raise BodyTimeout(f"The body took longer than {self._timeout_s:g} seconds.") from None
         if self._refusal is not None:
@@ -111,34 +114,37 @@ class RequestReader:
         return bytes(self._body)
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Call `callback` when the client leaves before its answer; at once if it has left."""
+        """Call `callback` if the client disconnects before the response is complete.
+
+        It is called at once if the client has already disconnected.
+        """
         if self.disconnected:
             _call(callback)
         else:
             self._callbacks.append(callback)
 
     async def read_loop(self) -> None:
-        """Take all that comes, until the server says that nothing more will."""
+        """Receive messages until the server reports the end of the request."""
         while (message := await self._receive())["type"] != "http.disconnect":
-            self._take(message)
-        self._leave()
+            self._add(message)
+        self._close()
 
     async def receive(self) -> Message:
-        """ASGI's `receive` for what lies inside: the body in one message, then the disconnect."""
-        if not self._handed_on:
-            self._handed_on = True
+        """ASGI's `receive` for the app: the body in one message, then the disconnect."""
+        if not self._body_delivered:
+            self._body_delivered = True
             with contextlib.suppress(ClientDisconnected):
                 return {"type": "http.request", "body": await self.body(), "more_body": False}
-        await self._gone.wait()
+        await self._closed.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """ASGI's `send` for what lies inside; a response over an unread body closes politely."""
+        """ASGI's `send` for the app. After a response to an unread body the connection closes."""
         if message["type"] == "http.response.start":
-            await self._announce_close(message)
+            await self._add_close_header(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self.answered = True
-            if not self._over.is_set():
+            self.responded = True
+            if not self._input_ended.is_set():
                 await self._send({**message, "more_body": True})
                 await self._linger()
                 message = {"type": "http.response.body", "body": b""}
@@ -147,16 +153,16 @@ class RequestReader:
     async def _linger(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
-                await self._over.wait()
+                await self._input_ended.wait()
 
-    async def _announce_close(self, start: Message) -> None:
+    async def _add_close_header(self, start: Message) -> None:
         if not self.received:
-            # What has come already is not unread: let the pump have it.
+            # Let the read loop receive what has already arrived.
             await asyncio.sleep(0)
-        if not self.received and self._closable:
+        if not self.received:
             MutableHeaders(scope=start)["connection"] = "close"
 
-    def _take(self, message: Message) -> None:
+    def _add(self, message: Message) -> None:
         chunk: bytes = message.get("body", b"")
         if self._refusal is None and len(self._body) + len(chunk) > self._max_bytes:
             self._refuse(_too_large(self._max_bytes))
@@ -164,32 +170,33 @@ class RequestReader:
             self._body += chunk
         if not message.get("more_body", False):
             self.received = True
-            self._read.set()
-            self._over.set()
+            self._body_ready.set()
+            self._input_ended.set()
 
     def _refuse(self, refusal: MlxdError) -> None:
         self._refusal = refusal
         self._body = bytearray()
-        self._read.set()
+        self._body_ready.set()
 
-    def _leave(self) -> None:
-        """The server ended the exchange: before the answer it is the client who left."""
-        if not self.answered:
+    def _close(self) -> None:
+        """The server ended the request; before the response this means a disconnect."""
+        if not self.responded:
             self.disconnected = True
-            if not self._read.is_set():
-                self._refuse(ClientDisconnected("The client left before its body was complete."))
+            if not self._body_ready.is_set():
+                message = "The client disconnected before its body was complete."
+                self._refuse(ClientDisconnected(message))
             for callback in self._callbacks:
                 _call(callback)
-        self._over.set()
-        self._gone.set()
+        self._input_ended.set()
+        self._closed.set()
 
 
-def _announces_body(headers: Headers) -> bool:
+def _has_body(headers: Headers) -> bool:
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
-def _refuse_length(headers: Headers, limit: int) -> MlxdError | None:
-    """What is wrong with the length a body declares."""
+def _check_length(headers: Headers, limit: int) -> MlxdError | None:
+    """The error in the declared length of the body; None if it is valid."""
     for length in headers.getlist("content-length"):
         if not (length.isascii() and length.isdigit()):
             return InvalidRequest("The Content-Length is not a number.")
@@ -206,4 +213,4 @@ def _call(callback: Callable[[], None]) -> None:
     try:
         callback()
     except Exception:
-        logger.exception("What was to be done at a disconnect failed")
+        logger.exception("a callback for a disconnect failed")

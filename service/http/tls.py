@@ -1,4 +1,4 @@
-"""TLS from two files: the certificate with its chain, and its private key."""
+"""The TLS context, from two files: the certificate with its chain, and its private key."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ ALPN = ["http/1.1"]
 
 
 def make_tls(settings: Settings) -> ssl.SSLContext | None:
-    """What connections are encrypted with; None where no certificate is configured.
+    """The TLS context of all connections; None if no certificate is configured.
 
-    TLS 1.2 and later, as Python's own defaults have it. The files are read once.
+    Python's defaults allow TLS 1.2 and later. The files are read once.
 
     Raises:
-        SettingsError: one is missing, unreadable, encrypted, or not the other's.
+        SettingsError: a file is missing, unreadable or encrypted, or the two do not match.
     """
     if not settings.tls_cert and not settings.tls_key:
         return None
     if not settings.tls_cert or not settings.tls_key:
         raise SettingsError("tls_cert, tls_key: one is set without the other")
-    cert, key = (_find(settings.tls_cert, "tls_cert"), _find(settings.tls_key, "tls_key"))
+    cert, key = _readable(settings.tls_cert, "tls_cert"), _readable(settings.tls_key, "tls_key")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(ALPN)
     try:
@@ -35,15 +35,15 @@ def make_tls(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-def _find(path: str, name: str) -> Path:
-    found = Path(path).expanduser()
+def _readable(setting: str, name: str) -> Path:
+    path = Path(setting).expanduser()
     try:
-        found.open("rb").close()
+        path.open("rb").close()
     except OSError as error:
-        raise SettingsError(f"{name}: {found}: {error.strerror}") from None
-    return found
+        raise SettingsError(f"{name}: {path}: {error.strerror}") from None
+    return path
 
 
 def _refuse_password() -> str:
-    """Otherwise OpenSSL asks for it on the terminal."""
+    """Raise; without this callback OpenSSL asks for the password on the terminal."""
     raise SettingsError("tls_key: it is encrypted; a service cannot ask for its password")

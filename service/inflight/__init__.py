@@ -1,1 +1,1 @@
-"""Requests in flight, and their resume after a worker crash."""
+"""Requests in flight, resumed after a worker crash."""

@@ -1,14 +1,16 @@
-"""Who goes back to a worker after a death, and who is to blame for it: a pure state machine.
+"""Decides which requests a new worker gets and which request is blamed: a pure state machine.
 
-At a worker's death each request that was on the device is marked with how far it
-had got. All go to the next worker together, and one that gets a margin of tokens
-beyond its mark is proven. Should the worker die again before that, the unproven
-ones are suspects: each is tried alone, the newest first, while all others wait.
-One that kills the worker alone is convicted, and the rest go on together. One
-that proves itself alone waits for the end of the trial.
+After a crash, each request that was on the device is unconfirmed, and its number of tokens
+is stored. All requests go to the next worker together. A request that generates a margin of
+tokens beyond its stored number is confirmed.
 
-Where all prove themselves alone and yet die together, the margin grows with each
-trial, so that all of them end in the long run, if need be one after the other.
+If the worker crashes again, the unconfirmed requests become suspects. Each suspect runs
+alone, the newest first, and all other requests wait. A suspect that crashes the worker alone
+is blamed, and the other requests run together again. A suspect that is confirmed alone waits
+until no suspect is left.
+
+If all suspects are confirmed alone but crash the worker together, the margin grows with each
+round. So all of them finish in the end, in the worst case one after the other.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# More than a worker has computed and not yet sent when it dies.
+# More tokens than a worker can have computed and not yet sent when it crashes.
 MARGIN_TOKENS = 16
 MARGIN_GROWTH = 4
 
 
 @dataclass(slots=True)
-class Request:
+class TrackedRequest:
     """One request. `progress_at_crash`: its tokens at a crash; None once it is confirmed."""
 
     model: str
@@ -32,124 +34,128 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What the worker must be told: requests to take back from it, and to give to it."""
+class WorkerChanges:
+    """The ids of the requests to cancel on the worker, and of those to submit to it."""
 
-    take: list[int]
-    give: list[int]
+    cancel: list[int]
+    submit: list[int]
 
 
 class CrashPolicy:
     """The requests in flight by id, in the order of their arrival."""
 
     def __init__(self) -> None:
-        self._requests: dict[int, Request] = {}
-        # In the order in which the worker has them.
-        self._given: dict[int, None] = {}
+        self._requests: dict[int, TrackedRequest] = {}
+        # The requests that the worker has, in the order in which they were submitted.
+        self._assigned: dict[int, None] = {}
         self._unconfirmed: set[int] = set()
-        # The last one is on trial.
+        # The last one is isolated.
         self._suspects: list[int] = []
-        self._tried: list[int] = []
-        self._margin = MARGIN_TOKENS
+        self._confirmed_alone: list[int] = []
+        self._margin_tokens = MARGIN_TOKENS
 
     @property
     def busy(self) -> bool:
-        """Whether the worker has anything to do."""
-        return bool(self._given)
+        """Whether the worker has any request."""
+        return bool(self._assigned)
 
     @property
     def isolated(self) -> int | None:
-        """The request that the worker has, or will have, for itself."""
+        """The suspect that runs alone, now or on the next worker."""
         return self._suspects[-1] if self._suspects else None
 
-    def join(self, id: int, model: str) -> None:
-        """A request arrived; ids rise."""
-        self._requests[id] = Request(model)
+    def add(self, id: int, model: str) -> None:
+        """Add a new request. Its id is higher than all earlier ids."""
+        self._requests[id] = TrackedRequest(model)
 
-    def leave(self, id: int) -> None:
-        """A request ended, by whatever end."""
+    def remove(self, id: int) -> None:
+        """Remove a request that has ended, for any reason."""
         if self._requests.pop(id, None) is None:
             return
-        self._given.pop(id, None)
+        self._assigned.pop(id, None)
         self._unconfirmed.discard(id)
         if id in self._suspects:
             self._suspects.remove(id)
-            self._end_trial()
+            self._end_isolation()
         self._reset_margin()
 
-    def advance(self, id: int, tokens: int) -> bool:
-        """A request has got this far; whether what the worker must have has changed."""
+    def record_progress(self, id: int, tokens: int) -> bool:
+        """Set the number of tokens of a request; whether the worker's requests must change."""
         request = self._requests[id]
         request.tokens = tokens
-        if request.progress_at_crash is None or tokens < request.progress_at_crash + self._margin:
+        at_crash = request.progress_at_crash
+        if at_crash is None or tokens < at_crash + self._margin_tokens:
             return False
         request.progress_at_crash = None
         self._unconfirmed.discard(id)
         if id != self.isolated:
             self._reset_margin()
             return False
-        self._tried.append(self._suspects.pop())
-        self._end_trial()
+        self._confirmed_alone.append(self._suspects.pop())
+        self._end_isolation()
         return True
 
-    def change(self) -> Change:
-        """What to tell a worker that takes requests; it is taken for told."""
-        trial = self.isolated
-        wanted = self._requests if trial is None else {trial: None}
-        take = [id for id in self._given if id not in wanted]
-        give = [id for id in wanted if id not in self._given]
-        for id in take:
-            del self._given[id]
-        self._given.update(dict.fromkeys(give))
-        return Change(take, give)
+    def take_changes(self) -> WorkerChanges:
+        """The changes to send to a ready worker; they count as sent."""
+        isolated = self.isolated
+        allowed = self._requests if isolated is None else {isolated: None}
+        cancel = [id for id in self._assigned if id not in allowed]
+        submit = [id for id in allowed if id not in self._assigned]
+        for id in cancel:
+            del self._assigned[id]
+        self._assigned.update(dict.fromkeys(submit))
+        return WorkerChanges(cancel, submit)
 
-    def lose(self, max_running: int) -> list[int]:
-        """The worker died with `max_running` requests a model on the device: who is convicted.
+    def record_crash(self, max_running: int) -> list[int]:
+        """Handle a crash of a worker that ran up to `max_running` requests of each model.
 
-        What only waited for the device is not blamed.
+        Returns the blamed requests. A request that waited for the device is not blamed.
         """
         present = self._on_device(max_running)
-        again = sorted(id for id in present if id in self._unconfirmed)
-        self._given.clear()
-        self._mark(present)
-        if not again:
+        repeated = sorted(id for id in present if id in self._unconfirmed)
+        self._assigned.clear()
+        self._mark_unconfirmed(present)
+        if not repeated:
             return []
         if len(present) == 1:
             self._clear_suspects()
-            return again
-        self._suspects, self._tried = again, []
+            return repeated
+        self._suspects, self._confirmed_alone = repeated, []
         return []
 
     def _on_device(self, max_running: int) -> list[int]:
-        """The requests that are served first of those given, which come to the device in order."""
+        """The first `max_running` assigned requests of each model: the device takes them in order.
+
+        Returns their ids in the order of assignment.
+        """
         count: Counter[str] = Counter()
         present = []
-        for id in self._given:
+        for id in self._assigned:
             model = self._requests[id].model
             count[model] += 1
             if count[model] <= max_running:
                 present.append(id)
         return present
 
-    def _mark(self, ids: Iterable[int]) -> None:
+    def _mark_unconfirmed(self, ids: Iterable[int]) -> None:
         for id in ids:
             request = self._requests[id]
             request.progress_at_crash = request.tokens
             self._unconfirmed.add(id)
 
-    def _end_trial(self) -> None:
-        """With no suspect left: all were proven alone, so together they must go further."""
-        if not self._suspects and self._tried:
-            self._margin *= MARGIN_GROWTH
-            self._mark(id for id in self._tried if id in self._requests)
-            self._tried = []
+    def _end_isolation(self) -> None:
+        """With no suspect left, all were confirmed alone: raise the margin for the next round."""
+        if not self._suspects and self._confirmed_alone:
+            self._margin_tokens *= MARGIN_GROWTH
+            self._mark_unconfirmed(id for id in self._confirmed_alone if id in self._requests)
+            self._confirmed_alone = []
 
     def _clear_suspects(self) -> None:
-        """The cause is found: the others are no suspects. They stay marked."""
-        self._suspects, self._tried = [], []
-        self._margin = MARGIN_TOKENS
+        """The cause is found, so there are no other suspects. They stay unconfirmed."""
+        self._suspects, self._confirmed_alone = [], []
+        self._margin_tokens = MARGIN_TOKENS
 
     def _reset_margin(self) -> None:
-        """Once all are proven together, the next death is a first one."""
+        """Once all requests are confirmed together, the next crash counts as a first one."""
         if not self._suspects and not self._unconfirmed:
-            self._margin = MARGIN_TOKENS
+            self._margin_tokens = MARGIN_TOKENS

@@ -1,17 +1,17 @@
-"""Where one request's events wait for its handler: one slot, one reader, bounded."""
+"""Collects the events of one request for its handler: one reader, bounded."""
 
 from __future__ import annotations
 
 import asyncio
 
-from protocol.messages import ArgumentsDelta, Event, TextDelta
+from protocol.events import ArgumentsDelta, Event, TextDelta
 
-# A reader this far behind gets its text in fewer, longer pieces.
+# A reader that is this far behind gets its text in fewer, longer deltas.
 MERGE_ABOVE_EVENTS = 64
 
 
 class OutputCollector:
-    """Events in order. The writer is never blocked: a slow reader's text is merged instead."""
+    """Events in order. The writer never blocks: if the reader is slow, its deltas are merged."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -24,23 +24,23 @@ class OutputCollector:
         self._events.append(event)
         if len(self._events) > MERGE_ABOVE_EVENTS:
             self._events = merge_deltas(self._events)
-        self._wake()
+        self._notify()
 
     def wake(self) -> None:
-        """Wake the reader with nothing, so that it can show a sign of life."""
+        """Wake the reader without an event, so that it can send a keep-alive."""
         self._woken = True
-        self._wake()
+        self._notify()
 
     def close(self, error: Exception) -> None:
-        """End the reader with `error` once it has taken what is here; the first error counts."""
+        """Raise `error` in the reader once all events are taken; only the first error counts."""
         self._error = self._error or error
-        self._wake()
+        self._notify()
 
     async def take(self) -> list[Event]:
-        """All events since the last call, at least one unless woken.
+        """All events since the last call; empty only after `wake`.
 
         Raises:
-            Exception: the one the collector was closed with.
+            Exception: the error that the collector was closed with.
         """
         if not (self._events or self._woken or self._error):
             self._waiter = asyncio.get_running_loop().create_future()
@@ -53,54 +53,56 @@ class OutputCollector:
         events, self._events, self._woken = self._events, [], False
         return events
 
-    def _wake(self) -> None:
+    def _notify(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
 
 def merge_deltas(events: list[Event]) -> list[Event]:
-    """The same in fewer events: what follows in a sequence and is of one kind is joined.
+    """The same content in fewer events: consecutive deltas of a sequence and kind are merged.
 
-    A delta without text joins whatever delta came before, because it only carries tokens.
+    A delta without text only carries tokens. It is merged into the last delta of its
+    sequence, of any kind.
     """
     merged: list[Event] = []
-    last: dict[int, int] = {}
+    # The positions in `merged` of each sequence's last event and last text delta.
+    last_event: dict[int, int] = {}
     last_delta: dict[int, int] = {}
     for event in events:
-        place = last.get(event.id)
-        earlier = None if place is None else merged[place]
+        position = last_event.get(event.id)
+        earlier = None if position is None else merged[position]
         match event, earlier:
             case TextDelta(text="", id=id), _ if id in last_delta:
-                place = last_delta[id]
-                earlier = merged[place]
+                position = last_delta[id]
+                earlier = merged[position]
                 assert isinstance(earlier, TextDelta)
-                merged[place] = join_deltas(earlier, event)
-            case TextDelta(), TextDelta() if place is not None and joinable(earlier, event):
-                merged[place] = join_deltas(earlier, event)
-            case ArgumentsDelta(id, index, text), ArgumentsDelta(_, other, before) if (
-                place is not None and index == other
+                merged[position] = concatenate(earlier, event)
+            case TextDelta(), TextDelta() if position is not None and can_merge(earlier, event):
+                merged[position] = concatenate(earlier, event)
+            case ArgumentsDelta(id=id, index=index, text=text), ArgumentsDelta() if (
+                position is not None and index == earlier.index
             ):
-                merged[place] = ArgumentsDelta(id, index, before + text)
+                merged[position] = ArgumentsDelta(id, index, earlier.text + text)
             case _:
-                last[event.id] = len(merged)
+                last_event[event.id] = len(merged)
                 if isinstance(event, TextDelta):
                     last_delta[event.id] = len(merged)
                 merged.append(event)
     return merged
 
 
-def joinable(earlier: TextDelta, later: TextDelta) -> bool:
-    """Whether both are of one channel; one without text is of any."""
+def can_merge(earlier: TextDelta, later: TextDelta) -> bool:
+    """Whether both deltas are of one kind; an earlier one without text is of any kind."""
     return earlier.kind == later.kind or not earlier.text
 
 
-def join_deltas(earlier: TextDelta, later: TextDelta) -> TextDelta:
-    """Both as one."""
+def concatenate(earlier: TextDelta, later: TextDelta) -> TextDelta:
+    """Both deltas as one."""
     return TextDelta(
-        earlier.id,
-        earlier.text + later.text,
-        earlier.tokens + later.tokens,
-        earlier.logprobs + later.logprobs,
-        later.settled,
-        later.kind if later.text else earlier.kind,
+        id=earlier.id,
+        text=earlier.text + later.text,
+        tokens=earlier.tokens + later.tokens,
+        logprobs=earlier.logprobs + later.logprobs,
+        settled=later.settled,
+        kind=later.kind if later.text else earlier.kind,
     )

@@ -1,9 +1,9 @@
-"""The requests in flight: opened, fed by the worker's steps, resumed after its death.
+"""Requests in flight: opened, fed with events, cancelled, and resumed after a worker crash.
 
-For every sequence the service holds its `Submit` and the token ids received so
-far. A new worker gets both back and goes on where the last one stopped, so a
-crash is a pause: the handler sees no event of it. `revival` says which go back,
-and which of them to blame.
+For every sequence the service holds its `Submit` and the token ids received so far. A new
+worker gets both and continues where the last one stopped, so a crash is a pause: the
+handler sees no event of it. `CrashPolicy` decides which sequences are resumed, and which
+request is blamed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,8 @@ from typing import Protocol
 
 import msgspec
 
-from protocol.messages import (
-    Cancel,
-    Event,
-    Failed,
-    Finished,
-    PromptLogprobs,
-    Rejected,
-    Started,
-    Step,
-    Submit,
-    TextDelta,
-    ToWorker,
-)
+from protocol.events import Event, Failed, Finished, PromptLogprobs, Rejected, Started, TextDelta
+from protocol.messages import Cancel, Step, Submit, ToWorker
 from service.errors import (
     MlxdError,
     Overloaded,
@@ -38,16 +27,16 @@ from service.errors import (
 from service.inflight.crash_policy import CrashPolicy
 from service.inflight.request import InflightRequest
 from service.inflight.sequence import InflightSequence
-from service.supervision.supervisor import Status
+from service.schema.health import HealthStatus
 
 logger = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
-    """What the registry needs of the worker's side."""
+    """The part of the supervisor that the registry uses."""
 
     @property
-    def status(self) -> Status: ...
+    def status(self) -> HealthStatus: ...
 
     @property
     def failure(self) -> str | None: ...
@@ -61,7 +50,7 @@ class Worker(Protocol):
 
 
 class RequestRegistry:
-    """All sequences in flight, by id. Told by the supervisor what the worker does."""
+    """All sequences in flight, by id. It observes the worker through the supervisor."""
 
     def __init__(
         self, worker: Worker, *, max_in_flight: int, load_wait_s: float, queue_timeout_s: float
@@ -74,7 +63,7 @@ class RequestRegistry:
         self._sequences: dict[int, InflightSequence] = {}
         self._by_attempt_id: dict[int, InflightSequence] = {}
         self._crash_policy = CrashPolicy()
-        self._taking = False
+        self._has_worker = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._busy = asyncio.Event()
@@ -83,61 +72,61 @@ class RequestRegistry:
         return len(self._sequences)
 
     async def wait_idle(self) -> None:
-        """Wait until nothing is in flight."""
+        """Wait until no sequence is in flight."""
         await self._idle.wait()
 
     async def wait_busy(self) -> None:
-        """Wait until something is in flight."""
+        """Wait until a sequence is in flight."""
         await self._busy.wait()
 
     async def open(self, submits: Sequence[Submit]) -> InflightRequest:
-        """Send the sequences of one request to the worker; their ids are given here.
+        """Assign ids to the sequences of one request and submit them to the worker.
 
-        While the first worker loads, this waits for it as long as it may.
+        While the first worker loads, this waits for it for up to `load_wait_s`.
 
         Raises:
-            Overloaded: as many are in flight as may be.
-            WorkerUnavailable: the worker takes no requests now.
+            Overloaded: the limit of sequences in flight is reached.
+            WorkerUnavailable: the service accepts no requests now.
         """
         if self._worker.status == "loading" and self._load_wait_s:
             await self._worker.wait_loaded(self._load_wait_s)
-        self._admit(len(submits))
+        self._check_admission(len(submits))
         ids = [next(self._ids) for _ in submits]
-        request = InflightRequest(self.forget, ids[0], len(ids))
+        request = InflightRequest(self.cancel, ids[0], len(ids))
         for id, submit in zip(ids, submits, strict=True):
             sequence = InflightSequence(msgspec.structs.replace(submit, id=id), request.collector)
             self._sequences[id] = self._by_attempt_id[id] = sequence
-            self._await_device(sequence)
-            self._crash_policy.join(id, submit.model)
+            self._start_queue_timer(sequence)
+            self._crash_policy.add(id, submit.model)
         self._idle.clear()
         self._busy.set()
         self._sync_worker()
         return request
 
-    def forget(self, ids: Sequence[int]) -> None:
-        """Drop these sequences here and in the worker."""
-        known = [sequence.attempt_id for id in ids if (sequence := self._pop(id))]
-        if known:
-            self._worker.send(Cancel(known))
+    def cancel(self, ids: Sequence[int]) -> None:
+        """Drop these sequences here and in the worker; unknown ids are ignored."""
+        attempt_ids = [sequence.attempt_id for id in ids if (sequence := self._remove(id))]
+        if attempt_ids:
+            self._worker.send(Cancel(attempt_ids))
             self._sync_worker()
 
     def fail_all(self, error: MlxdError) -> None:
         """End every request with `error`."""
         for sequence in list(self._sequences.values()):
             sequence.collector.close(error)
-        self.forget(list(self._sequences))
+        self.cancel(list(self._sequences))
 
-    # ------------------------------------------------------------ what the supervisor tells
+    # ------------------------------------------------------------ called by the supervisor
 
     @property
     def busy(self) -> bool:
-        """Whether the worker has anything to do."""
+        """Whether the worker has any sequence."""
         return self._crash_policy.busy
 
     def worker_stepped(self, step: Step) -> int:
-        """Hand each event to its request; returns how many tokens were generated.
+        """Pass each event to its request; returns the number of generated tokens.
 
-        An event whose request is gone is dropped.
+        An event of a sequence that is no longer in flight is dropped.
         """
         tokens = 0
         for event in step.events:
@@ -151,94 +140,95 @@ class RequestRegistry:
         return tokens
 
     def worker_ready(self) -> None:
-        """Give a new worker what is in flight."""
+        """Submit all sequences in flight to a new worker."""
         if self._sequences:
             logger.warning("resuming %d sequences on a new worker", len(self._sequences))
-        self._taking = True
+        self._has_worker = True
         self._sync_worker()
 
     def worker_lost(self) -> bool:
-        """Keep what is in flight for the next worker; whether a request was found to be the cause.
+        """Keep the sequences in flight for the next worker; whether a request was blamed.
 
-        That one fails.
+        A blamed request fails.
         """
-        self._taking = False
+        self._has_worker = False
         for sequence in self._sequences.values():
-            self._await_device(sequence)
-        blamed = self._crash_policy.lose(self._worker.max_running)
+            self._start_queue_timer(sequence)
+        blamed = self._crash_policy.record_crash(self._worker.max_running)
         for id in blamed:
-            if (culprit := self._pop(id)) is not None:
-                logger.error("request %d ended the worker by itself, and fails", id)
-                message = "This request ended the worker each time it was tried."
-                culprit.collector.close(WorkerCrashed(message))
-        if (suspect := self._crash_policy.isolated) is not None:
-            logger.warning("trying the suspects one at a time, %d first", suspect)
+            if (crashing := self._remove(id)) is not None:
+                logger.error("request %d crashed the worker while running alone; it fails", id)
+                message = "This request crashed the worker each time it ran."
+                crashing.collector.close(WorkerCrashed(message))
+        if (isolated := self._crash_policy.isolated) is not None:
+            logger.warning("running the suspected requests one at a time, %d first", isolated)
         return bool(blamed)
 
     def worker_given_up(self, reason: str) -> None:
-        """Workers die too often for a request to wait for the next one."""
+        """Fail all requests: workers crash too often for a request to wait for the next one."""
         self.fail_all(WorkerUnavailable(reason, code="failed"))
 
     def _sync_worker(self) -> None:
-        """Bring what the worker has in line with what it is to have."""
-        if not self._taking:
+        """Cancel and submit sequences so that the worker has those that it should have."""
+        if not self._has_worker:
             return
-        change = self._crash_policy.change()
-        if change.take:
-            taken = [self._sequences[id] for id in change.take]
-            self._worker.send(Cancel([sequence.attempt_id for sequence in taken]))
-            for sequence in taken:
-                self._rename(sequence)
-                self._await_device(sequence)
-        for id in change.give:
-            self._worker.send(self._sequences[id].resumed())
+        changes = self._crash_policy.take_changes()
+        if changes.cancel:
+            cancelled = [self._sequences[id] for id in changes.cancel]
+            self._worker.send(Cancel([sequence.attempt_id for sequence in cancelled]))
+            for sequence in cancelled:
+                self._renew_attempt_id(sequence)
+                self._start_queue_timer(sequence)
+        for id in changes.submit:
+            self._worker.send(self._sequences[id].to_submit())
 
-    def _rename(self, sequence: InflightSequence) -> None:
+    def _renew_attempt_id(self, sequence: InflightSequence) -> None:
         del self._by_attempt_id[sequence.attempt_id]
         sequence.attempt_id = next(self._ids)
         self._by_attempt_id[sequence.attempt_id] = sequence
 
     def _deliver(self, sequence: InflightSequence, event: Event) -> None:
-        sequence.stop_waiting()
+        """Pass one event to the handler. A resumed sequence repeats its first ones: drop those."""
+        sequence.stop_queue_timer()
         if isinstance(event, Started):
             if sequence.started:
                 return
             sequence.started = True
         if isinstance(event, PromptLogprobs):
-            if sequence.scored:
+            if sequence.has_prompt_logprobs:
                 return
-            sequence.scored = True
-        # Before anything changes: a sequence that is taken back finds its event delivered.
+            sequence.has_prompt_logprobs = True
+        # Deliver first: the code below may cancel the sequence on the worker.
         sequence.collector.put(event)
         match event:
-            case TextDelta(_, _, tokens):
+            case TextDelta(tokens=tokens):
                 sequence.tokens += tokens
-                if self._crash_policy.advance(sequence.id, len(sequence.tokens)):
+                if self._crash_policy.record_progress(sequence.id, len(sequence.tokens)):
                     self._sync_worker()
             case Finished() | Rejected() | Failed():
-                self._pop(sequence.id)
+                self._remove(sequence.id)
                 self._sync_worker()
 
-    def _pop(self, id: int) -> InflightSequence | None:
+    def _remove(self, id: int) -> InflightSequence | None:
         sequence = self._sequences.pop(id, None)
         if sequence is not None:
-            sequence.stop_waiting()
+            sequence.stop_queue_timer()
             del self._by_attempt_id[sequence.attempt_id]
-            self._crash_policy.leave(id)
+            self._crash_policy.remove(id)
         if not self._sequences:
             self._idle.set()
             self._busy.clear()
         return sequence
 
-    def _await_device(self, sequence: InflightSequence) -> None:
-        sequence.wait(self._queue_timeout_s, lambda: self._expire(sequence))
+    def _start_queue_timer(self, sequence: InflightSequence) -> None:
+        sequence.start_queue_timer(self._queue_timeout_s, lambda: self._time_out(sequence))
 
-    def _expire(self, sequence: InflightSequence) -> None:
+    def _time_out(self, sequence: InflightSequence) -> None:
         message = f"The request waited {self._queue_timeout_s:g} seconds for the device."
         sequence.collector.close(WorkerUnavailable(message, code="queue_timeout"))
-        self.forget([sequence.id])
+        self.cancel([sequence.id])
 
-    def _admit(self, count: int) -> None:
+    def _check_admission(self, count: int) -> None:
         match self._worker.status:
             case "healthy" | "restarting":
                 pass
@@ -247,5 +237,5 @@ class RequestRegistry:
                 raise WorkerUnavailable(reason, code=status)
         if len(self._sequences) + count > self._max_in_flight:
             raise Overloaded(
-                f"{len(self._sequences)} requests are in flight, and no more may wait."
+                f"{len(self._sequences)} requests are in flight, and no more can wait."
             )

@@ -1,4 +1,4 @@
-"""One HTTP request in flight: its sequences' events, counted once as they come."""
+"""One HTTP request in flight: the events of its sequences, counted once on arrival."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from protocol.messages import Event, Failed, Rejected
+from protocol.events import Event, Failed, Rejected
 from service.errors import ClientDisconnected, GenerationFailed
 from service.inflight.output_collector import OutputCollector
 from service.requestlog.event_batch import EventBatch, count_events
-from service.supervision.refusals import refusal
+from service.supervision.refusals import error_for_code
 
 
 class InflightRequest:
-    """One HTTP request's sequences. Leaving the `async with` cancels what is unfinished."""
+    """The sequences of one HTTP request. Leaving the `async with` cancels the unfinished ones."""
 
-    def __init__(self, forget: Callable[[Sequence[int]], None], first_id: int, count: int) -> None:
-        self._forget = forget
+    def __init__(self, cancel: Callable[[Sequence[int]], None], first_id: int, count: int) -> None:
+        self._cancel = cancel
         self._first_id = first_id
         self._unstarted = set(range(first_id, first_id + count))
         self._unfinished = set(self._unstarted)
-        self._early: list[EventBatch] = []
+        self._buffered: list[EventBatch] = []
         self.fingerprint = ""
         self.collector = OutputCollector()
-        # Called with every batch before the handler gets it.
+        # Each is called with every batch, before the handler gets the batch.
         self.observers: list[Callable[[EventBatch], None]] = []
 
     async def __aenter__(self) -> Self:
@@ -39,60 +39,60 @@ class InflightRequest:
         self.close()
 
     def index(self, event: Event) -> int:
-        """Which of the request's sequences this is an event of, from 0."""
+        """The index of the event's sequence within the request, from 0."""
         return event.id - self._first_id
 
     async def start(self) -> None:
-        """Wait until every sequence was admitted, so that a refusal can still be a status code.
+        """Wait until every sequence has started, so that a rejection can still set the HTTP status.
 
         Raises:
-            MlxdError: one was refused, or cannot be served now; nothing of the request is left.
+            MlxdError: a sequence was rejected or failed; the whole request is cancelled.
         """
         try:
             while self._unstarted:
-                self._early.append(self._count(await self.collector.take()))
+                self._buffered.append(self._count(await self.collector.take()))
         except BaseException:
             self.close()
             raise
 
     async def batches(self) -> AsyncIterator[EventBatch]:
-        """The events as they come, all that are there at once; an empty batch after a wake-up.
+        """All available events as one batch, until the last sequence ends; empty after a wake-up.
 
         Raises:
-            MlxdError: the generation failed, or the client left.
+            MlxdError: the generation failed, or the client disconnected.
         """
-        early, self._early = self._early, []
-        for batch in early:
+        buffered, self._buffered = self._buffered, []
+        for batch in buffered:
             yield batch
         while self._unfinished:
             yield self._count(await self.collector.take())
 
     def abandon(self) -> None:
-        """The client left: generate nothing more for it."""
+        """Cancel the request because its client has disconnected."""
         self.close()
-        self.collector.close(ClientDisconnected("The client left before its answer."))
+        self.collector.close(ClientDisconnected("The client disconnected before its answer."))
 
     def close(self) -> None:
-        """Cancel what is unfinished."""
-        self._forget(sorted(self._unfinished))
+        """Cancel the unfinished sequences."""
+        self._cancel(sorted(self._unfinished))
 
     def _count(self, events: list[Event]) -> EventBatch:
-        """The events counted; a refusal or failure of one sequence fails the request.
+        """The events with their counts, also passed to the observers.
 
         Raises:
-            MlxdError: one sequence was refused or failed.
+            MlxdError: a sequence was rejected or failed.
         """
         batch = count_events(events)
-        for start in batch.started:
-            self.fingerprint = start.fingerprint
-            self._unstarted.discard(start.id)
-        for end in batch.finished:
-            self._unfinished.discard(end.id)
+        for started in batch.started:
+            self.fingerprint = started.fingerprint
+            self._unstarted.discard(started.id)
+        for finished in batch.finished:
+            self._unfinished.discard(finished.id)
         for observe in self.observers:
             observe(batch)
         match batch.error:
-            case Rejected(_, code, message, param):
-                raise refusal(code, message, param)
-            case Failed(_, message):
+            case Rejected(code=code, message=message, param=param):
+                raise error_for_code(code, message, param)
+            case Failed(message=message):
                 raise GenerationFailed(message)
         return batch

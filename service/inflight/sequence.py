@@ -1,4 +1,4 @@
-"""One sequence in flight, with all that a new worker needs to go on with it."""
+"""One sequence in flight, with everything that a new worker needs to resume it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from service.inflight.output_collector import OutputCollector
 
 
 class InflightSequence:
-    """`submit.id` is its id here; `attempt_id` is the worker's.
+    """`id` is the sequence's id in the service, `attempt_id` its id in the worker.
 
-    The latter changes when the sequence is taken back, so that what is still said of
-    the earlier one is dropped. Its events go to `collector`, which is its request's.
+    `attempt_id` changes when the sequence is withdrawn from the worker, so that late events
+    of the earlier attempt are dropped. Events go to `collector`, which belongs to the request.
     """
 
     __slots__ = (
-        "_deadline",
+        "_queue_timer",
         "attempt_id",
         "collector",
+        "has_prompt_logprobs",
         "id",
-        "scored",
         "started",
         "submit",
         "tokens",
@@ -35,23 +35,24 @@ class InflightSequence:
         self.collector = collector
         self.tokens: list[int] = []
         self.started = False
-        self.scored = False
-        self._deadline: asyncio.TimerHandle | None = None
+        self.has_prompt_logprobs = False
+        self._queue_timer: asyncio.TimerHandle | None = None
 
-    def wait(self, timeout_s: float, expire: Callable[[], None]) -> None:
-        """It waits for the device: `expire` when that is too long. Since when stays as it was.
+    def start_queue_timer(self, timeout_s: float, on_timeout: Callable[[], None]) -> None:
+        """Call `on_timeout` if the sequence is still waiting after `timeout_s`.
 
-        An answer that has begun waits for as long as it takes: a crash is a pause.
+        A running timer is not restarted. A sequence that has started has no limit: it waits
+        for the next worker however long that takes.
         """
-        if self._deadline is None and not self.started:
-            self._deadline = asyncio.get_running_loop().call_later(timeout_s, expire)
+        if self._queue_timer is None and not self.started:
+            self._queue_timer = asyncio.get_running_loop().call_later(timeout_s, on_timeout)
 
-    def stop_waiting(self) -> None:
-        """The device has it, or nobody wants it any more."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def stop_queue_timer(self) -> None:
+        """Stop the timer: the device has the sequence, or the sequence has ended."""
+        if self._queue_timer is not None:
+            self._queue_timer.cancel()
+            self._queue_timer = None
 
-    def resumed(self) -> Submit:
-        """The request as the worker gets it next."""
+    def to_submit(self) -> Submit:
+        """The message that starts the sequence on a worker, or resumes it after its tokens."""
         return msgspec.structs.replace(self.submit, id=self.attempt_id, resume=self.tokens)

@@ -13,18 +13,18 @@ from service.supervision.supervisor import Supervisor
 
 
 class CapabilitiesEndpoint:
-    """Tells what is honoured, model by model."""
+    """Lists how each model handles each parameter."""
 
     def __init__(
         self, model_names: ModelNames, supervisor: Supervisor, kv_quantisation: str
     ) -> None:
-        self._catalog = model_names
+        self._model_names = model_names
         self._supervisor = supervisor
         self._kv_quantisation = kv_quantisation
 
     async def list(self, request: Request) -> Response:
-        """All models, in the order in which they are configured."""
+        """All models, in the order of the configuration."""
         states = {state.id: state for state in self._supervisor.model_states.states}
-        known = [states.get(id, ModelState(id, "unloaded")) for id in self._catalog.ids]
-        told = [describe_capabilities(state, self._kv_quantisation) for state in known]
-        return json_response(CapabilitiesList(data=told))
+        configured = [states.get(id, ModelState(id, "unloaded")) for id in self._model_names.ids]
+        data = [describe_capabilities(state, self._kv_quantisation) for state in configured]
+        return json_response(CapabilitiesList(data=data))

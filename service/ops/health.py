@@ -1,4 +1,4 @@
-"""GET /health: answered from what the service knows, without asking the worker."""
+"""GET /health: answered from the service's own state, without a message to the worker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from service.supervision.supervisor import Supervisor
 
 
 class HealthEndpoint:
-    """Tells whether tokens move."""
+    """Reports whether the service can generate."""
 
     def __init__(self, supervisor: Supervisor, registry: RequestRegistry, version: str) -> None:
         self._supervisor = supervisor
@@ -30,12 +30,12 @@ class HealthEndpoint:
         self._version = version
 
     async def get(self, request: Request) -> Response:
-        """200 when healthy, else 503."""
+        """Status 200 if the service is healthy, else 503."""
         health = self.report()
         return json_response(health, 200 if health.status == "healthy" else 503)
 
     def report(self) -> Health:
-        """The state now."""
+        """The current state."""
         supervisor = self._supervisor
         last_exit, stats, ready = supervisor.last_exit, supervisor.stats, supervisor.ready
         return Health(
@@ -55,12 +55,12 @@ class HealthEndpoint:
         )
 
     def _requests(self, running: int) -> RequestsHealth:
-        """All sequences in flight that do not run wait, wherever they are."""
+        """Sequences in flight that are not running are waiting, in the service or the worker."""
         return RequestsHealth(running=running, waiting=max(0, len(self._registry) - running))
 
 
 def exit_health(last_exit: LastExit) -> ExitHealth:
-    """A worker's end under its public names."""
+    """How a worker exited, in the API's shape."""
     return ExitHealth(
         reason=last_exit.reason,
         signal=last_exit.signal,
@@ -71,7 +71,7 @@ def exit_health(last_exit: LastExit) -> ExitHealth:
 
 
 def memory_health(memory: Memory) -> MemoryHealth:
-    """The worker's memory figures under their public names."""
+    """The worker's memory use, in the API's shape."""
     return MemoryHealth(
         active_bytes=memory.active,
         peak_bytes=memory.peak,
@@ -83,7 +83,7 @@ def memory_health(memory: Memory) -> MemoryHealth:
 
 
 def model_health(state: ModelState) -> ModelHealth:
-    """What the worker told of one model under its public names."""
+    """The worker's last state of one model, in the API's shape."""
     return ModelHealth(
         id=state.id,
         status=state.status,
@@ -95,5 +95,5 @@ def model_health(state: ModelState) -> ModelHealth:
 
 
 def device_health(device: Device) -> DeviceHealth:
-    """The worker's device under its public names."""
+    """The worker's device, in the API's shape."""
     return DeviceHealth(name=device.name, backend=device.backend, memory_bytes=device.memory_bytes)

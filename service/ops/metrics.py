@@ -1,4 +1,4 @@
-"""GET /metrics: the metrics as Prometheus reads them."""
+"""GET /metrics: the metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from starlette.responses import Response
 
 
 class MetricsEndpoint:
-    """Renders what the instruments hold now."""
+    """Renders the current values of the metrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
 
     async def get(self, request: Request) -> Response:
-        """Prometheus' text format, or OpenMetrics where that is asked for."""
+        """Prometheus' text format, or OpenMetrics if the `accept` header prefers it."""
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        # It takes milliseconds, which the streams need not wait for.
+        # Encoding takes milliseconds; in a thread it does not delay the streams.
         body = await asyncio.to_thread(encode, self._registry)
         return Response(body, headers={"content-type": media_type})

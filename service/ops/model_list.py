@@ -11,17 +11,17 @@ from service.supervision.supervisor import Supervisor
 
 
 class ModelListEndpoint:
-    """Tells what is configured and what of it is loaded."""
+    """Lists the configured models and their states."""
 
     def __init__(self, model_names: ModelNames, supervisor: Supervisor) -> None:
-        self._catalog = model_names
+        self._model_names = model_names
         self._supervisor = supervisor
 
     async def list(self, request: Request) -> Response:
         """All models."""
-        return json_response(self._catalog.list_models(self._supervisor.model_states.states))
+        return json_response(self._model_names.list_models(self._supervisor.model_states.states))
 
     async def get(self, request: Request) -> Response:
-        """One model by id (which may hold slashes) or alias."""
+        """One model by its id (which may contain slashes) or one of its aliases."""
         name = request.path_params["model"]
-        return json_response(self._catalog.describe(name, self._supervisor.model_states.states))
+        return json_response(self._model_names.describe(name, self._supervisor.model_states.states))

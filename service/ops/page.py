@@ -1,4 +1,4 @@
-"""GET / and GET /assets/{name}: the page, which holds no data of its own."""
+"""GET / and GET /assets/{name}: the static files of the page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Nothing is loaded from elsewhere, nothing inline runs, and nobody can frame the page.
+# No resource of another origin is loaded, no inline code runs, and no site can frame the page.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -30,7 +30,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    # Asked for again each time, and answered by 304: an upgrade is seen at once.
+    # The browser revalidates every time and gets a 304, so an upgrade takes effect at once.
     "cache-control": "no-cache",
 }
 TAG_DIGITS = 16
@@ -38,41 +38,41 @@ TAG_DIGITS = 16
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file of the page, read once."""
+    """One file of the page, in memory."""
 
     body: bytes
     headers: dict[str, str]
 
 
 class PageEndpoints:
-    """Serves the files of `folder` from memory: no name of a request is ever a path."""
+    """Serves the files of `folder` from memory, so a request's name is never used as a path."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._assets = {path.name: read_asset(path) for path in sorted(folder.iterdir())}
 
     async def index(self, request: Request) -> Response:
-        """The page itself."""
-        return self._answer(request, INDEX)
+        """The page's HTML."""
+        return self._respond(request, INDEX)
 
     async def asset(self, request: Request) -> Response:
-        """One of its other files.
+        """One of the other files.
 
         Raises:
-            RouteNotFound: there is none of that name.
+            RouteNotFound: there is no file of that name.
         """
-        return self._answer(request, request.path_params["name"])
+        return self._respond(request, request.path_params["name"])
 
-    def _answer(self, request: Request, name: str) -> Response:
-        found = self._assets.get(name)
-        if found is None:
+    def _respond(self, request: Request, name: str) -> Response:
+        asset = self._assets.get(name)
+        if asset is None:
             raise RouteNotFound(f"The page has no file {excerpt(name, 100)}.")
-        if request.headers.get("if-none-match") == found.headers["etag"]:
-            return Response(status_code=304, headers=found.headers)
-        return Response(found.body, headers=found.headers)
+        if request.headers.get("if-none-match") == asset.headers["etag"]:
+            return Response(status_code=304, headers=asset.headers)
+        return Response(asset.body, headers=asset.headers)
 
 
 def read_asset(path: Path) -> Asset:
-    """A file with its headers."""
+    """Read a file, and make its response headers."""
     body = path.read_bytes()
     tag = hashlib.sha256(body).hexdigest()[:TAG_DIGITS]
     return Asset(body, {**HEADERS, "content-type": MEDIA_TYPES[path.suffix], "etag": f'"{tag}"'})

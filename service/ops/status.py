@@ -1,4 +1,4 @@
-"""GET /status: the state now, the last minutes second by second, and the latest requests."""
+"""GET /status: the current state, statistics per second, and the latest requests."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from service.supervision.supervisor import Supervisor
 from service.telemetry.setup import Observability
 from service.telemetry.step_stats import KEPT_S
 
-LATEST_S = 2**53
+# Any number of this length is below 2**53, and so exact in JSON.
+MAX_AFTER_DIGITS = 15
 
 
 class StatusEndpoint:
-    """Tells what the page shows. Nothing of a prompt or an answer is in it, and no key."""
+    """Reports what the page shows. It contains no part of a prompt or an answer, and no key."""
 
     def __init__(
         self,
@@ -33,38 +34,38 @@ class StatusEndpoint:
     ) -> None:
         self._health = health
         self._supervisor = supervisor
-        self._observatory = observability
+        self._observability = observability
 
     async def get(self, request: Request) -> Response:
-        """All of it; of the seconds those after `?after=` (Unix time).
+        """The status, with the seconds after `?after=` (Unix time).
 
         Raises:
-            InvalidRequest: `after` is no whole number.
+            InvalidRequest: `after` is not a whole number.
         """
         return json_response(self.report(_read_after(request)))
 
     def report(self, after: int) -> ServiceStatus:
-        """The status now."""
+        """The current status, with the seconds after the Unix time `after`."""
         return ServiceStatus(
             now=time.time(),
             window_s=KEPT_S,
             health=self._health.report(),
             max_running=self._supervisor.max_running,
             models=[model_status(state) for state in self._supervisor.model_states.states],
-            seconds=self._observatory.step_stats.since(after),
-            recent=[recent_request(record) for record in self._observatory.recent],
+            seconds=self._observability.step_stats.since(after),
+            recent=[recent_request(record) for record in self._observability.recent],
         )
 
 
 def _read_after(request: Request) -> int:
     text = request.query_params.get("after", "0")
-    if not (text.isascii() and text.isdigit() and len(text) < len(str(LATEST_S))):
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_AFTER_DIGITS):
         raise InvalidRequest("`after` must be a time in whole seconds.", param="after")
     return int(text)
 
 
 def model_status(state: ModelState) -> ModelStatus:
-    """One model, as far as it is known now."""
+    """One model, with the facts that are known once it is loaded."""
     info = state.info
     if info is None or state.status != "loaded":
         return ModelStatus(id=state.id, loaded=False)
@@ -79,8 +80,8 @@ def model_status(state: ModelState) -> ModelStatus:
 
 
 def recent_request(record: RequestRecord) -> RecentRequest:
-    """One request under its public names."""
-    served = bool(record.ends)
+    """One finished request, in the API's shape."""
+    served = bool(record.finished)
     return RecentRequest(
         id=record.id,
         at=record.ended_unix_s,

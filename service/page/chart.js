@@ -1,4 +1,4 @@
-// A live plot of the last minutes: lines or dots over seconds, and what lies under the pointer.
+// A live chart of the last minutes: lines or dots by second, and the values under the pointer.
 
 import { element, setText, shape } from "/assets/elements.js";
 
@@ -6,16 +6,17 @@ const WIDTH = 300;
 const HEIGHT = 100;
 const STEPS = [1, 2, 4, 6, 8, 10];
 
-/** A round number that is not below `value`. */
+/** The next round number that is at least `value` and `least`. */
 export function roundUp(value, least) {
-  const wanted = Math.max(value, least);
-  const power = 10 ** Math.floor(Math.log10(wanted));
-  return STEPS.map((step) => step * power).find((round) => round >= wanted * 0.999);
+  const minimum = Math.max(value, least);
+  const power = 10 ** Math.floor(Math.log10(minimum));
+  return STEPS.map((step) => step * power).find((round) => round >= minimum * 0.999);
 }
 
 /**
- * One chart. `series` are {name, value(second), dots}: a line carries on where there is
- * nothing, dots are only where there is something. `format` makes a value readable.
+ * One chart. `series` are {name, value(second), dots}: a line has a value for every second, dots
+ * only for seconds whose value is not null. `format` converts a value to text. The axis ends at
+ * `least` or above.
  */
 export class Chart {
   constructor(figure, { title, series, format, least }) {
@@ -60,7 +61,7 @@ export class Chart {
     this.drawing.addEventListener("pointerleave", () => this.point(null));
   }
 
-  /** Draw these seconds, one row each, oldest first. */
+  /** Draw `rows`, one per second, oldest first. */
   draw(rows) {
     this.rows = rows;
     const values = this.series.map((one) => rows.map(one.value));
@@ -70,8 +71,8 @@ export class Chart {
     setText(this.topLabel, this.format(top));
     setText(this.middleLabel, this.format(top / 2));
     this.read();
-    const told = this.readings.map((reading) => reading.textContent).join(", ");
-    this.drawing.setAttribute("aria-label", `${this.title}, last five minutes: ${told}`);
+    const readings = this.readings.map((reading) => reading.textContent).join(", ");
+    this.drawing.setAttribute("aria-label", `${this.title}, last five minutes: ${readings}`);
   }
 
   trace({ line, area }, values, top) {
@@ -82,7 +83,7 @@ export class Chart {
         : `${(at * across).toFixed(2)} ${(HEIGHT * (1 - value / top)).toFixed(2)}`,
     );
     if (area === null) {
-      // A line of no length with round ends is a dot, whatever the drawing is stretched to.
+      // A line of length 0 with round ends is a dot, however the drawing is stretched.
       line.setAttribute("d", points.map((point) => (point ? `M${point}h0` : "")).join(""));
       return;
     }
@@ -100,9 +101,9 @@ export class Chart {
     this.read();
   }
 
-  /** Each series under the pointer, else the most of the time shown. */
+  /** Show each series' value under the pointer, or else its maximum. */
   read() {
-    this.series.forEach((one, at) => setText(this.readings[at], this.tell(one)));
+    this.series.forEach((one, at) => setText(this.readings[at], this.reading(one)));
     const at = this.pointedRow;
     setText(this.when, at === null ? "" : `${this.rows.length - 1 - at} s ago`);
   }
@@ -112,7 +113,7 @@ export class Chart {
     return this.pointed === null || last < 0 ? null : Math.round(this.pointed * last);
   }
 
-  tell(one) {
+  reading(one) {
     const name = this.series.length > 1 ? `${one.name} ` : "";
     const at = this.pointedRow;
     if (at !== null) {
@@ -120,7 +121,7 @@ export class Chart {
       return name + (value === null ? "–" : this.format(value));
     }
     const known = this.rows.map(one.value).filter((value) => value !== null);
-    if (known.length === 0) return "nothing yet";
+    if (known.length === 0) return "no data yet";
     const most = this.format(Math.max(...known));
     return name ? `${name}≤ ${most}` : `up to ${most}`;
   }

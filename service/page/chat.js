@@ -1,14 +1,14 @@
-// The chat: a conversation that this page alone keeps; its answers stream, and can be stopped.
+// The chat. Only this page stores the conversation; answers are streamed and can be stopped.
 
 import { element, find, setText } from "/assets/elements.js";
 import { count, milliseconds, number, words } from "/assets/format.js";
 import { streamChat } from "/assets/service.js";
 
 const NEAR_END_PX = 80;
-// A shorter time tells how the browser read, not how fast the answer came.
-const SHORTEST_MEASURE_MS = 50;
+// Over a shorter time the speed would measure the browser's reads, not the generation.
+const MIN_MEASURED_MS = 50;
 
-/** One message on the screen; text is put there once a frame. */
+/** One message on the screen. Its text is updated once per frame. */
 class Bubble {
   constructor(role, text = "") {
     this.text = text;
@@ -21,18 +21,18 @@ class Bubble {
       this.meta,
     );
     this.drawing = false;
-    this.thoughts = null;
+    this.reasoning = null;
   }
 
-  /** What the model thinks before it answers: folded away, and no part of the conversation. */
-  think(text) {
-    if (this.thoughts === null) {
-      this.thoughts = element("p", { className: "quiet" });
-      const folded = element("details", {}, element("summary", {}, "Reasoning"), this.thoughts);
-      this.node.prepend(folded);
+  /** Add text to the collapsed reasoning, which is not part of the conversation. */
+  addReasoning(text) {
+    if (this.reasoning === null) {
+      this.reasoning = element("p", { className: "quiet" });
+      const details = element("details", {}, element("summary", {}, "Reasoning"), this.reasoning);
+      this.node.prepend(details);
     }
-    this.thoughts.append(text);
-    follow(this.node.parentElement);
+    this.reasoning.append(text);
+    scrollToEnd(this.node.parentElement);
   }
 
   add(text) {
@@ -45,21 +45,21 @@ class Bubble {
   draw() {
     this.drawing = false;
     setText(this.body, this.text);
-    follow(this.node.parentElement);
+    scrollToEnd(this.node.parentElement);
   }
 }
 
-/** Keep the end in sight, unless somebody reads further up. */
-function follow(list, always = false) {
+/** Scroll to the end, unless the user has scrolled up. */
+function scrollToEnd(list, always = false) {
   if (list === null) return;
   const below = list.scrollHeight - list.scrollTop - list.clientHeight;
   if (always || below < NEAR_END_PX) list.scrollTop = list.scrollHeight;
 }
 
 export class Chat {
-  constructor({ onRefused, onBusy }) {
+  constructor({ onError, onBusy }) {
     this.history = [];
-    this.onRefused = onRefused;
+    this.onError = onError;
     this.onBusy = onBusy;
     this.stopper = null;
     this.answer = null;
@@ -88,23 +88,23 @@ export class Chat {
     return this.stopper !== null;
   }
 
-  /** The models to choose from; the choice is kept. */
-  offer(models) {
+  /** Show the models to select from, and keep the selected one. */
+  showModels(models) {
     const select = find("model");
     const ids = models.map((model) => model.id);
-    if (select.dataset.told === ids.join()) return;
-    select.dataset.told = ids.join();
-    const chosen = select.value;
+    if (select.dataset.ids === ids.join()) return;
+    select.dataset.ids = ids.join();
+    const selected = select.value;
     select.replaceChildren(...ids.map((id) => element("option", { value: id }, id)));
-    if (ids.includes(chosen)) select.value = chosen;
+    if (ids.includes(selected)) select.value = selected;
   }
 
-  /** Tell in the open answer what the service is doing, if that is why nothing comes. */
-  tellState(status) {
+  /** Show in the streaming answer that the worker restarts. */
+  showState(status) {
     if (this.answer === null) return;
-    const held = status === "restarting";
-    this.answer.node.classList.toggle("held", held);
-    if (held) setText(this.answer.meta, "The worker restarts; this answer goes on where it was.");
+    const paused = status === "restarting";
+    this.answer.node.classList.toggle("paused", paused);
+    if (paused) setText(this.answer.meta, "The worker is restarting; then this answer continues.");
   }
 
   stop() {
@@ -132,10 +132,10 @@ export class Chat {
     const answer = new Bubble("assistant");
     this.empty.remove();
     this.list.append(new Bubble("user", content).node, answer.node);
-    follow(this.list, true);
+    scrollToEnd(this.list, true);
     const history = this.history;
     const text = await this.receive(answer, history);
-    // What was not answered is not part of the conversation.
+    // A message without an answer is not part of the conversation.
     if (text) history.push({ role: "assistant", content: text });
     else history.pop();
   }
@@ -153,11 +153,11 @@ export class Chat {
     };
   }
 
-  /** Stream one answer into its bubble; its text, however it ended. */
+  /** Stream one answer into its bubble. Returns its text, also after an error. */
   async receive(answer, history) {
-    const began = performance.now();
+    const started = performance.now();
     let first = null;
-    let last = began;
+    let last = started;
     let reason = null;
     let usage = null;
     this.begin(answer);
@@ -166,17 +166,17 @@ export class Chat {
         usage = event.usage ?? usage;
         for (const choice of event.choices) {
           reason = choice.finish_reason ?? reason;
-          const { content, reasoning_content: thought } = choice.delta;
-          if (!content && !thought) continue;
+          const { content, reasoning_content: reasoning } = choice.delta;
+          if (!content && !reasoning) continue;
           last = performance.now();
           first ??= last;
           this.resume(answer);
-          if (thought) answer.think(thought);
+          if (reasoning) answer.addReasoning(reasoning);
           if (content) answer.add(content);
         }
       }
       answer.draw();
-      setText(answer.meta, describe({ reason, usage, began, first, last }));
+      setText(answer.meta, describe({ reason, usage, started, first, last }));
     } catch (error) {
       this.fail(answer, error);
     } finally {
@@ -195,16 +195,16 @@ export class Chat {
     this.onBusy();
   }
 
-  /** Text comes again after a pause. */
+  /** Remove the note about a restart when text arrives again. */
   resume(answer) {
-    if (!answer.node.classList.contains("held")) return;
-    answer.node.classList.remove("held");
+    if (!answer.node.classList.contains("paused")) return;
+    answer.node.classList.remove("paused");
     setText(answer.meta, "");
   }
 
   end(answer) {
     answer.draw();
-    answer.node.classList.remove("streaming", "held");
+    answer.node.classList.remove("streaming", "paused");
     answer.node.removeAttribute("aria-busy");
     this.stopper = null;
     this.answer = null;
@@ -217,23 +217,23 @@ export class Chat {
     const stopped = error.name === "AbortError";
     answer.node.classList.toggle("failed", !stopped);
     setText(answer.meta, stopped ? "stopped" : error.message);
-    if (!stopped) this.onRefused(error);
+    if (!stopped) this.onError(error);
   }
 }
 
-/** "12 + 84 tokens, first after 92 ms, 61 tokens/s, stop" */
-function describe({ reason, usage, began, first, last }) {
-  const told = [];
+/** "12 + 84 tokens · first token after 92 ms · 61 tokens/s · stop" */
+function describe({ reason, usage, started, first, last }) {
+  const parts = [];
   if (usage) {
     const cached = usage.prompt_tokens_details?.cached_tokens;
-    const kept = cached ? ` (${count(cached)} cached)` : "";
-    told.push(`${count(usage.prompt_tokens)}${kept} + ${count(usage.completion_tokens)} tokens`);
+    const note = cached ? ` (${count(cached)} cached)` : "";
+    parts.push(`${count(usage.prompt_tokens)}${note} + ${count(usage.completion_tokens)} tokens`);
   }
-  if (first !== null) told.push(`first after ${milliseconds(first - began)}`);
-  if (usage && first !== null && last - first > SHORTEST_MEASURE_MS) {
+  if (first !== null) parts.push(`first token after ${milliseconds(first - started)}`);
+  if (usage && first !== null && last - first > MIN_MEASURED_MS) {
     const speed = (1000 * (usage.completion_tokens - 1)) / (last - first);
-    told.push(`${number(speed)} tokens/s`);
+    parts.push(`${number(speed)} tokens/s`);
   }
-  if (reason) told.push(words(reason));
-  return told.join(" · ");
+  if (reason) parts.push(words(reason));
+  return parts.join(" · ");
 }

@@ -1,6 +1,6 @@
-// Making elements; text is always text, never markup.
+// Creates elements. Text is always inserted as text, never as markup.
 
-/** An element with attributes or properties, and children or texts. */
+/** An element with properties or attributes, and with children, which are elements or texts. */
 export function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
@@ -13,7 +13,7 @@ export function element(name, properties = {}, ...children) {
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** The same for a part of a drawing. */
+/** An SVG element with attributes and children. */
 export function shape(name, attributes = {}, ...children) {
   const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -21,10 +21,10 @@ export function shape(name, attributes = {}, ...children) {
   return made;
 }
 
-/** The element of this id. */
+/** The element with this id. */
 export const find = (id) => document.getElementById(id);
 
-/** Set a text only where it differs: nothing is announced or laid out twice. */
+/** Set a text only if it differs, so that nothing is announced or laid out again. */
 export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }

@@ -1,29 +1,29 @@
-// Numbers, sizes and times as people read them.
+// Formats numbers, sizes and times.
 
 const UNKNOWN = "–";
 const KIB = 1024;
 const SIZES = ["B", "KiB", "MiB", "GiB", "TiB"];
 
-/** 1234.5 as "1,235"; below 100 with one decimal, below 10 with up to two. */
+/** A number: "1,235", below 100 with one decimal, below 10 with up to two. */
 export function number(value) {
   if (value === null || value === undefined) return UNKNOWN;
   const digits = value === 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2;
   return value.toLocaleString("en", { maximumFractionDigits: digits });
 }
 
-/** A whole number with separators. */
+/** A whole number: "1,235". */
 export function count(value) {
   return value === null || value === undefined ? UNKNOWN : Math.round(value).toLocaleString("en");
 }
 
-/** A length of time: "85 ms", "1.24 s", "12 s". */
+/** A short time: "85 ms", "1.24 s", "12.0 s". */
 export function milliseconds(ms) {
   if (ms === null || ms === undefined) return UNKNOWN;
   if (ms < 1000) return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
   return `${(ms / 1000).toFixed(ms < 10_000 ? 2 : 1)} s`;
 }
 
-/** A longer one: "42 s", "3 min", "2 h 5 min", "3 d 4 h". */
+/** A long time: "42 s", "3 min", "2 h 5 min", "3 d 4 h". */
 export function duration(seconds) {
   const minutes = Math.floor(seconds / 60);
   const hours = Math.floor(minutes / 60);
@@ -45,12 +45,12 @@ export function size(bytes) {
   return `${unit === 0 || value >= 100 ? Math.round(value) : value.toFixed(1)} ${SIZES[unit]}`;
 }
 
-/** The time of day of a Unix time. */
+/** The local time of day of a Unix time. */
 export function clock(unix) {
   return new Date(unix * 1000).toLocaleTimeString([], { hour12: false });
 }
 
-/** An error's code or a finish reason in words. */
+/** An error code or a finish reason with spaces instead of underscores. */
 export function words(code) {
   return code === null ? UNKNOWN : code.replaceAll("_", " ");
 }

@@ -1,21 +1,21 @@
-// Asks the service how it is, shows it, and asks again; and lets somebody chat.
+// Polls the status of the service, shows it, and runs the chat.
 
 import { Chat } from "/assets/chat.js";
 import { find } from "/assets/elements.js";
 import { Overview } from "/assets/overview.js";
 import { hasKey, readStatus, setKey } from "/assets/service.js";
 
-const CALM_MS = 1000;
-// While something changes that people wait for.
-const ALERT_MS = 250;
-const HIDDEN_MS = 15_000;
+const IDLE_POLL_MS = 1000;
+// While an answer is streaming or the service is not healthy.
+const BUSY_POLL_MS = 250;
+const HIDDEN_POLL_MS = 15_000;
 
 const overview = new Overview();
-const chat = new Chat({ onRefused: refused, onBusy: () => soon() });
+const chat = new Chat({ onError: handleError, onBusy: () => schedule() });
 let timer = null;
 let healthy = true;
 
-function refused(error) {
+function handleError(error) {
   if (error.needsKey) askForKey();
 }
 
@@ -26,32 +26,32 @@ function askForKey() {
   dialog.showModal();
 }
 
-function wait() {
-  if (document.hidden) return HIDDEN_MS;
-  // Whoever waits for an answer should see at once why it stops.
-  return healthy && !chat.busy ? CALM_MS : ALERT_MS;
+function pollInterval() {
+  if (document.hidden) return HIDDEN_POLL_MS;
+  // A user who waits for an answer sees soon why it has paused.
+  return healthy && !chat.busy ? IDLE_POLL_MS : BUSY_POLL_MS;
 }
 
-function soon(ms = 0) {
+function schedule(ms = 0) {
   clearTimeout(timer);
-  timer = setTimeout(look, ms);
+  timer = setTimeout(poll, ms);
 }
 
-async function look() {
+async function poll() {
   try {
-    const status = await readStatus(overview.known);
+    const status = await readStatus(overview.lastComplete);
     healthy = status.health.status === "healthy";
     overview.show(status);
-    chat.offer(status.models);
-    chat.tellState(status.health.status);
+    chat.showModels(status.models);
+    chat.showState(status.health.status);
   } catch (error) {
     if (error.needsKey) {
       askForKey();
       return;
     }
-    overview.showLost();
+    overview.showUnreachable();
   }
-  soon(wait());
+  schedule(pollInterval());
 }
 
 find("key-form").addEventListener("submit", (event) => {
@@ -59,7 +59,7 @@ find("key-form").addEventListener("submit", (event) => {
   setKey(find("key").value.trim());
   find("key").value = "";
   find("key-dialog").close();
-  soon();
+  schedule();
 });
 
 for (const button of document.querySelectorAll(".views button")) {
@@ -71,5 +71,5 @@ for (const button of document.querySelectorAll(".views button")) {
   });
 }
 
-document.addEventListener("visibilitychange", () => soon());
-look();
+document.addEventListener("visibilitychange", () => schedule());
+poll();

@@ -1,26 +1,26 @@
-// The device's memory as a picture: what it is used for, and what is left.
+// A bar of the device's memory by use, with the free part.
 
 import { element, find, setText } from "/assets/elements.js";
 import { size } from "/assets/format.js";
 
 const PARTS = [
   ["weights", "model weights"],
-  ["work", "caches and work"],
-  ["kept", "freed, kept by MLX"],
+  ["work", "KV caches and buffers"],
+  ["cached", "cached by MLX"],
   ["free", "free"],
 ];
 
-/** Of `health.memory` and the models: bytes by part, what the whole is, and the peak. */
+/** From `health.memory` and the models: the bytes of each part, the total and the peak. */
 export function divide(memory, models) {
   const weights = models.reduce((sum, model) => sum + (model.weight_bytes ?? 0), 0);
   const used = Math.min(weights, memory.active_bytes);
-  const parts = { weights: used, work: memory.active_bytes - used, kept: memory.cache_bytes };
+  const parts = { weights: used, work: memory.active_bytes - used, cached: memory.cache_bytes };
   const taken = memory.active_bytes + memory.cache_bytes;
-  const whole = Math.max(memory.limit_bytes, memory.peak_bytes, taken);
-  return { ...parts, free: whole - taken, whole, peak: memory.peak_bytes };
+  const total = Math.max(memory.limit_bytes, memory.peak_bytes, taken);
+  return { ...parts, free: total - taken, total, peak: memory.peak_bytes };
 }
 
-export class MemoryPicture {
+export class MemoryBar {
   constructor() {
     this.bars = {};
     this.labels = {};
@@ -50,15 +50,15 @@ export class MemoryPicture {
     }
     const divided = divide(memory, models);
     for (const [name] of PARTS) {
-      this.bars[name].style.flexGrow = divided[name] / divided.whole;
+      this.bars[name].style.flexGrow = divided[name] / divided.total;
       this.bars[name].hidden = divided[name] === 0;
       setText(this.labels[name], size(divided[name]));
     }
-    this.peak.style.insetInlineStart = `${(100 * divided.peak) / divided.whole}%`;
-    const told =
-      `${size(memory.active_bytes)} in use, ${size(divided.peak)} at its peak, ` +
-      `of ${memory.limit_bytes ? size(memory.limit_bytes) : "an unknown whole"}`;
-    this.bar.setAttribute("aria-label", told);
-    setText(this.summary, told);
+    this.peak.style.insetInlineStart = `${(100 * divided.peak) / divided.total}%`;
+    const text =
+      `${size(memory.active_bytes)} in use, peak ${size(divided.peak)}, ` +
+      `limit ${memory.limit_bytes ? size(memory.limit_bytes) : "unknown"}`;
+    this.bar.setAttribute("aria-label", text);
+    setText(this.summary, text);
   }
 }

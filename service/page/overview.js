@@ -1,55 +1,58 @@
-// What the service does now: its state, the tiles, the plots, the models and the worker.
+// The state of the service: status, tiles, charts, memory, models, worker and requests.
 
 import { Chart } from "/assets/chart.js";
 import { element, find, setText } from "/assets/elements.js";
 import { count, duration, milliseconds, number, size } from "/assets/format.js";
-import { MemoryPicture } from "/assets/memory.js";
+import { MemoryBar } from "/assets/memory.js";
 import { RequestTable } from "/assets/requests.js";
 
-const SPEED_OVER_S = 3;
-const FIRST_OVER_S = 60;
-const NOTHING = { tokens: 0, first_tokens: 0, first_token_s: 0 };
+const SPEED_WINDOW_S = 3;
+const FIRST_TOKEN_WINDOW_S = 60;
+const EMPTY_SECOND = { tokens: 0, first_tokens: 0, first_token_s: 0 };
 
-const firstOf = (row) =>
+const firstTokenMs = (row) =>
   row.first_tokens === 0 ? null : (1000 * row.first_token_s) / row.first_tokens;
 
-/** One row a second up to the last one that is over; the state carries on where nothing was. */
+/** One row per second up to the last complete one. Seconds without data repeat the last state. */
 export function fill(seconds, now, window) {
   const rows = [];
   const last = Math.floor(now) - 1;
   let state = { running: 0, waiting: 0 };
   for (let at = last - window + 1; at <= last; at += 1) {
-    const found = seconds.get(at);
-    if (found) state = { running: found.running, waiting: found.waiting };
-    rows.push(found ?? { ...NOTHING, ...state, at });
+    const second = seconds.get(at);
+    if (second) state = { running: second.running, waiting: second.waiting };
+    rows.push(second ?? { ...EMPTY_SECOND, ...state, at });
   }
   return rows;
 }
 
-const by = (model) => (state) => state.id === model.id;
+const ofModel = (model) => (state) => state.id === model.id;
 
-function tellModel(model, state) {
+function describeModel(model, state) {
   const pinned = state?.pinned ? ["pinned"] : [];
   if (model.loaded) {
-    const took = `loaded in ${milliseconds(model.load_ms)}`;
+    const loadTime = `loaded in ${milliseconds(model.load_ms)}`;
     const context = `context ${count(model.context_length)}`;
-    return [model.family, size(model.weight_bytes), context, took, ...pinned].join(", ");
+    return [model.family, size(model.weight_bytes), context, loadTime, ...pinned].join(", ");
   }
-  const why = state?.reason ? [state.reason] : [];
+  const reason = state?.reason ? [state.reason] : [];
   switch (state?.status) {
     case "loading":
-      return [`loading, ${size(state.loaded_bytes)} of ${size(state.size_bytes)}`, ...why].join(", ");
+      return [
+        `loading, ${size(state.loaded_bytes)} of ${size(state.size_bytes)}`,
+        ...reason,
+      ].join(", ");
     case "failed":
-      return ["failed to load", ...why].join(": ");
+      return ["failed to load", ...reason].join(": ");
     default:
       return ["not loaded", ...pinned].join(", ");
   }
 }
 
-function facts(target, pairs) {
-  const told = pairs.map(([name, value]) => `${name}\n${value}`).join("\n");
-  if (target.dataset.told === told) return;
-  target.dataset.told = told;
+function showPairs(target, pairs) {
+  const text = pairs.map(([name, value]) => `${name}\n${value}`).join("\n");
+  if (target.dataset.shown === text) return;
+  target.dataset.shown = text;
   target.replaceChildren(
     ...pairs.map(([name, value]) =>
       element("div", {}, element("dt", {}, name), element("dd", {}, value)),
@@ -61,7 +64,7 @@ export class Overview {
   constructor() {
     this.seconds = new Map();
     this.device = null;
-    this.memory = new MemoryPicture();
+    this.memory = new MemoryBar();
     this.requests = new RequestTable();
     this.charts = [
       new Chart(find("chart-speed"), {
@@ -72,7 +75,7 @@ export class Overview {
       }),
       new Chart(find("chart-first"), {
         title: "Time to first token",
-        series: [{ name: "mean of a second", value: firstOf, dots: true }],
+        series: [{ name: "mean", value: firstTokenMs, dots: true }],
         format: milliseconds,
         least: 10,
       }),
@@ -88,8 +91,8 @@ export class Overview {
     ];
   }
 
-  /** The last second that is known whole: what came after it is to be asked for. */
-  get known() {
+  /** The last second that is complete; `/status` is requested for later ones. */
+  get lastComplete() {
     return Math.max(1, ...this.seconds.keys()) - 1;
   }
 
@@ -112,45 +115,45 @@ export class Overview {
     pill.dataset.state = status;
     pill.title = reason ?? "";
     setText(pill, status);
-    // Between two workers it is the one that was.
+    // Without a worker, the device of the last one is shown.
     if (device) this.device = `${device.name}, ${device.backend}`;
     setText(find("about"), [`version ${version}`, this.device].filter(Boolean).join(" · "));
   }
 
-  /** The service does not answer: what is shown is no longer so. */
-  showLost() {
+  /** Show that the service does not answer, so that the rest of the page is out of date. */
+  showUnreachable() {
     find("state").dataset.state = "unreachable";
     setText(find("state"), "not reachable");
   }
 
   showTiles({ health, max_running }, rows) {
-    const latest = rows.slice(-SPEED_OVER_S);
-    const speed = latest.reduce((sum, row) => sum + row.tokens, 0) / SPEED_OVER_S;
-    const recent = rows.slice(-FIRST_OVER_S);
-    const waited = recent.reduce((sum, row) => sum + row.first_token_s, 0);
+    const latest = rows.slice(-SPEED_WINDOW_S);
+    const speed = latest.reduce((sum, row) => sum + row.tokens, 0) / SPEED_WINDOW_S;
+    const recent = rows.slice(-FIRST_TOKEN_WINDOW_S);
+    const seconds = recent.reduce((sum, row) => sum + row.first_token_s, 0);
     const answers = recent.reduce((sum, row) => sum + row.first_tokens, 0);
     setText(find("tile-speed"), number(speed));
-    setText(find("tile-first"), milliseconds(answers ? (1000 * waited) / answers : null));
+    setText(find("tile-first"), milliseconds(answers ? (1000 * seconds) / answers : null));
     setText(find("tile-running"), `${health.requests.running} of ${max_running}`);
     setText(find("tile-waiting"), count(health.requests.waiting));
   }
 
-  /** `states` are what the worker says of each model, where it does. */
+  /** `states` are the worker's states of the models; empty without a worker. */
   showModels(models, states) {
-    const told = JSON.stringify([models, states]);
+    const text = JSON.stringify([models, states]);
     const list = find("models");
-    if (list.dataset.told === told) return;
-    list.dataset.told = told;
+    if (list.dataset.shown === text) return;
+    list.dataset.shown = text;
     list.replaceChildren(
       ...models.map((model) =>
         element(
           "li",
-          { className: model.loaded ? "loaded" : (states.find(by(model))?.status ?? "") },
+          { className: model.loaded ? "loaded" : (states.find(ofModel(model))?.status ?? "") },
           element("b", {}, model.id),
           element(
             "span",
             { className: "quiet" },
-            tellModel(model, states.find(by(model))),
+            describeModel(model, states.find(ofModel(model))),
           ),
         ),
       ),
@@ -169,7 +172,7 @@ export class Overview {
     } else {
       pairs.push(["Last exit", "none"]);
     }
-    if (health.reason) pairs.push(["Now", health.reason]);
-    facts(find("worker"), pairs);
+    if (health.reason) pairs.push(["Failure", health.reason]);
+    showPairs(find("worker"), pairs);
   }
 }

@@ -1,10 +1,10 @@
-// The service's API: requests that carry the key, and the events of a stream.
+// The client of the service's API: requests with the API key, and streamed events.
 
 const KEY = "mlxd-key";
 const UNAUTHORIZED = 401;
 
-/** An answer that says what is wrong. */
-export class Refused extends Error {
+/** An error response or an error event. */
+export class ApiError extends Error {
   constructor(status, message, code) {
     super(message);
     this.status = status;
@@ -19,26 +19,26 @@ export class Refused extends Error {
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 export const setKey = (key) => sessionStorage.setItem(KEY, key);
 
-/** The response; one that is no success is thrown. */
-async function ask(path, options = {}) {
+/** Send a request. Throws an `ApiError` unless the response is a success. */
+async function request(path, options = {}) {
   const key = sessionStorage.getItem(KEY);
   const headers = { ...options.headers, ...(key ? { authorization: `Bearer ${key}` } : {}) };
   const response = await fetch(path, { ...options, headers, cache: "no-store" });
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
   const error = body.error ?? {};
-  throw new Refused(response.status, error.message ?? response.statusText, error.code);
+  throw new ApiError(response.status, error.message ?? response.statusText, error.code);
 }
 
-/** What the service does, with its seconds after that Unix time. */
+/** The status of the service, with the seconds after the Unix time `after`. */
 export async function readStatus(after) {
-  const response = await ask(`/status?after=${after}`);
+  const response = await request(`/status?after=${after}`);
   return response.json();
 }
 
-/** The events of a streamed chat, each as it comes. */
+/** The events of a streamed chat completion. */
 export async function* streamChat(body, signal) {
-  const response = await ask("/v1/chat/completions", {
+  const response = await request("/v1/chat/completions", {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
@@ -47,10 +47,10 @@ export async function* streamChat(body, signal) {
   for await (const data of events(response.body)) {
     if (data === "[DONE]") return;
     const event = JSON.parse(data);
-    if (event.error) throw new Refused(response.status, event.error.message, event.error.code);
+    if (event.error) throw new ApiError(response.status, event.error.message, event.error.code);
     yield event;
   }
-  throw new Refused(0, "The connection ended before the answer did.", "connection_lost");
+  throw new ApiError(0, "The connection closed before the answer was complete.", "connection_lost");
 }
 
 /** The data of server-sent events. */

@@ -1,1 +1,1 @@
-"""The record of each request: what is known of it, and what is logged."""
+"""The record of each request, and its log line."""

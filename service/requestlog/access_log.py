@@ -1,4 +1,4 @@
-"""One log line a request: what was asked, how it ended, its tokens and its times."""
+"""One log line per request: the request, its result, its tokens and its times."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from service.requestlog.record import RequestRecord
 logger = logging.getLogger(__name__)
 
 PATH_LIMIT_CHARS = 200
-# What is asked for again and again by programs that watch: told at the level debug.
-WATCHED = ("/health", "/metrics", "/status")
-PAGE = ("/", "/assets/{name}")
+# Polled by monitors or loaded with the page: logged at the level DEBUG.
+POLLED_ROUTES = ("/health", "/metrics", "/status")
+PAGE_ROUTES = ("/", "/assets/{name}")
 
 
 class AccessLog:
-    """Logs each request that ends, never what was said in it."""
+    """Logs each request that ends, without its content."""
 
     def observe(self, record: RequestRecord) -> None:
-        """A request has ended."""
-        level = logging.DEBUG if record.route in WATCHED + PAGE else logging.INFO
+        """Log a request that has ended."""
+        level = logging.DEBUG if record.route in POLLED_ROUTES + PAGE_ROUTES else logging.INFO
         if logger.isEnabledFor(level):
             extra = {"request": fields_of(record), "details": details_of(record)}
             logger.log(level, "%s", summary_of(record), extra=extra)
 
 
 def fields_of(record: RequestRecord) -> dict[str, Any]:
-    """The line's fields, without those that do not apply."""
+    """The fields of the log line, without those that do not apply."""
     fields: dict[str, Any] = {
         "id": record.id,
         "method": excerpt(record.method, 20),
@@ -50,7 +50,7 @@ def fields_of(record: RequestRecord) -> dict[str, Any]:
             "restarts": record.restarts or None,
             "first_token_ms": None if record.first_token_s is None else in_ms(record.first_token_s),
         }
-        if record.ends:
+        if record.finished:
             fields |= {
                 "queue_ms": in_ms(record.queue_s),
                 "prefill_ms": in_ms(record.prefill_s),
@@ -60,13 +60,13 @@ def fields_of(record: RequestRecord) -> dict[str, Any]:
 
 
 def summary_of(record: RequestRecord) -> str:
-    """What was asked, and how it ended."""
+    """The request and its result."""
     path = excerpt(record.path, PATH_LIMIT_CHARS)
     return f"{excerpt(record.method, 20)} {path} {record.status} {record.finish or ''}".rstrip()
 
 
 def details_of(record: RequestRecord) -> str:
-    """The fields as people read them, to follow the summary."""
+    """The other fields as text; it follows the summary."""
     parts = [""]
     if record.model is not None:
         cached = f" ({record.cached_tokens} cached)" if record.cached_tokens else ""
@@ -74,7 +74,7 @@ def details_of(record: RequestRecord) -> str:
         parts += [record.model, tokens]
     if record.first_token_s is not None:
         parts.append(f"first after {in_ms(record.first_token_s):g} ms")
-    if record.ends:
+    if record.finished:
         queue, prefill, decode = record.queue_s, record.prefill_s, record.decode_s
         parts.append(
             f"queue {in_ms(queue):g}, prefill {in_ms(prefill):g}, decode {in_ms(decode):g} ms"
@@ -88,5 +88,5 @@ def details_of(record: RequestRecord) -> str:
 
 
 def in_ms(seconds: float) -> float:
-    """Milliseconds to a tenth."""
+    """Milliseconds, rounded to 0.1 ms."""
     return round(seconds * MS_PER_S, 1)

@@ -1,17 +1,17 @@
-"""The one pass over a request's events: what those that came together add up to."""
+"""Counts the events of a request in one pass."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from protocol.messages import Event, Failed, Finished, Rejected, Started, TextDelta
+from protocol.events import Event, Failed, Finished, Rejected, Started, TextDelta
 
 
 class EventBatch(NamedTuple):
-    """Events of one request that came together, counted.
+    """Events of one request that arrived together, with their counts.
 
-    `prompt_tokens` are those of the sequences that started, `completion_tokens` those that
-    were generated. `error` is the first refusal or failure of a sequence.
+    `prompt_tokens` is the sum over the started sequences, `completion_tokens` the number of
+    generated tokens. `error` is the first rejection or failure of a sequence.
     """
 
     events: list[Event]
@@ -23,14 +23,14 @@ class EventBatch(NamedTuple):
 
 
 def count_events(events: list[Event]) -> EventBatch:
-    """The events with their counts."""
+    """Count the events."""
     completion_tokens = 0
     started: list[Started] = []
     finished: list[Finished] = []
     error: Rejected | Failed | None = None
     for event in events:
         match event:
-            case TextDelta(_, _, tokens):
+            case TextDelta(tokens=tokens):
                 completion_tokens += len(tokens)
             case Started():
                 started.append(event)

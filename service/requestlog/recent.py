@@ -1,4 +1,4 @@
-"""The latest generations, for the page: how they went, never what was said."""
+"""The latest generations, without their content, for the page."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 from service.requestlog.record import RequestRecord
 
-KEPT = 50
+MAX_RECORDS = 50
 
 
 class RecentRequests:
-    """Remembers a few."""
+    """The records of the latest generations, the newest first."""
 
     def __init__(self) -> None:
-        self._records: deque[RequestRecord] = deque(maxlen=KEPT)
+        self._records: deque[RequestRecord] = deque(maxlen=MAX_RECORDS)
 
     def observe(self, record: RequestRecord) -> None:
-        """A request has ended."""
+        """Store a request that has ended, without its content."""
         if record.model is not None:
-            # Its prompt may be large, and is nobody's business here.
+            # The prompt may be large, and it is private.
             record.submits, record.texts = (), {}
             self._records.appendleft(record)
 

@@ -1,4 +1,4 @@
-"""What is known of one request: noted while it is served, read by who observes its end."""
+"""The record of one request: filled while it is served, passed to the observers at its end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from starlette.types import Scope
 
-from protocol.messages import Event, Finished, Submit, TextDelta
+from protocol.events import Event, Finished, TextDelta
+from protocol.messages import Submit
 from protocol.units import MS_PER_S
 from service.errors import ClientDisconnected, MlxdError, response_for
 from service.requestlog.event_batch import EventBatch
@@ -18,9 +19,9 @@ INTERNAL = "internal_error"
 
 
 class RequestRecord:
-    """One request. Times are seconds; those that end in `_at` are of the monotonic clock.
+    """One request. Times are seconds; names that end in `_at` are of the monotonic clock.
 
-    `text` is kept for each sequence only where `keeps_content` says so.
+    The text of each sequence is kept only with `keeps_content`.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class RequestRecord:
         self._on_first_token = on_first_token
         self._count_restarts = count_restarts
         self._restarts_before = count_restarts()
-        # How often the worker was replaced under it: a pause for who waits for the answer.
+        # The restarts of the worker while the request was served; each paused the answer.
         self.restarts = 0
         self.id = ""
         self.method = ""
@@ -55,29 +56,32 @@ class RequestRecord:
         self.first_token_at: float | None = None
         self.prompt_tokens = 0
         self.completion_tokens = 0
-        self.ends: list[tuple[float, Finished]] = []
+        # Each with the time at which it arrived, of the monotonic clock.
+        self.finished: list[tuple[float, Finished]] = []
         self.texts: dict[int, str] = {}
 
-    # ------------------------------------------------------------ while it is served
+    # ------------------------------------------------------------ while the request is served
 
-    def ask(self, operation: str, model: str, submits: Sequence[Submit], *, stream: bool) -> None:
-        """What is asked for; from here on it counts as a generation."""
+    def set_generation(
+        self, operation: str, model: str, submits: Sequence[Submit], *, stream: bool
+    ) -> None:
+        """Set what the request generates; from now on it counts as a generation."""
         self.operation, self.model, self.stream = operation, model, stream
         self.submits = submits
 
     def add_events(self, batch: EventBatch) -> None:
-        """Add events that have come together."""
+        """Add the counts of events that arrived together."""
         self.prompt_tokens += batch.prompt_tokens
         self.completion_tokens += batch.completion_tokens
         if batch.completion_tokens and self.first_token_at is None:
-            self._begin_answer()
+            self._set_first_token()
         for end in batch.finished:
-            self.ends.append((time.monotonic(), end))
+            self.finished.append((time.monotonic(), end))
         if self.keeps_content:
             self._keep_text(batch.events)
 
     def fail(self, error: BaseException) -> None:
-        """The request ends with this error; the first one counts."""
+        """Set the error that ended the request; only the first error counts."""
         if self.error_code is not None:
             return
         if isinstance(error, MlxdError):
@@ -91,7 +95,7 @@ class RequestRecord:
         self.status = self.status or status
 
     def end(self, scope: Scope) -> None:
-        """Nothing more comes: take what the parts on the way have left in `scope`."""
+        """Complete the record, with what the middlewares and the router have put into `scope`."""
         state = scope.get("state", {})
         self.ended_at = time.monotonic()
         self.restarts = self._count_restarts() - self._restarts_before
@@ -105,71 +109,71 @@ class RequestRecord:
             if isinstance(event, TextDelta):
                 self.texts[event.id] = self.texts.get(event.id, "") + event.text
 
-    def _begin_answer(self) -> None:
+    def _set_first_token(self) -> None:
         self.first_token_at = time.monotonic()
         if self._on_first_token is not None:
             self._on_first_token(self.first_token_at - self.began_at)
 
-    # ------------------------------------------------------------ once it has ended
+    # ------------------------------------------------------------ after the request has ended
 
     @property
     def duration_s(self) -> float:
-        """From its headers to the end of its answer."""
+        """The time from the request's headers to the end of the answer."""
         return self.ended_at - self.began_at
 
     @property
     def first_token_s(self) -> float | None:
-        """How long its client waited for the first token of any sequence."""
+        """The time to the first token of any sequence."""
         return None if self.first_token_at is None else self.first_token_at - self.began_at
 
     @property
     def queue_s(self) -> float:
-        """How long its last sequence waited for the device; by the worker."""
-        return max((end.queue_ms for _, end in self.ends), default=0.0) / MS_PER_S
+        """The longest time that a sequence waited for the device, measured by the worker."""
+        return max((end.queue_ms for _, end in self.finished), default=0.0) / MS_PER_S
 
     @property
     def prefill_s(self) -> float:
-        """How long its longest prefill took; by the worker."""
-        return max((end.prefill_ms for _, end in self.ends), default=0.0) / MS_PER_S
+        """The longest prefill of a sequence, measured by the worker."""
+        return max((end.prefill_ms for _, end in self.finished), default=0.0) / MS_PER_S
 
     @property
     def decode_s(self) -> float:
-        """How long its longest decoding took; by the worker."""
-        return max((end.decode_ms for _, end in self.ends), default=0.0) / MS_PER_S
+        """The longest decode of a sequence, measured by the worker."""
+        return max((end.decode_ms for _, end in self.finished), default=0.0) / MS_PER_S
 
     @property
     def each_token_s(self) -> float | None:
-        """The mean time a token after the first one; pauses for a new worker are part of it.
+        """The mean time per token after the first one, over all sequences.
 
-        Of sequences beside each other it is the mean, too.
+        It includes pauses for a new worker.
         """
-        tokens = sum(end.completion_tokens - 1 for _, end in self.ends)
+        tokens = sum(end.completion_tokens - 1 for _, end in self.finished)
         if self.first_token_at is None or tokens < 1:
             return None
-        return sum(moment - self.first_token_at for moment, _ in self.ends) / tokens
+        return sum(ended_at - self.first_token_at for ended_at, _ in self.finished) / tokens
 
     @property
     def cached_tokens(self) -> int:
-        """How many of its prompt's tokens were not computed again."""
-        return sum(end.cached_tokens for _, end in self.ends)
+        """The number of prompt tokens found in the prefix cache."""
+        return sum(end.cached_tokens for _, end in self.finished)
 
     @property
     def finish(self) -> str | None:
-        """Why it ended: an error's code, or the finish reasons of its sequences."""
-        reasons = sorted({end.reason for _, end in self.ends})
+        """Why the request ended: an error code, or the finish reasons of its sequences."""
+        reasons = sorted({end.reason for _, end in self.finished})
         return self.error_code or ",".join(reasons) or None
 
     @property
     def ended_unix_s(self) -> float:
-        """When it ended, as Unix time."""
+        """The time of the end as Unix time."""
         return self.began_ns / NS_PER_S + self.duration_s
 
-    def at_ns(self, moment: float) -> int:
-        """A moment of the monotonic clock as Unix time in nanoseconds."""
-        return self.began_ns + int((moment - self.began_at) * NS_PER_S)
+    def at_ns(self, at: float) -> int:
+        """A time of the monotonic clock as Unix time in nanoseconds."""
+        return self.began_ns + int((at - self.began_at) * NS_PER_S)
 
 
 def record_of(scope: Scope) -> RequestRecord:
-    """The record of the request that `scope` is of; one that nobody reads where it has none."""
-    found = scope.get("state", {}).get("record")
-    return found if isinstance(found, RequestRecord) else RequestRecord()
+    """The record of the request with this `scope`; without one, a new record that is not stored."""
+    record = scope.get("state", {}).get("record")
+    return record if isinstance(record, RequestRecord) else RequestRecord()

@@ -1,4 +1,4 @@
-"""Every request is observed: one record of it, told to each observer when it has ended."""
+"""Creates a record for each request and passes it to the observers at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Observer(Protocol):
-    """Who is told of a request that has ended."""
+    """Gets the record of each request that has ended."""
 
     def observe(self, record: RequestRecord) -> None: ...
 
@@ -22,17 +22,17 @@ class Observer(Protocol):
 class RecordMiddleware:
     """ASGI middleware that puts a `RequestRecord` into `scope["state"]["record"]`.
 
-    Belongs inside `ErrorMiddleware`, which names the request, and outside whatever refuses
-    one. An observer that fails hurts no request.
+    It must be inside `ErrorMiddleware`, which sets the request id, and outside of everything
+    that can reject a request. An error of an observer does not affect the request.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         observers: Sequence[Observer],
+        *,
         on_first_token: Callable[[float], None],
         count_restarts: Callable[[], int],
-        *,
         keeps_content: bool,
     ) -> None:
         self.app = app
@@ -63,9 +63,9 @@ class RecordMiddleware:
             raise
         finally:
             record.end(scope)
-            self._tell(record)
+            self._notify(record)
 
-    def _tell(self, record: RequestRecord) -> None:
+    def _notify(self, record: RequestRecord) -> None:
         for observer in self.observers:
             try:
                 observer.observe(record)

@@ -1,1 +1,1 @@
-"""OpenAI's shapes as msgspec structs, and the table of parameters."""
+"""The API's requests and responses as msgspec structs, and the table of parameters."""

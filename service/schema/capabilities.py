@@ -1,4 +1,4 @@
-"""GET /v1/capabilities: what each model does with each parameter, by the validator's table."""
+"""GET /v1/capabilities: each model's support of each parameter, from the validator's table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from service.schema.completions import CompletionRequest
 from service.schema.parameters import GenerationRequest
 from service.schema.support import PARAMETERS, Parameter, Requirement
 
-# Can go when mlx-lm (0.32.2) can batch a QuantizedKVCache.
+# Remove when mlx-lm (0.32.2 cannot) batches a QuantizedKVCache.
 KV_REASON = "mlx-lm 0.32.2 batches no quantised KV caches: keys and values stay as computed"
 
 ENDPOINTS: dict[str, type[GenerationRequest]] = {
@@ -22,11 +22,12 @@ ENDPOINTS: dict[str, type[GenerationRequest]] = {
 
 
 class Capability(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is done with one parameter.
+    """The support of one parameter.
 
-    `honoured`: it does what its documentation says. `label`: it names or hints something, and
-    changes no answer by its nature. `refused`: 400, unless the value is one of `neutral`, which
-    change nothing. `depends`: the model must be loaded before this is known.
+    - `honoured`: the parameter works as documented.
+    - `label`: the parameter is metadata or a hint and has no effect on the answer.
+    - `refused`: 400, unless the value is one of `neutral`, which have no effect.
+    - `depends`: unknown until the model is loaded.
     """
 
     support: Literal["honoured", "label", "refused", "depends"]
@@ -34,7 +35,7 @@ class Capability(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class KVCacheCapability(msgspec.Struct, frozen=True):
-    """How keys and values are kept; `asked` is the setting."""
+    """The quantisation of the KV cache; `asked` is the setting."""
 
     asked: str
     quantised: bool = False
@@ -42,7 +43,7 @@ class KVCacheCapability(msgspec.Struct, frozen=True):
 
 
 class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """One model: its parameters by endpoint, and what its chat template reads."""
+    """One model: its parameters by endpoint, and the variables of its chat template."""
 
     id: str
     object: Literal["capabilities"] = "capabilities"
@@ -60,7 +61,7 @@ class CapabilitiesList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe_capabilities(state: ModelState, kv_quantisation: str = "off") -> ModelCapabilities:
-    """What this model honours, as far as is known of it now."""
+    """The capabilities of a model, as far as its state is known."""
     return ModelCapabilities(
         id=state.id,
         loaded=state.info is not None,
@@ -78,17 +79,17 @@ def describe_capabilities(state: ModelState, kv_quantisation: str = "off") -> Mo
 
 
 def to_capability(parameter: Parameter, model: ModelInfo | None) -> Capability:
-    """What this model, of which nothing may be known yet, does with the parameter."""
+    """The model's support of the parameter; `model` is None while it is not loaded."""
     if parameter.requires is None:
         return Capability(parameter.support, list(parameter.no_op_values))
     if model is None:
         return Capability("depends")
-    return Capability("honoured" if has(model, parameter.requires) else "refused")
+    return Capability("honoured" if meets(model, parameter.requires) else "refused")
 
 
-def has(model: ModelInfo, need: Requirement) -> bool:
-    """Whether the model has what the parameter needs."""
-    match need:
+def meets(model: ModelInfo, requirement: Requirement) -> bool:
+    """Whether the model meets the requirement of a parameter."""
+    match requirement:
         case "chat_template":
             return model.has_chat_template
         case "fill_in_middle":

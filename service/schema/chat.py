@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: what is asked, and what is answered, plain and streamed."""
+"""POST /v1/chat/completions: the request, the response and the events of a stream."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from protocol.events import FinishReason
 from protocol.messages import ToolUse
 from service.errors import InvalidRequest
 from service.schema.logprobs import ChatLogprobs
@@ -15,7 +16,7 @@ from service.schema.messages import (
     FunctionCall,
     ToolCall,
     check_conversation,
-    is_open_answer,
+    is_continuable,
 )
 from service.schema.parameters import (
     GenerationRequest,
@@ -40,7 +41,8 @@ from service.schema.usage import Usage
 
 MAX_TEMPLATE_OPTIONS = 16
 
-FinishReason = Literal["stop", "length", "tool_calls", "function_call"]
+# `function_call` replaces `tool_calls` where the request uses the deprecated `functions`.
+ApiFinishReason = Literal[FinishReason, "function_call"]
 Messages = Annotated[Conversation, Meta(min_length=1)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
@@ -49,37 +51,37 @@ ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 
 
 class PromptCacheOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A hint on reusing the prompt; it changes no answer."""
+    """A hint for the prompt cache; it has no effect on the answer."""
 
     mode: Literal["implicit", "explicit"] | None = None
     ttl: Literal["30m"] | None = None
 
 
 class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
-    """A conversation to be answered."""
+    """A conversation to answer."""
 
     messages: Messages
     max_completion_tokens: TokenCount | None = None
 
-    # Taken as what they are: labels and hints, which change no answer.
+    # Metadata and hints, which have no effect on the answer.
     metadata: Metadata | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_options: PromptCacheOptions | None = None
     prompt_cache_retention: Literal["in_memory", "24h"] | None = None
 
-    # Not OpenAI's.
+    # Not in OpenAI's API.
     chat_template_kwargs: TemplateOptions | None = None
     continue_final_message: bool | None = None
 
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    # Deprecated by OpenAI, and the same in an older shape.
+    # Deprecated by OpenAI: tools and tool_choice in an older shape.
     functions: Functions | None = None
     function_call: FunctionChoice | None = None
 
-    # Some of these are refused: `support` says which, and which values change nothing.
+    # Some of these are refused: see the table in `support`.
     audio: dict[str, Any] | None = None
     logprobs: bool | None = None
     modalities: list[Literal["text", "audio"]] | None = None
@@ -94,45 +96,45 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
 
     @property
     def alternatives(self) -> int | None:
-        """How many alternatives each token is told with; None without log-probabilities."""
+        """The number of alternatives per token; None without log-probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @property
     def shown_tier(self) -> str | UnsetType:
-        """The service tier as it is echoed: there is one, and its name is told if it was asked."""
+        """The service tier of the response: always `default`, and only if the request has one."""
         return UNSET if self.service_tier is None else "default"
 
     @property
     def token_limit(self) -> int | None:
-        """The most tokens to generate, by either of its names."""
+        """The most tokens to generate, from either of the two parameters."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def declared(self) -> list[Function]:
-        """The functions that it declares, by either name; `check` has shown that all are ones."""
+        """The functions declared by `tools` or `functions`; valid after `check`."""
         tools = self.tools or []
         return self.functions or [t.function for t in tools if isinstance(t, DeclaredFunction)]
 
     @property
     def tool_use(self) -> ToolUse | None:
-        """Which of the declared functions the answer may call; None for none.
+        """The declared functions that the answer may call; None if it may call none.
 
         Raises:
-            InvalidRequest: the choice names one that is not declared.
+            InvalidRequest: the choice names a function that is not declared.
         """
         names = [function.name for function in self.declared]
         if self.function_call is None and not self.functions:
             parallel = self.parallel_tool_calls is not False
             return choose(self.tool_choice, names, parallel=parallel, param="tool_choice")
-        asked = self.function_call
-        choice = ChooseFunction(asked) if isinstance(asked, NamedFunction) else asked
+        call = self.function_call
+        choice = ChooseFunction(call) if isinstance(call, NamedFunction) else call
         return choose(choice, names, parallel=False, param="function_call")
 
     def check(self) -> None:
-        """Refuse what the types alone cannot.
+        """Check the rules beyond the types.
 
         Raises:
-            InvalidRequest: it names the parameter.
+            InvalidRequest: a rule is broken; the error names the parameter.
         """
         super().check()
         check_conversation(self.messages)
@@ -140,31 +142,31 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         check_functions(self.functions or [], "functions[{}]")
         for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
             if getattr(self, old) is not None and getattr(self, new) is not None:
-                message = f"`{old}` is the deprecated name of `{new}`: give one of them."
+                message = f"`{old}` is the deprecated form of `{new}`: set only one of them."
                 raise InvalidRequest(message, param=old, code="invalid_value")
         _ = self.tool_use
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise InvalidRequest(
-                "`max_tokens` and `max_completion_tokens` are one limit: give one of them.",
+                "`max_tokens` and `max_completion_tokens` are one limit: set only one of them.",
                 param="max_tokens",
                 code="invalid_value",
             )
         if self.top_logprobs and not self.logprobs:
             raise InvalidRequest(
-                "`top_logprobs` needs `logprobs` to be true.",
+                "`top_logprobs` requires `logprobs` to be true.",
                 param="top_logprobs",
                 code="invalid_value",
             )
-        if self.continue_final_message and not is_open_answer(self.messages[-1]):
+        if self.continue_final_message and not is_continuable(self.messages[-1]):
             raise InvalidRequest(
-                "`continue_final_message` needs a last message of the assistant with text only.",
+                "`continue_final_message` requires a last message of the assistant with only text.",
                 param="continue_final_message",
                 code="invalid_value",
             )
 
 
 class AnswerMessage(msgspec.Struct, frozen=True):
-    """What the assistant said."""
+    """The assistant's message."""
 
     role: Literal["assistant"]
     content: str | None
@@ -179,12 +181,12 @@ class ChatChoice(msgspec.Struct, frozen=True):
 
     index: int
     message: AnswerMessage
-    finish_reason: FinishReason
+    finish_reason: ApiFinishReason
     logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole answer at once. `created` is Unix time in seconds."""
+    """A complete response. `created` is Unix time in seconds."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -204,7 +206,7 @@ class FunctionDelta(msgspec.Struct, frozen=True):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
-    """What one event adds to a call; only its first names it."""
+    """What one event adds to a call; only the first event has the call's id and name."""
 
     index: int
     id: str | UnsetType = UNSET
@@ -213,7 +215,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatDelta(msgspec.Struct, frozen=True, kw_only=True):
-    """What one event adds; only the first names the role."""
+    """What one event adds to the message; only the first event has the role."""
 
     role: Literal["assistant"] | UnsetType = UNSET
     content: str | UnsetType | None = UNSET
@@ -224,19 +226,19 @@ class ChatDelta(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChunkChoice(msgspec.Struct, frozen=True):
-    """The next piece of one answer; `finish_reason` is null until its last."""
+    """The next part of one answer; `finish_reason` is null except in the last event."""
 
     index: int
     delta: ChatDelta
-    finish_reason: FinishReason | None = None
+    finish_reason: ApiFinishReason | None = None
     logprobs: ChatLogprobs | None = None
 
 
 class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     """One event of a stream.
 
-    `usage` is left out unless it was asked for; then it is null in all events
-    but the last, whose `choices` are empty.
+    `usage` is absent unless the request includes it; then it is null in all events except the
+    last one, whose `choices` are empty.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""POST /v1/completions: what is asked, and what is answered, plain and streamed."""
+"""POST /v1/completions: the request, the response and the events of a stream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from service.errors import InvalidRequest
-from service.schema.chat import FinishReason
+from service.schema.chat import ApiFinishReason
 from service.schema.logprobs import CompletionLogprobs
 from service.schema.parameters import MAX_TOKENS, GenerationRequest, TokenId
 from service.schema.usage import Usage
@@ -21,7 +21,7 @@ Prompts = Annotated[list[str | TokenId | TokenIds], Meta(min_length=1)]
 
 
 class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
-    """Text to be continued: a string, strings, token ids, or lists of token ids."""
+    """Text to continue: a string, strings, token ids, or lists of token ids."""
 
     prompt: str | Prompts
     max_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
@@ -32,7 +32,7 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 
     @property
     def candidates(self) -> int:
-        """How many a prompt is generated, of which the best are given."""
+        """The number of answers generated per prompt; the best `n` of them are returned."""
         return self.choices if self.best_of is None else self.best_of
 
     @property
@@ -42,29 +42,29 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """The prompts one by one; `check` has shown that they are of one kind."""
+        """The prompts as a list; valid after `check`."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         tokens = [item for item in self.prompt if isinstance(item, int)]
         return [tokens] if tokens else [item for item in self.prompt if not isinstance(item, int)]
 
     def check(self) -> None:
-        """Refuse what the types alone cannot.
+        """Check the rules beyond the types.
 
         Raises:
-            InvalidRequest: it names the parameter.
+            InvalidRequest: a rule is broken; the error names the parameter.
         """
         super().check()
         self._check_candidates()
         if self.max_tokens == 0 and not self.echo:
             raise InvalidRequest(
-                "`max_tokens` of 0 goes with `echo` alone.",
+                "`max_tokens` can be 0 only with `echo`.",
                 param="max_tokens",
                 code="integer_below_min_value",
             )
         if self.suffix and (self.echo or not all(isinstance(p, str) for p in self.prompts)):
             raise InvalidRequest(
-                "`suffix` goes with a `prompt` of text, and not with `echo`.",
+                "`suffix` requires a `prompt` of text, and cannot be combined with `echo`.",
                 param="suffix",
                 code="invalid_value",
             )
@@ -78,13 +78,13 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
             )
         if not isinstance(self.prompt[0], int) and len(self.prompt) > MAX_PROMPTS:
             raise InvalidRequest(
-                f"`prompt` holds more than {MAX_PROMPTS} prompts.",
+                f"`prompt` has more than {MAX_PROMPTS} prompts.",
                 param="prompt",
                 code="array_above_max_length",
             )
 
     def _check_candidates(self) -> None:
-        """`best_of` is no less than `n`, and a stream cannot know which will be the best."""
+        """Check that `best_of` is not less than `n`, and equal to it in a stream."""
         if self.candidates < self.choices:
             raise InvalidRequest(
                 "`best_of` is less than `n`.", param="best_of", code="invalid_value"
@@ -96,19 +96,19 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
 
 
 class CompletionChoice(msgspec.Struct, frozen=True):
-    """One continuation, or in a stream its next piece; `finish_reason` is null until the last."""
+    """One answer, or in a stream its next part; `finish_reason` is null until the last event."""
 
     index: int
     text: str
-    finish_reason: FinishReason | None = None
+    finish_reason: ApiFinishReason | None = None
     logprobs: CompletionLogprobs | None = None
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole answer, or one event of a stream: they share one shape.
+    """A complete response, or one event of a stream: both have the same shape.
 
-    `created` is Unix time in seconds. In a stream `usage` is left out unless it
-    was asked for; then it is null in all events but the last.
+    `created` is Unix time in seconds. In a stream `usage` is absent unless the request
+    includes it; then it is null in all events except the last one.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""How deeply free-form values of a request may be nested."""
+"""The limit on the nesting of free-form values in a request."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ MAX_DEPTH = 64
 
 
 @functools.cache
-def free_fields(kind: type) -> tuple[str, ...]:
-    """The fields of the struct `kind` whose type lets anything in."""
+def free_form_fields(kind: type) -> tuple[str, ...]:
+    """The fields of the struct `kind` whose type allows any JSON value, at any depth."""
     shape = inspect.type_info(kind)
     assert isinstance(shape, inspect.StructType)
-    return tuple(field.name for field in shape.fields if _is_free(field.type))
+    return tuple(field.name for field in shape.fields if _is_free_form(field.type))
 
 
 def deeper_than(limit: int, value: object) -> bool:
-    """Whether `value` is nested in more than `limit` levels."""
+    """Whether `value` has more than `limit` levels of nesting."""
     level = [value]
     for _ in range(limit + 1):
         level = [child for parent in level for child in _children(parent)]
@@ -29,18 +29,18 @@ def deeper_than(limit: int, value: object) -> bool:
     return True
 
 
-def _is_free(shape: inspect.Type) -> bool:
+def _is_free_form(shape: inspect.Type) -> bool:
     match shape:
         case inspect.AnyType():
             return True
         case inspect.UnionType():
-            return any(map(_is_free, shape.types))
+            return any(map(_is_free_form, shape.types))
         case inspect.ListType():
-            return _is_free(shape.item_type)
+            return _is_free_form(shape.item_type)
         case inspect.DictType():
-            return _is_free(shape.value_type)
+            return _is_free_form(shape.value_type)
         case inspect.StructType():
-            return any(_is_free(field.type) for field in shape.fields)
+            return any(_is_free_form(field.type) for field in shape.fields)
         case _:
             return False
 
@@ -49,5 +49,5 @@ def _children(value: object) -> Iterable[object]:
     if isinstance(value, dict):
         return value.values()
     if isinstance(value, msgspec.Struct):
-        return [getattr(value, name) for name in free_fields(type(value))]
+        return [getattr(value, name) for name in free_form_fields(type(value))]
     return value if isinstance(value, list) else ()

@@ -1,4 +1,4 @@
-"""GET /health: whether tokens move."""
+"""GET /health: the state of the service."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ from typing import Literal
 
 import msgspec
 
-from service.schema.models import ModelStatus
+from protocol.messages import LoadStatus
 
-Status = Literal["healthy", "loading", "restarting", "draining", "failed"]
+HealthStatus = Literal["healthy", "loading", "restarting", "draining", "failed"]
+WorkerPhase = Literal["loading", "idle", "busy"]
 
 
 class ExitHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker ended: by a signal or with an exit code, while it did what, and after how long.
+    """The exit of a worker: its signal or exit code, its phase, and its uptime.
 
-    `reason` is in words: its own last ones where it had any.
+    `reason` is a description: the worker's last message if it sent one.
     """
 
     reason: str
     signal: str | None
     code: int | None
-    phase: Literal["loading", "idle", "busy"]
+    phase: WorkerPhase
     uptime_s: float
 
 
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker process; `pid` is null while there is none, `last_exit` until one has ended."""
+    """The worker process; `pid` is null while none runs, `last_exit` until one has ended."""
 
     pid: int | None
     uptime_s: float
@@ -34,17 +35,17 @@ class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestsHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """Sequences on the device, and those that wait for it."""
+    """The numbers of running and of waiting sequences."""
 
     running: int
     waiting: int
 
 
 class MemoryHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """Memory by MLX's own account, and by the system's of the whole worker.
+    """The worker's memory: MLX's counters, and the footprint that the system reports.
 
-    `limit_bytes` is the budget, `reserved_bytes` what of it is spent or promised to requests;
-    0: not known.
+    `limit_bytes` is the memory budget, `reserved_bytes` the part of it that is in use or
+    reserved for requests; 0 is unknown.
     """
 
     active_bytes: int
@@ -56,10 +57,10 @@ class MemoryHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One configured model; `reason` says why a load failed, or what it waits for."""
+    """One configured model; `reason` is why its load failed, or what the load waits for."""
 
     id: str
-    status: ModelStatus
+    status: LoadStatus
     pinned: bool
     size_bytes: int
     loaded_bytes: int
@@ -67,7 +68,7 @@ class ModelHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """What MLX computes on."""
+    """The device that MLX computes on."""
 
     name: str
     backend: str
@@ -75,9 +76,9 @@ class DeviceHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of the service; 200 only for healthy. `device` is null until a worker was ready."""
+    """The state of the service; `device` is null until a worker has been ready."""
 
-    status: Status
+    status: HealthStatus
     version: str
     worker: WorkerHealth
     requests: RequestsHealth

@@ -1,7 +1,7 @@
-"""Log-probabilities, as chat answers and as completions have them.
+"""Log-probabilities in the shapes of chats and of completions.
 
-They are of the model's own distribution, before penalties, bias, filters and
-temperature; -9999.0 stands for a probability of nothing.
+They are of the model's distribution before penalties, bias, filters and temperature;
+-9999.0 stands for a probability of zero.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import msgspec
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
-    """A token that was likely at a place."""
+    """A likely token at a position."""
 
     token: str
     logprob: float
@@ -18,7 +18,7 @@ class TopLogprob(msgspec.Struct, frozen=True):
 
 
 class ChatTokenLogprob(msgspec.Struct, frozen=True):
-    """One token of a chat answer, and the likeliest ones at its place, best first."""
+    """One token of a chat answer, and the most likely tokens at its position, best first."""
 
     token: str
     logprob: float
@@ -34,10 +34,10 @@ class ChatLogprobs(msgspec.Struct, frozen=True):
 
 
 class CompletionLogprobs(msgspec.Struct, frozen=True):
-    """The tokens of a completion, or of one event of a stream; four lists of one length.
+    """The tokens of a completion, or of one event of a stream; four lists of equal length.
 
-    `text_offset` is where each token's text begins, in characters. An echoed prompt's first
-    token has no log-probability and no alternatives.
+    `text_offset` is the position of each token's text, in characters. The first token of an
+    echoed prompt has no log-probability and no alternatives.
     """
 
     tokens: list[str]

@@ -1,4 +1,4 @@
-"""The messages of a conversation, as OpenAI documents them for text."""
+"""The messages of a conversation, as in OpenAI's API for text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from service.errors import InvalidRequest
 
 
 class CacheBreakpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A hint where a prompt's reusable beginning ends; it changes no answer."""
+    """A hint: the reusable prefix of the prompt ends here. It has no effect on the answer."""
 
     mode: Literal["explicit"]
     ttl: Literal["30m", "12h"] | None = None
 
 
 class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Text. `type` is a field: msgspec lets a tag be left out where it chooses nothing."""
+    """Text. `type` is a field: msgspec does not require a tag outside of a union."""
 
     type: Literal["text"]
     text: str
@@ -26,31 +26,31 @@ class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AnswerPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
-    """One part of what the assistant said."""
+    """One part of an assistant message."""
 
 
 class AnswerText(AnswerPart, frozen=True, tag="text"):
-    """The assistant's words."""
+    """Text of the assistant."""
 
     text: str
     prompt_cache_breakpoint: CacheBreakpoint | None = None
 
 
 class RefusalPart(AnswerPart, frozen=True, tag="refusal"):
-    """The assistant's words where it refused."""
+    """A refusal of the assistant."""
 
     refusal: str
 
 
 class FunctionCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which function was called; `arguments` is JSON as the model wrote it."""
+    """A function call; `arguments` is the JSON text that the model generated."""
 
     name: str
     arguments: str
 
 
 class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One call the assistant made."""
+    """One tool call of the assistant."""
 
     id: str
     type: Literal["function"]
@@ -69,7 +69,7 @@ class ConversationMessage(
     omit_defaults=True,
     tag_field="role",
 ):
-    """What one participant said."""
+    """One message of a conversation."""
 
 
 class SystemMessage(ConversationMessage, frozen=True, tag="system"):
@@ -80,14 +80,14 @@ class SystemMessage(ConversationMessage, frozen=True, tag="system"):
 
 
 class DeveloperMessage(ConversationMessage, frozen=True, tag="developer"):
-    """Instructions, by the newer name."""
+    """Instructions; OpenAI's newer name of `system`."""
 
     content: TextContent
     name: str | None = None
 
 
 class UserMessage(ConversationMessage, frozen=True, tag="user"):
-    """What the user said."""
+    """A message of the user."""
 
     content: TextContent
     name: str | None = None
@@ -96,7 +96,7 @@ class UserMessage(ConversationMessage, frozen=True, tag="user"):
 class AssistantMessage(ConversationMessage, frozen=True, tag="assistant"):
     """An earlier answer. It has content, tool calls, or a refusal.
 
-    `reasoning_content`, which is not OpenAI's, goes to the template as it is.
+    `reasoning_content`, which is not in OpenAI's API, is passed to the template unchanged.
     """
 
     content: AnswerContent | None = None
@@ -109,15 +109,15 @@ class AssistantMessage(ConversationMessage, frozen=True, tag="assistant"):
     annotations: list[Any] | None = None
 
     def check(self, path: str) -> None:
-        """Refuse an empty message, and what a text model cannot be told.
+        """Refuse an empty message, and fields that a text model cannot use.
 
         Raises:
-            InvalidRequest: it names the parameter under `path`.
+            InvalidRequest: the error names the parameter, which begins with `path`.
         """
-        called = self.tool_calls or self.function_call
-        if not (self.content is not None or called or self.refusal):
+        calls = self.tool_calls or self.function_call
+        if not (self.content is not None or calls or self.refusal):
             raise InvalidRequest(
-                f"`{path}.content` is required where there are no tool calls.",
+                f"`{path}.content` is required in a message without tool calls.",
                 param=f"{path}.content",
                 code="missing_required_parameter",
             )
@@ -131,14 +131,14 @@ class AssistantMessage(ConversationMessage, frozen=True, tag="assistant"):
 
 
 class ToolMessage(ConversationMessage, frozen=True, tag="tool"):
-    """What a called tool returned."""
+    """The result of a tool call."""
 
     content: TextContent
     tool_call_id: str
 
 
 class FunctionMessage(ConversationMessage, frozen=True, tag="function"):
-    """What a called function returned: deprecated by OpenAI for `tool`."""
+    """The result of a function call; deprecated by OpenAI in favour of `tool`."""
 
     content: TextContent | None
     name: str
@@ -155,18 +155,18 @@ Conversation = list[
 
 
 def check_conversation(messages: Conversation) -> None:
-    """Refuse what the types of the messages alone cannot.
+    """Check the rules of the messages beyond their types.
 
     Raises:
-        InvalidRequest: it names the message and its field.
+        InvalidRequest: a rule is broken; the error names the message and its field.
     """
     for index, message in enumerate(messages):
         if isinstance(message, AssistantMessage):
             message.check(f"messages[{index}]")
 
 
-def is_open_answer(message: ConversationMessage) -> bool:
-    """Whether this is an answer that can be gone on with: text, and no calls."""
+def is_continuable(message: ConversationMessage) -> bool:
+    """Whether the message is an answer that can be continued: it has text and no calls."""
     return (
         isinstance(message, AssistantMessage)
         and bool(message.content)
@@ -175,17 +175,17 @@ def is_open_answer(message: ConversationMessage) -> bool:
 
 
 def to_template(messages: Conversation) -> list[dict[str, Any]]:
-    """The conversation as a chat template reads it: content is one string, nulls are left out."""
-    plain: list[dict[str, Any]] = msgspec.to_builtins(messages)
+    """The conversation for a chat template: each content is one string, nulls are left out."""
+    converted: list[dict[str, Any]] = msgspec.to_builtins(messages)
     function_id = ""
-    for index, (message, told) in enumerate(zip(messages, plain, strict=True)):
-        told["content"] = _text_of(message.content)
-        if (call := told.pop("function_call", None)) is not None:
+    for index, (message, fields) in enumerate(zip(messages, converted, strict=True)):
+        fields["content"] = _text_of(message.content)
+        if (call := fields.pop("function_call", None)) is not None:
             function_id = f"call_{index}"
-            told["tool_calls"] = [{"id": function_id, "type": "function", "function": call}]
+            fields["tool_calls"] = [{"id": function_id, "type": "function", "function": call}]
         elif isinstance(message, FunctionMessage):
-            told["role"], told["tool_call_id"] = "tool", function_id
-    return plain
+            fields["role"], fields["tool_call_id"] = "tool", function_id
+    return converted
 
 
 def _text_of(content: TextContent | AnswerContent | None) -> str:

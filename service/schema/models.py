@@ -1,4 +1,4 @@
-"""GET /v1/models: what is configured, and what of it is loaded."""
+"""GET /v1/models and POST /admin/models: the configured models, and commands to load them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Literal
 
 import msgspec
 
-ModelStatus = Literal["unloaded", "loading", "loaded", "failed"]
+from protocol.messages import LoadStatus
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One configured model. `created` is Unix time in seconds.
 
-    From `loaded` on the fields are not OpenAI's; `context_length` (tokens) and
-    `family` are null until the model was loaded once. `status` "loading" is told while the
-    model waits for memory, too; `reason` says so, or why the last load failed. `loaded_bytes`
-    of `size_bytes` are loaded.
+    The fields from `loaded` on are not in OpenAI's API. `context_length` (tokens) and `family`
+    are null until the model has been loaded once. `status` is "loading" also while the model
+    waits for memory; `reason` says so, or why the last load failed. `loaded_bytes` of
+    `size_bytes` are loaded.
     """
 
     id: str
@@ -23,7 +23,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     owned_by: str = "mlxd"
     loaded: bool
-    status: ModelStatus = "unloaded"
+    status: LoadStatus = "unloaded"
     pinned: bool = False
     size_bytes: int = 0
     loaded_bytes: int = 0
@@ -42,16 +42,16 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OrderRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is asked of POST /admin/models/{model}/load and /unload: nothing more to say."""
+    """The body of POST /admin/models/{model}/load and /unload, which has no fields."""
 
     def check(self) -> None:
-        """There is nothing to break."""
+        """Do nothing: there are no rules."""
 
 
 class PinRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is asked of POST /admin/models/{model}/pin; an empty body pins."""
+    """The body of POST /admin/models/{model}/pin; an empty body pins the model."""
 
     pinned: bool = True
 
     def check(self) -> None:
-        """The types say it all."""
+        """Do nothing: there are no rules beyond the types."""

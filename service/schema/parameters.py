@@ -1,7 +1,7 @@
 """The parameters that both endpoints share, their bounds, and the rules between them.
 
-Every parameter that OpenAI documents is a field here, in `chat` or in
-`completions`; `support` is the table of what is done with each.
+Every parameter that OpenAI documents is a field here, in `chat` or in `completions`. The table
+in `support` has the support of each.
 """
 
 from __future__ import annotations
@@ -37,22 +37,24 @@ TOKEN_ID = re.compile(r"[0-9]{1,10}")
 TokenCount = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 Temperature = Annotated[float, Meta(ge=0, le=2, description="0 is greedy.")]
 TopP = Annotated[float, Meta(gt=0, le=1)]
-TopK = Annotated[int, Meta(ge=0, le=MAX_TOP_K, description="0 is off. Not OpenAI's.")]
-MinP = Annotated[float, Meta(ge=0, le=1, description="0 is off. Not OpenAI's.")]
+TopK = Annotated[int, Meta(ge=0, le=MAX_TOP_K, description="0 is off. Not in OpenAI's API.")]
+MinP = Annotated[float, Meta(ge=0, le=1, description="0 is off. Not in OpenAI's API.")]
 Seed = Annotated[int, Meta(ge=SEED_MIN, le=SEED_MAX)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 RepetitionPenalty = Annotated[
-    float, Meta(gt=0, le=2, description="1 is off; counts the prompt's tokens too. Not OpenAI's.")
+    float,
+    Meta(gt=0, le=2, description="1 is off; the prompt's tokens count, too. Not in OpenAI's API."),
 ]
 MinTokens = Annotated[
-    int, Meta(ge=0, le=MAX_TOKENS, description="Until then nothing ends the answer. Not OpenAI's.")
+    int,
+    Meta(ge=0, le=MAX_TOKENS, description="The answer does not end before. Not in OpenAI's API."),
 ]
 IgnoreEos = Annotated[
-    bool, Meta(description="The model's own end does not end the answer. Not OpenAI's.")
+    bool, Meta(description="The model's stop tokens do not end the answer. Not in OpenAI's API.")
 ]
 TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
 StopTokenIds = Annotated[
-    list[TokenId], Meta(max_length=MAX_STOP_TOKENS, description="Not OpenAI's.")
+    list[TokenId], Meta(max_length=MAX_STOP_TOKENS, description="Not in OpenAI's API.")
 ]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 Biases = Annotated[dict[str, Bias], Meta(max_length=MAX_BIASES)]
@@ -66,14 +68,14 @@ Metadata = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)]
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a stream carries besides the text."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
 
 
 class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What may be asked of any text generation."""
+    """The parameters of every endpoint that generates text."""
 
     model: str
     temperature: Temperature | None = None
@@ -99,48 +101,48 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     @property
     def grammar(self) -> Grammar | None:
-        """What the answer is held to; None for free text."""
+        """The grammar that constrains the answer; None for free text."""
         return to_grammar(self.response_format, self.structured_outputs)
 
     @property
     def stop_strings(self) -> list[str]:
-        """The stop strings as a list, empty where none was given."""
+        """The stop strings as a list."""
         if self.stop is None:
             return []
         return [self.stop] if isinstance(self.stop, str) else self.stop
 
     @property
     def biases(self) -> dict[int, float]:
-        """`logit_bias` by token id; `check` has shown that its keys are ids."""
+        """`logit_bias` by token id; valid after `check`."""
         return {int(token): bias for token, bias in (self.logit_bias or {}).items()}
 
     @property
     def choices(self) -> int:
-        """How many answers a prompt is given."""
+        """The number of answers returned per prompt."""
         return self.n or 1
 
     @property
     def candidates(self) -> int:
-        """How many a prompt is generated, of which the best are given."""
+        """The number of answers generated per prompt; the best `n` of them are returned."""
         return self.choices
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with an event that carries the usage."""
+        """Whether a stream ends with an event with the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     def check(self) -> None:
-        """Refuse what the types alone cannot.
+        """Check the rules beyond the types.
 
         Raises:
-            InvalidRequest: it names the parameter.
+            InvalidRequest: a rule is broken; the error names the parameter.
         """
         refuse_unsupported(self)
         check_biases(self.logit_bias or {})
         check_structure(self.response_format, self.structured_outputs)
         if self.ignore_eos and self.grammar is not None:
             raise InvalidRequest(
-                "`ignore_eos` cannot be true where a grammar says how the answer ends.",
+                "`ignore_eos` cannot be true if a grammar constrains the answer.",
                 param="ignore_eos",
                 code="invalid_value",
             )
@@ -153,15 +155,15 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 def check_biases(tokens: Iterable[str]) -> None:
-    """Refuse a `logit_bias` whose keys are no token ids.
+    """Refuse a `logit_bias` with keys that are not token ids.
 
     Raises:
-        InvalidRequest: it names the key.
+        InvalidRequest: a key is invalid; the message has the key.
     """
     for token in tokens:
         if not TOKEN_ID.fullmatch(token) or int(token) > MAX_TOKEN_ID:
             raise InvalidRequest(
-                f"`logit_bias`: `{excerpt(token, 40)}` is no token id.",
+                f"`logit_bias`: `{excerpt(token, 40)}` is not a token id.",
                 param="logit_bias",
                 code="invalid_value",
             )

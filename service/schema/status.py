@@ -1,4 +1,4 @@
-"""GET /status: what the page shows, besides what other endpoints tell."""
+"""GET /status: the data of the page that other endpoints do not have."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from service.schema.health import Health
 
 
 class Second(msgspec.Struct):
-    """One second in which there was something: `at` is Unix time, counts are of this second.
+    """The statistics of one second with activity. `at` is Unix time.
 
-    `running`, `waiting` and `memory_bytes` are as its last step left them, `most_running` and
-    `most_waiting` what they were at most.
+    `running`, `waiting` and `memory_bytes` are the values after the last step of the second,
+    `most_running` and `most_waiting` the highest values.
     """
 
     at: int
@@ -26,7 +26,7 @@ class Second(msgspec.Struct):
 
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One configured model; what only loading it tells is null while it is not loaded."""
+    """One configured model; fields that only a loaded model has are null while it is not loaded."""
 
     id: str
     loaded: bool
@@ -37,12 +37,11 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """How one generation went, never what was said in it. `at` is the Unix time of its end.
+    """The statistics of one request, without its content. `at` is the Unix time of its end.
 
-    `finish` is its finish reason, or the code of the error that ended it. `each_token_ms`
-    is the mean time a token after the first one; `restarts` counts the workers that were
-    replaced under it. The timings of the device are null where
-    it never got there.
+    `finish` is the finish reason, or the code of the error that ended it. `each_token_ms` is
+    the mean time per token after the first one. `restarts` counts the restarts of the worker
+    during the request. The device's timings are null if the request did not reach the device.
     """
 
     id: str
@@ -66,9 +65,9 @@ class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of the service now, and what it did in the last `window_s` seconds.
+    """The current state of the service, and its activity in the last `window_s` seconds.
 
-    `seconds` are those in which there was something, the one that is not over among them.
+    `seconds` has the seconds with activity, including the current one.
     """
 
     now: float

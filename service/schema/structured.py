@@ -1,11 +1,10 @@
-"""What an answer's text must be: `response_format`, and `structured_outputs` beyond OpenAI's.
+"""Structured output: OpenAI's `response_format`, and `structured_outputs` with other grammars.
 
-The worker enforces it on every token. What it cannot enforce is refused with 400.
+The worker enforces the grammar on every token. A grammar that it cannot enforce gets 400.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -13,6 +12,7 @@ from msgspec import Meta
 
 from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
 from service.errors import InvalidRequest
+from service.schema.strict import find_violation
 
 MAX_GRAMMAR_BYTES = 512 * 1024
 MAX_CHOICES = 1024
@@ -26,9 +26,9 @@ Options = Annotated[list[Option], Meta(min_length=1, max_length=MAX_CHOICES)]
 
 
 class SchemaFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A JSON schema, by which the answer is always valid.
+    """A JSON schema that the answer always conforms to.
 
-    With `strict` the schema itself must keep OpenAI's rules for strict ones.
+    With `strict` the schema must also follow OpenAI's rules for strict schemas.
     """
 
     name: SchemaName
@@ -38,7 +38,7 @@ class SchemaFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ResponseFormat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
-    """One kind of answer."""
+    """One format of the answer."""
 
 
 class TextFormat(ResponseFormat, frozen=True, tag="text"):
@@ -50,7 +50,7 @@ class JsonObjectFormat(ResponseFormat, frozen=True, tag="json_object"):
 
 
 class JsonSchemaFormat(ResponseFormat, frozen=True, tag="json_schema"):
-    """JSON of one schema."""
+    """JSON that conforms to a schema."""
 
     json_schema: SchemaFormat
 
@@ -59,10 +59,10 @@ AnyFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
 
 
 class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Exactly one of these. Not OpenAI's; the names are vLLM's.
+    """Exactly one of these. Not in OpenAI's API; the names are vLLM's.
 
-    `regex` is in the syntax of Rust's regex crate and matches the whole answer,
-    `choice` lists the possible answers, `grammar` is llguidance's Lark, or GBNF.
+    `regex` has the syntax of Rust's regex crate and matches the whole answer, `choice` lists
+    the possible answers, `grammar` is in llguidance's Lark syntax or in GBNF.
     """
 
     regex: GrammarText | None = None
@@ -73,12 +73,12 @@ class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 def to_grammar(
     response_format: AnyFormat | None, structured_outputs: StructuredOutputs | None
 ) -> Grammar | None:
-    """The grammar that the answer is held to; None for free text."""
+    """The grammar that constrains the answer; None for free text."""
     match response_format:
         case JsonObjectFormat():
             return JsonObject()
-        case JsonSchemaFormat(asked):
-            return JsonSchema(msgspec.json.encode(asked.schema).decode())
+        case JsonSchemaFormat(schema_format):
+            return JsonSchema(msgspec.json.encode(schema_format.schema).decode())
     match structured_outputs:
         case StructuredOutputs(regex=str(pattern)):
             return Regex(pattern)
@@ -92,10 +92,10 @@ def to_grammar(
 def check_structure(
     response_format: AnyFormat | None, structured_outputs: StructuredOutputs | None
 ) -> None:
-    """Refuse what the types alone cannot.
+    """Check the rules beyond the types.
 
     Raises:
-        InvalidRequest: it names the parameter.
+        InvalidRequest: a rule is broken; the error names the parameter.
     """
     if isinstance(response_format, JsonSchemaFormat):
         check_schema(response_format.json_schema)
@@ -103,12 +103,12 @@ def check_structure(
         return
     if len([value for value in msgspec.structs.astuple(structured_outputs) if value]) != 1:
         raise invalid(
-            "`structured_outputs` needs exactly one of `regex`, `choice` and `grammar`.",
+            "`structured_outputs` requires exactly one of `regex`, `choice` and `grammar`.",
             "structured_outputs",
         )
     if isinstance(response_format, JsonObjectFormat | JsonSchemaFormat):
         raise invalid(
-            "`response_format` and `structured_outputs` both say what the answer is: give one.",
+            "`response_format` and `structured_outputs` cannot be combined: set only one of them.",
             "structured_outputs",
         )
     if sum(map(len, structured_outputs.choice or [])) > MAX_GRAMMAR_BYTES:
@@ -118,58 +118,21 @@ def check_structure(
         )
 
 
-def check_schema(asked: SchemaFormat) -> None:
-    """Refuse a schema that is too large, or that calls itself strict and is not.
+def check_schema(schema_format: SchemaFormat) -> None:
+    """Refuse a schema that is too large, or that breaks the strict rules although it is strict.
 
     Raises:
-        InvalidRequest: it says where in the schema.
+        InvalidRequest: the schema is invalid; the message has the place in a strict schema.
     """
-    try:
-        size = len(msgspec.json.encode(asked.schema))
-    except RecursionError:
-        raise invalid(f"`{SCHEMA}` is nested too deeply.", SCHEMA) from None
-    if size > MAX_GRAMMAR_BYTES:
+    if len(msgspec.json.encode(schema_format.schema)) > MAX_GRAMMAR_BYTES:
         raise invalid(f"`{SCHEMA}` is larger than {MAX_GRAMMAR_BYTES} bytes.", SCHEMA)
-    if asked.strict:
-        fault = next(strict_faults(asked.schema), None)
-        if fault is not None:
-            raise invalid(f"Invalid schema for `{FORMAT}` '{asked.name}': {fault}.", FORMAT)
-
-
-def strict_faults(schema: dict[str, Any]) -> Iterator[str]:
-    """Where a schema breaks OpenAI's rules for strict ones."""
-    if "anyOf" in schema or ("$ref" not in schema and schema.get("type") != "object"):
-        yield "the schema must be of type 'object' at its root"
-    for path, part in objects_of(schema, ()):
-        where = f"in context=({', '.join(map(repr, path))})"
-        properties = part.get("properties", {})
-        required = part.get("required", [])
-        if part.get("additionalProperties") is not False:
-            yield f"{where}, 'additionalProperties' is required to be supplied and to be false"
-        if not isinstance(properties, dict) or not isinstance(required, list):
-            yield f"{where}, 'properties' must be an object and 'required' an array"
-        elif missing := [name for name in properties if name not in required]:
-            yield f"{where}, 'required' must name every property; missing: {missing[0]!r}"
-
-
-def objects_of(schema: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every subschema that describes an object, with its place."""
-    if not isinstance(schema, dict):
-        return
-    kind = schema.get("type")
-    if kind == "object" or "properties" in schema or (isinstance(kind, list) and "object" in kind):
-        yield path, schema
-    for key in ("properties", "$defs", "definitions"):
-        children = schema.get(key)
-        for name, child in children.items() if isinstance(children, dict) else ():
-            yield from objects_of(child, (*path, key, name))
-    for key in ("anyOf", "allOf", "oneOf", "prefixItems"):
-        children = schema.get(key)
-        for place, child in enumerate(children if isinstance(children, list) else ()):
-            yield from objects_of(child, (*path, key, str(place)))
-    yield from objects_of(schema.get("items"), (*path, "items"))
+    if schema_format.strict:
+        violation = find_violation(schema_format.schema)
+        if violation is not None:
+            message = f"Invalid schema for `{FORMAT}` '{schema_format.name}': {violation}."
+            raise invalid(message, FORMAT)
 
 
 def invalid(message: str, param: str) -> InvalidRequest:
-    """The refusal of one of these parameters."""
+    """The error for an invalid parameter."""
     return InvalidRequest(message, param=param, code="invalid_value")

@@ -1,8 +1,7 @@
-"""Every documented parameter, and what this server does with it: the one table.
+"""The table of all documented parameters, with the support of each.
 
-The validator refuses by it, `GET /v1/capabilities` is made from it, and a test
-walks OpenAI's own list against it. A parameter that is no field of the request's
-struct is unknown; each one that is a field has its line here.
+The validator and `GET /v1/capabilities` use it, and a test compares it with OpenAI's list of
+parameters. Every field of a request's struct has a row here; any other field is unknown.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ Requirement = Literal["chat_template", "fill_in_middle", "template_variables", "
 
 
 class Parameter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is done with one parameter.
+    """The support of one parameter.
 
-    - honoured: it does what its documentation says.
-    - label: it names or hints something, and changes no answer by its nature.
-    - refused: 400, unless its value is one of `no_op_values`, which change nothing.
+    - honoured: it works as documented.
+    - label: it is metadata or a hint and has no effect on the answer.
+    - refused: 400, unless its value is one of `no_op_values`, which have no effect.
 
-    `requires` says what a model must have for it to be honoured; else it is refused.
-    Null, which is leaving the parameter out, is neutral always.
+    `requires` is what a model must have; with other models the parameter is refused.
+    Null is the same as leaving the parameter out, and always accepted.
     """
 
     support: Support
@@ -38,13 +37,13 @@ METADATA = Parameter("label")
 
 
 def refused(*no_op_values: Any) -> Parameter:
-    """A parameter of which only these values are taken."""
+    """A parameter that accepts only these values, which have no effect."""
     return Parameter("refused", no_op_values)
 
 
-def requiring(need: Requirement) -> Parameter:
-    """A parameter that only some models can honour."""
-    return Parameter("honoured", requires=need)
+def requiring(requirement: Requirement) -> Parameter:
+    """A parameter that only models with `requirement` support."""
+    return Parameter("honoured", requires=requirement)
 
 
 PARAMETERS: dict[str, Parameter] = {
@@ -103,10 +102,10 @@ PARAMETERS: dict[str, Parameter] = {
 
 
 def refuse_unsupported(request: msgspec.Struct) -> None:
-    """Refuse any value that would change the answer by a parameter that is not honoured.
+    """Refuse every parameter that is not supported and has an effect on the answer.
 
     Raises:
-        InvalidRequest: it names the parameter.
+        InvalidRequest: a parameter is not supported; the error names it.
     """
     for name, parameter in PARAMETERS.items():
         if parameter.support == "refused":
@@ -114,10 +113,10 @@ def refuse_unsupported(request: msgspec.Struct) -> None:
 
 
 def _refuse(name: str, no_op_values: tuple[Any, ...], value: object) -> None:
-    if value is None or any(_same(value, harmless) for harmless in no_op_values):
+    if value is None or any(_same(value, no_op) for no_op in no_op_values):
         return
-    allowed = [msgspec.json.encode(harmless).decode() for harmless in no_op_values]
-    advice = f", other than as {' or '.join(allowed)}" if allowed else ""
+    allowed = [msgspec.json.encode(no_op).decode() for no_op in no_op_values]
+    advice = f" with a value other than {' or '.join(allowed)}" if allowed else ""
     raise InvalidRequest(
         f"`{name}` is not supported by this server{advice}.",
         param=name,
@@ -125,12 +124,12 @@ def _refuse(name: str, no_op_values: tuple[Any, ...], value: object) -> None:
     )
 
 
-def _same(value: object, no_op_values: object) -> bool:
-    return type(value) is type(no_op_values) and value == no_op_values
+def _same(value: object, no_op: object) -> bool:
+    return type(value) is type(no_op) and value == no_op
 
 
 def _value_at(request: object, name: str) -> object:
-    """The value at a dotted `name`; None where the request has no such field."""
+    """The value at a dotted `name`; None if the request has no such field."""
     value: object = request
     for part in name.split("."):
         value = getattr(value, part, None)

@@ -1,7 +1,7 @@
-"""Tools: what a request declares, and which of them the answer may or must call.
+"""Tools: those that a request declares, and those that the answer may or must call.
 
-OpenAI's deprecated `functions` and `function_call` are the same by other names; their
-answers keep the older shape.
+OpenAI's deprecated `functions` and `function_call` are an older form of the same; their
+responses keep the older shape.
 """
 
 from __future__ import annotations
@@ -14,19 +14,20 @@ from msgspec import Meta
 
 from protocol.messages import ToolUse
 from service.errors import InvalidRequest, excerpt
-from service.schema.depth import MAX_DEPTH, deeper_than
+from service.schema.strict import find_violation
 
 MAX_TOOLS = 128
 
-# The second half keeps Python from taking a line break after the last letter.
+# The second part is needed because `$` also matches before a trailing line break.
 FunctionName = Annotated[str, Meta(max_length=64, pattern=r"^[a-zA-Z0-9_-]+$(?!\n)")]
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
 class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A function that may be called; `parameters` is a JSON schema of an object.
+    """A function that the model may call; `parameters` is a JSON schema of an object.
 
-    With `strict` the arguments follow the schema exactly, or the request is refused.
+    With `strict` the schema must follow OpenAI's rules for strict schemas, and the arguments
+    conform to it exactly; otherwise the request is refused.
     """
 
     name: FunctionName
@@ -36,23 +37,23 @@ class Function(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FunctionTool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
-    """A tool of one kind."""
+    """A tool of one type."""
 
 
 class DeclaredFunction(FunctionTool, frozen=True, tag="function"):
-    """A function as a tool."""
+    """A tool that is a function."""
 
     function: Function
 
 
 class DeclaredCustom(FunctionTool, frozen=True, tag="custom"):
-    """A tool with free-form input, which is refused."""
+    """A tool with free-form input; it is refused."""
 
     custom: dict[str, Any]
 
 
 class NamedFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A function by its name."""
+    """The name of a function."""
 
     name: str
 
@@ -65,14 +66,14 @@ class AllowedFunction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AllowedTools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Some of the declared tools, and whether one of them must be called."""
+    """A subset of the declared tools; with mode `required` one of them must be called."""
 
     mode: Literal["auto", "required"]
     tools: Annotated[list[AllowedFunction], Meta(min_length=1, max_length=MAX_TOOLS)]
 
 
 class ToolChoiceObject(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
-    """Which tools are called, other than in a word."""
+    """A tool choice that is an object."""
 
 
 class ChooseFunction(ToolChoiceObject, frozen=True, tag="function"):
@@ -82,13 +83,13 @@ class ChooseFunction(ToolChoiceObject, frozen=True, tag="function"):
 
 
 class ChooseAllowed(ToolChoiceObject, frozen=True, tag="allowed_tools"):
-    """Only these may, or must, be called."""
+    """Only these tools may be called, or one of them must be called."""
 
     allowed_tools: AllowedTools
 
 
 class ChooseCustom(ToolChoiceObject, frozen=True, tag="custom"):
-    """A custom tool, which is refused."""
+    """A custom tool; it is refused."""
 
     custom: NamedFunction
 
@@ -100,16 +101,16 @@ FunctionChoice = Literal["none", "auto"] | NamedFunction
 
 
 def check_tools(tools: Tools) -> None:
-    """Refuse tools that cannot be told apart, or that are no functions.
+    """Refuse tools that are not functions, and invalid functions.
 
     Raises:
-        InvalidRequest: it names the tool.
+        InvalidRequest: a tool is invalid; the error names it.
     """
     for index, tool in enumerate(tools):
         if isinstance(tool, DeclaredCustom):
-            raise refuse(
+            raise invalid_tool(
                 f"tools[{index}].type",
-                "Tools of type `custom` are not supported: only functions.",
+                "Tools of type `custom` are not supported, only functions.",
                 "unsupported_parameter",
             )
     functions = [tool.function for tool in tools if isinstance(tool, DeclaredFunction)]
@@ -117,72 +118,48 @@ def check_tools(tools: Tools) -> None:
 
 
 def check_functions(functions: Sequence[Function], path: str) -> None:
-    """Refuse names that occur twice, and schemas that are none.
+    """Refuse functions with the same name, and invalid schemas of parameters.
+
+    `path` is a format string for the path of a function with its index.
 
     Raises:
-        InvalidRequest: it names the function, whose `path` has a place for its index.
+        InvalidRequest: a function is invalid; the error names it.
     """
     names: set[str] = set()
     for index, function in enumerate(functions):
         where = path.format(index)
         if function.name in names:
-            raise refuse(f"{where}.name", f"`{where}.name`: `{function.name}` is declared twice.")
+            raise invalid_tool(
+                f"{where}.name", f"`{where}.name`: `{function.name}` is declared twice."
+            )
         names.add(function.name)
         parameters = function.parameters or NO_PARAMETERS
-        if deeper_than(MAX_DEPTH, parameters):
-            message = f"`{where}.parameters` is nested deeper than {MAX_DEPTH} levels."
-            raise refuse(f"{where}.parameters", message)
         if parameters.get("type", "object") != "object":
             message = f"`{where}.parameters` must be the schema of an object."
-            raise refuse(f"{where}.parameters", message, "invalid_function_parameters")
-        if function.strict:
-            check_strict(parameters, f"{where}.parameters")
-
-
-def check_strict(schema: Any, path: str) -> None:
-    """Refuse what OpenAI's strict mode does: objects must name, and require, all they hold.
-
-    Raises:
-        InvalidRequest: it names the schema at fault.
-    """
-    if isinstance(schema, list):
-        for index, item in enumerate(schema):
-            check_strict(item, f"{path}[{index}]")
-    if not isinstance(schema, dict):
-        return
-    properties = schema.get("properties")
-    if isinstance(properties, dict):
-        required = schema.get("required", [])
-        if schema.get("additionalProperties") is not False:
-            raise refuse(path, f"`{path}`: a strict schema needs `additionalProperties: false`.")
-        if not isinstance(required, list) or set(properties) - set(map(str, required)):
-            raise refuse(path, f"`{path}`: a strict schema must require all its properties.")
-        for name, child in properties.items():
-            check_strict(child, f"{path}.properties.{excerpt(name, 64)}")
-    for key in ("items", "anyOf"):
-        check_strict(schema.get(key), f"{path}.{key}")
-    defined = schema.get("$defs", {})
-    check_strict(list(defined.values()) if isinstance(defined, dict) else [], f"{path}.$defs")
+            raise invalid_tool(f"{where}.parameters", message, "invalid_function_parameters")
+        if function.strict and (violation := find_violation(parameters)) is not None:
+            message = f"Invalid schema for function '{function.name}': {violation}."
+            raise invalid_tool(f"{where}.parameters", message)
 
 
 def describe(function: Function) -> dict[str, Any]:
-    """The function as templates expect a tool, with its parameters always."""
-    told: dict[str, Any] = {"name": function.name}
+    """The function as a tool for chat templates, which always has `parameters`."""
+    fields: dict[str, Any] = {"name": function.name}
     if function.description is not None:
-        told["description"] = function.description
-    told["parameters"] = function.parameters or NO_PARAMETERS
+        fields["description"] = function.description
+    fields["parameters"] = function.parameters or NO_PARAMETERS
     if function.strict is not None:
-        told["strict"] = function.strict
-    return {"type": "function", "function": told}
+        fields["strict"] = function.strict
+    return {"type": "function", "function": fields}
 
 
 def choose(
     choice: ToolChoice | None, declared: Sequence[str], *, parallel: bool, param: str
 ) -> ToolUse | None:
-    """Which of the declared tools the answer may call; None for none.
+    """The declared tools that the answer may call; None if it may call none.
 
     Raises:
-        InvalidRequest: the choice names a tool that is not declared, or there are none.
+        InvalidRequest: the choice names a tool that is not declared, or no tool is declared.
     """
     match choice:
         case "none":
@@ -198,17 +175,17 @@ def choose(
             names = list(dict.fromkeys(tool.function.name for tool in allowed.tools))
             required = allowed.mode == "required"
         case ChooseCustom():
-            message = f"`{param}`: custom tools are not supported: only functions."
-            raise refuse(param, message, "unsupported_parameter")
+            message = f"`{param}`: custom tools are not supported, only functions."
+            raise invalid_tool(param, message, "unsupported_parameter")
     if not declared:
-        raise refuse(param, f"`{param}` needs tools to choose from.")
+        raise invalid_tool(param, f"`{param}` requires declared tools.")
     for name in names:
         if name not in declared:
-            message = f"`{param}`: `{excerpt(name, 64)}` is none of the declared tools."
-            raise refuse(param, message)
+            message = f"`{param}`: `{excerpt(name, 64)}` is not one of the declared tools."
+            raise invalid_tool(param, message)
     return ToolUse(names, required, parallel)
 
 
-def refuse(param: str, message: str, code: str = "invalid_value") -> InvalidRequest:
-    """The error for a tool."""
+def invalid_tool(param: str, message: str, code: str = "invalid_value") -> InvalidRequest:
+    """The error for an invalid tool or choice."""
     return InvalidRequest(message, param=param, code=code)

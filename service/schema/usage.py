@@ -1,4 +1,4 @@
-"""How many tokens an answer took, and how long."""
+"""The token counts and timings of a response."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import msgspec
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):
-    """`cached_tokens` of the prompt needed no computing."""
+    """`cached_tokens` of the prompt came from the prompt cache."""
 
     cached_tokens: int = 0
 
 
 class CompletionTokensDetails(msgspec.Struct, frozen=True):
-    """`reasoning_tokens` of the answer were spent in the model's think block."""
+    """`reasoning_tokens` of the answer are in the model's reasoning block."""
 
     reasoning_tokens: int = 0
 
 
 class Timings(msgspec.Struct, frozen=True):
-    """Milliseconds in line, until the first token, and from there; of several answers the most."""
+    """Milliseconds in the waiting queue, to the first token, and after it; maxima over answers."""
 
     queue_ms: float = 0.0
     prefill_ms: float = 0.0
@@ -26,9 +26,9 @@ class Timings(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Token counts of one request; `completion_tokens` counts the ending token too.
+    """The token counts of one request; `completion_tokens` includes the stop token.
 
-    A prompt with several answers counts once. `mlxd` is not OpenAI's.
+    A prompt with several answers counts once. `mlxd` is not in OpenAI's API.
     """
 
     prompt_tokens: int

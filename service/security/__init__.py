@@ -1,1 +1,1 @@
-"""Security: who may send requests, and how much."""
+"""Access control: API keys, rate limits, and the hosts and origins that are allowed."""

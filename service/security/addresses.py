@@ -1,4 +1,4 @@
-"""Network addresses: which of them cannot be reached from another machine."""
+"""Numeric network addresses: recognising them, and those of the loopback interface."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import ipaddress
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a numeric address is this machine's own, in either family.
+    """Whether `address` is a numeric loopback address, IPv4 or IPv6.
 
-    Python before 3.13 does not say so of `::ffff:127.0.0.1`.
+    Python before 3.13 does not count `::ffff:127.0.0.1` as one, so it is checked here.
     """
     try:
-        found = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
 
 
 def is_address(text: str) -> bool:
-    """Whether `text` is a numeric address rather than a name."""
+    """Whether `text` is a numeric address and not a name."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Who may ask for what: API keys, their limits, and administration.
+"""Authentication of requests: API keys, their rate limits, and administration.
 
-Everything needs a key once keys are configured, whether a route is there or not, but for
-what is listed here. Nothing of a key that was presented is logged or repeated.
+Once keys are configured every path needs one, whether it exists or not, except the paths
+listed here. No part of a presented key is logged or sent back.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from service.security.addresses import is_loopback
 from service.security.keyring import KeyRing
 from service.security.rate_limits import RateLimits, TokenBucket
 
-# /health for what watches the service; the page, which holds no data of its own.
+# /health is for monitoring; the page itself contains no data.
 OPEN_PATHS = frozenset({"/", "/health"})
-OPEN_FOLDER = "/assets/"
-ADMIN = "/admin"
-LIMITED = "/v1/"
+OPEN_PREFIX = "/assets/"
+ADMIN_PATH = "/admin"
+RATE_LIMITED_PREFIX = "/v1/"
 BEARER = b"bearer"
-# Set by proxies: what has one was not sent by its client from this machine.
-FORWARDED = frozenset({b"forwarded", b"x-forwarded-for"})
+# Proxies set these: a request with one of them may come from another machine.
+FORWARDING_HEADERS = frozenset({b"forwarded", b"x-forwarded-for"})
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 
 class AuthenticationMiddleware:
-    """ASGI middleware. Belongs inside `ErrorMiddleware`, as it raises.
+    """ASGI middleware that requires an API key and applies its rate limits.
 
-    It puts the key's name into `scope["state"]["key_name"]` for the log, and into
-    `scope["state"]["token_bucket"]` what the request's tokens are counted with.
+    It puts the key's name into `scope["state"]["key_name"]` for the log, and the key's
+    `TokenBucket` into `scope["state"]["token_bucket"]`. It must be inside `ErrorMiddleware`,
+    because it raises.
     """
 
     def __init__(self, app: ASGIApp, keys: KeyRing, rate_limits: RateLimits) -> None:
@@ -47,60 +48,60 @@ class AuthenticationMiddleware:
         self.keys.refresh()
         if not self.keys.required:
             if is_admin(path) and not is_local(scope):
-                raise AdminOnly("Without API keys, administration is for this machine alone.")
+                raise AdminOnly("Without API keys, only local clients may use /admin.")
             return await self.app(scope, receive, send)
         if is_open(path):
             return await self.app(scope, receive, send)
         key = self.keys.find(presented_key(scope["headers"]))
         if key is None:
-            raise InvalidApiKey("A valid API key is needed: `Authorization: Bearer KEY`.")
+            raise InvalidApiKey("A valid API key is required: `Authorization: Bearer KEY`.")
         if is_admin(path) and not key.admin:
-            raise AdminOnly("This API key is not one for administration.")
+            raise AdminOnly("This API key is not an administrator's.")
         scope.setdefault("state", {})["key_name"] = key.name
-        if scope["method"] == "POST" and path.startswith(LIMITED):
-            return await self._limit(self.rate_limits.of(key), scope, receive, send)
+        if scope["method"] == "POST" and path.startswith(RATE_LIMITED_PREFIX):
+            return await self._call_limited(self.rate_limits.bucket_for(key), scope, receive, send)
         return await self.app(scope, receive, send)
 
-    async def _limit(
+    async def _call_limited(
         self, token_bucket: TokenBucket, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        async def send_counted(message: Message) -> None:
+        async def send_with_limits(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).raw.extend(token_bucket.headers())
             await send(message)
 
-        token_bucket.enter()
+        token_bucket.acquire()
         scope["state"]["token_bucket"] = token_bucket
         try:
-            await self.app(scope, receive, send_counted)
+            await self.app(scope, receive, send_with_limits)
         finally:
-            token_bucket.leave()
+            token_bucket.release()
 
 
 def is_open(path: str) -> bool:
-    """Whether a path is served without a key."""
+    """Whether the path is served without a key."""
     if path in OPEN_PATHS:
         return True
-    return path.startswith(OPEN_FOLDER) and "/" not in path[len(OPEN_FOLDER) :]
+    return path.startswith(OPEN_PREFIX) and "/" not in path[len(OPEN_PREFIX) :]
 
 
 def is_admin(path: str) -> bool:
-    """Whether a path is for administration."""
-    return path == ADMIN or path.startswith(f"{ADMIN}/")
+    """Whether the path belongs to administration."""
+    return path == ADMIN_PATH or path.startswith(f"{ADMIN_PATH}/")
 
 
 def is_local(scope: Scope) -> bool:
-    """Whether somebody on this machine sent a request: no proxy on it, and no foreign page."""
+    """Whether a local client sent the request, without a proxy and not from another site's page."""
     client = scope.get("client")
     if not client or not is_loopback(client[0]):
         return False
     headers = dict(scope["headers"])
-    own = headers.get(b"origin", b"").partition(b"://")[2] in (b"", headers.get(b"host"))
-    return own and FORWARDED.isdisjoint(headers)
+    same_origin = headers.get(b"origin", b"").partition(b"://")[2] in (b"", headers.get(b"host"))
+    return same_origin and FORWARDING_HEADERS.isdisjoint(headers)
 
 
 def presented_key(headers: RawHeaders) -> bytes:
-    """The bearer token of a request; empty where there is none, or more than one."""
+    """The bearer token of a request; empty if it has no `Authorization` header or several."""
     values = [value for name, value in headers if name == b"authorization"]
     if len(values) != 1:
         return b""

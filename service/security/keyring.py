@@ -1,4 +1,4 @@
-"""The keys that a request may have now: the environment's, and those of the file as it is now."""
+"""The API keys in force: those of the environment, and those in the current keys file."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from service.config.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# So soon does a running service notice that a key was added or revoked.
-LOOK_AGAIN_S = 1.0
+# A running service notices added and revoked keys within this time.
+REFRESH_INTERVAL_S = 1.0
 
 Stamp = tuple[int, int, int]
 
 
 class KeyRing:
-    """Finds the key that a request brought.
+    """Finds the key that a request presents.
 
-    Where neither a file nor the environment configures keys, none are `required`. A file
-    that holds none does: every request is refused then. A file that goes away or breaks
-    while the service runs changes nothing: the keys read last stay in force.
+    Keys are `required` if the environment configures keys or the file exists. An existing
+    file without keys therefore makes the service refuse every request. A file that is
+    removed or becomes invalid while the service runs changes nothing: the keys that were
+    read last stay in force.
     """
 
     def __init__(
         self,
-        fixed: Sequence[ApiKey] = (),
+        environment_keys: Sequence[ApiKey] = (),
         path: Path | None = None,
         *,
         now: Callable[[], float] = time.monotonic,
@@ -39,35 +40,35 @@ class KeyRing:
         """Read the file for the first time.
 
         Raises:
-            SettingsError: it cannot be used.
+            SettingsError: the file cannot be used.
         """
-        self._fixed = tuple(fixed)
+        self._environment_keys = tuple(environment_keys)
         self._path = path
         self._now = now
         self._stamp: Stamp | None = None
-        self._look_at_s = now() + LOOK_AGAIN_S
-        self._hold(self._fixed)
-        self.required = bool(self._fixed)
-        if path is not None and (stamp := stamp_of(path)) is not None:
-            self._take(path, stamp)
+        self._refresh_at_s = now() + REFRESH_INTERVAL_S
+        self._set_keys(self._environment_keys)
+        self.required = bool(self._environment_keys)
+        if path is not None and (stamp := read_stamp(path)) is not None:
+            self._load(path, stamp)
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def refresh(self) -> None:
-        """Read the file again if it changed since the last look, a moment ago at the latest."""
-        if self._path is None or (now := self._now()) < self._look_at_s:
+        """Read the file again if it has changed; checked once per `REFRESH_INTERVAL_S`."""
+        if self._path is None or (now := self._now()) < self._refresh_at_s:
             return
-        self._look_at_s = now + LOOK_AGAIN_S
-        stamp = stamp_of(self._path)
+        self._refresh_at_s = now + REFRESH_INTERVAL_S
+        stamp = read_stamp(self._path)
         if stamp == self._stamp:
             return
         if stamp is None:
-            logger.error("%s is gone: its keys stay in force", self._path)
+            logger.error("%s does not exist any more: its keys stay in force", self._path)
             self._stamp = None
             return
         try:
-            self._take(self._path, stamp)
+            self._load(self._path, stamp)
         except SettingsError as error:
             self._stamp = stamp
             logger.error("%s; the keys read before stay in force", error)
@@ -75,29 +76,29 @@ class KeyRing:
             logger.info("%d API keys are in force", len(self))
 
     def find(self, presented: bytes) -> ApiKey | None:
-        """The key whose text this is.
+        """The key with the text `presented`; None if there is none.
 
-        How long it takes depends neither on which key it is nor on how much of one is right:
-        digests are compared, in constant time, and always with all.
+        The duration depends neither on which key matches nor on how much of one does: the
+        digest is compared with those of all keys, each in constant time.
         """
         digest = digest_of(presented)
-        found = None
+        match = None
         for key, expected in self._keys:
             if hmac.compare_digest(digest, expected):
-                found = key
-        return found
+                match = key
+        return match
 
-    def _take(self, path: Path, stamp: Stamp) -> None:
+    def _load(self, path: Path, stamp: Stamp) -> None:
         try:
-            keys = (*self._fixed, *read_keys(path))
+            keys = (*self._environment_keys, *read_keys(path))
         except FileNotFoundError:
             return
         check_names(keys, f"{path} and the environment")
         self._stamp = stamp
-        self._hold(keys)
+        self._set_keys(keys)
         self.required = True
 
-    def _hold(self, keys: Sequence[ApiKey]) -> None:
+    def _set_keys(self, keys: Sequence[ApiKey]) -> None:
         self._keys = [(key, bytes.fromhex(key.sha256)) for key in keys]
 
 
@@ -105,19 +106,19 @@ def open_keyring(settings: Settings) -> KeyRing:
     """The keys that the settings configure.
 
     Raises:
-        SettingsError: they cannot be used, or a file that was named is not there.
+        SettingsError: the keys cannot be used, or a file named by the settings does not exist.
     """
     path = keys_path(settings.keys_file)
     keys = KeyRing(settings.api_keys, path)
     if path is not None and settings.keys_file != Settings().keys_file and not path.exists():
-        raise SettingsError(f"keys_file: {path}: there is no such file; `mlxd keys add` makes it")
+        raise SettingsError(f"keys_file: {path}: there is no such file; `mlxd keys add` creates it")
     return keys
 
 
-def stamp_of(path: Path) -> Stamp | None:
-    """What changes with every replacement of a file; None where there is none."""
+def read_stamp(path: Path) -> Stamp | None:
+    """A value that changes whenever the file is replaced; None if there is no file."""
     try:
-        found = os.stat(path)  # noqa: PTH116 (once a second; half the time of Path.stat)
+        status = os.stat(path)  # noqa: PTH116 (once a second; half the time of Path.stat)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,13 +1,14 @@
-"""Which names the service answers to, and which web sites may call it.
+"""Checks the `Host` and `Origin` of requests: the service's names, and the allowed web sites.
 
-A page of any site can make its reader's browser send requests to this machine. It cannot
-forge `Host`, `Origin` and `Sec-Fetch-Site`, which tell of it, nor send JSON without being
-allowed. So a page whose name was rebound to this address (DNS rebinding), a form, an image
-and a script of a foreign site are all refused before anything is done for them.
+A page of any web site can make a browser send requests to this machine. It cannot forge
+`Host`, `Origin` and `Sec-Fetch-Site`, which identify the page, and it cannot send JSON
+without a preflight request. So requests from a page whose name was rebound to this address
+(DNS rebinding), and from a form, an image or a script of another site, are refused before
+any work is done for them.
 
-Starlette's TrustedHostMiddleware (1.10) is not used: it takes `[::1]` for a name, and
-answers in text. Its CORSMiddleware is, for the origins that are allowed; by itself it would
-only keep the answers of refused requests from their senders.
+Starlette's TrustedHostMiddleware (1.10) is not used: it parses `[::1]` as a name, and its
+responses are plain text. Its CORSMiddleware is used for the allowed origins. Alone it is not
+enough: it executes other requests, and only hides the responses from their senders.
 """
 
 from __future__ import annotations
@@ -22,81 +23,85 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.config.scalars import SettingsError
-from service.errors import HostNotAllowed, OriginNotAllowed, excerpt
+from service.errors import (
+    RETRY_AFTER_HEADER,
+    SHOULD_RETRY_HEADER,
+    HostNotAllowed,
+    OriginNotAllowed,
+    excerpt,
+)
+from service.http.error_middleware import REQUEST_ID_HEADER
 from service.http.header_limits import require_json
 from service.security.addresses import is_address, is_loopback
+from service.security.rate_limits import RATE_LIMIT_HEADERS
 
-ANY = "*"
+WILDCARD = "*"
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:/?#@\s]+)(:[0-9]*)?")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+|null")
-SEEN_HOSTS = 1024
+HOST_CACHE_ENTRIES = 1024
 METHODS = ("DELETE", "GET", "POST")
-EXPOSED = (
-    "retry-after",
-    "x-request-id",
-    "x-should-retry",
-    *(
-        f"x-ratelimit-{part}-{kind}"
-        for part in ("limit", "remaining", "reset")
-        for kind in ("requests", "tokens")
-    ),
+EXPOSED_HEADERS = (
+    RETRY_AFTER_HEADER,
+    REQUEST_ID_HEADER,
+    SHOULD_RETRY_HEADER,
+    *RATE_LIMIT_HEADERS,
 )
 
 HostRule = Callable[[str], bool]
 
 
-def parse_words(text: str) -> frozenset[str]:
-    """The words between commas, in small letters."""
+def parse_list(text: str) -> frozenset[str]:
+    """The items of a comma-separated list, in lower case."""
     return frozenset(word.strip().lower() for word in text.split(",") if word.strip())
 
 
 def parse_hosts(text: str, origin: str) -> frozenset[str]:
-    """Names with commas between them, without ports.
+    """Comma-separated host names, without ports.
 
     Raises:
-        SettingsError: one is no name.
+        SettingsError: one is not a host name.
     """
-    hosts = parse_words(text)
-    for host in hosts - {ANY}:
+    hosts = parse_list(text)
+    for host in hosts - {WILDCARD}:
         if host_name(host) != host:
-            raise SettingsError(f"{origin}: {excerpt(host, 100)} is no host without a port")
+            raise SettingsError(f"{origin}: {excerpt(host, 100)} is not a host without a port")
     return hosts
 
 
 def parse_origins(text: str, origin: str) -> frozenset[str]:
-    """Origins with commas between them.
+    """Comma-separated origins.
 
     Raises:
-        SettingsError: one is no origin.
+        SettingsError: one is not an origin.
     """
-    origins = parse_words(text)
-    for word in origins - {ANY}:
+    origins = parse_list(text)
+    for word in origins - {WILDCARD}:
         if not ORIGIN.fullmatch(word):
             raise SettingsError(
-                f"{origin}: {excerpt(word, 100)} is no origin, such as https://app.example"
+                f"{origin}: {excerpt(word, 100)} is not an origin such as https://app.example"
             )
     return origins
 
 
 def host_name(header: str) -> str | None:
-    """The name or address in a `Host` header, in small letters; None where it is none."""
-    matched = HOST.fullmatch(header.lower())
-    return matched["name"].removesuffix(".") if matched else None
+    """The name or address in a `Host` header, in lower case; None if the header is invalid."""
+    match = HOST.fullmatch(header.lower())
+    return match["name"].removesuffix(".") if match else None
 
 
 def make_host_rule(bound: str, extra: frozenset[str]) -> HostRule:
-    """Which `Host` headers are ours, for a service that listens on the address `bound`.
+    """The rule that accepts `Host` headers, for a service that listens on the address `bound`.
 
-    On the loopback address: its names, and `extra`. On others besides: addresses, which no
-    foreign name can hide behind, and this machine's own name.
+    On a loopback address it accepts the loopback names and `extra`. On other addresses it also
+    accepts this machine's name and any numeric address: DNS rebinding needs a name.
     """
-    if ANY in extra:
+    if WILDCARD in extra:
         return lambda header: True
     loopback = is_loopback(bound)
     machine = socket.gethostname().lower()
     names = {"localhost", *extra, *(() if loopback else (machine, f"{machine}.local"))}
 
-    @functools.lru_cache(SEEN_HOSTS)
+    @functools.lru_cache(HOST_CACHE_ENTRIES)
     def allows(header: str) -> bool:
         name = host_name(header)
         if name is None:
@@ -108,9 +113,9 @@ def make_host_rule(bound: str, extra: frozenset[str]) -> HostRule:
 
 
 class OriginGuard:
-    """ASGI middleware that refuses requests sent by web pages of others.
+    """ASGI middleware that refuses requests sent by pages of web sites that are not allowed.
 
-    Belongs inside `ErrorMiddleware`, as it raises.
+    It must be inside `ErrorMiddleware`, because it raises.
     """
 
     def __init__(self, app: ASGIApp, allows_host: HostRule, origins: frozenset[str]) -> None:
@@ -124,18 +129,18 @@ class OriginGuard:
         await self.app(scope, receive, send)
 
     def check(self, scope: Scope) -> None:
-        """Refuse what is not for us.
+        """Refuse a request with a wrong host, origin or content type.
 
         Raises:
-            HostNotAllowed: it asks for a name that is not ours.
-            OriginNotAllowed: a page of a site that is not allowed sends it.
-            UnsupportedMediaType: it posts something that is not declared as JSON.
+            HostNotAllowed: the `Host` is not one of the service's names.
+            OriginNotAllowed: a page of a site that is not allowed sent the request.
+            UnsupportedMediaType: the body of a POST is not declared as JSON.
         """
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
         if not self.allows_host(host):
             raise HostNotAllowed(
-                f"The host `{excerpt(host, 100)}` is none of this service's names "
+                f"The host `{excerpt(host, 100)}` is not one of this service's names "
                 "(setting allowed_hosts)."
             )
         self._check_origin(scope, host, headers)
@@ -152,17 +157,21 @@ class OriginGuard:
                 f"Pages of `{excerpt(origin, 100)}` may not use this service "
                 "(setting allowed_origins)."
             )
-        if cross_site and not is_navigation(scope["method"], headers) and ANY not in self.origins:
+        if (
+            cross_site
+            and not is_navigation(scope["method"], headers)
+            and WILDCARD not in self.origins
+        ):
             raise OriginNotAllowed("Pages of other sites may not use this service.")
 
 
 def allows_origin(origins: frozenset[str], origin: str) -> bool:
-    """Whether pages of `origin`, in small letters, may call the service."""
-    return origin in origins or ANY in origins
+    """Whether pages of `origin`, in lower case, may call the service."""
+    return origin in origins or WILDCARD in origins
 
 
 def is_navigation(method: str, headers: dict[bytes, bytes]) -> bool:
-    """Whether somebody followed a link: the browser shows the answer, and no page can read it."""
+    """Whether the user followed a link: the browser shows the response, no page can read it."""
     return (
         method == "GET"
         and headers.get(b"sec-fetch-mode") == b"navigate"
@@ -171,9 +180,9 @@ def is_navigation(method: str, headers: dict[bytes, bytes]) -> bool:
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, for allowed origins; the others go on to `OriginGuard`, which refuses them.
+    """Starlette's CORS middleware for allowed origins; `OriginGuard` refuses the others.
 
-    Never with credentials: a page must have a key to present, and cannot borrow one.
+    Credentials are never allowed: a page must present an API key of its own.
     """
 
     def __init__(self, app: ASGIApp, origins: frozenset[str]) -> None:
@@ -183,14 +192,14 @@ class Cors(CORSMiddleware):
             allow_methods=METHODS,
             allow_headers=["*"],
             allow_private_network=True,
-            expose_headers=EXPOSED,
+            expose_headers=EXPOSED_HEADERS,
         )
         self._origins = origins
-        self._plain = app
+        self._without_cors = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         origin = Headers(scope=scope).get("origin", "") if scope["type"] == "http" else ""
         if origin and allows_origin(self._origins, origin.lower()):
             await super().__call__(scope, receive, send)
         else:
-            await self._plain(scope, receive, send)
+            await self._without_cors(scope, receive, send)

@@ -1,4 +1,4 @@
-"""How much memory the machine has left, where that can be read."""
+"""Reads how much memory of the machine is available, where the system reports it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ KIB = 1024
 
 
 def read_available(meminfo: Path = MEMINFO) -> int | None:
-    """The bytes that a new process can have without swapping; None where unknown.
+    """The bytes that a new process can use without swapping; None where unknown.
 
-    Source: Linux, proc_meminfo(5), `MemAvailable`. macOS has no such figure
-    without its own interfaces.
+    Source: Linux, proc_meminfo(5), `MemAvailable`. macOS reports no such number
+    except by its own interfaces.
     """
     try:
         lines = meminfo.read_text(encoding="ascii").splitlines()

@@ -1,40 +1,44 @@
-"""How a worker ended, in words and in fields."""
+"""Describes why a worker exited."""
 
 from __future__ import annotations
 
 import re
 import signal
-from typing import Literal
 
 import msgspec
 
-Phase = Literal["loading", "idle", "busy"]
+from service.schema.health import WorkerPhase
 
-# The words of MLX's and the system's allocators in a worker's last message.
-MEMORY_WORDS = re.compile(r"malloc|bad_alloc|memory|allocate", re.IGNORECASE)
+# How MLX's and the system's allocators report a failure, in a worker's fatal message.
+ALLOCATION_FAILURE = re.compile(r"malloc|bad_alloc|memory|allocate", re.IGNORECASE)
 
 
 class LastExit(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of one worker. `signal` or `code` is set; `phase` is what it was doing."""
+    """The exit of one worker. `signal` or `code` is set; `phase` is what it was doing."""
 
     reason: str
     signal: str | None
     code: int | None
-    phase: Phase
+    phase: WorkerPhase
     uptime_s: float
 
 
 def describe_exit(
-    status: int, phase: Phase, uptime_s: float, *, last_words: str | None, stalled: str | None
+    status: int,
+    phase: WorkerPhase,
+    uptime_s: float,
+    *,
+    fatal_message: str | None,
+    stall: str | None,
 ) -> LastExit:
-    """The end of a worker that exited with `status` (negative: a signal's number).
+    """Describe an exit by its `status`, which is negative for a signal.
 
-    `stalled` says why it was ended by the service.
+    `fatal_message` is the worker's own reason, `stall` the service's reason to terminate it.
     """
     name = signal_name(-status) if status < 0 else None
-    bare = f"signal {name}" if name else f"exit code {status}"
+    by_status = f"signal {name}" if name else f"exit code {status}"
     return LastExit(
-        reason=stalled or last_words or bare,
+        reason=stall or fatal_message or by_status,
         signal=name,
         code=status if status >= 0 else None,
         phase=phase,
@@ -43,18 +47,18 @@ def describe_exit(
 
 
 def signal_name(number: int) -> str:
-    """SIGKILL for 9."""
+    """SIGKILL for 9; the number itself for a signal without a name."""
     try:
         return signal.Signals(number).name
     except ValueError:
         return str(number)
 
 
-def looks_like_memory(status: int, last_words: str | None, stalled: str | None) -> bool:
-    """Whether a worker ended for want of memory, as far as its end can tell.
+def looks_like_out_of_memory(status: int, fatal_message: str | None, stall: str | None) -> bool:
+    """Whether a worker probably exited because it was out of memory.
 
-    Systems that run out of memory end a process by SIGKILL.
+    A system that runs out of memory kills a process with SIGKILL.
     """
-    if last_words is not None:
-        return MEMORY_WORDS.search(last_words) is not None
-    return status == -signal.SIGKILL and stalled is None
+    if fatal_message is not None:
+        return ALLOCATION_FAILURE.search(fatal_message) is not None
+    return status == -signal.SIGKILL and stall is None

@@ -1,4 +1,4 @@
-"""Which models are loaded, as the worker tells it, and what an operator orders of them."""
+"""The state of every configured model, and the commands that change it."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ from protocol.messages import (
     Unload,
 )
 from service.errors import WorkerUnavailable
-from service.supervision.refusals import refusal
+from service.supervision.refusals import error_for_code
 
 Send = Callable[[ToWorker], None]
 
 
 class ModelStates:
-    """The configured models by id, in their order; a worker's death changes what is loaded."""
+    """The configured models by id, in their configured order."""
 
     def __init__(self, configure: Configure, send: Send) -> None:
         self._send = send
-        self._states = {s.id: ModelState(s.id, "unloaded", s.pinned) for s in configure.models}
+        self._states = {
+            model.id: unloaded(model.id, pinned=model.pinned) for model in configure.models
+        }
         self._infos: dict[str, ModelInfo] = {}
-        self._begin_with = configure.preload
+        self._preload = configure.preload
         self._tickets = itertools.count(1)
-        self._orders: dict[int, asyncio.Future[None]] = {}
+        self._pending: dict[int, asyncio.Future[None]] = {}
 
     @property
     def states(self) -> list[ModelState]:
-        """All models as they are now; `info` is what the last load decided."""
+        """The current states of all models; `info` is of the last load."""
         return [
             msgspec.structs.replace(state, info=self._infos.get(state.id))
             for state in self._states.values()
@@ -46,88 +48,101 @@ class ModelStates:
 
     @property
     def infos(self) -> list[ModelInfo]:
-        """What loading decided, for each model that was loaded once."""
+        """The info of each model that was ever loaded."""
         return list(self._infos.values())
 
     def state(self, id: str) -> ModelState:
-        """One model as it is now."""
+        """The current state of one model."""
         return msgspec.structs.replace(self._states[id], info=self._infos.get(id))
 
     @property
     def loaded_bytes(self) -> int:
-        """What the weights of the loaded models take."""
+        """The size of the weights of all loaded models."""
         return sum(state.bytes for state in self._states.values() if state.status == "loaded")
 
-    # ------------------------------------------------------------ what the supervisor tells
+    # ------------------------------------------------------------ called by the supervisor
 
-    def note(self, message: ModelsChanged | CommandResult) -> None:
-        """The worker told what is loaded, or what became of an order."""
+    def update(self, message: ModelsChanged | CommandResult) -> None:
+        """Store new model states, or complete a command."""
         match message:
             case ModelsChanged(models):
                 self._states = {state.id: state for state in models}
                 self._infos |= {state.id: state.info for state in models if state.info}
-            case CommandResult(ticket, code, reason):
-                if (order := self._orders.pop(ticket, None)) is not None and not order.done():
-                    self._settle(order, code, reason or "")
+            case CommandResult(ticket=ticket, code=code, message=reason):
+                result = self._pending.pop(ticket, None)
+                if result is not None and not result.done():
+                    set_result(result, code, reason or "")
 
-    def lose(self) -> None:
-        """The worker is gone: the next one is to have what was loaded, and no order is carried out.
+    def handle_lost_worker(self) -> None:
+        """Mark all models unloaded and fail all commands.
 
-        One that dies before it is ready leaves that as it was.
+        The next worker loads what was loaded. If the lost worker had loaded no model, the
+        next one loads the same models as that one should have.
         """
         loaded = [state.id for state in self._states.values() if state.status == "loaded"]
         if loaded:
-            self._begin_with = loaded
-        self._states = {
-            id: ModelState(id, "unloaded", state.pinned) for id, state in self._states.items()
-        }
-        for order in self._orders.values():
-            if not order.done():
-                order.set_exception(WorkerUnavailable("The worker ended.", code="restarting"))
-        self._orders.clear()
+            self._preload = loaded
+        self._states = {id: unloaded(id, pinned=state.pinned) for id, state in self._states.items()}
+        for result in self._pending.values():
+            if not result.done():
+                result.set_exception(WorkerUnavailable("The worker exited.", code="restarting"))
+        self._pending.clear()
 
-    def to_begin_with(self, configure: Configure) -> Configure:
-        """What the next worker is told: what to load before it is ready, what is pinned now."""
+    def next_configure(self, configure: Configure) -> Configure:
+        """`configure` for the next worker, with the models to preload and the pinned models."""
         models = [
             msgspec.structs.replace(source, pinned=self._states[source.id].pinned)
             for source in configure.models
         ]
-        return msgspec.structs.replace(configure, models=models, preload=self._begin_with)
+        return msgspec.structs.replace(configure, models=models, preload=self._preload)
 
-    # ------------------------------------------------------------ orders
+    # ------------------------------------------------------------ commands
 
     async def load(self, id: str) -> None:
-        """Have this model loaded, and wait until it is.
+        """Load a model, and wait until it is loaded.
 
         Raises:
-            ModelLoadFailed: it cannot be.
-            InsufficientMemory: there was no room for it in its time.
+            ModelLoadFailed: the model cannot be loaded.
+            InsufficientMemory: memory did not become free in time.
+            WorkerUnavailable: the worker exited first.
         """
-        await self._order(Load(next(self._tickets), id))
+        await self._run(Load(next(self._tickets), id))
 
     async def unload(self, id: str) -> None:
-        """Have this model's memory given back.
+        """Unload a model.
 
         Raises:
-            ModelBusy: it has requests.
+            ModelBusy: the model has requests.
+            WorkerUnavailable: the worker exited first.
         """
-        await self._order(Unload(next(self._tickets), id))
+        await self._run(Unload(next(self._tickets), id))
 
     async def pin(self, id: str, *, pinned: bool) -> None:
-        """Never have this model evicted, or let it be evicted again."""
-        await self._order(Pin(next(self._tickets), id, pinned))
+        """Set whether a model is pinned; a pinned model is never evicted.
 
-    async def _order(self, order: Load | Unload | Pin) -> None:
-        answered = asyncio.get_running_loop().create_future()
-        self._orders[order.ticket] = answered
-        self._send(order)
+        Raises:
+            WorkerUnavailable: the worker exited first.
+        """
+        await self._run(Pin(next(self._tickets), id, pinned))
+
+    async def _run(self, command: Load | Unload | Pin) -> None:
+        result = asyncio.get_running_loop().create_future()
+        self._pending[command.ticket] = result
+        self._send(command)
         try:
-            await answered
+            await result
         finally:
-            self._orders.pop(order.ticket, None)
+            self._pending.pop(command.ticket, None)
 
-    def _settle(self, order: asyncio.Future[None], code: str | None, reason: str) -> None:
-        if code is None:
-            order.set_result(None)
-        else:
-            order.set_exception(refusal(code, reason))
+
+def unloaded(id: str, *, pinned: bool) -> ModelState:
+    """The state of a model that no worker has loaded."""
+    return ModelState(id=id, status="unloaded", pinned=pinned)
+
+
+def set_result(result: asyncio.Future[None], code: str | None, reason: str) -> None:
+    """Complete a command; `code` is None if it succeeded."""
+    if code is None:
+        result.set_result(None)
+    else:
+        result.set_exception(error_for_code(code, reason))

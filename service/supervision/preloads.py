@@ -1,4 +1,4 @@
-"""The libraries that the worker is started with on Linux, where MLX's own are slow."""
+"""The libraries that are preloaded into the worker on Linux, where MLX's own are slow."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from protocol.messages import Device
 AUTO = "auto"
 OFF = "off"
 BLAS = "openblas"
-# mimalloc (2.0.9) is nearly as quick, and keeps what is freed: 424 MB of arrays took it 424 MB
-# after they were gone, jemalloc (5.3.0) 23 MB.
+# mimalloc (2.0.9) is nearly as fast but does not return freed memory: after 424 MB of arrays
+# were freed it still held 424 MB, jemalloc (5.3.0) 23 MB.
 ALLOCATOR = "jemalloc"
 
 
 @dataclass(frozen=True, slots=True)
 class Preloads:
-    """What is preloaded; None is as the system has it.
+    """The preloaded libraries; None preloads none of that kind.
 
-    `blas`: the MLX wheel for Linux (0.32.4) carries the reference BLAS; OpenBLAS makes its
-    matrix products 20 to 40 times faster. This can go when the wheel brings its own.
+    `blas`: the MLX wheel for Linux (0.32.4) contains the reference BLAS; OpenBLAS makes its
+    matrix products 20 to 40 times faster. Remove this when the wheel contains a fast BLAS.
 
-    `allocator`: on the CPU MLX (0.32.4) makes its graph on one thread and frees it on another,
-    which glibc's malloc (2.36) has them quarrel about: tests/load/README.md has what it costs.
+    `allocator`: on the CPU, MLX (0.32.4) allocates its graph on one thread and frees it on
+    another, so that both contend for the locks of glibc's malloc (2.36). The measurements
+    are in tests/load/README.md.
     """
 
     blas: str | None = None
     allocator: str | None = None
 
-    def put_into(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The environment of a program that is to have them, before what was preloaded anyway."""
-        libraries = filter(None, [self.blas, self.allocator, environ.get("LD_PRELOAD")])
-        preloaded = {"LD_PRELOAD": words} if (words := " ".join(libraries)) else {}
-        # One thread: the products of decoding are too small to share.
+    def apply_to(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """`environ` with these libraries in front of those that it already preloads."""
+        paths = filter(None, [self.blas, self.allocator, environ.get("LD_PRELOAD")])
+        preloaded = {"LD_PRELOAD": libraries} if (libraries := " ".join(paths)) else {}
+        # One thread: the matrix products of decoding are too small to be split.
         threads = {"OPENBLAS_NUM_THREADS": "1"} if self.blas else {}
         return {**threads, **environ, **preloaded}
 
@@ -44,14 +45,14 @@ class Preloads:
 
 
 def find_preloads(blas: str, allocator: str) -> Preloads:
-    """Each is "auto" (what the system has), "off", or the path of a library."""
+    """The libraries for two settings: each is "auto" (the system's), "off", or a path."""
     if not on_linux():
         return Preloads()
-    return Preloads(find_library(blas, BLAS), find_library(allocator, ALLOCATOR))
+    return Preloads(blas=find_library(blas, BLAS), allocator=find_library(allocator, ALLOCATOR))
 
 
 def describe_preloads(device: Device, preloads: Preloads) -> str | None:
-    """What the worker has besides, and lacks; None where nothing is preloaded for the device."""
+    """The preloaded libraries as text, with a warning if BLAS is slow; None for other devices."""
     if device.backend != "CPU" or not on_linux():
         return None
     slow = "" if preloads.blas else ": MLX's own BLAS is slow, install OpenBLAS"
@@ -59,12 +60,12 @@ def describe_preloads(device: Device, preloads: Preloads) -> str | None:
 
 
 def on_linux() -> bool:
-    """Whether this is where MLX's own libraries are slow."""
+    """Whether this is Linux, where MLX's own libraries are slow."""
     return sys.platform.startswith("linux")
 
 
-def find_library(wanted: str, name: str) -> str | None:
-    """The library that is wanted; with "auto" the one of this name, where there is one."""
-    if wanted == OFF:
+def find_library(setting: str, name: str) -> str | None:
+    """The library for a setting; for "auto" the system's library `name`, if it is installed."""
+    if setting == OFF:
         return None
-    return ctypes.util.find_library(name) if wanted == AUTO else wanted
+    return ctypes.util.find_library(name) if setting == AUTO else setting

@@ -1,9 +1,8 @@
-"""One worker process: started, spoken to, and seen off.
+"""One worker process: starts it, exchanges messages with it, and reaps it.
 
-The worker is a program of its own (`python -m worker`), so nothing of this
-process is imported into it, its environment is set before it starts, and the
-pipe's end is the only thing that both hold: its end of file is the death of
-the other side.
+The worker is a separate program (`python -m worker`): it imports nothing of this process,
+and its environment is set before it starts. The processes share only a pipe; end of file
+on the pipe means that the other process has exited.
 """
 
 from __future__ import annotations
@@ -23,24 +22,21 @@ from protocol.messages import ToService, ToWorker
 from service.config.api_keys import API_KEYS_VARIABLE
 from service.supervision.preloads import Preloads
 
-# The descriptor of the pipe's other end follows as the last word. -P: a folder named
-# `worker` where the service was started is not ours.
+# The file descriptor of the worker's end of the pipe is appended as the last argument.
+# -P: do not import a folder named `worker` from the current directory.
 WORKER_COMMAND = (sys.executable, "-P", "-m", "worker")
 CODE_FOLDER = str(Path(__file__).parents[2])
 REAP_TIMEOUT_S = 2.0
 
-Receive = Callable[[ToService], None]
-Lost = Callable[[int], None]
-
 
 class WorkerProcess:
-    """A running worker. What it says, and its end, are told on the event loop it is made on.
+    """A running worker. All callbacks are called on the event loop that creates it.
 
-    `on_closed` is called as soon as nothing more can come from it, `on_exit` with
-    its exit status once it is gone.
+    `on_message` is called with each message, `on_closed` once no more messages can arrive, and
+    `on_exit` after that with the exit status, which is negative for a signal.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the worker cannot be started.
     """
 
     def __init__(
@@ -48,20 +44,20 @@ class WorkerProcess:
         command: Sequence[str],
         environ: Mapping[str, str],
         *,
-        on_message: Receive,
-        on_exit: Lost,
+        on_message: Callable[[ToService], None],
+        on_exit: Callable[[int], None],
         on_closed: Callable[[], None] | None = None,
     ) -> None:
-        ours, theirs = multiprocessing.Pipe()
-        # Held here as well, the worker's end would never reach end of file.
-        with theirs:
+        service_connection, worker_connection = multiprocessing.Pipe()
+        # Close the worker's end here; otherwise the pipe would never reach end of file.
+        with worker_connection:
             self._process = subprocess.Popen(
-                [*command, str(theirs.fileno())],
+                [*command, str(worker_connection.fileno())],
                 env=dict(environ),
-                pass_fds=[theirs.fileno()],
+                pass_fds=[worker_connection.fileno()],
                 stdin=subprocess.DEVNULL,
             )
-        self._channel: Channel[ToService, ToWorker] = service_end(ours)
+        self._channel: Channel[ToService, ToWorker] = service_end(service_connection)
         self._on_message = on_message
         self._on_exit = on_exit
         self._on_closed = on_closed
@@ -73,15 +69,15 @@ class WorkerProcess:
         return self._process.pid
 
     def send(self, message: ToWorker) -> None:
-        """Queue a message. After the worker's death it goes nowhere."""
+        """Queue a message; it is dropped if the worker has exited."""
         self._channel.send(message)
 
     def terminate(self) -> None:
-        """Ask it to end (SIGTERM)."""
+        """Send SIGTERM."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it (SIGKILL)."""
+        """Send SIGKILL."""
         self._process.kill()
 
     def _read(self) -> None:
@@ -95,23 +91,23 @@ class WorkerProcess:
             threading.Thread(target=self._reap, name="worker-reaper", daemon=True).start()
 
     def _reap(self) -> None:
-        """Tell its exit status, negative for a signal. One that outlives its pipe is killed."""
+        """Wait for the exit and report its status; kill a worker that does not exit in time."""
         try:
             status = self._process.wait(REAP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
         self._channel.close()
-        # A loop that has closed needs no news.
+        # The event loop may be closed already.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._on_exit, status)
 
 
 def worker_environ(environ: Mapping[str, str], preloads: Preloads) -> dict[str, str]:
-    """The worker's environment: ours, with these libraries preloaded."""
-    # The worker is the one that lies beside this service.
+    """The environment of the worker: `environ` with the preloaded libraries."""
+    # The worker is imported from the folder that contains this service.
     path = os.pathsep.join(filter(None, [CODE_FOLDER, environ.get("PYTHONPATH")]))
-    inherited = preloads.put_into({**environ, "PYTHONPATH": path})
-    # Nothing of the service's clients is the worker's concern.
+    inherited = preloads.apply_to({**environ, "PYTHONPATH": path})
+    # The worker does not need the API keys.
     inherited.pop(API_KEYS_VARIABLE, None)
     return inherited

@@ -1,4 +1,4 @@
-"""The worker's refusals as errors of the service: one table, for requests and for commands."""
+"""Maps the error codes of the worker to errors of the service, for requests and commands."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from service.errors import (
 KNOWN_CODES = frozenset(get_args(ErrorCode))
 
 
-def refusal(code: str, message: str, param: str | None = None) -> MlxdError:
-    """The error for what the worker refused; a code that is not known is the service's fault."""
+def error_for_code(code: str, message: str, param: str | None = None) -> MlxdError:
+    """The error for a code of the worker; an unknown code is an internal error."""
     match code:
         case "insufficient_memory":
             return InsufficientMemory(message)
@@ -31,4 +31,4 @@ def refusal(code: str, message: str, param: str | None = None) -> MlxdError:
         case _ if code in KNOWN_CODES:
             return InvalidRequest(message, param=param, code=code)
         case _:
-            return InternalError(f"The worker refused this with an unknown code: {message}")
+            return InternalError(f"The worker sent an unknown error code: {message}")

@@ -1,4 +1,4 @@
-"""When the next worker may start, and with how much work at once: a pure state machine."""
+"""Decides when the next worker starts and how many sequences it runs: a pure state machine."""
 
 from __future__ import annotations
 
@@ -8,64 +8,68 @@ import msgspec
 
 
 class RestartLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """How deaths are answered.
+    """The bounds of restarts.
 
-    A worker that was ready for `sound_after_s` is sound: its death is a first one.
-    `deaths_tolerated` deaths of others within `window_s` are too many for a request
-    to wait for the next worker, which is tried after `slow_retry_s`.
+    The back-off doubles with each exit, from `initial_back_off_s` to `max_back_off_s`. A
+    worker that was ready for `healthy_after_s` is healthy: its exit counts as the first one.
+    After `exits_before_failure` exits within `window_s` the service has failed: no request
+    waits for the next worker, which starts after `slow_retry_s`.
     """
 
-    first_back_off_s: float = 0.05
-    longest_back_off_s: float = 10.0
-    sound_after_s: float = 10.0
-    deaths_tolerated: int = 5
+    initial_back_off_s: float = 0.05
+    max_back_off_s: float = 10.0
+    healthy_after_s: float = 10.0
+    exits_before_failure: int = 5
     window_s: float = 300.0
     slow_retry_s: float = 30.0
 
 
 class RestartPolicy:
-    """The deaths of late, and what they ask for. `max_running` is what may run at once now."""
+    """The recent exits. `max_running` is the current limit of running sequences of a model."""
 
-    def __init__(self, restart_limits: RestartLimits, max_running: int) -> None:
-        self._pace = restart_limits
-        self._deaths: deque[float] = deque()
-        self._full = max_running
+    def __init__(self, limits: RestartLimits, max_running: int) -> None:
+        self._limits = limits
+        self._exits_at: deque[float] = deque()
+        self._configured_max_running = max_running
         self.max_running = max_running
 
     @property
-    def too_many(self) -> bool:
-        """Whether workers die too often for anyone to wait for the next one."""
-        return len(self._deaths) >= self._pace.deaths_tolerated
+    def too_many_exits(self) -> bool:
+        """Whether workers exit too often for a request to wait for the next one."""
+        return len(self._exits_at) >= self._limits.exits_before_failure
 
     @property
     def delay_s(self) -> float:
-        """How long to wait before the next start."""
-        if self.too_many:
-            return self._pace.slow_retry_s
-        doublings = max(0, len(self._deaths) - 1)
-        return min(self._pace.first_back_off_s * 2.0**doublings, self._pace.longest_back_off_s)
+        """The time to wait before the next start."""
+        if self.too_many_exits:
+            return self._limits.slow_retry_s
+        doublings = max(0, len(self._exits_at) - 1)
+        back_off_s = self._limits.initial_back_off_s * 2.0**doublings
+        return min(back_off_s, self._limits.max_back_off_s)
 
-    def note_death(self, now: float, ready_s: float) -> None:
-        """A worker died that had been ready for `ready_s`."""
-        if ready_s >= self._pace.sound_after_s:
-            self._deaths.clear()
-        self._deaths.append(now)
-        while self._deaths[0] < now - self._pace.window_s:
-            self._deaths.popleft()
+    def record_exit(self, now: float, ready_s: float) -> None:
+        """Count the exit of a worker that was ready for `ready_s`."""
+        if ready_s >= self._limits.healthy_after_s:
+            self._exits_at.clear()
+        self._exits_at.append(now)
+        while self._exits_at[0] < now - self._limits.window_s:
+            self._exits_at.popleft()
 
-    def explain(self) -> None:
-        """The cause of the deaths was found and is gone."""
-        self._deaths.clear()
+    def clear(self) -> None:
+        """Forget the exits: their cause was found and is removed."""
+        self._exits_at.clear()
 
-    def halve(self) -> bool:
-        """Run half as much at once; False when that is one already."""
+    def halve_max_running(self) -> bool:
+        """Halve `max_running`, down to 1; whether it changed."""
         halved = max(1, self.max_running // 2)
         changed, self.max_running = halved != self.max_running, halved
         return changed
 
-    def grow(self, sound_s: float) -> bool:
-        """After `sound_s` without trouble: whether twice as much may run now."""
-        if self.max_running == self._full or sound_s < self._pace.sound_after_s:
+    def raise_max_running(self, healthy_s: float) -> bool:
+        """Double `max_running` if the worker was healthy for long enough; whether it changed."""
+        if self.max_running == self._configured_max_running:
             return False
-        self.max_running = min(2 * self.max_running, self._full)
+        if healthy_s < self._limits.healthy_after_s:
+            return False
+        self.max_running = min(2 * self.max_running, self._configured_max_running)
         return True

@@ -1,21 +1,21 @@
-"""How long a worker has said nothing, by a clock that stands still while the service does."""
+"""Measures the time without a message from the worker, not counting time the service slept."""
 
 from __future__ import annotations
 
 
 class StallTimer:
-    """Grows by steps of a bounded length: a service that was stopped, or asleep, did not listen."""
+    """Counts in bounded steps: a service that was suspended could not receive messages."""
 
     def __init__(self, now: float) -> None:
-        self._since = now
+        self._last_update = now
         self.seconds = 0.0
 
-    def grow(self, now: float, longest_s: float) -> None:
-        """Nothing was heard since the last call of either kind."""
-        self.seconds += min(now - self._since, longest_s)
-        self._since = now
+    def advance(self, now: float, max_step_s: float) -> None:
+        """Add the time since the last call of either method, at most `max_step_s`."""
+        self.seconds += min(now - self._last_update, max_step_s)
+        self._last_update = now
 
-    def end(self, now: float) -> None:
-        """Something was heard, or nothing was to be said."""
+    def reset(self, now: float) -> None:
+        """Start again from 0: a message arrived, or none is expected."""
         self.seconds = 0.0
-        self._since = now
+        self._last_update = now

@@ -1,7 +1,7 @@
-"""Keeps one worker running: spawn, loading, readiness, silence, death, back-off, stop.
+"""Keeps one worker running: starts it, detects stalls, restarts it after an exit, stops it.
 
-Everything happens on the event loop. The supervisor knows no requests: it hands each
-`Step` on, and tells when a worker became ready or was lost.
+Everything runs on the event loop. The supervisor does not know the requests: it passes each
+`Step` to its observer, and reports when a worker is ready or lost.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -29,8 +29,9 @@ from protocol.messages import (
     ToService,
     ToWorker,
 )
+from service.schema.health import HealthStatus, WorkerPhase
 from service.supervision.available_memory import read_available
-from service.supervision.exit_reason import LastExit, Phase, describe_exit, looks_like_memory
+from service.supervision.exit_reason import LastExit, describe_exit, looks_like_out_of_memory
 from service.supervision.model_states import ModelStates
 from service.supervision.process import WorkerProcess
 from service.supervision.restart_policy import RestartLimits, RestartPolicy
@@ -39,68 +40,67 @@ from service.supervision.stall_timer import StallTimer
 logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 2.0
-LONGEST_TICK_S = 1.0
-TICKS_A_LIMIT = 10
-# How long a start waits for memory that its weights need, and how often it looks.
+# How often the stall timer is checked.
+MAX_TICK_S = 1.0
+TICKS_PER_TIMEOUT = 10
+# How long a restart waits for the memory that the weights need, and how often it checks.
 MEMORY_WAIT_S = 30.0
 MEMORY_POLL_S = 0.5
 
-Status = Literal["healthy", "loading", "restarting", "draining", "failed"]
-
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a worker may say nothing: while it loads, and while it has work to do."""
+    """How long a worker may send no message: while it loads, and while it has requests."""
 
     load_timeout_s: float
     stall_s: float
 
 
 class WorkerObserver(Protocol):
-    """Who is told what the worker does."""
+    """Gets the steps and the state changes of the worker."""
 
     @property
     def busy(self) -> bool:
-        """Whether the worker has work, so that it must speak."""
+        """Whether the worker has requests, so that it must send messages."""
 
     def worker_stepped(self, step: Step) -> int:
-        """The worker took one step; returns how many tokens it generated."""
+        """The worker completed a step; returns the number of generated tokens."""
 
     def worker_ready(self) -> None:
-        """A worker is loaded and takes requests; an earlier one's are its to resume."""
+        """A worker is loaded and accepts requests; it must get all requests in flight."""
 
     def worker_lost(self) -> bool:
-        """The worker died, with all that it had not finished; whether the cause was found."""
+        """The worker is lost, with all unfinished requests; whether the cause was found."""
 
     def worker_given_up(self, reason: str) -> None:
-        """Workers die too often: nothing should wait for the next one."""
+        """Workers exit too often: no request should wait for the next one."""
 
 
 class WorkerRun:
-    """What is known of one worker, from its start to its end."""
+    """The state of one worker, from its start to its exit."""
 
     def __init__(self, worker: WorkerProcess, exited: asyncio.Future[int]) -> None:
         self.worker = worker
         self.exited = exited
         self.started_at = time.monotonic()
         self.ready_at: float | None = None
-        # Since when it has been sound at what it is allowed now.
-        self.sound_since = 0.0
+        # The start of the time for which it has been healthy at the current `max_running`.
+        self.healthy_since = 0.0
         self.ready_s = 0.0
-        self.silence = StallTimer(self.started_at)
-        self.phase: Phase = "loading"
-        self.last_words: str | None = None
-        self.stalled: str | None = None
+        self.stall_timer = StallTimer(self.started_at)
+        self.phase: WorkerPhase = "loading"
+        self.fatal_message: str | None = None
+        self.stall: str | None = None
         self.lost = False
-        self.explained = False
+        self.cause_found = False
 
     @property
     def uptime_s(self) -> float:
-        """How long it has run."""
+        """The time since its start."""
         return time.monotonic() - self.started_at
 
 
 class Supervisor:
-    """The state of the worker, and the task that keeps one alive."""
+    """The state of the worker, and the task that keeps one running."""
 
     def __init__(
         self,
@@ -121,9 +121,9 @@ class Supervisor:
         self._on_loading = on_loading
         self._on_step = on_step
         self._available_bytes = available_bytes
-        self._restarts = RestartPolicy(restart_limits or RestartLimits(), configure.max_running)
-        self._listener: WorkerObserver | None = None
-        self._life: WorkerRun | None = None
+        self._policy = RestartPolicy(restart_limits or RestartLimits(), configure.max_running)
+        self._registered_observer: WorkerObserver | None = None
+        self._current: WorkerRun | None = None
         self.model_states = ModelStates(configure, self.send)
         self._stopping = asyncio.Event()
         self._weight_bytes = 0
@@ -136,8 +136,8 @@ class Supervisor:
         self.failure: str | None = None
 
     @property
-    def status(self) -> Status:
-        """What `/health` says."""
+    def status(self) -> HealthStatus:
+        """The status that `/health` reports."""
         if self.draining:
             return "draining"
         if self.failure is not None:
@@ -148,227 +148,230 @@ class Supervisor:
 
     @property
     def pid(self) -> int | None:
-        """The worker's process id, while there is one."""
-        return self._life.worker.pid if self._life is not None else None
+        """The worker's process id; None while no worker runs."""
+        return self._current.worker.pid if self._current is not None else None
 
     @property
     def uptime_s(self) -> float:
-        """How long this worker has run."""
-        return self._life.uptime_s if self._life is not None else 0.0
+        """The time since the start of the current worker; 0 while no worker runs."""
+        return self._current.uptime_s if self._current is not None else 0.0
 
     @property
     def max_running(self) -> int:
-        """How many sequences of a model may be on the device at once now."""
-        return self._restarts.max_running
+        """The current limit of sequences of one model on the device."""
+        return self._policy.max_running
 
     async def wait_loaded(self, timeout_s: float) -> None:
-        """Wait for the first worker to be ready, for at most `timeout_s`."""
+        """Wait until the first worker is ready, for at most `timeout_s`."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.loaded_once.wait(), timeout_s)
 
-    def listen(self, listener: WorkerObserver) -> None:
-        """Tell `listener` from now on."""
-        self._listener = listener
+    def set_observer(self, observer: WorkerObserver) -> None:
+        """Set the observer; call this before `run`."""
+        self._registered_observer = observer
 
     def send(self, message: ToWorker) -> None:
-        """Pass a message to a worker that is ready. Before that it is dropped.
+        """Send a message to a worker that is ready; otherwise the message is dropped.
 
-        A request sent while a worker loads would reach it twice: `worker_ready`
-        has its listener send all that is in flight.
+        A request sent while a worker loads would reach it twice, because the observer
+        sends all requests in flight at `worker_ready`.
         """
-        if self._life is not None and self.ready is not None:
-            self._life.worker.send(message)
+        if self._current is not None and self.ready is not None:
+            self._current.worker.send(message)
 
     async def run(self) -> None:
-        """Keep a worker alive until `stop`. Returns early when none could ever be loaded."""
+        """Keep a worker running until `stop`. Returns early if the first one cannot load."""
         while not self._stopping.is_set():
             await self._run_worker()
             if not self.loaded_once.is_set():
                 return
-            if await self._stopped_within(self._restarts.delay_s):
+            if await self._wait_stopping(self._policy.delay_s):
                 return
             await self._wait_for_memory()
             self.restarts += 1
 
     async def stop(self) -> None:
-        """End the worker: asked first, then told, then killed."""
+        """Stop the worker: by a message, then SIGTERM, then SIGKILL."""
         self._stopping.set()
-        if (life := self._life) is not None:
-            life.worker.send(Shutdown())
-            if not await self._gone(life):
-                await self._end(life)
+        if (run := self._current) is not None:
+            run.worker.send(Shutdown())
+            if not await self._wait_exit(run):
+                await self._terminate(run)
 
     def kill(self) -> None:
-        """End the worker at once, for a process that is about to end itself."""
-        if self._life is not None:
-            self._life.worker.kill()
+        """Kill the worker at once, because this process is about to exit."""
+        if self._current is not None:
+            self._current.worker.kill()
 
-    # ------------------------------------------------------------ one worker's life
+    # ------------------------------------------------------------ one worker
 
     async def _run_worker(self) -> None:
-        """One worker from start to exit."""
+        """Run one worker from its start to its exit."""
         exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         worker = WorkerProcess(
             self._command,
             self._environ,
             on_message=self._receive,
-            on_closed=self._lose,
+            on_closed=self._lose_worker,
             on_exit=exited.set_result,
         )
-        self._life = life = WorkerRun(worker, exited)
-        worker.send(self.model_states.to_begin_with(self._configure))
-        watch = asyncio.create_task(self._watch(life), name="worker-watch")
+        self._current = run = WorkerRun(worker, exited)
+        worker.send(self.model_states.next_configure(self._configure))
+        watch = asyncio.create_task(self._watch(run), name="worker-watch")
         try:
-            self._note_exit(life, await exited)
+            self._handle_exit(run, await exited)
         finally:
             watch.cancel()
             if not exited.done():
                 worker.kill()
 
     def _receive(self, message: ToService) -> None:
-        life = self._life
-        if life is not None and isinstance(message, Fatal):
-            life.last_words = message.message
-        if life is None or life.lost:
+        run = self._current
+        if run is not None and isinstance(message, Fatal):
+            run.fatal_message = message.message
+        if run is None or run.lost:
             return
-        life.silence.end(time.monotonic())
+        run.stall_timer.reset(time.monotonic())
         match message:
             case Step():
                 self.stats = message.stats
-                tokens = self._tell().worker_stepped(message)
+                tokens = self._observer.worker_stepped(message)
                 self._on_step(message.stats, tokens)
             case ModelsChanged() | CommandResult():
-                self.model_states.note(message)
+                self.model_states.update(message)
             case Loading():
                 self._on_loading(message)
             case Ready():
-                self._welcome(life, message)
+                self._set_ready(run, message)
 
-    def _welcome(self, life: WorkerRun, ready: Ready) -> None:
-        """A worker has loaded: it gets what is in flight."""
+    def _set_ready(self, run: WorkerRun, ready: Ready) -> None:
+        """A worker has loaded: the observer sends it the requests in flight."""
         self.ready = ready
         self.stats = Stats(running=0, waiting=0, memory=ready.memory, device_ms=0.0, host_ms=0.0)
         self.failure = None
-        life.ready_at = life.sound_since = time.monotonic()
+        run.ready_at = run.healthy_since = time.monotonic()
         self.loaded_once.set()
         if self.max_running < self._configure.max_running:
             self.send(SetMaxRunning(self.max_running))
-        self._tell().worker_ready()
+        self._observer.worker_ready()
 
-    def _lose(self) -> None:
-        """Nothing more is expected of this worker, whether it has ended yet or not."""
-        life = self._life
-        if life is None or life.lost:
+    def _lose_worker(self) -> None:
+        """Stop using the current worker, whether it has exited yet or not."""
+        run = self._current
+        if run is None or run.lost:
             return
-        life.lost = True
-        if life.ready_at is not None:
-            life.phase = "busy" if self._tell().busy else "idle"
-            life.ready_s = time.monotonic() - life.ready_at
+        run.lost = True
+        if run.ready_at is not None:
+            run.phase = "busy" if self._observer.busy else "idle"
+            run.ready_s = time.monotonic() - run.ready_at
         self.ready = None
         self.stats = None
         self._weight_bytes = self.model_states.loaded_bytes
-        self.model_states.lose()
-        life.explained = self._tell().worker_lost()
+        self.model_states.handle_lost_worker()
+        run.cause_found = self._observer.worker_lost()
 
-    def _note_exit(self, life: WorkerRun, status: int) -> None:
-        self._lose()
-        self._life = None
-        words = {"last_words": life.last_words, "stalled": life.stalled}
-        self.last_exit = describe_exit(status, life.phase, life.uptime_s, **words)
+    def _handle_exit(self, run: WorkerRun, status: int) -> None:
+        self._lose_worker()
+        self._current = None
+        causes = {"fatal_message": run.fatal_message, "stall": run.stall}
+        self.last_exit = describe_exit(status, run.phase, run.uptime_s, **causes)
         if not self.loaded_once.is_set():
-            self.failure = life.last_words or f"the worker ended: {self.last_exit.reason}"
+            self.failure = run.fatal_message or f"the worker exited: {self.last_exit.reason}"
         if self.failure or self._stopping.is_set():
             return
         logger.error(
-            "the worker (%s, up %.1f s) ended: %s", life.phase, life.uptime_s, self.last_exit.reason
+            "the worker (%s, up %.1f s) exited: %s", run.phase, run.uptime_s, self.last_exit.reason
         )
-        self._restarts.note_death(time.monotonic(), life.ready_s)
-        if life.explained:
-            self._restarts.explain()
-        elif life.phase == "busy" and looks_like_memory(status, **words):
-            self._halve()
-        if self._restarts.too_many:
+        self._policy.record_exit(time.monotonic(), run.ready_s)
+        if run.cause_found:
+            self._policy.clear()
+        elif run.phase == "busy" and looks_like_out_of_memory(status, **causes):
+            self._halve_max_running()
+        if self._policy.too_many_exits:
             self._give_up(self.last_exit)
 
-    def _halve(self) -> None:
-        if self._restarts.halve():
+    def _halve_max_running(self) -> None:
+        if self._policy.halve_max_running():
             logger.warning(
-                "that looks like a want of memory: at most %d sequences at once now",
+                "the worker was probably out of memory: running at most %d sequences per model",
                 self.max_running,
             )
 
     def _give_up(self, last: LastExit) -> None:
-        """Tell everybody; the next worker is tried all the same."""
-        self.failure = f"The worker ended too often, last: {last.reason}."
-        logger.error("%s The next one starts in %g s", self.failure, self._restarts.delay_s)
-        self._tell().worker_given_up(self.failure)
+        """Fail the requests in flight; the next worker is started nevertheless."""
+        self.failure = f"The worker exited too often; the last exit: {last.reason}."
+        logger.error("%s The next one starts in %g s", self.failure, self._policy.delay_s)
+        self._observer.worker_given_up(self.failure)
 
-    # ------------------------------------------------------------ silence
+    # ------------------------------------------------------------ stalls
 
-    async def _watch(self, life: WorkerRun) -> None:
-        """End a worker that should speak and does not."""
+    async def _watch(self, run: WorkerRun) -> None:
+        """Terminate a worker that sends no message though it loads or has requests."""
         shortest_s = min(self._timeouts.load_timeout_s, self._timeouts.stall_s)
-        tick_s = min(LONGEST_TICK_S, shortest_s / TICKS_A_LIMIT)
+        tick_s = min(MAX_TICK_S, shortest_s / TICKS_PER_TIMEOUT)
         while True:
             await asyncio.sleep(tick_s)
             now = time.monotonic()
-            life.silence.grow(now, 2 * tick_s)
-            if self.ready is not None and not self._tell().busy:
-                life.silence.end(now)
-            self._grow(life, now)
-            if life.silence.seconds > self._limit_s and not life.lost:
-                life.stalled = f"no sign of progress for {self._limit_s:g} s"
-                logger.error("the worker shows %s; ending it", life.stalled)
-                self._lose()
-                await self._end(life)
+            run.stall_timer.advance(now, max_step_s=2 * tick_s)
+            if self.ready is not None and not self._observer.busy:
+                run.stall_timer.reset(now)
+            self._raise_max_running(run, now)
+            if run.stall_timer.seconds > self._timeout_s and not run.lost:
+                run.stall = f"no sign of progress for {self._timeout_s:g} s"
+                logger.error("the worker shows %s; terminating it", run.stall)
+                self._lose_worker()
+                await self._terminate(run)
 
     @property
-    def _limit_s(self) -> float:
+    def _timeout_s(self) -> float:
         if self.ready is None:
             return self._timeouts.load_timeout_s
         return self._timeouts.stall_s
 
-    def _grow(self, life: WorkerRun, now: float) -> None:
-        """After a sound while, let more run at once again."""
-        if self.ready is not None and self._restarts.grow(now - life.sound_since):
-            life.sound_since = now
-            logger.info("at most %d sequences at once again", self.max_running)
+    def _raise_max_running(self, run: WorkerRun, now: float) -> None:
+        """Double `max_running` again once the worker was healthy for long enough."""
+        if self.ready is not None and self._policy.raise_max_running(now - run.healthy_since):
+            run.healthy_since = now
+            logger.info("running at most %d sequences per model again", self.max_running)
             self.send(SetMaxRunning(self.max_running))
 
-    # ------------------------------------------------------------ waiting and ending
+    # ------------------------------------------------------------ waiting and stopping
 
-    async def _end(self, life: WorkerRun) -> None:
+    async def _terminate(self, run: WorkerRun) -> None:
         """SIGTERM, then SIGKILL: a process killed with wired memory may keep it on macOS."""
-        for insist in (life.worker.terminate, life.worker.kill):
-            insist()
-            if await self._gone(life):
+        for end in (run.worker.terminate, run.worker.kill):
+            end()
+            if await self._wait_exit(run):
                 return
 
-    async def _gone(self, life: WorkerRun) -> bool:
-        await asyncio.wait([life.exited], timeout=STOP_GRACE_S)
-        return life.exited.done()
+    async def _wait_exit(self, run: WorkerRun) -> bool:
+        """Wait for the exit for up to `STOP_GRACE_S`; whether the worker has exited."""
+        await asyncio.wait([run.exited], timeout=STOP_GRACE_S)
+        return run.exited.done()
 
-    async def _stopped_within(self, seconds: float) -> bool:
+    async def _wait_stopping(self, timeout_s: float) -> bool:
+        """Wait for `stop` for up to `timeout_s`; whether it was called."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            await asyncio.wait_for(self._stopping.wait(), timeout_s)
         return self._stopping.is_set()
 
     async def _wait_for_memory(self) -> None:
-        """Wait, within a bound, until the machine has the memory that the weights need."""
+        """Wait until the machine has the memory that the weights need, for a bounded time."""
         deadline = time.monotonic() + MEMORY_WAIT_S
-        told = False
+        logged = False
         while (left := self._available_bytes()) is not None and left < self._weight_bytes:
-            if not told:
+            if not logged:
                 logger.warning(
-                    "waiting for memory: the weights need %d MiB, %d MiB are left",
+                    "waiting for memory: the weights need %d MiB, %d MiB are available",
                     self._weight_bytes >> 20,
                     left >> 20,
                 )
-                told = True
-            if time.monotonic() > deadline or await self._stopped_within(MEMORY_POLL_S):
+                logged = True
+            if time.monotonic() > deadline or await self._wait_stopping(MEMORY_POLL_S):
                 return
 
-    def _tell(self) -> WorkerObserver:
-        if self._listener is None:
-            raise RuntimeError("the supervisor runs without a listener")
-        return self._listener
+    @property
+    def _observer(self) -> WorkerObserver:
+        if self._registered_observer is None:
+            raise RuntimeError("the supervisor runs without an observer")
+        return self._registered_observer

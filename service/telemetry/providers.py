@@ -1,7 +1,7 @@
-"""OpenTelemetry's SDK: set up from what is to be exported where, and ended within a bound.
+"""The providers of OpenTelemetry's SDK: set up for the exporters, and shut down in bounded time.
 
-Exporting is done by threads of the SDK that nothing here waits for: a collector that is
-gone or does not answer costs no request anything. What does not fit their queues is lost.
+Threads of the SDK do the exporting, and no request waits for them: a collector that is down
+or does not respond delays no request. Data that does not fit their queues is lost.
 """
 
 from __future__ import annotations
@@ -30,34 +30,36 @@ logger = logging.getLogger(__name__)
 
 NAME = "mlxd"
 SHUTDOWN_S = 3.0
-# Who complains of a collector, each time it fails.
+# These log an error at each failed export.
 EXPORTER_LOGGERS = tuple(
     f"opentelemetry.exporter.otlp.proto.http.{name}"
     for name in ("trace_exporter", "metric_exporter", "_log_exporter")
 )
-COMPLAINT_EACH_S = 60.0
+ERROR_INTERVAL_S = 60.0
 
 
 class Telemetry:
-    """The providers. `registry` is what Prometheus reads; `tracer_provider` None traces nothing."""
+    """The providers. Prometheus reads `registry`; `tracer_provider` is None without traces."""
 
     def __init__(self, exporters: Exporters, version: str) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         own = Resource({SERVICE_NAME: NAME, SERVICE_VERSION: version})
         self._resource = own.merge(OTELResourceDetector().detect())
-        self.meter_provider = self._make_meters(exporters.metrics)
-        self.tracer_provider = self._make_tracers(exporters.traces) if exporters.traces else None
-        self._end_logs = self._export_logs(exporters.logs) if exporters.logs else None
+        self.meter_provider = self._make_meter_provider(exporters.metrics)
+        self.tracer_provider = (
+            self._make_tracer_provider(exporters.traces) if exporters.traces else None
+        )
+        self._shut_down_logs = self._export_logs(exporters.logs) if exporters.logs else None
         for name in EXPORTER_LOGGERS:
             logging.getLogger(name).addFilter(RateLimitFilter())
-        for complaint in exporters.complaints:
-            logger.warning("%s", complaint)
+        for warning in exporters.warnings:
+            logger.warning("%s", warning)
 
     def trace(self, app: ASGIApp) -> ASGIApp:
-        """`app` with a span for each request, which continues its caller's `traceparent`.
+        """`app` with a span for each request, a child of the span in `traceparent`.
 
-        Without a destination for traces it is `app` itself.
+        Without an exporter of traces this is `app` itself.
         """
         if self.tracer_provider is None:
             return app
@@ -65,23 +67,23 @@ class Telemetry:
 
         return TracingMiddleware(app, self.tracer_provider)
 
-    def shut_down(self, within_s: float = SHUTDOWN_S) -> None:
-        """Export what is left; what takes longer than `within_s` is lost."""
-        ends: list[Callable[[], object]] = [self.meter_provider.shutdown]
+    def shut_down(self, timeout_s: float = SHUTDOWN_S) -> None:
+        """Export the remaining data; what is not exported within `timeout_s` is lost."""
+        shutdowns: list[Callable[[], object]] = [self.meter_provider.shutdown]
         if self.tracer_provider is not None:
-            ends.append(self.tracer_provider.shutdown)
-        if self._end_logs is not None:
-            ends.append(self._end_logs)
-        threads = [threading.Thread(target=end, daemon=True) for end in ends]
+            shutdowns.append(self.tracer_provider.shutdown)
+        if self._shut_down_logs is not None:
+            shutdowns.append(self._shut_down_logs)
+        threads = [threading.Thread(target=target, daemon=True) for target in shutdowns]
         for thread in threads:
             thread.start()
-        deadline = time.monotonic() + within_s
+        deadline = time.monotonic() + timeout_s
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in threads):
-            logger.warning("telemetry could not be exported within %g s, and is lost", within_s)
+            logger.warning("telemetry could not be exported within %g s and is lost", timeout_s)
 
-    def _make_meters(self, destination: Destination | None) -> MeterProvider:
+    def _make_meter_provider(self, destination: Destination | None) -> MeterProvider:
         readers: list[MetricReader] = [
             PrometheusMetricReader(scope_info_enabled=False, registry=self.registry)
         ]
@@ -101,7 +103,7 @@ class Telemetry:
                 readers.append(PeriodicExportingMetricReader(ConsoleMetricExporter()))
         return MeterProvider(readers, self._resource, shutdown_on_exit=False)
 
-    def _make_tracers(self, destination: Destination) -> TracerProvider:
+    def _make_tracer_provider(self, destination: Destination) -> TracerProvider:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
         provider = TracerProvider(resource=self._resource, shutdown_on_exit=False)
@@ -114,7 +116,7 @@ class Telemetry:
         return provider
 
     def _export_logs(self, destination: Destination) -> Callable[[], None]:
-        """Export all that is logged from now on; what ends it."""
+        """Export all logs from now on; returns a function that stops it."""
         from opentelemetry.instrumentation.logging.handler import LoggingHandler
         from opentelemetry.sdk._logs import LoggerProvider
         from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, ConsoleLogRecordExporter
@@ -127,29 +129,29 @@ class Telemetry:
         else:
             provider.add_log_record_processor(BatchLogRecordProcessor(ConsoleLogRecordExporter()))
         handler = LoggingHandler(logger_provider=provider)
-        # That logs cannot be exported would itself be a log to export.
+        # An error about the export of logs must not be exported itself.
         handler.addFilter(lambda record: record.name not in EXPORTER_LOGGERS)
         logging.getLogger().addHandler(handler)
 
-        def end() -> None:
+        def shut_down() -> None:
             logging.getLogger().removeHandler(handler)
             provider.shutdown()
 
-        return end
+        return shut_down
 
 
 class RateLimitFilter(logging.Filter):
-    """Lets an error through once in `COMPLAINT_EACH_S`, and of lesser things nothing.
+    """Passes one error per `ERROR_INTERVAL_S`, and no record of a lower level.
 
-    That a collector is gone need not be told at each attempt.
+    It avoids an error at each attempt to export while a collector is down.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._next_at = 0.0
+        self._blocked_until = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.ERROR or record.created < self._next_at:
+        if record.levelno < logging.ERROR or record.created < self._blocked_until:
             return False
-        self._next_at = record.created + COMPLAINT_EACH_S
+        self._blocked_until = record.created + ERROR_INTERVAL_S
         return True

@@ -1,7 +1,7 @@
-"""The metrics that are recorded when a request ends; never one a token.
+"""The metrics that are recorded once per request, at its end.
 
 Names, units and buckets of `gen_ai.*` and `http.*` are those of OpenTelemetry's semantic
-conventions, the former as in its package 0.66b2; `mlxd.*` are this service's own.
+conventions; `gen_ai.*` as in its package 0.66b2. `mlxd.*` are this service's own metrics.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Attributes = dict[str, str | int]
 HTTP_METHODS = ("GET", "POST", "DELETE", "HEAD", "OPTIONS", "PUT", "PATCH")
 OTHER_METHOD = "_OTHER"
 
-# Bucket boundaries as the conventions advise them: seconds, and tokens.
+# Bucket boundaries that the conventions recommend, in seconds and in tokens.
 HTTP_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 DURATION_S = (
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
@@ -43,7 +43,7 @@ TOKENS = (
 
 
 class RequestMetrics:
-    """Records each request that ends, by instruments of `meter`."""
+    """Records each request that ends, with instruments of `meter`."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -53,48 +53,53 @@ class RequestMetrics:
         self._operation = self._histogram(
             gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION,
             "s",
-            "Duration of generations, failed ones too.",
+            "Duration of generations, including failed ones.",
             DURATION_S,
         )
         self._duration = self._histogram(
             gen_ai_metrics.GEN_AI_SERVER_REQUEST_DURATION,
             "s",
-            "Time from a request to its last token.",
+            "Time from the request to its last token.",
             DURATION_S,
         )
         self._first_token = self._histogram(
             gen_ai_metrics.GEN_AI_SERVER_TIME_TO_FIRST_TOKEN,
             "s",
-            "Time from a request to its first token.",
+            "Time from the request to its first token.",
             FIRST_TOKEN_S,
         )
         self._each_token = self._histogram(
             gen_ai_metrics.GEN_AI_SERVER_TIME_PER_OUTPUT_TOKEN,
             "s",
-            "Time a token after the first one.",
+            "Mean time per token after the first one.",
             EACH_TOKEN_S,
         )
         self._usage = self._histogram(
             gen_ai_metrics.GEN_AI_CLIENT_TOKEN_USAGE,
             "{token}",
-            "Tokens of a generation, in and out.",
+            "Input and output tokens of a generation.",
             TOKENS,
         )
         self._queue = self._histogram(
-            "mlxd.request.queue.duration", "s", "Time a request waited for the device.", DURATION_S
+            "mlxd.request.queue.duration",
+            "s",
+            "Time that a request waited for the device.",
+            DURATION_S,
         )
         self._prefill = self._histogram(
-            "mlxd.request.prefill.duration", "s", "Time of a request's prefill.", DURATION_S
+            "mlxd.request.prefill.duration", "s", "Time of the prefill of a request.", DURATION_S
         )
         self._prompt = meter.create_counter(
-            "mlxd.prompt.tokens", "{token}", "Tokens of the prompts that were served."
+            "mlxd.prompt.tokens", "{token}", "Prompt tokens of successful requests."
         )
         self._cached = meter.create_counter(
-            "mlxd.prompt.cached_tokens", "{token}", "Those of them found in the prompt cache."
+            "mlxd.prompt.cached_tokens",
+            "{token}",
+            "Prompt tokens of successful requests found in the prompt cache.",
         )
 
     def observe(self, record: RequestRecord) -> None:
-        """A request has ended."""
+        """Record a request that has ended."""
         self._http.record(record.duration_s, http_attributes(record))
         if record.model is None:
             return
@@ -130,7 +135,7 @@ class RequestMetrics:
 
 
 def http_attributes(record: RequestRecord) -> Attributes:
-    """What a request's metrics are told apart by: never by what a client can make up."""
+    """The attributes of an HTTP request; a client cannot add new values."""
     known = record.method in HTTP_METHODS
     attributes: Attributes = {
         HTTP_REQUEST_METHOD: record.method if known else OTHER_METHOD,
@@ -142,7 +147,7 @@ def http_attributes(record: RequestRecord) -> Attributes:
 
 
 def generation_attributes(record: RequestRecord) -> Attributes:
-    """The same for a generation. The model is a configured one."""
+    """The attributes of a generation; its model is a configured one."""
     return {
         gen_ai.GEN_AI_OPERATION_NAME: record.operation,
         gen_ai.GEN_AI_PROVIDER_NAME: PROVIDER,

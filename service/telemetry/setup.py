@@ -1,4 +1,4 @@
-"""All that watches the service: telemetry, what the steps add up to, the latest requests."""
+"""Sets up all observation of the service: telemetry, step statistics, the latest requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from service.telemetry.worker_metrics import create_worker_metrics
 
 
 class Observability:
-    """Made before what it watches. Its parts are read by `/metrics` and `/status`."""
+    """Telemetry, step statistics and recent requests; read by `/metrics` and `/status`."""
 
     def __init__(self, exporters: Exporters, version: str, *, record_content: bool) -> None:
         self.telemetry = Telemetry(exporters, version)
@@ -27,26 +27,26 @@ class Observability:
         self.recent = RecentRequests()
         self._meter = self.telemetry.meter_provider.get_meter(NAME, version)
         self._observers: list[Observer] = [AccessLog(), RequestMetrics(self._meter)]
-        tracers = self.telemetry.tracer_provider
-        if tracers is not None:
-            self._observers.append(Spans(tracers.get_tracer(NAME, version)))
-        # The last one: it lets go of what the others read.
+        tracer_provider = self.telemetry.tracer_provider
+        if tracer_provider is not None:
+            self._observers.append(Spans(tracer_provider.get_tracer(NAME, version)))
+        # The last one, because it removes the content that the others read.
         self._observers.append(self.recent)
-        # Nobody would read it elsewhere.
-        self._keeps_content = record_content and tracers is not None
+        # Only spans contain content.
+        self._keeps_content = record_content and tracer_provider is not None
         self._count_restarts: Callable[[], int] = lambda: 0
 
     def watch(self, supervisor: Supervisor) -> None:
-        """Read the worker's state from here, whenever metrics are asked for."""
+        """Set the supervisor whose worker the metrics and the records read."""
         self._count_restarts = lambda: supervisor.restarts
         create_worker_metrics(self._meter, supervisor, self.step_stats.totals)
 
     def middleware(self) -> Middleware:
-        """What observes each request."""
+        """The middleware that passes a record of each request to the observers."""
         return Middleware(
             RecordMiddleware,
             self._observers,
-            self.step_stats.add_first_token,
-            self._count_restarts,
+            on_first_token=self.step_stats.add_first_token,
+            count_restarts=self._count_restarts,
             keeps_content=self._keeps_content,
         )

@@ -1,8 +1,8 @@
-"""The spans of a generation: it and, below it, the queue, the prefill and the decoding.
+"""The spans of a generation: one for it, with children for queue, prefill and decode.
 
-They are made when it has ended, from the worker's own timings, so that nothing is done a
-token. Names and attributes: OpenTelemetry's semantic conventions for generative AI, as in
-its package 0.66b2. Prompts and answers are recorded only where the record keeps them.
+They are created at the end, from the timings of the worker, so they cost nothing per token.
+Names and attributes follow OpenTelemetry's semantic conventions for generative AI, as in
+its package 0.66b2. Prompts and answers are recorded only if the record keeps them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as ge
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer
 
-from protocol.messages import ChatPrompt, Finished, Prompt, TextPrompt
+from protocol.events import Finished
+from protocol.messages import ChatPrompt, Prompt, TextPrompt
 from protocol.units import MS_PER_S
 from service.requestlog.record import RequestRecord
 from service.telemetry.request_metrics import generation_attributes
 
-# What the conventions have no name for.
+# Attributes for which the conventions have no name.
 REQUEST_ID = "mlxd.request.id"
 KEY_NAME = "mlxd.key.name"
 RESTARTS = "mlxd.worker.restarts"
@@ -31,18 +32,18 @@ Json = dict[str, Any]
 
 
 class Spans:
-    """Makes the spans of each generation that ends, in the current trace."""
+    """Creates the spans of each generation that ends, in the current trace."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
     def observe(self, record: RequestRecord) -> None:
-        """A request has ended."""
+        """Create the spans of a request that has ended."""
         if record.model is None:
             return
         span = self._tracer.start_span(
             f"{record.operation} {record.model}",
-            # The conventions' kind for a model that the service itself runs.
+            # The conventions use this kind for a model that runs in the service itself.
             kind=SpanKind.INTERNAL,
             start_time=record.began_ns,
         )
@@ -51,31 +52,34 @@ class Spans:
             if record.error_code is not None:
                 span.set_status(Status(StatusCode.ERROR, record.error_code))
             context = trace.set_span_in_context(span)
-            for ended_at, end in record.ends:
-                self._add_phases(record, ended_at, end, context)
+            for ended_at, finished in record.finished:
+                self._add_phases(record, ended_at, finished, context)
         span.end(record.at_ns(record.ended_at))
 
     def _add_phases(
-        self, record: RequestRecord, ended_at: float, end: Finished, context: Context
+        self, record: RequestRecord, ended_at: float, finished: Finished, context: Context
     ) -> None:
-        """One after the other, the last one up to when the worker said that it had finished."""
-        lasted_ms = end.queue_ms + end.prefill_ms + end.decode_ms
-        moment = ended_at - lasted_ms / MS_PER_S
-        phases = {"queue": end.queue_ms, "prefill": end.prefill_ms, "decode": end.decode_ms}
-        for name, phase_ms in phases.items():
-            span = self._tracer.start_span(name, context, start_time=record.at_ns(moment))
-            moment += phase_ms / MS_PER_S
-            span.end(record.at_ns(moment))
+        """Add a span per phase, one after the other; the last one ends at `ended_at`."""
+        phases_ms = {
+            "queue": finished.queue_ms,
+            "prefill": finished.prefill_ms,
+            "decode": finished.decode_ms,
+        }
+        at = ended_at - sum(phases_ms.values()) / MS_PER_S
+        for name, phase_ms in phases_ms.items():
+            span = self._tracer.start_span(name, context, start_time=record.at_ns(at))
+            at += phase_ms / MS_PER_S
+            span.end(record.at_ns(at))
 
 
 def attributes_of(record: RequestRecord) -> Attributes:
-    """All that is told of a generation, without what is unknown."""
+    """The attributes of a generation, without those that are unknown."""
     attributes: Attributes = {
         **generation_attributes(record),
         gen_ai.GEN_AI_OUTPUT_TYPE: "text",
         gen_ai.GEN_AI_REQUEST_STREAM: record.stream,
         gen_ai.GEN_AI_RESPONSE_ID: record.answer_id,
-        gen_ai.GEN_AI_RESPONSE_FINISH_REASONS: [end.reason for _, end in record.ends] or None,
+        gen_ai.GEN_AI_RESPONSE_FINISH_REASONS: [end.reason for _, end in record.finished] or None,
         gen_ai.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK: record.first_token_s,
         gen_ai.GEN_AI_USAGE_INPUT_TOKENS: record.prompt_tokens,
         gen_ai.GEN_AI_USAGE_OUTPUT_TOKENS: record.completion_tokens,
@@ -84,14 +88,14 @@ def attributes_of(record: RequestRecord) -> Attributes:
         REQUEST_ID: record.id,
         KEY_NAME: record.key,
         RESTARTS: record.restarts or None,
-        **_asked(record),
-        **(_content(record) if record.keeps_content else {}),
+        **_request_attributes(record),
+        **(_content_attributes(record) if record.keeps_content else {}),
     }
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def _asked(record: RequestRecord) -> Attributes:
-    """How it was to be generated; all sequences of a request are alike in this."""
+def _request_attributes(record: RequestRecord) -> Attributes:
+    """The parameters of the request; they are the same for all its sequences."""
     submit = record.submits[0]
     sampling = submit.sampling
     return {
@@ -107,15 +111,15 @@ def _asked(record: RequestRecord) -> Attributes:
 # ---------------------------------------------------------------- prompts and answers
 
 
-def _content(record: RequestRecord) -> Attributes:
-    given = [message for submit in record.submits for message in _messages(submit.prompt)]
-    reasons = {end.id: end.reason for _, end in record.ends}
+def _content_attributes(record: RequestRecord) -> Attributes:
+    messages = [message for submit in record.submits for message in _messages(submit.prompt)]
+    reasons = {end.id: end.reason for _, end in record.finished}
     answers = [
         {"role": "assistant", "parts": [_text(text)], "finish_reason": reasons.get(id, "error")}
         for id, text in record.texts.items()
     ]
     return {
-        gen_ai.GEN_AI_INPUT_MESSAGES: msgspec.json.encode(given).decode(),
+        gen_ai.GEN_AI_INPUT_MESSAGES: msgspec.json.encode(messages).decode(),
         gen_ai.GEN_AI_OUTPUT_MESSAGES: msgspec.json.encode(answers).decode(),
     }
 
@@ -131,15 +135,17 @@ def _messages(prompt: Prompt) -> list[Json]:
 
 
 def _message(message: Json) -> Json:
-    """A message of OpenAI's shape in the conventions'."""
+    """Convert a message from OpenAI's format to that of the conventions."""
     content = message.get("content")
     if message["role"] == "tool":
-        answer = {"type": "tool_call_response", "id": message.get("tool_call_id")}
-        return {"role": "tool", "parts": [{**answer, "response": content}]}
+        id = message.get("tool_call_id")
+        part = {"type": "tool_call_response", "id": id, "response": content}
+        return {"role": "tool", "parts": [part]}
     parts = [_text(content)] if content else []
-    for call in message.get("tool_calls") or []:
-        asked = call["function"]
-        parts.append({"type": "tool_call", "id": call.get("id"), **asked})
+    parts += [
+        {"type": "tool_call", "id": call.get("id"), **call["function"]}
+        for call in message.get("tool_calls") or []
+    ]
     return {"role": message["role"], "parts": parts}
 
 

@@ -1,4 +1,4 @@
-"""What the worker's steps add up to: in all, and second by second over the last minutes."""
+"""Statistics of the worker's steps: in total, and per second over the last minutes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEPT_S = 300
 
 
 class Totals(msgspec.Struct):
-    """Since the service started; only ever growing."""
+    """The totals since the service started."""
 
     steps: int = 0
     step_sequences: int = 0
@@ -26,7 +26,7 @@ class Totals(msgspec.Struct):
 
 
 class StepStats:
-    """Adds up steps and first tokens. No timer: a second without either is not kept."""
+    """Adds up steps and first tokens. A second without either is not stored."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -34,8 +34,8 @@ class StepStats:
         self.totals = Totals()
 
     def add_step(self, stats: Stats, tokens: int) -> None:
-        """Add a step of the worker in which so many tokens were generated."""
-        totals, second = self.totals, self._now()
+        """Add a step of the worker that generated `tokens` tokens."""
+        totals, second = self.totals, self._current_second()
         totals.steps += 1
         totals.step_sequences += stats.running
         totals.tokens += tokens
@@ -49,18 +49,18 @@ class StepStats:
             second.most_waiting = stats.waiting
         second.memory_bytes = stats.memory.active
 
-    def add_first_token(self, waited_s: float) -> None:
-        """A request's first token came after this time."""
-        second = self._now()
+    def add_first_token(self, first_token_s: float) -> None:
+        """Add the time to the first token of a request."""
+        second = self._current_second()
         second.first_tokens += 1
-        second.first_token_s += waited_s
+        second.first_token_s += first_token_s
 
     def since(self, at: int) -> list[Second]:
-        """The seconds after `at`, oldest first, none older than `KEPT_S`; this one is not over."""
+        """The seconds after `at`, oldest first, of the last `KEPT_S`; the last may grow."""
         first = max(at, int(self._clock()) - KEPT_S)
         return [second for second in self._seconds if second.at > first]
 
-    def _now(self) -> Second:
+    def _current_second(self) -> Second:
         at = int(self._clock())
         if not self._seconds or self._seconds[-1].at < at:
             self._seconds.append(Second(at))

@@ -1,6 +1,6 @@
-"""The metrics that are read when somebody asks: the worker's state, and what its steps add up to.
+"""The metrics that are read at each collection: the worker's state, and totals of its steps.
 
-Each is one row of a table: its name, its unit, what it is, and where it is read.
+Each metric is one row of a table: name, unit, description, and a function that reads it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from service.telemetry.step_stats import Totals
 
 
 class WorkerGauge(NamedTuple):
-    """A gauge of what the worker last said of itself; nothing where none is ready."""
+    """A gauge of the worker's last statistics; it has no value while no worker is ready."""
 
     name: str
     unit: str
@@ -26,7 +26,7 @@ class WorkerGauge(NamedTuple):
 
 
 class WorkerCounter(NamedTuple):
-    """A counter of what all steps add up to."""
+    """A counter of the totals of all steps."""
 
     name: str
     unit: str
@@ -34,101 +34,106 @@ class WorkerCounter(NamedTuple):
     read: Callable[[Totals], float]
 
 
-STATE = (
+WORKER_GAUGES = (
     WorkerGauge(
-        "mlxd.sequences.running",
-        "{sequence}",
-        "Sequences on the device: the batch.",
-        lambda stats: stats.running,
+        name="mlxd.sequences.running",
+        unit="{sequence}",
+        description="Sequences in the batch on the device.",
+        read=lambda stats: stats.running,
     ),
     WorkerGauge(
-        "mlxd.sequences.waiting",
-        "{sequence}",
-        "Sequences that wait for the device: the queue.",
-        lambda stats: stats.waiting,
+        name="mlxd.sequences.waiting",
+        unit="{sequence}",
+        description="Sequences in the queue for the device.",
+        read=lambda stats: stats.waiting,
     ),
     WorkerGauge(
-        "mlxd.memory.active",
-        "By",
-        "Device memory in use, by MLX's account.",
-        lambda stats: stats.memory.active,
+        name="mlxd.memory.active",
+        unit="By",
+        description="Device memory in use, as counted by MLX.",
+        read=lambda stats: stats.memory.active,
     ),
     WorkerGauge(
-        "mlxd.memory.peak",
-        "By",
-        "The most device memory that this worker has used.",
-        lambda stats: stats.memory.peak,
+        name="mlxd.memory.peak",
+        unit="By",
+        description="Peak of the device memory used by this worker.",
+        read=lambda stats: stats.memory.peak,
     ),
     WorkerGauge(
-        "mlxd.memory.cache",
-        "By",
-        "Freed device memory that MLX keeps.",
-        lambda stats: stats.memory.cache,
+        name="mlxd.memory.cache",
+        unit="By",
+        description="Freed device memory in the cache of MLX.",
+        read=lambda stats: stats.memory.cache,
     ),
     WorkerGauge(
-        "mlxd.memory.limit",
-        "By",
-        "The budget of memory for models; 0 is unknown.",
-        lambda stats: stats.memory.limit,
+        name="mlxd.memory.limit",
+        unit="By",
+        description="Memory budget of the models; 0 if unknown.",
+        read=lambda stats: stats.memory.limit,
     ),
     WorkerGauge(
-        "mlxd.memory.reserved",
-        "By",
-        "What of the budget is spent or promised.",
-        lambda stats: stats.memory.reserved,
+        name="mlxd.memory.reserved",
+        unit="By",
+        description="Part of the memory budget that is used or reserved.",
+        read=lambda stats: stats.memory.reserved,
     ),
     WorkerGauge(
-        "mlxd.memory.footprint",
-        "By",
-        "What the worker's process takes, by the system's account.",
-        lambda stats: stats.memory.footprint,
+        name="mlxd.memory.footprint",
+        unit="By",
+        description="Memory footprint of the worker's process, as counted by the system.",
+        read=lambda stats: stats.memory.footprint,
     ),
 )
 
-TOTALS = (
-    WorkerCounter("mlxd.worker.steps", "{step}", "Device steps.", lambda totals: totals.steps),
+WORKER_COUNTERS = (
     WorkerCounter(
-        "mlxd.worker.step.sequences",
-        "{sequence}",
-        "Sequences in these steps; divided by the steps it is the mean batch.",
-        lambda totals: totals.step_sequences,
+        name="mlxd.worker.steps",
+        unit="{step}",
+        description="Device steps.",
+        read=lambda totals: totals.steps,
     ),
     WorkerCounter(
-        "mlxd.worker.device.time",
-        "s",
-        "Time that steps spent on the device.",
-        lambda totals: totals.device_s,
+        name="mlxd.worker.step.sequences",
+        unit="{sequence}",
+        description="Sequences summed over all steps; divided by the steps: the mean batch size.",
+        read=lambda totals: totals.step_sequences,
     ),
     WorkerCounter(
-        "mlxd.worker.host.time",
-        "s",
-        "Time that steps spent beside the device.",
-        lambda totals: totals.host_s,
+        name="mlxd.worker.device.time",
+        unit="s",
+        description="Time that steps spent on the device.",
+        read=lambda totals: totals.device_s,
     ),
     WorkerCounter(
-        "mlxd.output.tokens",
-        "{token}",
-        "Tokens generated, those of unfinished answers too.",
-        lambda totals: totals.tokens,
+        name="mlxd.worker.host.time",
+        unit="s",
+        description="Time that steps spent on the host.",
+        read=lambda totals: totals.host_s,
+    ),
+    WorkerCounter(
+        name="mlxd.output.tokens",
+        unit="{token}",
+        description="Generated tokens, including those of unfinished answers.",
+        read=lambda totals: totals.tokens,
     ),
 )
 
 
 def create_worker_metrics(meter: Meter, supervisor: Supervisor, totals: Totals) -> None:
-    """Have `meter` read all of them whenever its metrics are collected, on any thread."""
-    for state in STATE:
+    """Register all metrics with `meter`, which reads them at each collection, on any thread."""
+    for gauge in WORKER_GAUGES:
         meter.create_observable_gauge(
-            state.name,
-            [callback(partial(_read_state, supervisor, state.read))],
-            state.unit,
-            state.description,
+            gauge.name,
+            [callback(partial(_read_gauge, supervisor, gauge.read))],
+            gauge.unit,
+            gauge.description,
         )
-    for total in TOTALS:
+    for counter in WORKER_COUNTERS:
         meter.create_observable_counter(
-            total.name,
-            [callback(partial(total.read, totals))],
-            total.unit,
-            total.description,
+            counter.name,
+            [callback(partial(counter.read, totals))],
+            counter.unit,
+            counter.description,
         )
     meter.create_observable_gauge(
         "mlxd.worker.up",
@@ -147,7 +152,7 @@ def create_worker_metrics(meter: Meter, supervisor: Supervisor, totals: Totals) 
 def callback(
     read: Callable[[], float | None],
 ) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    """`read` as OpenTelemetry calls it; None is no observation."""
+    """An OpenTelemetry callback that observes the result of `read`, unless it is None."""
 
     def observe(_: CallbackOptions) -> Iterable[Observation]:
         value = read()
@@ -156,6 +161,6 @@ def callback(
     return observe
 
 
-def _read_state(supervisor: Supervisor, read: Callable[[Stats], float]) -> float | None:
+def _read_gauge(supervisor: Supervisor, read: Callable[[Stats], float]) -> float | None:
     stats = supervisor.stats
     return None if stats is None else read(stats)

@@ -1,4 +1,4 @@
-"""The same events give the same text and tokens by stream and by plain answer, however cut."""
+"""Streams and plain answers have the same text and tokens, for any division of the events."""
 
 from __future__ import annotations
 
@@ -11,18 +11,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.messages import (
-    Event,
-    Finished,
-    FinishReason,
-    Memory,
-    Sampling,
-    Started,
-    Stats,
-    Step,
-    Submit,
-    TextPrompt,
-)
+from protocol.events import Event, Finished, FinishReason, Started
+from protocol.messages import Memory, Sampling, Stats, Step, Submit, TextPrompt
 from service.api.answers import collect_answers
 from service.api.chat.format import ChatFormat
 from service.api.completions import CompletionFormat
@@ -32,17 +22,17 @@ from service.inflight.request import InflightRequest
 from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
 from service.schema.usage import Usage
-from tests.service.inflight.test_registry import RecordedWorker
+from tests.service.inflight.test_registry import RecordingWorker
 from worker.engine.engine import Token
 from worker.engine.sampler import make_row
 from worker.engine.token_logprobs import Score
-from worker.outputs.detokenizer import ByteDetokenizer, WithoutLeadingSpace
+from worker.outputs.detokenizer import ByteDetokenizer, LeadingSpaceStripper
 from worker.outputs.output_processor import OutputProcessor
 from worker.outputs.segmenter import Markers, Segmenter
 from worker.outputs.text import Text
 
-HEAD = ResponseHeader("id-1", 1, "m", "fp")
-END = 256
+HEADER = ResponseHeader(id="id-1", created=1, model="m", system_fingerprint="fp")
+STOP_TOKEN = 256
 
 texts = st.text("ab \n<|>\u00e9\U0001f600", max_size=24)
 stop_lists = st.lists(st.text("ab<|\u00e9\U0001f600", min_size=1, max_size=4), max_size=3)
@@ -53,52 +43,52 @@ token_streams = st.one_of(
 
 
 def events_of(tokens: Sequence[int], stop: list[str], *, trim: bool) -> list[Event]:
-    """What a worker says of a sequence that draws these tokens, byte by byte, and then ends."""
+    """A worker's events for an answer of these tokens (each a byte) and a stop token."""
     inner = ByteDetokenizer(lambda token: bytes([token]))
-    sequence = OutputProcessor(
+    processor = OutputProcessor(
         Submit(1, "m", TextPrompt("x"), Sampling(0), stop=stop),
         prompt=[1],
         echo="",
         row=make_row(Sampling(0), logprobs=0),
-        text=Text(WithoutLeadingSpace(inner) if trim else inner, stop, Segmenter(Markers())),
-        token_bytes=lambda token: bytes([token]) if token != END else b"",
+        text=Text(LeadingSpaceStripper(inner) if trim else inner, stop, Segmenter(Markers())),
+        token_bytes=lambda token: bytes([token]) if token != STOP_TOKEN else b"",
         fingerprint="fp",
         received_at=0.0,
     )
-    events: list[Event] = [sequence.start(0.0)]
-    for token in [*tokens, END]:
-        reason: FinishReason | None = "stop" if token == END else None
-        events += sequence.process(Token(1, token, reason, None, Score(token, -1.0, [])), 0.0)
+    events: list[Event] = [processor.start(0.0)]
+    for token in [*tokens, STOP_TOKEN]:
+        reason: FinishReason | None = "stop" if token == STOP_TOKEN else None
+        events += processor.process(Token(1, token, reason, None, Score(token, -1.0, [])), 0.0)
         if isinstance(events[-1], Finished):
             break
     return events
 
 
-async def opened(events: list[Event], borders: set[int]) -> InflightRequest:
-    """A generation whose events came in steps that end at these places."""
-    generations = RequestRegistry(
-        RecordedWorker(), max_in_flight=1, load_wait_s=0, queue_timeout_s=60
+async def open_request(events: list[Event], step_ends: set[int]) -> InflightRequest:
+    """A request whose events arrived in steps that end after the events at these indices."""
+    registry = RequestRegistry(
+        RecordingWorker(), max_in_flight=1, load_wait_s=0, queue_timeout_s=60
     )
-    generations.worker_ready()
-    generation = await generations.open([Submit(0, "m", TextPrompt("x"), Sampling(0))])
+    registry.worker_ready()
+    request = await registry.open([Submit(0, "m", TextPrompt("x"), Sampling(0))])
     step: list[Event] = []
-    for place, event in enumerate(events):
+    for index, event in enumerate(events):
         step.append(event)
-        if place in borders or place == len(events) - 1:
-            generations.worker_stepped(Step(step, Stats(0, 0, Memory(), 0.0, 0.0)))
+        if index in step_ends or index == len(events) - 1:
+            registry.worker_stepped(Step(step, Stats(0, 0, Memory(), 0.0, 0.0)))
             step = []
-    return generation
+    return request
 
 
 async def both(
-    endpoint: GenerationEndpoint[Any, Any], asked: Any, events: list[Event], borders: set[int]
+    endpoint: GenerationEndpoint[Any, Any], request: Any, events: list[Event], step_ends: set[int]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The plain answer's choice, and the stream's chunks' choices."""
-    answers = await collect_answers(await opened(events, borders), 1)
-    plain = endpoint._format.to_response(asked, HEAD, answers, Usage(1, 1, 2))
+    """The choice of the plain answer, and the choices of the stream's chunks."""
+    answers = await collect_answers(await open_request(events, step_ends), 1)
+    plain = endpoint._format.to_response(request, HEADER, answers, Usage(1, 1, 2))
     frames = [
         part.removeprefix(b"data: ")
-        async for data in endpoint._frames(asked, HEAD, await opened(events, borders))
+        async for data in endpoint._frames(request, HEADER, await open_request(events, step_ends))
         for part in data.split(b"\n\n")
         if part
     ]
@@ -106,38 +96,46 @@ async def both(
     return json.loads(msgspec.json.encode(plain))["choices"][0], chunks
 
 
+def make_endpoint(api_format: Any) -> GenerationEndpoint[Any, Any]:
+    """An endpoint that only converts between shapes."""
+    unused: Any = None
+    return GenerationEndpoint(
+        api_format, model_names=unused, registry=unused, bodies=unused, keep_alive_s=1
+    )
+
+
 @given(token_streams, stop_lists, st.sets(st.integers(0, 30)))
-def test_a_chats_text_and_tokens_are_the_same_by_stream_and_by_plain_answer(
-    tokens: list[int], stop: list[str], borders: set[int]
+def test_a_chat_stream_has_the_text_and_tokens_of_the_plain_answer(
+    tokens: list[int], stop: list[str], step_ends: set[int]
 ) -> None:
-    asked = msgspec.convert(
+    request = msgspec.convert(
         {"model": "m", "messages": [{"role": "user", "content": "x"}], "logprobs": True},
         ChatRequest,
     )
-    endpoint: Any = GenerationEndpoint(ChatFormat(), *[None] * 3, keep_alive_s=1)  # type: ignore[arg-type]
+    endpoint = make_endpoint(ChatFormat())
     events = events_of(tokens, stop, trim=True)
-    plain, chunks = anyio.run(both, endpoint, asked, events, borders)
+    plain, chunks = anyio.run(both, endpoint, request, events, step_ends)
     streamed = "".join(chunk["delta"].get("content") or "" for chunk in chunks)
     assert streamed == plain["message"]["content"]
     assert chunks[-1]["finish_reason"] == plain["finish_reason"]
     scored = [token for c in chunks if c["logprobs"] for token in c["logprobs"]["content"]]
     assert scored == plain["logprobs"]["content"]
-    written = b"".join(bytes(token["bytes"]) for token in scored).decode(errors="replace")
-    assert plain["message"]["content"].startswith(written.removeprefix(" ")[:-1])
+    text = b"".join(bytes(token["bytes"]) for token in scored).decode(errors="replace")
+    assert plain["message"]["content"].startswith(text.removeprefix(" ")[:-1])
     assert not any(text in plain["message"]["content"] for text in stop)
 
 
 @given(token_streams, stop_lists, st.sets(st.integers(0, 30)))
-def test_a_completions_text_and_tokens_are_the_same_by_stream_and_by_plain_answer(
-    tokens: list[int], stop: list[str], borders: set[int]
+def test_a_completion_stream_has_the_text_and_tokens_of_the_plain_answer(
+    tokens: list[int], stop: list[str], step_ends: set[int]
 ) -> None:
-    asked = msgspec.convert({"model": "m", "prompt": "x", "logprobs": 1}, CompletionRequest)
-    endpoint: Any = GenerationEndpoint(CompletionFormat(), *[None] * 3, keep_alive_s=1)  # type: ignore[arg-type]
+    request = msgspec.convert({"model": "m", "prompt": "x", "logprobs": 1}, CompletionRequest)
+    endpoint = make_endpoint(CompletionFormat())
     events = events_of(tokens, stop, trim=False)
     assert isinstance(events[0], Started)
-    plain, chunks = anyio.run(both, endpoint, asked, events, borders)
+    plain, chunks = anyio.run(both, endpoint, request, events, step_ends)
     assert "".join(chunk["text"] for chunk in chunks) == plain["text"]
     for part in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
-        told = [value for c in chunks if c["logprobs"] for value in c["logprobs"][part]]
-        assert told == plain["logprobs"][part]
+        streamed = [value for c in chunks if c["logprobs"] for value in c["logprobs"][part]]
+        assert streamed == plain["logprobs"][part]
     assert not any(text in plain["text"] for text in stop)

@@ -1,4 +1,4 @@
-"""What the property list says is what runs: started by it, stopped by it, started again by it."""
+"""A process started from the property list serves, stops, and can be started again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def print_plist(
 
 @contextmanager
 def launched(plist: dict[str, Any]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process as launchd would start it: these words, this environment, this folder."""
+    """A process with the arguments, environment and folder of `plist`, as launchd starts it."""
     Path(plist["StandardOutPath"]).parent.mkdir(parents=True, exist_ok=True)
     with (
         Path(plist["StandardOutPath"]).open("ab") as out,
@@ -80,7 +80,7 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_list_alone_is_printed_and_what_it_says_runs_stops_and_would_be_restarted(
+def test_the_printed_property_list_runs_stops_and_restarts_after_a_failure(
     llama_path: Path, home: Path
 ) -> None:
     port = free_port()
@@ -97,7 +97,7 @@ def test_the_list_alone_is_printed_and_what_it_says_runs_stops_and_would_be_rest
     with launched(plist) as process:
         wait_healthy(port, process, logs)
         process.send_signal(signal.SIGTERM)
-        # Not started again: it ends by itself, for which launchd leaves it more than the drain.
+        # With exit code 0 launchd does not restart it.
         assert process.wait(HANG_S) == 0
         assert plist["ExitTimeOut"] > 3
     assert "draining" in (logs / "mlxd.log").read_text()
@@ -105,7 +105,7 @@ def test_the_list_alone_is_printed_and_what_it_says_runs_stops_and_would_be_rest
         wait_healthy(port, process, logs)
         process.kill()
         status = process.wait()
-    # launchd.plist(5): with SuccessfulExit false a job is started again when it has failed.
+    # launchd.plist(5): with SuccessfulExit false a job is restarted only after a failure.
     assert status != 0
     assert plist["KeepAlive"] == {"SuccessfulExit": False}
     assert plist["ThrottleInterval"] >= 10
@@ -113,7 +113,7 @@ def test_the_list_alone_is_printed_and_what_it_says_runs_stops_and_would_be_rest
         wait_healthy(port, process, logs)
 
 
-def test_nothing_in_the_list_depends_on_where_it_was_made(home: Path, tmp_path: Path) -> None:
+def test_the_property_list_has_absolute_paths_only(home: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny").mkdir()
     (tmp_path / "mlxd.toml").write_text("port = 1")
     printed = print_plist(
@@ -138,7 +138,7 @@ def test_nothing_in_the_list_depends_on_where_it_was_made(home: Path, tmp_path: 
     assert plist["WorkingDirectory"] == str(home)
 
 
-def test_a_file_with_relative_folders_is_refused(home: Path, tmp_path: Path) -> None:
+def test_a_configuration_file_with_relative_paths_is_refused(home: Path, tmp_path: Path) -> None:
     for text in ('tls_cert = "c.pem"\ntls_key = "/k.pem"', '[[models]]\nsource = "./tiny"'):
         (tmp_path / "tiny").mkdir(exist_ok=True)
         (tmp_path / "mlxd.toml").write_text(text)
@@ -147,7 +147,7 @@ def test_a_file_with_relative_folders_is_refused(home: Path, tmp_path: Path) -> 
         assert b"is relative" in printed.stderr
 
 
-def test_secrets_are_left_out_and_that_is_told(home: Path) -> None:
+def test_secrets_are_left_out_with_a_warning(home: Path) -> None:
     secrets = {"HF_TOKEN": "hf_x", "OTEL_EXPORTER_OTLP_HEADERS": "authorization=x"}
     printed = print_plist(environ={"HOME": str(home), **secrets}, folder=home)
     plist = plistlib.loads(printed.stdout)
@@ -155,20 +155,20 @@ def test_secrets_are_left_out_and_that_is_told(home: Path) -> None:
     assert all(name.encode() in printed.stderr for name in secrets)
 
 
-def test_a_daemon_for_a_mac_without_a_login_runs_as_a_user(home: Path) -> None:
+def test_a_launch_daemon_runs_as_the_given_user(home: Path) -> None:
     printed = print_plist("--daemon", "root", environ={"HOME": str(home)}, folder=home)
     plist = plistlib.loads(printed.stdout)
     assert plist["UserName"] == "root"
     assert plist["WorkingDirectory"] == plist["EnvironmentVariables"]["HOME"] != str(home)
-    refused = print_plist("--daemon", "no-such-user", environ={"HOME": str(home)}, folder=home)
-    assert (refused.returncode, refused.stdout) == (2, b"")
+    failed = print_plist("--daemon", "no-such-user", environ={"HOME": str(home)}, folder=home)
+    assert (failed.returncode, failed.stdout) == (2, b"")
 
 
-def test_systemd_finds_nothing_wrong_with_its_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit_file(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
-        pytest.skip("there is no systemd-analyze here")
+        pytest.skip("systemd-analyze is not installed")
     text = (DEPLOY / "mlxd.service").read_text()
-    # It asks for the program and the manual, which lie where only an installation puts them.
+    # systemd checks that the program and the manual exist; only an installation has them there.
     text = text.replace("/opt/mlxd/.venv/bin/python", sys.executable)
     text = text.replace("file:///opt/mlxd/README.md", f"file://{DEPLOY.parent}/README.md")
     unit = tmp_path / "mlxd.service"

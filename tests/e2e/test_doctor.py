@@ -1,4 +1,4 @@
-"""`mlxd doctor`: what it tells, and that it finds what would keep the service from serving."""
+"""`mlxd doctor` shows the configuration, and finds what would keep the service from serving."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.e2e.daemon import Daemon, free_port
 KEY = "a-key-that-must-not-be-shown"
 
 
-def examine(*flags: str, **environ: str) -> tuple[int, str]:
-    """Its exit code and output, on a free port where the flags name none."""
+def run_doctor(*flags: str, **environ: str) -> tuple[int, str]:
+    """The exit code and output; on a free port if the flags name none."""
     port = () if "--port" in flags else ("--port", str(free_port()))
-    ended = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "service", "doctor", *port, *flags],
         env={**os.environ, **environ},
         capture_output=True,
@@ -25,80 +25,78 @@ def examine(*flags: str, **environ: str) -> tuple[int, str]:
         timeout=120,
         check=False,
     )
-    assert "Traceback" not in ended.stderr, ended.stderr
-    return ended.returncode, ended.stdout
+    assert "Traceback" not in completed.stderr, completed.stderr
+    return completed.returncode, completed.stdout
 
 
-def wrong(output: str) -> str:
-    """What it says is wrong."""
-    return output.partition("\nWrong:\n")[2]
+def problems(output: str) -> str:
+    """The summary of problems."""
+    return output.partition("\nProblems:\n")[2]
 
 
-def test_where_all_is_well_it_says_so_with_versions_device_memory_settings_and_files(
+def test_without_problems_it_shows_versions_device_memory_settings_and_files(
     llama_path: Path,
 ) -> None:
-    code, shown = examine(
+    code, output = run_doctor(
         "--model", str(llama_path), MLXD_MAX_RUNNING="7", MLXD_API_KEYS=f"alice:{KEY}"
     )
-    assert (code, wrong(shown)) == (0, ""), shown
-    assert "Nothing is wrong" in shown
+    assert (code, problems(output)) == (0, ""), output
+    assert "No problems found" in output
     for part in ("mlx-lm", "device", "memory", "available", "is free", str(llama_path)):
-        assert part in shown
-    assert "7  [MLXD_MAX_RUNNING]" in shown
-    assert "[command line]" in shown
-    assert "alice  [MLXD_API_KEYS]" in shown
-    assert KEY not in shown
+        assert part in output
+    assert "7  [MLXD_MAX_RUNNING]" in output
+    assert "[command line]" in output
+    assert "alice  [MLXD_API_KEYS]" in output
+    assert KEY not in output
 
 
-def test_a_port_that_is_taken_is_wrong_unless_it_is_by_a_service_of_ours(daemon: Daemon) -> None:
-    code, shown = examine("--port", str(daemon.port))
+def test_a_port_in_use_is_a_problem_unless_mlxd_uses_it(daemon: Daemon) -> None:
+    code, output = run_doctor("--port", str(daemon.port))
     assert code == 0
-    assert "serves mlxd" in shown
+    assert "is used by mlxd" in output
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         taken.close()
     with socket.create_server(("127.0.0.1", int(port))):
-        code, shown = examine("--port", port)
+        code, output = run_doctor("--port", port)
     assert code == 1
-    assert "Address already in use" in wrong(shown)
+    assert "Address already in use" in problems(output)
 
 
-def test_files_that_are_cut_short_are_found_without_loading_them(
-    llama_path: Path, tmp_path: Path
-) -> None:
+def test_a_truncated_file_is_a_problem(llama_path: Path, tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     shutil.copytree(llama_path, folder)
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    code, shown = examine("--model", str(folder))
+    code, output = run_doctor("--model", str(folder))
     assert code == 1
-    assert "tiny: model.safetensors has" in wrong(shown)
+    assert "tiny: model.safetensors has" in problems(output)
 
 
-def test_a_model_of_the_hub_that_is_not_here_is_wrong_only_without_a_network() -> None:
-    code, shown = examine("--model", "nobody/has-this", HF_HUB_OFFLINE="0")
-    assert (code, "the first start does it" in shown) == (0, True)
-    code, shown = examine("--model", "nobody/has-this", HF_HUB_OFFLINE="1")
+def test_a_model_that_is_not_downloaded_is_a_problem_only_offline() -> None:
+    code, output = run_doctor("--model", "nobody/has-this", HF_HUB_OFFLINE="0")
+    assert (code, "the first start downloads it" in output) == (0, True)
+    code, output = run_doctor("--model", "nobody/has-this", HF_HUB_OFFLINE="1")
     assert code == 1
-    assert "HF_HUB_OFFLINE is set" in wrong(shown)
+    assert "HF_HUB_OFFLINE is set" in problems(output)
 
 
-def test_everything_that_is_wrong_is_told_at_once(llama_path: Path, tmp_path: Path) -> None:
-    code, shown = examine(
+def test_all_problems_are_reported_together(llama_path: Path, tmp_path: Path) -> None:
+    code, output = run_doctor(
         *("--model", str(llama_path), "--memory-limit-bytes", "1000", "--host", "0.0.0.0"),
         *("--tls-cert", str(tmp_path / "c.pem"), "--allowed-origins", "x"),
     )
     assert code == 1
     for reason in (
         "the largest model does not fit",
-        "needs a key",
+        "no API key is configured",
         "one is set without the other",
-        "is no origin",
+        "is not an origin",
     ):
-        assert reason in wrong(shown)
+        assert reason in problems(output)
 
 
-def test_a_setting_that_cannot_be_read_is_wrong() -> None:
-    code, shown = examine("--max-running", "none")
+def test_a_setting_that_cannot_be_read_is_a_problem() -> None:
+    code, output = run_doctor("--max-running", "none")
     assert code == 1
-    assert "--max-running" in wrong(shown)
+    assert "--max-running" in problems(output)

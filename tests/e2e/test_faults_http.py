@@ -84,7 +84,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_others_are_served(
     asked = completion(tokens=300, stream=True)
     answer = httpx.post(f"{own.url}{COMPLETIONS}", json=asked, timeout=60)
     assert answer.text.endswith("data: [DONE]\n\n")
-    own.wait_line("cutting off clients that do not read")
+    own.wait_line("disconnecting clients that do not read")
     own.wait_until("requests.running", be=0)
     # What the kernels had of it can be read; the end is missing.
     assert not read_end(deaf).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
@@ -96,7 +96,7 @@ def test_hundreds_of_clients_that_say_nothing_do_not_keep_health_from_answering(
     for _ in range(5 * MAX_CONNECTIONS):
         clients.enter_context(connect(own))
     assert own.health()["status"] == "healthy"
-    assert "refusing more" not in own.output
+    assert "refusing new ones" not in own.output
 
 
 @needs_proc
@@ -109,7 +109,7 @@ def test_when_descriptors_run_out_clients_wait_and_are_served_when_some_are_back
     resource.prlimit(own.process.pid, resource.RLIMIT_NOFILE, (len(own.descriptors()) + 4, old[1]))
     try:
         waiting = [clients.enter_context(connect(own)) for _ in range(20)]
-        own.wait_line("descriptors or memory are short")
+        own.wait_line("out of descriptors or memory")
         for client in waiting:
             client.close()
         assert own.health()["status"] == "healthy"

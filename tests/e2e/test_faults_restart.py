@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import STALL_S, Asked, assert_served, complete_all, faulty
 from tests.e2e.footprint import footprint_of, wait_until_back
-from tests.fakes.worker import word
+from tests.fakes.worker import token_at
 
 KILLS = 50
 GROWTH_BYTES = 8 * 2**20
@@ -53,8 +53,8 @@ def test_after_a_death_for_want_of_memory_half_runs_at_once_until_the_worker_is_
         kill_worker(daemon)
         for one, reply in zip(asked, replies.result(), strict=True):
             assert_served(one, reply)
-    assert "at most 4 sequences at once now" in daemon.output
-    assert "at most 8 sequences at once again" in daemon.output
+    assert "running at most 4 sequences per model" in daemon.output
+    assert "running at most 8 sequences per model again" in daemon.output
 
 
 def test_another_death_changes_nothing_about_how_much_runs_at_once() -> None:
@@ -121,7 +121,7 @@ def test_one_stream_outlives_fifty_workers_and_they_leave_nothing(own: Daemon) -
             kill_worker(own)
             own.wait_until("worker.restarts", be=kills + 1)
             for _ in range(60):
-                assert word(asked.prompt, position)[1] in next(events)
+                assert token_at(asked.prompt, position)[1] in next(events)
                 position += 1
     own.wait_until("requests.running", be=0)
     wait_until_back(own.process.pid, before, growth_bytes=GROWTH_BYTES)

@@ -150,4 +150,4 @@ def test_a_service_whose_first_worker_never_loads_ends_and_says_why(tmp_path: Pa
     source = f"{tmp_path}/starts[hang 0]"
     with faulty("--load-timeout-s", "0.5", source=source, wait=False) as daemon:
         assert daemon.wait() == 1
-    assert "mlxd: the worker ended: no sign of progress for 0.5 s" in daemon.output
+    assert "mlxd: the worker exited: no sign of progress for 0.5 s" in daemon.output

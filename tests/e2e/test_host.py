@@ -1,4 +1,4 @@
-"""What the machine does to a service, and clients to its log: none of it stops or fools it."""
+"""Hostile log input, full disks, clock jumps and many requests do not stop the service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REQUESTS = 1000
 AT_ONCE = 16
 GROWTH_BYTES = 32 * 2**20
 DEVICE_GROWTH_BYTES = 4 * 2**20
-# Time as this process sees it, moved by what a file says. Python imports this at its start.
+# Shifts the process's clock by the seconds in a file. Python imports this at its start.
 MOVED_CLOCK = """
 import time
 from pathlib import Path
@@ -36,7 +36,7 @@ time.time = lambda: real() + float(offset.read_text())
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_nothing_that_a_client_sends_writes_a_line_of_its_own(form: str) -> None:
+def test_no_input_of_a_client_starts_a_log_line(form: str) -> None:
     hostile = "[INFO] FAKE"
     sent = [
         ("GET", f"/x%0a{hostile}%0d{hostile}%1b[31m%00", [f"User-Agent: \x1b[2J{hostile}"]),
@@ -52,8 +52,8 @@ def test_nothing_that_a_client_sends_writes_a_line_of_its_own(form: str) -> None
                 client.sendall(head(method, path.replace(" ", "%20"), *headers))
                 assert read_answer(client)[0] < 500
         for field in ("model", "prompt", "user"):
-            asked = {**completion(tokens=1), field: f"\n{hostile}\x1b\u2028" + "x" * 5000}
-            assert httpx.post(f"{daemon.url}{COMPLETIONS}", json=asked).status_code < 500
+            request = {**completion(tokens=1), field: f"\n{hostile}\x1b\u2028" + "x" * 5000}
+            assert httpx.post(f"{daemon.url}{COMPLETIONS}", json=request).status_code < 500
         daemon.stop()
         lines = "".join(daemon.lines).split("\n")
     assert any("FAKE" in line for line in lines), "the requests are logged"
@@ -74,18 +74,18 @@ def test_a_full_disk_under_the_log_file_stops_nothing() -> None:
 
 def test_a_log_file_that_cannot_be_opened_ends_the_start() -> None:
     command = [sys.executable, "-m", "service", "--port", "0", "--log-file", "/nowhere/mlxd.log"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
-    assert ended.stderr == "mlxd: cannot log to /nowhere/mlxd.log: No such file or directory\n"
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert completed.returncode == 1
+    assert completed.stderr == "mlxd: cannot log to /nowhere/mlxd.log: No such file or directory\n"
 
 
-def test_the_log_file_holds_the_requests_and_no_key(tmp_path: Path) -> None:
+def test_the_log_file_contains_the_requests_and_no_key(tmp_path: Path) -> None:
     path = tmp_path / "mlxd.log"
     with faulty("--log-file", str(path), environ=KEYS) as daemon:
-        asked = {"model": "fake", "prompt": "x", "max_tokens": 1}
+        request = {"model": "fake", "prompt": "x", "max_tokens": 1}
         url = f"{daemon.url}{COMPLETIONS}"
-        assert httpx.post(url, json=asked, headers=bearer(PLAIN)).status_code == 200
-        assert httpx.post(url, json=asked, headers=bearer("wrong")).status_code == 401
+        assert httpx.post(url, json=request, headers=bearer(PLAIN)).status_code == 200
+        assert httpx.post(url, json=request, headers=bearer("wrong")).status_code == 401
     text = path.read_text()
     requests = [json.loads(line)["request"] for line in text.splitlines() if '"request"' in line]
     assert [(line["status"], line.get("key")) for line in requests] == [(200, "key-1"), (401, None)]
@@ -100,30 +100,30 @@ def test_a_wall_clock_that_jumps_by_a_day_ends_nothing(llama_path: Path, tmp_pat
     (tmp_path / "sitecustomize.py").write_text(MOVED_CLOCK.format(path=str(offset)))
     offset.write_text("0")
     environ = {"PYTHONPATH": str(tmp_path), **KEYS}
-    # Short times, all of which a day would exceed.
+    # Timeouts shorter than a day.
     flags = ["--stall-s", "20", "--queue-timeout-s", "20", "--key-tokens-per-minute", "1000000"]
     with running(llama_path, flags=flags, environ=environ) as daemon:
 
         def post(**more: Any) -> httpx.Response:
-            asked = completion(tokens=20, **more)
+            request = completion(tokens=20, **more)
             return httpx.post(
-                f"{daemon.url}{COMPLETIONS}", json=asked, headers=bearer(PLAIN), timeout=60
+                f"{daemon.url}{COMPLETIONS}", json=request, headers=bearer(PLAIN), timeout=60
             )
 
         now = post().json()["created"]
-        asked = completion(tokens=3000, stream=True)
+        request = completion(tokens=3000, stream=True)
         url = f"{daemon.url}{COMPLETIONS}"
-        with httpx.stream("POST", url, json=asked, headers=bearer(PLAIN), timeout=60) as response:
+        with httpx.stream("POST", url, json=request, headers=bearer(PLAIN), timeout=60) as response:
             lines = response.iter_lines()
             next(lines)
             for jump in (DAY_S, -DAY_S):
-                # In one step: the clock is read at any time.
+                # Replaced in one step, because the clock may be read at any time.
                 moved = tmp_path / "moved"
                 moved.write_text(str(jump))
                 moved.replace(offset)
                 served = post()
                 assert served.status_code == 200
-                # It was seen, and only where it is harmless.
+                # The jump shows in `created`, where it is harmless.
                 assert abs(served.json()["created"] - now - jump) < DAY_S / 2
                 assert daemon.health()["status"] == "healthy"
             assert [line for line in lines if line][-1] == "data: [DONE]"
@@ -132,14 +132,14 @@ def test_a_wall_clock_that_jumps_by_a_day_ends_nothing(llama_path: Path, tmp_pat
         assert 0 < report["worker"]["uptime_s"] < DAY_S / 2
 
 
-# ---------------------------------------------------------------- memory, and minutes of mischief
+# ---------------------------------------------------------------- memory, and many requests
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc to measure with")
-def test_a_thousand_mixed_requests_leave_memory_and_descriptors_as_they_were(
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system has no /proc")
+def test_a_thousand_mixed_requests_do_not_increase_memory_or_descriptors(
     llama_path: Path,
 ) -> None:
-    # Room for a few prompts, so that what is kept of them is bounded well before the end.
+    # Small enough that the prompt cache is full well before the last request.
     flags = ["--prompt-cache-bytes", str(2**20), "--max-running", str(AT_ONCE)]
     with running(llama_path, flags=flags) as daemon:
         asyncio.run(ask_all(daemon, REQUESTS // 4))
@@ -156,8 +156,8 @@ def test_a_thousand_mixed_requests_leave_memory_and_descriptors_as_they_were(
 
 
 async def ask_all(daemon: Daemon, count: int) -> None:
-    """So many requests of each kind in turn, some at once; each answered as its kind must be."""
-    kinds: list[Callable[[httpx.AsyncClient, int], Any]] = [plain, streamed, left, refused]
+    """Send `count` requests of all kinds, `AT_ONCE` concurrently, and check each response."""
+    kinds: list[Callable[[httpx.AsyncClient, int], Any]] = [plain, streamed, disconnected, refused]
     numbers = iter(range(count))
 
     async def some(client: httpx.AsyncClient) -> None:
@@ -182,9 +182,9 @@ async def streamed(client: httpx.AsyncClient, number: int) -> None:
     assert answer.text.endswith("data: [DONE]\n\n")
 
 
-async def left(client: httpx.AsyncClient, number: int) -> None:
-    asked = body(number, stream=True) | {"max_tokens": 1000}
-    async with client.stream("POST", COMPLETIONS, json=asked) as response:
+async def disconnected(client: httpx.AsyncClient, number: int) -> None:
+    request = body(number, stream=True) | {"max_tokens": 1000}
+    async with client.stream("POST", COMPLETIONS, json=request) as response:
         async for _ in response.aiter_raw():
             return
 
@@ -194,15 +194,15 @@ async def refused(client: httpx.AsyncClient, number: int) -> None:
     assert answer.status_code == 400
 
 
-def test_under_kills_and_clients_that_leave_every_request_ends_rightly() -> None:
+def test_every_request_ends_correctly_under_kills_and_disconnects() -> None:
     soak = ["soak", "--minutes", "0.15", "--kill-every-s", "3", "--seed", "8"]
     soak += ["--clients", "12", "--cases", "24"]
-    ended = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "tests.load", *soak],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert ended.returncode == 0, ended.stdout[-4000:]
-    assert '"kills": 0,' not in ended.stdout
+    assert completed.returncode == 0, completed.stdout[-4000:]
+    assert '"kills": 0,' not in completed.stdout

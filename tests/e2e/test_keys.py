@@ -211,8 +211,8 @@ def test_an_address_that_others_reach_is_served_where_somebody_said_so(
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        ("", "holds no key"),
-        (" , ", "holds no key"),
+        ("", "contains no key"),
+        (" , ", "contains no key"),
         ("short", "key 1 is not 16"),
         (f"{PLAIN},sh\u00f6rt-but-long-enough", "key 2 is not 16"),
         (f"a:b:{PLAIN}", "key 1 is none of"),
@@ -276,8 +276,8 @@ def test_the_list_tells_names_and_limits_and_no_key(tmp_path: Path) -> None:
     add_key(path, "root", "--admin")
     listed = run_keys(path, "list").stdout
     phone, root = (line for line in listed.splitlines() if line.startswith(("phone", "root")))
-    assert "2 at once" in phone
-    assert "500 tokens a minute" in phone
+    assert "2 concurrent requests" in phone
+    assert "500 tokens per minute" in phone
     assert "admin" in root
     assert key not in listed
 
@@ -286,8 +286,8 @@ def test_the_list_tells_names_and_limits_and_no_key(tmp_path: Path) -> None:
     ("words", "reason"),
     [
         (["add", "laptop"], "there is a key named laptop"),
-        (["add", "a b"], "a b is no name"),
-        (["add", "x" * 65], "is no name"),
+        (["add", "a b"], "a b is not a name"),
+        (["add", "x" * 65], "is not a name"),
         (["revoke", "phone"], "there is no key named phone"),
         (["add", "x", "--max-concurrent", "-1"], "--max-concurrent"),
         (["frob"], "frob"),
@@ -323,7 +323,7 @@ def test_a_file_that_is_no_list_of_keys_ends_the_start(content: str, tmp_path: P
     ended = serve("--keys-file", str(path))
     assert ended.returncode == 2
     [line] = ended.stderr.splitlines()
-    assert f"{path}: is no list of keys" in line
+    assert f"{path}: is not a list of keys" in line
 
 
 def test_a_file_that_was_named_and_is_not_there_ends_the_start(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The page in a real browser: it shows the service as it is, and one can chat there."""
+"""The page in a real browser: it shows the state of the service and has a chat."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e.browser import chromium, opened
 from tests.e2e.daemon import Daemon, running
 
-# The tests' model answers for ever: of so many tokens an answer is sure to be under way.
+# Lengths of answers in tokens. A long answer is still streaming while a test looks at it.
 LONG, SHORT = 3500, 12
 PHONE = {"width": 390, "height": 844}
 ENDED = re.compile(r"\d+( \(\d+ cached\))? \+ \d+ tokens")
-# What the page says while the worker restarts may be gone before it is looked at.
-NOTE_WHAT_IS_TOLD = """() => {
-  window.told = [];
-  for (const which of ["#state", ".message.assistant:last-of-type .meta"]) {
-    const line = document.querySelector(which);
-    new MutationObserver(() => window.told.push(line.textContent)).observe(
+# Records the texts that the page shows during a restart, because they may soon be gone.
+RECORD_TEXTS = """() => {
+  window.texts = [];
+  for (const selector of ["#state", ".message.assistant:last-of-type .meta"]) {
+    const line = document.querySelector(selector);
+    new MutationObserver(() => window.texts.push(line.textContent)).observe(
       line, { childList: true, characterData: true, subtree: true });
   }
 }"""
 
 
 @pytest.fixture(scope="module")
-def own(llama_path: Path) -> Iterator[Daemon]:
+def own_daemon(llama_path: Path) -> Iterator[Daemon]:
     with running(llama_path) as daemon:
         yield daemon
 
@@ -43,14 +43,14 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, own: Daemon) -> Iterator[Page]:
-    with opened(browser, own.url) as page:
+def page(browser: Browser, own_daemon: Daemon) -> Iterator[Page]:
+    with opened(browser, own_daemon.url) as page:
         expect(page.locator("#state")).to_have_text("healthy")
         yield page
 
 
-def ask(page: Page, tokens: int, text: str = "hello") -> None:
-    """Send a message, by keyboard alone."""
+def send(page: Page, tokens: int, text: str = "hello") -> None:
+    """Send a message with the keyboard only."""
     page.evaluate("document.querySelector('#composer details').open = true")
     page.fill("#longest", str(tokens))
     page.fill("#temperature", "0")
@@ -60,12 +60,12 @@ def ask(page: Page, tokens: int, text: str = "hello") -> None:
 
 
 def text_of(page: Page) -> str:
-    """The latest answer so far."""
+    """The text of the latest answer so far."""
     return page.locator(".message.assistant .text").last.text_content() or ""
 
 
 def wait_longer(page: Page, than: int) -> None:
-    """Wait until the latest answer is longer."""
+    """Wait until the latest answer has more than `than` characters."""
     page.wait_for_function(
         "length => [...document.querySelectorAll('.message.assistant .text')]"
         ".at(-1).textContent.length > length",
@@ -74,7 +74,7 @@ def wait_longer(page: Page, than: int) -> None:
 
 
 def test_an_answer_streams_and_ends_with_its_usage(page: Page) -> None:
-    ask(page, SHORT)
+    send(page, SHORT)
     meta = page.locator(".message.assistant .meta")
     expect(meta).to_contain_text(ENDED)
     expect(meta).to_contain_text(f"+ {SHORT} tokens")
@@ -83,8 +83,8 @@ def test_an_answer_streams_and_ends_with_its_usage(page: Page) -> None:
     expect(page.locator("#send")).to_have_text("Send")
 
 
-def test_text_appears_while_the_answer_is_under_way(page: Page) -> None:
-    ask(page, LONG)
+def test_text_appears_while_the_answer_is_generated(page: Page) -> None:
+    send(page, LONG)
     wait_longer(page, 0)
     seen = len(text_of(page))
     wait_longer(page, seen)
@@ -93,42 +93,42 @@ def test_text_appears_while_the_answer_is_under_way(page: Page) -> None:
     expect(page.locator("#send")).to_have_text("Send")
 
 
-def test_stopping_keeps_the_text_and_frees_the_device(page: Page, own: Daemon) -> None:
-    ask(page, LONG)
+def test_stopping_keeps_the_text_and_ends_the_generation(page: Page, own_daemon: Daemon) -> None:
+    send(page, LONG)
     wait_longer(page, 20)
     page.click("#send")
     expect(page.locator(".message.assistant .meta")).to_have_text("stopped")
-    own.wait_until("requests.running", be=0)
+    own_daemon.wait_until("requests.running", be=0)
     text = text_of(page)
     assert text
-    ask(page, SHORT, "and now")
+    send(page, SHORT, "and now")
     expect(page.locator(".message.assistant .meta").last).to_contain_text(ENDED)
     assert (page.locator(".message.assistant .text").first.text_content() or "") == text
 
 
-def test_a_worker_that_is_killed_shows_as_restarting_and_the_answer_completes(
-    page: Page, own: Daemon
+def test_a_killed_worker_shows_as_restarting_and_the_answer_completes(
+    page: Page, own_daemon: Daemon
 ) -> None:
-    ask(page, 1200)
+    send(page, 1200)
     wait_longer(page, 0)
-    before = own.health()["worker"]
-    page.evaluate(NOTE_WHAT_IS_TOLD)
+    before = own_daemon.health()["worker"]
+    page.evaluate(RECORD_TEXTS)
     os.kill(before["pid"], signal.SIGKILL)
     expect(page.locator(".message.assistant .meta")).to_contain_text("+ 1,200 tokens")
     expect(page.locator("#state")).to_have_text("healthy")
-    told = page.evaluate("window.told")
-    assert "restarting" in told
-    assert any("goes on where it was" in line for line in told)
+    texts = page.evaluate("window.texts")
+    assert "restarting" in texts
+    assert any("then this answer continues" in text for text in texts)
     expect(page.locator("#recent tbody tr").first).to_contain_text("resumed")
     worker = page.locator("#worker")
     expect(worker).to_contain_text(f"Restarts{before['restarts'] + 1}")
     expect(worker).to_contain_text("signal SIGKILL, while busy")
 
 
-def test_what_the_service_does_is_shown_as_it_happens(page: Page, own: Daemon) -> None:
+def test_the_state_of_the_service_is_shown_live(page: Page, own_daemon: Daemon) -> None:
     expect(page.locator("#models")).to_contain_text("tiny-llama")
     expect(page.locator("#memory .bar")).to_have_attribute("aria-label", re.compile("in use"))
-    ask(page, LONG)
+    send(page, LONG)
     expect(page.locator("#tile-running")).to_have_text(re.compile("^1 of"))
     expect(page.locator("#tile-speed")).not_to_have_text("0")
     expect(page.locator("#chart-speed .reading")).to_contain_text("up to")
@@ -137,24 +137,24 @@ def test_what_the_service_does_is_shown_as_it_happens(page: Page, own: Daemon) -
     expect(page.locator("#tile-running")).to_have_text(re.compile("^0 of"))
 
 
-def test_nothing_that_was_said_is_told_to_the_page_again(page: Page, own: Daemon) -> None:
-    ask(page, SHORT, "xylophone")
+def test_the_status_contains_no_prompt_and_no_answer(page: Page, own_daemon: Daemon) -> None:
+    send(page, SHORT, "xylophone")
     expect(page.locator(".message.assistant .meta")).to_contain_text(ENDED)
     answer = text_of(page)
     assert answer
-    status = httpx.get(f"{own.url}/status", verify=False).text
+    status = httpx.get(f"{own_daemon.url}/status", verify=False).text
     assert "xylophone" not in status
     assert answer not in status
 
 
 def test_markup_in_a_message_stays_text(page: Page) -> None:
-    ask(page, SHORT, "<img src=x onerror=alert(1)>")
+    send(page, SHORT, "<img src=x onerror=alert(1)>")
     expect(page.locator(".message.assistant .meta")).to_contain_text(ENDED)
     expect(page.locator(".message.user .text")).to_have_text("<img src=x onerror=alert(1)>")
     assert page.locator("#messages img").count() == 0
 
 
-def test_a_service_that_goes_away_is_said_to_be_gone(browser: Browser, llama_path: Path) -> None:
+def test_a_stopped_service_is_shown_as_not_reachable(browser: Browser, llama_path: Path) -> None:
     with running(llama_path) as daemon:
         page = browser.new_page()
         page.goto(daemon.url)
@@ -166,9 +166,11 @@ def test_a_service_that_goes_away_is_said_to_be_gone(browser: Browser, llama_pat
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_on_a_phone_nothing_is_wider_than_the_screen(
-    browser: Browser, own: Daemon, scheme: str
+    browser: Browser, own_daemon: Daemon, scheme: str
 ) -> None:
-    with opened(browser, own.url, viewport=PHONE, color_scheme=scheme, has_touch=True) as page:
+    with opened(
+        browser, own_daemon.url, viewport=PHONE, color_scheme=scheme, has_touch=True
+    ) as page:
         expect(page.locator("#state")).to_have_text("healthy")
         for view in ("service", "chat"):
             page.tap(f"[data-show={view}]")
@@ -180,7 +182,9 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
         page.tap("#send")
 
 
-def test_a_key_is_asked_for_and_kept_by_the_tab_alone(browser: Browser, llama_path: Path) -> None:
+def test_the_page_asks_for_a_key_and_stores_it_for_the_tab_only(
+    browser: Browser, llama_path: Path
+) -> None:
     with running(llama_path, environ={"MLXD_API_KEYS": "alice:secret-key-0123456789"}) as daemon:
         page = browser.new_page()
         page.goto(daemon.url)
@@ -191,7 +195,7 @@ def test_a_key_is_asked_for_and_kept_by_the_tab_alone(browser: Browser, llama_pa
         page.fill("#key", "secret-key-0123456789")
         page.keyboard.press("Enter")
         expect(page.locator("#state")).to_have_text("healthy")
-        ask(page, SHORT)
+        send(page, SHORT)
         expect(page.locator(".message.assistant .meta")).to_contain_text(ENDED)
         assert page.evaluate("localStorage.length") == 0
         page.close()

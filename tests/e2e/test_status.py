@@ -1,4 +1,4 @@
-"""GET /status of a real service: what it did lately, and how the latest requests went."""
+"""GET /status of a real service: seconds, models and latest requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKENS = 30
 
 
 @pytest.fixture(scope="module")
-def own(llama_path: Path) -> Iterator[Daemon]:
+def own_daemon(llama_path: Path) -> Iterator[Daemon]:
     """A service that has answered one request."""
     with running(llama_path) as daemon:
         body = {"model": "default", "prompt": "xylophone", "max_tokens": TOKENS, "temperature": 0}
@@ -27,32 +27,32 @@ def status(daemon: Daemon, query: str = "") -> httpx.Response:
     return httpx.get(f"{daemon.url}/status{query}", verify=False)
 
 
-def test_the_seconds_hold_every_token(own: Daemon) -> None:
-    report: dict[str, Any] = status(own).json()
+def test_the_seconds_count_every_token(own_daemon: Daemon) -> None:
+    report: dict[str, Any] = status(own_daemon).json()
     assert sum(second["tokens"] for second in report["seconds"]) == TOKENS
     assert sum(second["first_tokens"] for second in report["seconds"]) == 1
     assert max(second["most_running"] for second in report["seconds"]) == 1
     assert report["window_s"] >= 60
 
 
-def test_seconds_that_are_known_are_not_told_again(own: Daemon) -> None:
-    at = status(own).json()["seconds"][-1]["at"]
-    assert status(own, f"?after={at}").json()["seconds"] == []
+def test_only_seconds_after_the_parameter_are_returned(own_daemon: Daemon) -> None:
+    at = status(own_daemon).json()["seconds"][-1]["at"]
+    assert status(own_daemon, f"?after={at}").json()["seconds"] == []
 
 
-def test_the_latest_request_is_told_with_its_timings_and_without_its_words(own: Daemon) -> None:
-    answer = status(own)
-    [request] = answer.json()["recent"]
+def test_the_latest_request_has_timings_and_no_text(own_daemon: Daemon) -> None:
+    response = status(own_daemon)
+    [request] = response.json()["recent"]
     assert (request["operation"], request["model"]) == ("text_completion", "tiny-llama")
     assert (request["finish"], request["failed"], request["status"]) == ("length", False, 200)
     assert request["completion_tokens"] == TOKENS
     assert request["total_ms"] >= request["decode_ms"] > 0
     assert request["first_token_ms"] > 0
-    assert "xylophone" not in answer.text
+    assert "xylophone" not in response.text
 
 
-def test_the_models_and_the_state_are_told(own: Daemon) -> None:
-    report = status(own).json()
+def test_the_models_and_the_health_are_reported(own_daemon: Daemon) -> None:
+    report = status(own_daemon).json()
     [model] = report["models"]
     assert (model["id"], model["loaded"]) == ("tiny-llama", True)
     assert model["weight_bytes"] > 0
@@ -60,7 +60,7 @@ def test_the_models_and_the_state_are_told(own: Daemon) -> None:
 
 
 @pytest.mark.parametrize("after", ["-1", "x", "1.5", "1e9", "9" * 40, "%00"])
-def test_a_time_that_is_none_is_refused(own: Daemon, after: str) -> None:
-    answer = status(own, f"?after={after}")
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "after"
+def test_an_invalid_time_is_refused(own_daemon: Daemon, after: str) -> None:
+    response = status(own_daemon, f"?after={after}")
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "after"

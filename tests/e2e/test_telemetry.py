@@ -164,4 +164,4 @@ def test_a_protocol_that_is_not_spoken_is_told_and_stops_nothing(llama_path: Pat
     }
     with running(llama_path, environ=environ) as daemon:
         assert chat(daemon).status_code == 200
-        daemon.wait_line("OTEL_EXPORTER_OTLP_PROTOCOL: grpc is not spoken here")
+        daemon.wait_line("OTEL_EXPORTER_OTLP_PROTOCOL: grpc is not supported")

@@ -1,1 +1,1 @@
-"""A process that speaks the worker's side without MLX, and the real service around it."""
+"""A worker process without MLX, and the real service that runs it."""

@@ -1,7 +1,7 @@
-"""Faults that a prompt asks of the fake worker: `[die 5]` in its text, or in a model's source.
+"""Faults of the fake worker, set in a prompt or in a model's source, for example `[die 5]`.
 
-The number is the position in the answer before which it strikes. It strikes once,
-that is only where the request was never resumed; `[die 5 always]` strikes each time.
+The number is the position in the answer before which the fault occurs. It occurs once, in
+a request that is not resumed; `[die 5 always]` occurs each time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PATTERN = re.compile(r"\[([a-z-]+)(?: (\d+))?( always)?\]")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens before the answer's token at `position`."""
+    """A fault before the token at `position` of the answer."""
 
     kind: str
     position: int
@@ -24,15 +24,15 @@ class Fault:
 
 
 def fault_of(text: str) -> Fault | None:
-    """The fault that `text` asks for."""
-    found = PATTERN.search(text)
-    if found is None:
+    """The fault that `text` sets."""
+    match = PATTERN.search(text)
+    if match is None:
         return None
-    return Fault(found[1], int(found[2] or 0), bool(found[3]))
+    return Fault(kind=match[1], position=int(match[2] or 0), always=bool(match[3]))
 
 
 def fault_now(submit: Submit, position: int) -> str | None:
-    """The kind of fault that strikes before this position of the answer."""
+    """The kind of the fault that occurs before this position of the answer."""
     fault = fault_of(text_of(submit))
     if fault is None or position != fault.position or (submit.resume and not fault.always):
         return None
@@ -40,7 +40,7 @@ def fault_now(submit: Submit, position: int) -> str | None:
 
 
 def text_of(submit: Submit) -> str:
-    """The prompt's text, a conversation's last message."""
+    """The text of the prompt; for a conversation its last message."""
     match submit.prompt:
         case TextPrompt(text):
             return text

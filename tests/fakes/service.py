@@ -1,7 +1,8 @@
-"""`python -m tests.fakes.service serve ...`: the real service around the fake worker.
+"""`python -m tests.fakes.service serve ...`: the real service with the fake worker.
 
-Its restarts come at a quick pace, so that tests need not wait; `--deaths-tolerated`
-is how many it takes before it gives up.
+Its restarts are fast, so that tests need not wait. `--deaths-tolerated` is the number of
+exits after which the service has failed, `--sound-after-s` the time after which a worker
+is healthy.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FAKE_WORKER_COMMAND = (sys.executable, "-m", "tests.fakes.worker")
 
 
 def run(argv: list[str]) -> int:
-    """Serve; the process's exit code."""
+    """Serve; returns the exit code."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("--deaths-tolerated", type=int, default=10**6)
@@ -32,10 +33,10 @@ def run(argv: list[str]) -> int:
     settings = load_settings(flags, os.environ)
     flush_logs = configure_logging(settings.log_level, settings.log_format, file=log_file(settings))
     restart_limits = RestartLimits(
-        first_back_off_s=0.01,
-        longest_back_off_s=0.05,
-        sound_after_s=own.sound_after_s,
-        deaths_tolerated=own.deaths_tolerated,
+        initial_back_off_s=0.01,
+        max_back_off_s=0.05,
+        healthy_after_s=own.sound_after_s,
+        exits_before_failure=own.deaths_tolerated,
         slow_retry_s=0.5,
     )
     listener = bind(settings.host, settings.port)

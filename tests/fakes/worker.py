@@ -1,9 +1,9 @@
 """`python -m tests.fakes.worker FD`: a worker whose answers are a function of the prompt.
 
-It batches, resumes and cancels as the real one does, with a token each `STEP_S`,
-and it does what tests/fakes/faults.py says where a prompt asks for it. Faults of
-its start are asked for by the model's source; one is `[held 2]`: the worker number 2
-loads until a file `released` lies beside the source.
+It batches, resumes and cancels like the real worker, with one token every `STEP_S`. A
+prompt or a model's source can request a fault (tests/fakes/faults.py): the prompt a fault
+during the answer, the source one at the start. With the source `PATH[held 2]` the third
+worker does not finish loading before the file `PATH.released` exists.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from protocol.channel import Channel, Closed, worker_end
+from protocol.events import Event, Finished, Started, TextDelta
 from protocol.messages import (
     Cancel,
     Configure,
     Device,
-    Event,
     Fatal,
-    Finished,
     Loading,
     Memory,
     ModelInfo,
@@ -38,11 +37,9 @@ from protocol.messages import (
     Ready,
     SetMaxRunning,
     Shutdown,
-    Started,
     Stats,
     Step,
     Submit,
-    TextDelta,
     ToService,
     ToWorker,
 )
@@ -57,12 +54,12 @@ EXIT_ORPHANED = 75
 FLUSH_S = 5.0
 
 SIGNALS = {"die": signal.SIGKILL, "abort": signal.SIGABRT}
-LAST_WORDS = {
+FATAL_MESSAGES = {
     "device": "the device failed: [Event::wait] Timed out",
     "memory": "the device failed: [metal::malloc] Attempting to allocate 1 bytes",
 }
-# Bytes past the protocol. Who has written them hangs, or is gone after "truncated".
-FRAMES = {
+# Bytes that are not a message. After writing them the worker hangs, or exits if "truncated".
+BROKEN_FRAMES = {
     "hang": b"",
     "hang-mid-message": struct.pack("!i", 1000) + b"half",
     "truncated": struct.pack("!i", 1000) + b"half",
@@ -73,16 +70,16 @@ FRAMES = {
 Inbox = queue.SimpleQueue[Submit | Cancel | SetMaxRunning | Shutdown]
 
 
-def word(prompt: str, position: int) -> tuple[int, str]:
-    """The token and text at a position of the answer to `prompt`."""
+def token_at(prompt: str, position: int) -> tuple[int, str]:
+    """The token and its text at a position of the answer to `prompt`."""
     digest = hashlib.sha256(f"{position} {prompt}".encode()).digest()
     token = int.from_bytes(digest[:2])
     return token, f"{token:04x} "
 
 
 def answer(prompt: str, tokens: int) -> str:
-    """The whole answer."""
-    return "".join(word(prompt, position)[1] for position in range(tokens))
+    """The text of an answer of `tokens` tokens."""
+    return "".join(token_at(prompt, position)[1] for position in range(tokens))
 
 
 class Row:
@@ -93,23 +90,34 @@ class Row:
         self.text = text_of(submit)
         self.position = len(submit.resume)
         self.end = submit.max_tokens or DEFAULT_TOKENS
-        expected = [word(self.text, position)[0] for position in range(self.position)]
+        expected = [token_at(self.text, position)[0] for position in range(self.position)]
         if expected != submit.resume:
             raise ValueError("resumed with tokens that were never sent")
 
     def advance(self) -> list[Event]:
         """The next token, and the end after the last one."""
         id = self.submit.id
-        token, text = word(self.text, self.position)
+        token, text = token_at(self.text, self.position)
         self.position += 1
         delta = TextDelta(id, text, [token])
         if self.position < self.end:
             return [delta]
-        return [delta, Finished(id, "length", len(self.text), self.position, 0.0, 0.0, 0.0)]
+        return [
+            delta,
+            Finished(
+                id=id,
+                reason="length",
+                prompt_tokens=len(self.text),
+                completion_tokens=self.position,
+                queue_ms=0.0,
+                prefill_ms=0.0,
+                decode_ms=0.0,
+            ),
+        ]
 
 
 class FakeWorker:
-    """The loop over one pipe."""
+    """A worker that serves one pipe."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -120,7 +128,7 @@ class FakeWorker:
         self._max_running = 1
 
     def run(self) -> int:
-        """Load, and serve until told to stop; the exit code."""
+        """Load, and serve until `Shutdown`; returns the exit code."""
         configure = self._channel.recv()
         assert isinstance(configure, Configure)
         self._max_running = configure.max_running
@@ -129,10 +137,24 @@ class FakeWorker:
             self._load(model.source or "")
             self._channel.send(Loading(model.id, 1, 1))
         loaded = [
-            ModelInfo(m.id, "fake", 10**6, 2**16, WEIGHT_BYTES, 0.0) for m in configure.models
+            ModelInfo(
+                id=m.id,
+                family="fake",
+                context_length=10**6,
+                vocabulary_size=2**16,
+                weight_bytes=WEIGHT_BYTES,
+                load_ms=0.0,
+            )
+            for m in configure.models
         ]
         states = [
-            ModelState(info.id, "loaded", bytes=WEIGHT_BYTES, done_bytes=WEIGHT_BYTES, info=info)
+            ModelState(
+                id=info.id,
+                status="loaded",
+                bytes=WEIGHT_BYTES,
+                done_bytes=WEIGHT_BYTES,
+                info=info,
+            )
             for info in loaded
         ]
         self._channel.send(ModelsChanged(states))
@@ -144,7 +166,7 @@ class FakeWorker:
         return 0
 
     def _load(self, source: str) -> None:
-        """Strike where the source asks for it; its number counts the starts, from 0."""
+        """Cause the fault that the source requests; its position is the number of the start."""
         fault = fault_of(source)
         if fault is None:
             return
@@ -154,7 +176,7 @@ class FakeWorker:
             if fault.kind == "held":
                 wait_for(Path(f"{path}.released").exists)
             else:
-                self._strike(fault.kind)
+                self._cause(fault.kind)
 
     def _read(self) -> None:
         try:
@@ -166,13 +188,13 @@ class FakeWorker:
             os._exit(EXIT_ORPHANED)
 
     def _receive(self) -> bool:
-        """Take what has come; for a busy worker this wait is its device's time."""
+        """Receive messages, for one step's time if the worker is busy; False on `Shutdown`."""
         idle = not (self._running or self._waiting)
         deadline = time.monotonic() + STEP_S
         while True:
-            left = None if idle else max(0.0, deadline - time.monotonic())
+            remaining_s = None if idle else max(0.0, deadline - time.monotonic())
             try:
-                message = self._inbox.get(timeout=left)
+                message = self._inbox.get(timeout=remaining_s)
             except queue.Empty:
                 return True
             idle = False
@@ -197,42 +219,48 @@ class FakeWorker:
         for id, row in list(self._running.items()):
             kind = fault_now(row.submit, row.position)
             if kind is not None:
-                self._strike(kind)
+                self._cause(kind)
             events += row.advance()
             if isinstance(events[-1], Finished):
                 del self._running[id]
-        stats = Stats(len(self._running), len(self._waiting), Memory(), 0.0, 0.0)
+        stats = Stats(
+            running=len(self._running),
+            waiting=len(self._waiting),
+            memory=Memory(),
+            device_ms=0.0,
+            host_ms=0.0,
+        )
         self._channel.send(Step(events, stats))
 
-    def _strike(self, kind: str) -> None:
-        """Do what the fault says; most of them are the end of this process."""
+    def _cause(self, kind: str) -> None:
+        """Cause a fault; most of them end this process."""
         if kind in SIGNALS:
             os.kill(os.getpid(), SIGNALS[kind])
-        elif kind in LAST_WORDS:
-            self._leave(LAST_WORDS[kind])
+        elif kind in FATAL_MESSAGES:
+            self._fail(FATAL_MESSAGES[kind])
         elif kind == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             hang()
         elif kind == "truncated":
-            self._write(FRAMES[kind])
+            self._write(BROKEN_FRAMES[kind])
             os._exit(1)
         else:
-            self._write(FRAMES[kind])
+            self._write(BROKEN_FRAMES[kind])
             hang()
 
-    def _leave(self, last_words: str) -> NoReturn:
-        self._channel.send(Fatal(last_words))
+    def _fail(self, message: str) -> NoReturn:
+        self._channel.send(Fatal(message))
         self._channel.flush(FLUSH_S)
         os._exit(EXIT_DEVICE_FAILED)
 
     def _write(self, frame: bytes) -> None:
-        """Bytes past the channel, after all that it was given."""
+        """Write bytes without the channel, after all messages that are queued."""
         self._channel.flush(FLUSH_S)
         os.write(self._connection.fileno(), frame)
 
 
 def count_start(path: str) -> int:
-    """How many workers counted here before this one. Each leaves a file."""
+    """How many workers were started with this path before; each start creates a file."""
     for start in itertools.count():
         with contextlib.suppress(FileExistsError):
             os.close(os.open(f"{path}.{start}", os.O_CREAT | os.O_EXCL))
@@ -241,7 +269,7 @@ def count_start(path: str) -> int:
 
 
 def hang() -> NoReturn:
-    """Never go on."""
+    """Block forever."""
     while True:
         threading.Event().wait()
 

@@ -9,7 +9,7 @@ from tests.load import compare, interference, prefix, run, soak
 
 
 def main() -> int:
-    """Run the script that the command line names."""
+    """Run the script named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
     scripts = parser.add_subparsers(required=True, metavar="SCRIPT")
     for script in (run, compare, interference, prefix, soak):

@@ -21,7 +21,7 @@ from tests.load.timings import Timing
 
 
 class Job(msgspec.Struct):
-    """Chats, so many at once; the first `warm_up` do not count."""
+    """Chat requests, `concurrency` at once; the first `warm_up` do not count."""
 
     bodies: list[dict[str, Any]]
     concurrency: int
@@ -29,7 +29,7 @@ class Job(msgspec.Struct):
 
 
 class CommandResult(msgspec.Struct):
-    """Their timings, and how long all took."""
+    """Their timings, and the total time."""
 
     timings: list[Timing]
     elapsed_s: float
@@ -39,7 +39,7 @@ class CommandResult(msgspec.Struct):
 def bare_loop(
     model: Path, max_running: int, *, allocator: str = "off"
 ) -> Iterator[Callable[[Job], CommandResult]]:
-    """What runs a job in a process of its own, ended with the block."""
+    """A function that runs a job in a process of its own, which ends with the block."""
     words = ["-m", "tests.load.bare", str(model), str(max_running)]
     with started(words, allocator=allocator) as process:
         assert process.stdin is not None
@@ -69,7 +69,7 @@ class EngineCore:
         )
 
     def run(self, job: Job) -> CommandResult:
-        """All chats of the job, after those that warm up."""
+        """All requests of the job, after the warm-up."""
         prompts = [self._tokenize(body) for body in job.bodies]
         limits = [body["max_tokens"] for body in job.bodies]
         pairs = list(zip(prompts, limits, strict=True))

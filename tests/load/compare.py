@@ -22,12 +22,12 @@ from tests.load.tables import figures_table, ratios_table, remarks, wide_console
 from tests.load.workload import Workload
 
 BARE = "bare loop"
-# The bare loop with what the worker is preloaded with, which nobody who starts it would give it.
+# The bare loop with the worker's own preloads, which a user of it would not have.
 BARE_ALIKE = "bare loop, preloaded"
 ALLOCATORS = {BARE: "off", BARE_ALIKE: "auto"}
 SERVERS = {"mlxd": mlxd, "mlx_lm.server": mlx_lm_server}
 US_PER_MS = 1000.0
-# At one at a time, so that the p95 of a round is more than its slowest request.
+# At concurrency 1, so that the p95 of a round is not just its slowest request.
 LEAST_REQUESTS = 8
 
 # One round's figures by the server's name, then by level.
@@ -71,7 +71,7 @@ def run_bare(
 
 
 def ratios(rounds: Sequence[Round]) -> dict[float, dict[str, list[float]]]:
-    """By level: what mlxd is of the others in each round, and its processor time a token."""
+    """By level: mlxd's figures relative to the others by round, and its processor time a token."""
     found: dict[float, dict[str, list[float]]] = {}
     for one in rounds:
         for level, ours in one["mlxd"].items():
@@ -89,7 +89,7 @@ def ratios(rounds: Sequence[Round]) -> dict[float, dict[str, list[float]]]:
 
 
 def median_figures(rounds: Sequence[Round], name: str) -> list[Figures]:
-    """Of each level the round whose tokens a second are the median."""
+    """For each level the round with the median throughput."""
     levels = rounds[0][name]
     by_speed = {
         level: sorted((one[name][level] for one in rounds), key=lambda f: f.tokens_per_s)
@@ -100,13 +100,13 @@ def median_figures(rounds: Sequence[Round], name: str) -> list[Figures]:
 
 @contextmanager
 def model_of(options: argparse.Namespace) -> Iterator[Path]:
-    """The model that was named, or a tiny one made for this."""
+    """The given model, or a tiny one made for this."""
     with tempfile.TemporaryDirectory() as folder:
         yield options.model or make_tiny(Path(folder))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words of this script."""
+    """Add this script's arguments."""
     parser.add_argument("--model", type=Path, help="a folder; else a tiny model is made")
     parser.add_argument("--concurrency", default="1,8,32,64")
     parser.add_argument("--rounds", type=int, default=5, help="in which each runs once")
@@ -117,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Compare; 1 where mlxd failed a request."""
+    """Compare; returns 1 if mlxd failed a request."""
     console = wide_console()
     workload = workload_of(options, "default_model")
     levels = map(int, options.concurrency.split(","))

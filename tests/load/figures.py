@@ -1,4 +1,4 @@
-"""From the timings of requests to the figures that are reported."""
+"""Reported figures from the timings of requests."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.load.timings import Timing
 from tests.load.usage import Usage
 
 MS_PER_S = 1000.0
-# Above this share of one core the client's own work is part of what it measures.
+# Above this share of one core the client's own work affects the measurement.
 CLIENT_BUSY = 0.9
 
 
 @dataclass(frozen=True)
 class Percentiles:
-    """In milliseconds."""
+    """Percentiles in milliseconds."""
 
     p50: float
     p95: float
@@ -25,7 +25,7 @@ class Percentiles:
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Self:
-        """Of these; zeros where there is nothing."""
+        """The percentiles of `values`; zeros if there are none."""
         ordered = sorted(seconds) or [0.0]
         return cls(*(share_of(ordered, share) * MS_PER_S for share in (0.50, 0.95, 0.99)))
 
@@ -38,7 +38,7 @@ class Percentiles:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one load gave. `client_cpu` is the client's share of one core meanwhile."""
+    """The result of one load. `client_cpu` is the client's share of one core."""
 
     level: float
     requests: int
@@ -84,5 +84,5 @@ def summarise(
 
 
 def share_of(ordered: Sequence[float], share: float) -> float:
-    """The value that this share of them does not exceed."""
+    """The value that a `share` of the values does not exceed."""
     return ordered[round(share * (len(ordered) - 1))]

@@ -55,7 +55,7 @@ class OpenLoop:
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked of whom, and how fast. The first requests, `warm_up`, do not count."""
+    """A workload, its URL and its rate. The first `warm_up` requests do not count."""
 
     url: str
     workload: Workload
@@ -66,7 +66,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Measured:
-    """The requests of one load; how long all took; the client's share of one core meanwhile."""
+    """The requests of one load, the total time, and the client's share of one core."""
 
     timings: list[Timing]
     elapsed_s: float
@@ -106,13 +106,13 @@ def generate(
 
 
 def run_clients(loads: Sequence[Load], parent: Connection) -> None:
-    """What the client process does."""
+    """The client process."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         parent.send(runner.run(run_loads(loads, parent.send)))
 
 
 async def run_loads(loads: Sequence[Load], tell: Callable[[Said], None]) -> list[Measured]:
-    """Warm up, then run all loads beside each other."""
+    """Warm up, then run all loads at the same time."""
     async with contextlib.AsyncExitStack() as stack:
         runs = [Run(load, Clients(load.url, stack), tell) for load in loads]
         for run in runs:
@@ -126,7 +126,7 @@ async def run_loads(loads: Sequence[Load], tell: Callable[[Said], None]) -> list
 
 
 class Clients:
-    """Clients of one connection each, lent to a request at a time.
+    """A pool of clients with one connection each; a request uses one client.
 
     Requests that share httpx's pool (0.28) wait seconds for a connection while there are idle
     ones: with 64 at once the p95 to the first token was 4.5 s instead of 0.7 s.
@@ -140,7 +140,7 @@ class Clients:
 
     @contextlib.asynccontextmanager
     async def one(self) -> AsyncIterator[httpx.AsyncClient]:
-        """A client for one request; it lives as long as the stack."""
+        """A client for one request; the stack closes it."""
         client = self._idle.pop() if self._idle else await self._connect()
         try:
             yield client
@@ -165,12 +165,12 @@ class Run:
         self._timings: list[Timing] = []
 
     async def warm_up(self) -> None:
-        """Requests whose answers are dropped."""
+        """Send requests that are not measured."""
         numbers = range(WARM_UP_FROM, WARM_UP_FROM + self._load.warm_up)
         await asyncio.gather(*(self._ask(number, 0.0) for number in numbers))
 
     async def all(self) -> list[Timing]:
-        """Send all of them at the load's pace."""
+        """Send all requests at the load's rate."""
         match self._load.pace:
             case ClosedLoop(concurrency):
                 await asyncio.gather(*(self._send_on() for _ in range(concurrency)))

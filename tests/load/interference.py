@@ -1,4 +1,4 @@
-"""Streams decode while long prompts arrive: what each costs the other, in mlxd and its peer."""
+"""Interference of streams that decode and long prompts that arrive, in mlxd and its peer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.load.tables import spread, wide_console
 from tests.load.timings import Timing
 from tests.load.workload import Lengths, Workload
 
-# After which the first long prompt comes: the streams have begun.
+# Delay of the first long prompt: the streams have started by then.
 DELAY_S = 0.5
 NEW_ANSWER = Lengths("8")
 ALONE = 4
@@ -41,8 +41,8 @@ class Result(msgspec.Struct):
 
 def measure(server: Server, options: argparse.Namespace) -> Result:
     """The streams alone, the prompts alone, and both together."""
-    streams = Workload(Lengths("40"), Lengths(str(options.response_forkens)), model="default_model")
-    prompts = replace(streams, prompt_words=options.prompt_words, response_forkens=NEW_ANSWER)
+    streams = Workload(Lengths("40"), Lengths(str(options.answer_tokens)), model="default_model")
+    prompts = replace(streams, prompt_words=options.prompt_words, answer_tokens=NEW_ANSWER)
     old = Load(server.url, streams, ClosedLoop(options.streams, options.streams))
     new = Load(server.url, prompts, OpenLoop(options.rate, options.prompts, DELAY_S), 1, FIRST_NEW)
     [undisturbed] = generate([old])
@@ -76,7 +76,7 @@ def first_tokens(timings: Sequence[Timing]) -> Percentiles:
 
 
 def ratios(rounds: Sequence[Mapping[str, Result]]) -> dict[str, list[float]]:
-    """What the targets speak of, a value a round."""
+    """The values that the targets are set for, one a round."""
     found = defaultdict(list)
     for one in rounds:
         ours, peer = one["mlxd"], one["mlx_lm.server"]
@@ -88,7 +88,7 @@ def ratios(rounds: Sequence[Mapping[str, Result]]) -> dict[str, list[float]]:
 
 
 def results_table(rounds: Sequence[Mapping[str, Result]]) -> Table:
-    """Each round, each server."""
+    """Every round of every server."""
     names = ("server", "prompt", "between, undisturbed", "between, disturbed")
     table = Table(*names, "first token, alone", "first token, among", "errors")
     table.caption = "milliseconds: p50 / p95 / p99"
@@ -101,7 +101,7 @@ def results_table(rounds: Sequence[Mapping[str, Result]]) -> Table:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words of this script."""
+    """Add this script's arguments."""
     parser.add_argument("--model", type=Path, help="a folder; else a tiny model is made")
     parser.add_argument("--rounds", type=int, default=5, help="in which each server runs once")
     parser.add_argument("--streams", type=int, default=16, help="that decode")
@@ -113,7 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Measure both in turn; 1 where mlxd failed a request."""
+    """Measure both in turn; returns 1 if mlxd failed a request."""
     console = wide_console()
     rounds: list[dict[str, Result]] = []
     with model_of(options) as model, Progress(console=console, transient=True) as show:

@@ -1,4 +1,4 @@
-"""`python -m tests.load.observed serve ...`: the real service, which tells its tasks.
+"""`python -m tests.load.observed serve ...`: the real service, which prints its number of tasks.
 
 On SIGUSR1 it prints how many asyncio tasks there are. The system can be asked for
 descriptors and memory, but tasks are known to their own process alone.

@@ -13,7 +13,7 @@ DOTS_PER_INCH = 120
 
 def draw_latency(curves: Mapping[str, Sequence[Figures]], path: Path) -> None:
     """Median and 95th percentile, to the first token and between tokens, for each server."""
-    # A second of start that only this needs.
+    # Takes a second to import, and only this needs it.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE_INCHES, layout="constrained")

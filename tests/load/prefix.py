@@ -1,4 +1,4 @@
-"""The first token after a long prompt: never seen, and beginning like one that was."""
+"""Time to first token of long prompts: cold, and with a cached prefix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ANSWER_TOKENS = 4
 
 
 class Result(msgspec.Struct):
-    """Milliseconds to the first token of each new prefix, and of the next question about it."""
+    """Milliseconds to first token of each new prefix, and of the next question about it."""
 
     cold: Percentiles
     warm: Percentiles
@@ -35,12 +35,12 @@ class Result(msgspec.Struct):
 
     @property
     def ratio(self) -> float:
-        """Of the medians, warm to cold."""
+        """The ratio of the medians, warm to cold."""
         return self.warm.p50 / self.cold.p50
 
 
 async def measure(url: str, prefixes: int, words: int) -> Result:
-    """Ask two questions about each of some prefixes that nobody asked about before."""
+    """Send two questions about each of `prefixes` new prefixes."""
     timings: list[Timing] = []
     async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_S) as client:
         for prefix in range(-1, prefixes):  # the first warms the server up
@@ -57,12 +57,12 @@ async def measure(url: str, prefixes: int, words: int) -> Result:
 
 
 def first_token_s(timing: Timing) -> float:
-    """From when it was sent, for it was sent when it was due."""
+    """From the time it was sent, which is when it was due."""
     return timing.text_at[0] - timing.due_at
 
 
 def body(prefix: int, question: int, words: int) -> dict[str, Any]:
-    """A question under a system prompt of so many words."""
+    """A question under a system prompt of `words` words."""
     system = random.Random(f"prefix {prefix}").choices(WORDS, k=words)
     asked = random.Random(f"question {prefix} {question}").choices(WORDS, k=QUESTION_WORDS)
     return {
@@ -79,7 +79,7 @@ def body(prefix: int, question: int, words: int) -> dict[str, Any]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words of this script."""
+    """Add this script's arguments."""
     parser.add_argument("--model", type=Path, help="a folder; else a tiny model is made")
     parser.add_argument("--rounds", type=int, default=3, help="in which each server runs once")
     parser.add_argument("--prefixes", type=int, default=8, help="that are new, a round")
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Measure both in turn; 1 where mlxd failed a request."""
+    """Measure both in turn; returns 1 if mlxd failed a request."""
     console = wide_console()
     rounds: list[dict[str, Result]] = []
     with model_of(options) as model, Progress(console=console, transient=True) as show:

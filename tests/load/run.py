@@ -1,4 +1,4 @@
-"""Loads one OpenAI-compatible URL, level by level, and tells how long its answers take."""
+"""Loads one OpenAI-compatible URL, level by level, and reports latencies and throughput."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def measure(
     name: str = "",
     pid: int | None = None,
 ) -> Figures:
-    """One level. The processor and memory of `pid` and its children are counted, where given."""
+    """Measure one level, with the processor time and memory of `pid` and its children if given."""
     meter = Meter(pid) if pid else None
     task = progress.add_task(f"{name} {pace.level:g}", total=pace.requests)
 
@@ -49,7 +49,7 @@ def measure(
 
 
 def add_workload(parser: argparse.ArgumentParser) -> None:
-    """The words for what is asked. A length is 128, or 16-512 (uniform), or 90~0.5 (log-normal)."""
+    """Add the workload's arguments. A length is 128, 16-512 (uniform) or 90~0.5 (log-normal)."""
     parser.add_argument("--prompt-words", type=Lengths, default=Lengths("65"), metavar="LENGTH")
     parser.add_argument("--answer-tokens", type=Lengths, default=Lengths("128"), metavar="LENGTH")
     parser.add_argument("--shared-words", type=int, default=0, help="that begin every prompt")
@@ -59,10 +59,10 @@ def add_workload(parser: argparse.ArgumentParser) -> None:
 
 
 def workload_of(options: argparse.Namespace, model: str) -> Workload:
-    """What the words say."""
+    """The workload that the arguments describe."""
     return Workload(
         options.prompt_words,
-        options.response_forkens,
+        options.answer_tokens,
         options.shared_words,
         not options.plain,
         options.sampling,
@@ -72,7 +72,7 @@ def workload_of(options: argparse.Namespace, model: str) -> Workload:
 
 
 def paces_of(options: argparse.Namespace) -> Sequence[ClosedLoop | OpenLoop]:
-    """The levels, in their order."""
+    """The levels, in order."""
     if options.rate:
         rates = map(float, options.rate.split(","))
         return [OpenLoop(rate, max(1, round(rate * options.seconds))) for rate in rates]
@@ -81,21 +81,21 @@ def paces_of(options: argparse.Namespace) -> Sequence[ClosedLoop | OpenLoop]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The words of this script."""
+    """Add this script's arguments."""
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--model", default="default")
-    parser.add_argument("--concurrency", default="1,8,32", help="closed loops: so many at once")
+    parser.add_argument("--concurrency", default="1,8,32", help="closed loops: requests at once")
     parser.add_argument("--rounds", type=int, default=4, help="requests for each of those at once")
-    parser.add_argument("--rate", help="open loops instead: so many a second")
+    parser.add_argument("--rate", help="open loops instead: requests a second")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long an open loop sends")
-    parser.add_argument("--pid", type=int, help="the server's process, where it is not found")
+    parser.add_argument("--pid", type=int, help="the server's process id, where it cannot be found")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     parser.add_argument("--png", type=Path, help="a file for a picture of the latency")
     add_workload(parser)
 
 
 def main(options: argparse.Namespace) -> int:
-    """Run the loads one after the other; 1 where any request failed."""
+    """Run the loads one after the other; returns 1 if a request failed."""
     console = wide_console()
     workload = workload_of(options, options.model)
     pid = options.pid or listener_of(options.url)

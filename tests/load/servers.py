@@ -1,4 +1,4 @@
-"""The servers that are compared, each started as its users start it, on the same model."""
+"""The servers that are compared, each started as its users start it, with the same model."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.e2e.daemon import free_port, running
 from tests.models import families
 from tests.waiting import wait_for
 
-# The size of the model that the targets speak of: 0.3 M parameters, 2,048 tokens.
+# The model size that the targets are set for: 0.3 M parameters, 2,048 tokens.
 TINY = replace(families.LLAMA, sizes={**families.LLAMA.sizes, "vocab_size": 2048})
 
 
 @dataclass(frozen=True)
 class Server:
-    """One that runs."""
+    """A running server."""
 
     name: str
     url: str
@@ -33,13 +33,13 @@ class Server:
 
 
 def make_tiny(folder: Path) -> Path:
-    """The model that is measured where none is named."""
+    """The model that is measured by default."""
     return families.make(TINY, folder / "tiny")
 
 
 @contextmanager
 def mlxd(model: Path, max_running: int) -> Iterator[Server]:
-    """This service."""
+    """mlxd."""
     flags = ["--max-running", str(max_running), "--log-level", "warning"]
     with running(f"default_model={model}", flags=flags) as daemon:
         yield Server("mlxd", daemon.url, daemon.process.pid)
@@ -47,7 +47,7 @@ def mlxd(model: Path, max_running: int) -> Iterator[Server]:
 
 @contextmanager
 def mlx_lm_server(model: Path, max_running: int) -> Iterator[Server]:
-    """Its peer, which comes with mlx-lm."""
+    """mlx_lm.server, the peer."""
     port = free_port()
     flags = ["--model", str(model), "--port", str(port), "--log-level", "ERROR"]
     flags += ["--decode-concurrency", str(max_running)]

@@ -32,13 +32,13 @@ CAPTION = (
 
 
 def wide_console() -> Console:
-    """The terminal; where there is none, as wide as the tables are."""
+    """A console for the terminal; without one, as wide as the tables."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
 
 
 def figures_table(unit: str, levels: Sequence[Figures], title: str | None = None) -> Table:
-    """All figures, a row a level."""
+    """All figures, one row a level."""
     table = Table(title=title, caption=CAPTION, box=box.SIMPLE_HEAD)
     for name in (unit, *COLUMNS):
         table.add_column(name, justify="right", no_wrap=True)
@@ -59,7 +59,7 @@ def figures_table(unit: str, levels: Sequence[Figures], title: str | None = None
 
 
 def usage_of(level: Figures) -> tuple[str, str]:
-    """What the local processes used."""
+    """The usage of the local processes."""
     if level.usage is None:
         return "", ""
     cpu = "+".join(f"{s:.3f}" for s in level.usage.cpu_s.values())
@@ -68,7 +68,7 @@ def usage_of(level: Figures) -> tuple[str, str]:
 
 
 def remarks(levels: Sequence[Figures]) -> Iterator[str]:
-    """What to know before the table is believed."""
+    """Remarks that qualify the table."""
     busy = [f"{level.level:g}" for level in levels if level.client_busy]
     if busy:
         yield f"The client was the bottleneck at {', '.join(busy)}: it used a whole core."

@@ -1,4 +1,4 @@
-"""One request, measured: when it was due, when each piece of text came, how it ended."""
+"""Timings of one request: when it was due, when each piece of text came, how it ended."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ CHAT = "/v1/chat/completions"
 
 
 class TextDelta(msgspec.Struct):
-    """What a chunk adds."""
+    """The delta of a chunk."""
 
     content: str | None = None
     reasoning: str | None = None
 
 
 class Choice(msgspec.Struct):
-    """The one answer of a chunk."""
+    """The choice of a chunk."""
 
     delta: TextDelta = msgspec.field(default_factory=TextDelta)
 
 
 class Counts(msgspec.Struct):
-    """The tokens of one request."""
+    """Token counts of one request."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
 class Part(msgspec.Struct):
-    """A chunk of a stream, a whole answer, or an error, as far as it matters here."""
+    """A chunk of a stream, a whole response, or an error; only the fields that are measured."""
 
     choices: list[Choice] = []
     usage: Counts | None = None
@@ -64,7 +64,7 @@ class Timing:
         return (later - earlier for earlier, later in itertools.pairwise(self.text_at))
 
     def take(self, part: Part, now: float) -> None:
-        """Note what a chunk, or the one body, brings."""
+        """Record a chunk, or the whole body."""
         if part.error is not None:
             code = part.error.get("code") if isinstance(part.error, dict) else part.error
             self.error = f"{self.error or 'in the stream:'} {code}"
@@ -76,7 +76,7 @@ class Timing:
 
 
 async def ask(client: httpx.AsyncClient, body: dict[str, Any], due_at: float) -> Timing:
-    """Send one chat, and read its answer to the end. Never raises for what the server does."""
+    """Send one chat request and read the whole response. Server errors are recorded, not raised."""
     timing = Timing(due_at)
     try:
         async with client.stream("POST", CHAT, json=body) as answer:

@@ -1,4 +1,4 @@
-"""What the processes of a local server use: processor time and memory."""
+"""Processor time and memory that the processes of a local server use."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Usage:
     peak_bytes: dict[str, int] = field(default_factory=dict)
 
     def per_1000_tokens(self, tokens: int) -> Self:
-        """The processor seconds as for 1,000 tokens."""
+        """Processor seconds for 1,000 tokens."""
         share = PER_TOKENS / max(1, tokens)
         return replace(self, cpu_s={name: s * share for name, s in self.cpu_s.items()})
 
 
 class Meter:
-    """Reads the processes of the server `pid` now and then."""
+    """Samples the processes of the server `pid`."""
 
     def __init__(self, pid: int) -> None:
         self._server = psutil.Process(pid)
@@ -35,19 +35,19 @@ class Meter:
         self._peak_bytes: dict[str, int] = {}
 
     def begin(self) -> None:
-        """Count from now on."""
+        """Start counting."""
         self._cpu_s = self._read_cpu()
         self._peak_bytes = {}
         self.look()
 
     def look(self) -> None:
-        """Notice how much memory is held now."""
+        """Sample the memory that is resident now."""
         for name, processes in self._processes().items():
             held = sum(process.memory_info().rss for process in processes)
             self._peak_bytes[name] = max(self._peak_bytes.get(name, 0), held)
 
     def end(self) -> Usage:
-        """What was used since `begin`."""
+        """The usage since `begin`."""
         self.look()
         used = {name: s - self._cpu_s.get(name, 0.0) for name, s in self._read_cpu().items()}
         return Usage(used, self._peak_bytes)
@@ -65,7 +65,7 @@ class Meter:
 
 
 def listener_of(url: str) -> int | None:
-    """The process on this machine that serves `url`, where that can be seen."""
+    """The local process that serves `url`; None where it cannot be found."""
     host, _, port = url.removeprefix("http://").rstrip("/").partition(":")
     if host not in ("127.0.0.1", "localhost", "[::1]"):
         return None

@@ -1,4 +1,4 @@
-"""What is asked: how long prompts and answers are, what they share, how tokens are drawn."""
+"""The workload: lengths of prompts and answers, shared prefixes, sampling."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SamplingKind = Literal["greedy", "drawn", "mixed"]
 
 @dataclass(frozen=True)
 class Lengths:
-    """A length, drawn anew each time.
+    """A length, sampled anew each time.
 
     `128` is fixed, `16-512` uniform, `128~0.5` log-normal with that median and deviation.
     """
@@ -64,7 +64,7 @@ class Workload:
     """The requests of one run. `shared_words` begin every prompt; after them no two are equal."""
 
     prompt_words: Lengths = Lengths("65")
-    response_forkens: Lengths = Lengths("128")
+    answer_tokens: Lengths = Lengths("128")
     shared_words: int = 0
     stream: bool = True
     sampling: SamplingKind = "greedy"
@@ -72,14 +72,14 @@ class Workload:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def body(self, number: int) -> dict[str, Any]:
-        """The request of this number: the same one whenever and whoever is asked."""
+        """The request of this number, always the same one."""
         chance = random.Random(f"request {number}")
         words = chance.choices(WORDS, k=self.prompt_words.draw(chance))
         shared = random.Random("shared").choices(WORDS, k=self.shared_words)
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": " ".join([*shared, str(number), *words])}],
-            "max_tokens": self.response_forkens.draw(chance),
+            "max_tokens": self.answer_tokens.draw(chance),
             **self._parameters(number),
             **self.extra,
         }

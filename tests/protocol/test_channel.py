@@ -1,4 +1,4 @@
-"""The channel delivers in order, never blocks its sender, and takes damage for death."""
+"""The channel delivers in order, never blocks its sender, and closes on damaged frames."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from protocol.messages import (
 
 Pair = tuple[Connection, Connection]
 
-DAMAGED = {
-    "no message": struct.pack("!i", 3) + b"xyz",
+DAMAGED_FRAMES = {
+    "not a message": struct.pack("!i", 3) + b"xyz",
     "empty": struct.pack("!i", 0),
     "a length of 2**62": struct.pack("!i", -1) + struct.pack("!Q", 2**62),
     "a length of 2**31": struct.pack("!i", 2**31 - 1),
@@ -39,10 +39,10 @@ DAMAGED = {
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    ours, theirs = multiprocessing.Pipe()
-    yield ours, theirs
-    ours.close()
-    theirs.close()
+    service_pipe, worker_pipe = multiprocessing.Pipe()
+    yield service_pipe, worker_pipe
+    service_pipe.close()
+    worker_pipe.close()
 
 
 def channels(pair: Pair) -> tuple[Channel[ToService, ToWorker], Channel[ToWorker, ToService]]:
@@ -60,7 +60,7 @@ def test_messages_arrive_in_the_order_they_were_sent(pair: Pair) -> None:
 def test_a_message_far_larger_than_the_pipe_does_not_block_its_sender(pair: Pair) -> None:
     service, worker = channels(pair)
     text = "x" * 5_000_000
-    service.send(Submit(1, "m", TextPrompt(text), Sampling(0)))
+    service.send(Submit(id=1, model="m", prompt=TextPrompt(text), sampling=Sampling(0)))
     worker.send(Fatal(text))
     assert service.recv() == Fatal(text)
     received = worker.recv()
@@ -68,12 +68,12 @@ def test_a_message_far_larger_than_the_pipe_does_not_block_its_sender(pair: Pair
     assert received.prompt == TextPrompt(text)
 
 
-def test_a_pipe_that_its_event_loop_has_made_non_blocking_carries_as_much(pair: Pair) -> None:
+def test_a_pipe_made_non_blocking_by_its_event_loop_carries_large_messages(pair: Pair) -> None:
     service, worker = channels(pair)
     os.set_blocking(service.fileno(), False)
     assert list(service.take()) == []
     text = "x" * 5_000_000
-    service.send(Submit(1, "m", TextPrompt(text), Sampling(0)))
+    service.send(Submit(id=1, model="m", prompt=TextPrompt(text), sampling=Sampling(0)))
     received = worker.recv()
     assert isinstance(received, Submit)
     assert received.prompt == TextPrompt(text)
@@ -81,19 +81,19 @@ def test_a_pipe_that_its_event_loop_has_made_non_blocking_carries_as_much(pair: 
 
 def test_small_messages_do_not_overtake_a_large_one_that_waits_for_room(pair: Pair) -> None:
     service, worker = channels(pair)
-    sent = [Fatal("x" * 5_000_000), *(Fatal(f"after it {n}") for n in range(100))]
+    sent = [Fatal("x" * 5_000_000), *(Fatal(f"small {n}") for n in range(100))]
     for message in sent:
         worker.send(message)
     assert [service.recv() for _ in sent] == sent
 
 
-def test_messages_of_several_threads_stay_whole(pair: Pair) -> None:
+def test_messages_sent_by_several_threads_are_not_mixed(pair: Pair) -> None:
     service, worker = channels(pair)
     text = "x" * 50_000
 
     def send(first: int) -> None:
         for n in range(first, first + 100):
-            service.send(Submit(n, "m", TextPrompt(text), Sampling(0)))
+            service.send(Submit(id=n, model="m", prompt=TextPrompt(text), sampling=Sampling(0)))
 
     with ThreadPoolExecutor(4) as senders:
         senders.map(send, (0, 100, 200, 300))
@@ -101,31 +101,31 @@ def test_messages_of_several_threads_stay_whole(pair: Pair) -> None:
     assert sorted(m.id for m in received if isinstance(m, Submit)) == list(range(400))
 
 
-def test_the_other_side_closing_is_closed(pair: Pair) -> None:
+def test_recv_raises_closed_when_the_other_end_closes(pair: Pair) -> None:
     service, worker = channels(pair)
     worker.close()
     with pytest.raises(Closed):
         service.recv()
 
 
-def test_what_was_sent_before_a_flush_arrives_although_the_sender_closes(pair: Pair) -> None:
+def test_a_message_sent_before_a_flush_arrives_although_the_sender_closes(pair: Pair) -> None:
     service, worker = channels(pair)
-    worker.send(Fatal("last words"))
+    worker.send(Fatal("the last message"))
     worker.flush(5.0)
     worker.close()
-    assert service.recv() == Fatal("last words")
+    assert service.recv() == Fatal("the last message")
 
 
-@pytest.mark.parametrize("frame", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_frame_is_closed(pair: Pair, frame: bytes) -> None:
+@pytest.mark.parametrize("frame", DAMAGED_FRAMES.values(), ids=DAMAGED_FRAMES)
+def test_recv_raises_closed_on_a_damaged_frame(pair: Pair, frame: bytes) -> None:
     service, _ = channels(pair)
     os.write(pair[1].fileno(), frame)
     with pytest.raises(Closed):
         service.recv()
 
 
-@pytest.mark.parametrize("frame", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_frame_is_not_taken(pair: Pair, frame: bytes) -> None:
+@pytest.mark.parametrize("frame", DAMAGED_FRAMES.values(), ids=DAMAGED_FRAMES)
+def test_take_raises_closed_on_a_damaged_frame(pair: Pair, frame: bytes) -> None:
     service, _ = channels(pair)
     os.write(pair[1].fileno(), frame)
     with pytest.raises(Closed):
@@ -133,34 +133,36 @@ def test_a_damaged_frame_is_not_taken(pair: Pair, frame: bytes) -> None:
 
 
 @given(st.lists(st.text(max_size=60), min_size=1, max_size=6), st.data())
-def test_what_has_come_is_taken_however_it_was_cut(texts: list[str], data: st.DataObject) -> None:
-    ours, theirs = multiprocessing.Pipe()
-    with ours, theirs:
-        service = service_end(ours)
+def test_take_returns_all_messages_however_their_bytes_are_split(
+    texts: list[str], data: st.DataObject
+) -> None:
+    service_pipe, worker_pipe = multiprocessing.Pipe()
+    with service_pipe, worker_pipe:
+        service = service_end(service_pipe)
         bodies = [msgspec.msgpack.encode(Fatal(text)) for text in texts]
         sent = b"".join(struct.pack("!i", len(body)) + body for body in bodies)
-        places = sorted(data.draw(st.lists(st.integers(1, len(sent)), max_size=8)))
+        splits = sorted(data.draw(st.lists(st.integers(1, len(sent)), max_size=8)))
         taken: list[ToService] = []
-        for begin, end in pairwise([0, *places, len(sent)]):
-            if begin < end:
-                os.write(theirs.fileno(), sent[begin:end])
+        for start, end in pairwise([0, *splits, len(sent)]):
+            if start < end:
+                os.write(worker_pipe.fileno(), sent[start:end])
                 taken += service.take()
         service.flush(5.0)
     assert taken == [Fatal(text) for text in texts]
 
 
-def test_what_was_said_before_the_damage_is_taken(pair: Pair) -> None:
+def test_take_returns_the_messages_before_a_damaged_frame(pair: Pair) -> None:
     service, _ = channels(pair)
-    body = msgspec.msgpack.encode(Fatal("last words"))
+    body = msgspec.msgpack.encode(Fatal("the last message"))
     damaged = struct.pack("!i", 3) + b"xyz"
     os.write(pair[1].fileno(), struct.pack("!i", len(body)) + body + damaged)
     messages = service.take()
-    assert next(messages) == Fatal("last words")
+    assert next(messages) == Fatal("the last message")
     with pytest.raises(Closed):
         next(messages)
 
 
-def test_a_truncated_message_is_closed(pair: Pair) -> None:
+def test_recv_raises_closed_on_a_truncated_message(pair: Pair) -> None:
     service, _ = channels(pair)
     os.write(pair[1].fileno(), struct.pack("!i", 100) + b"half")
     pair[1].close()
@@ -168,7 +170,7 @@ def test_a_truncated_message_is_closed(pair: Pair) -> None:
         service.recv()
 
 
-def test_sending_to_a_side_that_is_gone_is_no_error(pair: Pair) -> None:
+def test_sending_to_a_closed_end_raises_no_error(pair: Pair) -> None:
     service, worker = channels(pair)
     worker.close()
     service.send(Cancel([1]))

@@ -1,4 +1,4 @@
-"""Messages survive the wire, whatever they carry."""
+"""Every message is decoded to what was encoded."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.events import Failed, Finished, Rejected, Started, TextDelta
 from protocol.messages import (
     Cancel,
     ChatPrompt,
     Configure,
     Device,
-    Failed,
     Fatal,
-    Finished,
     Loading,
     Memory,
     ModelInfo,
@@ -22,14 +21,11 @@ from protocol.messages import (
     ModelSource,
     ModelState,
     Ready,
-    Rejected,
     Sampling,
     Shutdown,
-    Started,
     Stats,
     Step,
     Submit,
-    TextDelta,
     TextPrompt,
     TokenPrompt,
     ToService,
@@ -57,20 +53,29 @@ submits = st.builds(
 events = st.one_of(
     st.builds(Started, ids, ids, texts),
     st.builds(TextDelta, ids, texts, token_lists),
-    st.builds(Rejected, ids, texts, texts, st.none() | texts),
+    st.builds(Rejected, id=ids, code=texts, message=texts, param=st.none() | texts),
     st.builds(Failed, ids, texts),
 )
 
 
 @given(submits | st.builds(Cancel, st.lists(ids)))
-def test_what_the_service_sends_is_what_the_worker_gets(message: ToWorker) -> None:
+def test_the_worker_decodes_what_the_service_encodes(message: ToWorker) -> None:
     decoder = msgspec.msgpack.Decoder(ToWorker)
     assert decoder.decode(msgspec.msgpack.encode(message)) == message
 
 
 @given(st.lists(events))
-def test_a_step_keeps_the_order_and_the_kinds_of_its_events(step_events: list[Started]) -> None:
-    step = Step(list(step_events), Stats(1, 2, Memory(3, 4, 5, 6), 7.5, 8.5))
+def test_a_step_keeps_the_order_and_the_types_of_its_events(step_events: list[Started]) -> None:
+    step = Step(
+        list(step_events),
+        Stats(
+            running=1,
+            waiting=2,
+            memory=Memory(active=3, peak=4, cache=5, limit=6),
+            device_ms=7.5,
+            host_ms=8.5,
+        ),
+    )
     decoder = msgspec.msgpack.Decoder(ToService)
     assert decoder.decode(msgspec.msgpack.encode(step)) == step
 
@@ -78,11 +83,18 @@ def test_a_step_keeps_the_order_and_the_kinds_of_its_events(step_events: list[St
 @pytest.mark.parametrize(
     "message",
     [
-        Configure([ModelSource("a", None), ModelSource("b", "/b")], 32, 512, 0, 0, 0),
+        Configure(
+            models=[ModelSource("a", None), ModelSource("b", "/b")],
+            max_running=32,
+            prefill_step_tokens=512,
+            context_limit_tokens=0,
+            memory_limit_bytes=0,
+            cache_limit_bytes=0,
+        ),
         Shutdown(),
     ],
 )
-def test_every_other_message_to_the_worker_survives(message: ToWorker) -> None:
+def test_every_other_message_to_the_worker_is_decoded_unchanged(message: ToWorker) -> None:
     decoder = msgspec.msgpack.Decoder(ToWorker)
     assert decoder.decode(msgspec.msgpack.encode(message)) == message
 
@@ -92,14 +104,40 @@ def test_every_other_message_to_the_worker_survives(message: ToWorker) -> None:
     [
         Loading("a", 1, 2),
         ModelsChanged(
-            [ModelState("a", "loaded", info=ModelInfo("a", "llama", 1, 2, 3, 4.0))],
+            [
+                ModelState(
+                    id="a",
+                    status="loaded",
+                    info=ModelInfo(
+                        id="a",
+                        family="llama",
+                        context_length=1,
+                        vocabulary_size=2,
+                        weight_bytes=3,
+                        load_ms=4.0,
+                    ),
+                )
+            ],
         ),
         Ready(Device("d", "CPU", 5), Memory()),
-        Step([Finished(1, "length", 2, 3, 4.0, 5.0, 6.0)], Stats(0, 0, Memory(), 0.0, 0.0)),
+        Step(
+            [
+                Finished(
+                    id=1,
+                    reason="length",
+                    prompt_tokens=2,
+                    completion_tokens=3,
+                    queue_ms=4.0,
+                    prefill_ms=5.0,
+                    decode_ms=6.0,
+                )
+            ],
+            Stats(running=0, waiting=0, memory=Memory(), device_ms=0.0, host_ms=0.0),
+        ),
         Fatal("no memory"),
     ],
 )
-def test_every_other_message_to_the_service_survives(message: ToService) -> None:
+def test_every_other_message_to_the_service_is_decoded_unchanged(message: ToService) -> None:
     decoder = msgspec.msgpack.Decoder(ToService)
     assert decoder.decode(msgspec.msgpack.encode(message)) == message
 

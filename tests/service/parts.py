@@ -1,4 +1,4 @@
-"""The parts of a service that is wired and not running."""
+"""The components of a service whose worker is not started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from service.telemetry.setup import Observability
 
 
 def make_parts(settings: Settings | None = None) -> ServiceParts:
-    """All parts, with no worker started."""
+    """All components; no worker is started."""
     settings = settings or Settings()
     supervisor = Supervisor(
         to_configure(settings),
@@ -33,5 +33,5 @@ def make_parts(settings: Settings | None = None) -> ServiceParts:
 
 
 def describe(version: str) -> Json:
-    """The OpenAPI document of the whole route table."""
+    """The OpenAPI document of the route table."""
     return describe_api(version, list_operations(make_parts()))

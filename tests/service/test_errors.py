@@ -24,21 +24,21 @@ from service.errors import (
     UnsupportedMediaType,
     WorkerCrashed,
     WorkerUnavailable,
-    error_event,
-    render,
+    encode_error,
+    render_error,
 )
 
 
 def detail(error: BaseException) -> dict[str, Any]:
-    body = json.loads(render(error).body)
+    body = json.loads(render_error(error).body)
     assert list(body) == ["error"]
-    told: dict[str, Any] = body["error"]
-    assert list(told) == ["message", "type", "param", "code"]
-    return told
+    error_detail: dict[str, Any] = body["error"]
+    assert list(error_detail) == ["message", "type", "param", "code"]
+    return error_detail
 
 
 def headers(error: BaseException) -> dict[bytes, bytes]:
-    return dict(render(error).headers)
+    return dict(render_error(error).headers)
 
 
 @pytest.mark.parametrize(
@@ -64,41 +64,41 @@ def headers(error: BaseException) -> dict[bytes, bytes]:
 def test_each_error_has_its_status_type_and_code(
     error: Exception, status: int, type_: str, code: str | None
 ) -> None:
-    assert render(error).status == status
+    assert render_error(error).status == status
     assert (detail(error)["type"], detail(error)["code"]) == (type_, code)
 
 
-def test_the_docstring_draws_every_class_of_the_tree() -> None:
-    drawn = errors.__doc__ or ""
+def test_the_docstring_lists_every_class_of_the_tree() -> None:
+    tree = errors.__doc__ or ""
     pending = [MlxdError]
     while pending:
         kind = pending.pop()
-        assert f" {kind.__name__} " in drawn.replace("\n", " ")
+        assert f" {kind.__name__} " in tree.replace("\n", " ")
         pending.extend(kind.__subclasses__())
 
 
-def test_a_code_and_a_param_of_the_caller_are_told() -> None:
-    told = detail(InvalidRequest("too long", param="messages", code="context_length_exceeded"))
-    assert told["param"] == "messages"
-    assert told["code"] == "context_length_exceeded"
+def test_the_code_and_the_param_given_by_the_caller_are_sent() -> None:
+    sent = detail(InvalidRequest("too long", param="messages", code="context_length_exceeded"))
+    assert sent["param"] == "messages"
+    assert sent["code"] == "context_length_exceeded"
 
 
-def test_what_is_unavailable_says_when_to_come_back() -> None:
+def test_an_unavailable_error_sends_retry_after() -> None:
     assert headers(Overloaded("full", retry_after_s=7))[b"retry-after"] == b"7"
     assert b"retry-after" in headers(WorkerUnavailable("loading", code="loading"))
     assert b"retry-after" not in headers(InvalidRequest("no"))
 
 
-def test_what_would_fail_again_tells_clients_not_to_retry() -> None:
+def test_a_permanent_error_tells_clients_not_to_retry() -> None:
     assert headers(WorkerCrashed("no"))[b"x-should-retry"] == b"false"
     assert b"x-should-retry" not in headers(WorkerUnavailable("no", code="restarting"))
 
 
 def test_nothing_of_an_unknown_exception_reaches_the_client() -> None:
-    assert b"secret" not in render(ValueError("secret /path")).body
+    assert b"secret" not in render_error(ValueError("secret /path")).body
 
 
-def test_a_model_of_a_megabyte_gives_a_short_message() -> None:
+def test_a_model_name_of_a_megabyte_gives_a_short_message() -> None:
     assert len(detail(ModelNotFound("m" * 1_000_000))["message"]) < 200
 
 
@@ -109,13 +109,13 @@ def test_control_characters_of_the_client_are_escaped() -> None:
 
 def test_the_event_of_a_stream_is_the_body_of_a_response() -> None:
     error = GenerationFailed("the sampler failed")
-    assert error_event(error) == render(error).body
-    assert b"\n" not in error_event(error)
+    assert encode_error(error) == render_error(error).body
+    assert b"\n" not in encode_error(error)
 
 
 @given(st.text(alphabet=st.characters(), max_size=2_000), st.text(alphabet=st.characters()))
 def test_any_text_becomes_one_short_line_of_json(message: str, param: str) -> None:
-    told = detail(InvalidRequest(message, param=param))
-    for text in (told["message"], told["param"]):
+    sent = detail(InvalidRequest(message, param=param))
+    for text in (sent["message"], sent["param"]):
         assert len(text) <= 300
         assert text.isprintable()

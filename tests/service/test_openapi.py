@@ -46,23 +46,25 @@ def test_every_endpoint_is_described_with_the_version() -> None:
     ]
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_names_a_schema_of_the_document() -> None:
     references = [node["$ref"] for node in walk(API) if "$ref" in node]
     assert references
     for reference in references:
         assert reference.removeprefix("#/components/schemas/") in SCHEMAS
 
 
-def test_every_error_a_client_can_meet_is_documented() -> None:
+def test_every_error_status_is_documented() -> None:
     documented = {
         int(status) for _, _, operation in OPERATIONS for status in operation["responses"]
     }
-    # 405 belongs to no operation, and 499 reaches nobody.
-    assert documented == {answer.status for answer in ERROR_RESPONSES.values()} - {405, 499} | {200}
+    # 405 belongs to no operation, and no client receives a 499.
+    assert documented == {response.status for response in ERROR_RESPONSES.values()} - {405, 499} | {
+        200
+    }
 
 
 @pytest.mark.parametrize("path", GENERATION)
-def test_generation_documents_its_stream_and_all_its_refusals(path: str) -> None:
+def test_generation_documents_its_stream_and_all_its_errors(path: str) -> None:
     responses = API["paths"][path]["post"]["responses"]
     assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
     statuses = ["200", "400", "401", "403", "404", "408", "413", "415", "429", "431", "500", "503"]
@@ -71,13 +73,13 @@ def test_generation_documents_its_stream_and_all_its_refusals(path: str) -> None
         assert "Retry-After" in responses[status]["headers"]
 
 
-def test_every_response_names_its_request() -> None:
+def test_every_response_has_the_request_id_header() -> None:
     for _, _, operation in OPERATIONS:
         for response in operation["responses"].values():
             assert "x-request-id" in response["headers"]
 
 
-def test_every_error_has_the_one_shape() -> None:
+def test_every_error_has_the_same_shape() -> None:
     for path, _, operation in OPERATIONS:
         for status, response in operation["responses"].items():
             if status != "200" and path != "/health":
@@ -86,13 +88,13 @@ def test_every_error_has_the_one_shape() -> None:
     assert SCHEMAS["ErrorDetail"]["required"] == ["message", "type", "param", "code"]
 
 
-def test_health_is_told_in_its_own_shape_when_it_is_bad() -> None:
+def test_health_has_its_own_shape_when_it_is_not_healthy() -> None:
     response = API["paths"]["/health"]["get"]["responses"]["503"]
     schema = response["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/Health"}
 
 
-def test_requests_are_described_as_strictly_as_they_are_read() -> None:
+def test_request_schemas_are_as_strict_as_the_decoder() -> None:
     chat = SCHEMAS["ChatRequest"]
     assert chat["required"] == ["model", "messages"]
     assert chat["additionalProperties"] is False

@@ -1,4 +1,4 @@
-"""Runs the worker's own loop in this process, over real models, until all requests ended."""
+"""Runs the engine core in this process, over real models, until all requests have ended."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import queue
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from protocol.events import Event, Failed, Finished, Rejected, TextDelta
 from protocol.messages import (
     Cancel,
     CommandResult,
     Configure,
-    Event,
-    Failed,
-    Finished,
     ModelsChanged,
     ModelSource,
-    Rejected,
     Shutdown,
     Step,
     Submit,
-    TextDelta,
 )
 from worker.intake.compile_queue import with_grammar
 from worker.intake.prepared import PreparedRequest, prepare
@@ -37,16 +33,40 @@ AfterStep = Callable[[Step], Iterable[Work]]
 def make_pool(
     *paths: Path, max_running: int = 32, prefill_step_tokens: int = 512, context_limit: int = 0
 ) -> ModelPool:
-    """These models loaded, each under its folder's name."""
-    sources = [ModelSource(path.name, str(path)) for path in paths]
-    configure = Configure(sources, max_running, prefill_step_tokens, context_limit, 0, 0)
+    """A pool with these models loaded, each under its folder's name."""
+    configure = make_configure(
+        [ModelSource(path.name, str(path)) for path in paths],
+        max_running=max_running,
+        prefill_step_tokens=prefill_step_tokens,
+        context_limit_tokens=context_limit,
+    )
     pool = ModelPool(configure, make_config_loader(context_limit))
     pool.load_all()
     return pool
 
 
+def make_configure(
+    models: list[ModelSource],
+    *,
+    max_running: int = 8,
+    prefill_step_tokens: int = 64,
+    context_limit_tokens: int = 0,
+    preload: list[str] | None = None,
+) -> Configure:
+    """A `Configure` with MLX's own memory limits."""
+    return Configure(
+        models=models,
+        max_running=max_running,
+        prefill_step_tokens=prefill_step_tokens,
+        context_limit_tokens=context_limit_tokens,
+        memory_limit_bytes=0,
+        cache_limit_bytes=0,
+        preload=preload,
+    )
+
+
 def make_config_loader(context_limit: int = 0) -> ModelConfigLoader:
-    """What reads the files of the models."""
+    """A loader with all families."""
     return ModelConfigLoader(build_registry(), context_limit)
 
 
@@ -57,12 +77,12 @@ def run_loop(
     max_running: int = 32,
     after_step: AfterStep = lambda step: (),
 ) -> list[Step]:
-    """Every step until each request ended; `after_step` gives work that comes in meanwhile."""
+    """Every step until all requests have ended; `after_step` returns work that arrives then."""
     inbox: Inbox = queue.SimpleQueue()
     open_ids = {submit.id for submit in submits}
     steps: list[Step] = []
 
-    def emit(step: Step | ModelsChanged | CommandResult) -> None:
+    def send(step: Step | ModelsChanged | CommandResult) -> None:
         if not isinstance(step, Step):
             return
         steps.append(step)
@@ -78,17 +98,25 @@ def run_loop(
             inbox.put(Shutdown())
 
     for submit in submits:
-        inbox.put(make_ready(prepare(pool[submit.model].config, submit)))
+        inbox.put(compile_grammar(prepare(pool[submit.model].config, submit)))
     preprocessor = Preprocessor(pool.sources, make_config_loader(), inbox)
-    EngineCore(pool, preprocessor, inbox, emit, lambda: measure(0), max_running).run()
+    core = EngineCore(
+        pool,
+        preprocessor,
+        inbox,
+        send=send,
+        measure_memory=lambda: measure(0),
+        max_running=max_running,
+    )
+    core.run()
     return steps
 
 
-def make_ready(prepared: PreparedRequest | Rejected) -> PreparedRequest | Rejected:
-    """The request with its grammar, where it asks for one."""
-    if isinstance(prepared, Rejected) or prepared.wanted_grammar is None:
+def compile_grammar(prepared: PreparedRequest | Rejected) -> PreparedRequest | Rejected:
+    """The request with its grammar compiled, if it has one."""
+    if isinstance(prepared, Rejected) or prepared.source_grammar is None:
         return prepared
-    compiled = prepared.config.grammars.compile(prepared.wanted_grammar)
+    compiled = prepared.config.grammars.compile(prepared.source_grammar)
     return with_grammar(prepared, compiled)
 
 
@@ -114,5 +142,5 @@ def end_of(steps: Sequence[Step], id: int) -> Event:
 
 
 def is_end(event: Event) -> bool:
-    """Whether nothing follows for this request."""
+    """Whether this is the last event of its request."""
     return isinstance(event, Finished | Rejected | Failed)

@@ -1,4 +1,4 @@
-"""The worker as a process: it answers over its pipe, and it ends when its service does."""
+"""The worker as a process: it answers over its pipe, and it exits as it should."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from protocol.events import Finished, TextDelta
 from protocol.messages import (
     Cancel,
-    Configure,
     Fatal,
-    Finished,
     Loading,
     ModelsChanged,
     ModelSource,
@@ -23,12 +22,12 @@ from protocol.messages import (
     Shutdown,
     Step,
     Submit,
-    TextDelta,
     TextPrompt,
     ToService,
 )
 from service.supervision.preloads import find_preloads
 from service.supervision.process import WORKER_COMMAND, WorkerProcess, worker_environ
+from tests.worker.driver import make_configure
 
 pytestmark = pytest.mark.anyio
 
@@ -36,29 +35,29 @@ ANSWER_TIMEOUT_S = 60.0
 
 
 class Conversation:
-    """A worker process and what it said, in order; an int is its exit status."""
+    """A worker process and its messages, in order; an int is its exit status."""
 
     def __init__(self) -> None:
         self.exited = False
-        self.heard: asyncio.Queue[ToService | int] = asyncio.Queue()
+        self.received: asyncio.Queue[ToService | int] = asyncio.Queue()
         self.worker = WorkerProcess(
             WORKER_COMMAND,
             worker_environ(os.environ, find_preloads("auto", "auto")),
-            on_message=self.heard.put_nowait,
-            on_exit=self.heard.put_nowait,
+            on_message=self.received.put_nowait,
+            on_exit=self.received.put_nowait,
         )
 
     async def next(self) -> ToService | int:
-        heard = await asyncio.wait_for(self.heard.get(), ANSWER_TIMEOUT_S)
-        self.exited = isinstance(heard, int)
-        return heard
+        message = await asyncio.wait_for(self.received.get(), ANSWER_TIMEOUT_S)
+        self.exited = isinstance(message, int)
+        return message
 
     async def load(self, path: str) -> ToService | int:
-        """What came after the progress of loading."""
-        self.worker.send(Configure([ModelSource("tiny", path)], 8, 256, 0, 0, 0))
-        while isinstance(heard := await self.next(), Loading | ModelsChanged):
+        """The first message after the progress of loading."""
+        self.worker.send(make_configure([ModelSource("tiny", path)], prefill_step_tokens=256))
+        while isinstance(message := await self.next(), Loading | ModelsChanged):
             pass
-        return heard
+        return message
 
 
 @pytest.fixture
@@ -71,10 +70,16 @@ async def conversation() -> AsyncIterator[Conversation]:
 
 
 def submit(id: int, max_tokens: int) -> Submit:
-    return Submit(id, "tiny", TextPrompt("hello"), Sampling(0, 0.0), max_tokens)
+    return Submit(
+        id=id,
+        model="tiny",
+        prompt=TextPrompt("hello"),
+        sampling=Sampling(0, 0.0),
+        max_tokens=max_tokens,
+    )
 
 
-async def test_a_worker_loads_answers_and_leaves(
+async def test_a_worker_loads_answers_and_exits(
     conversation: Conversation, llama_path: Path
 ) -> None:
     ready = await conversation.load(str(llama_path))
@@ -94,16 +99,16 @@ async def test_a_worker_loads_answers_and_leaves(
     assert await conversation.next() == 0
 
 
-async def test_an_idle_worker_says_nothing_and_ends_at_once_on_sigterm(
+async def test_an_idle_worker_sends_nothing_and_exits_at_once_on_sigterm(
     conversation: Conversation, llama_path: Path
 ) -> None:
     assert isinstance(await conversation.load(str(llama_path)), Ready)
-    assert conversation.heard.empty()
+    assert conversation.received.empty()
     conversation.worker.terminate()
     assert await conversation.next() == 0
 
 
-async def test_a_terminals_interrupt_does_not_reach_the_worker(
+async def test_the_worker_ignores_a_terminals_interrupt(
     conversation: Conversation, llama_path: Path
 ) -> None:
     assert isinstance(await conversation.load(str(llama_path)), Ready)
@@ -113,7 +118,7 @@ async def test_a_terminals_interrupt_does_not_reach_the_worker(
     assert isinstance(await conversation.next(), Step)
 
 
-async def test_a_model_that_cannot_be_loaded_is_the_workers_last_word(
+async def test_a_worker_whose_model_cannot_be_loaded_sends_fatal_and_exits(
     conversation: Conversation, tmp_path: Path
 ) -> None:
     fatal = await conversation.load(str(tmp_path))

@@ -1,10 +1,10 @@
-"""The prompt cache on disk: prefixes that outlive the worker, one file a span.
+"""The prompt cache on disk: prefixes that survive a restart of the worker, a file for each node.
 
-A file is found by what it is about and by nothing else: its folder is named by the
-model's content, its name tells how many tokens it reaches to and the hash of all
-of them. Three threads meet here. The device's `put`s spans and `take`s what was
-read; the intake `fetch`es for a prompt that comes; a writer of its own writes.
-Losing a file costs time only, so no fault here is an error of a request.
+Files are content-addressed: the folder is named by the model's content key, and the file
+by the number of tokens from the root to the node's end and the hash of these tokens.
+Three threads use the store. The device's thread calls `put` and `take_fetched`, the intake calls
+`fetch` for a new prompt, and the store's own thread writes files. A lost file costs only
+time, so no failure here fails a request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worker.cache.serialization import DamagedFile, SerializedNode, encode, read
+from worker.cache.serialization import DamagedFile, SerializedNode, encode, read_file
 
 logger = logging.getLogger(__name__)
 
@@ -29,19 +29,19 @@ NAME = re.compile(r"(\d+)-([0-9a-f]{32})\.safetensors")
 HASH_BYTES = 16
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
-UNWRITTEN_BYTES = 1 << 30
-"""Spans that wait for the writer hold at most this much memory; more are not kept on disk."""
-FETCHED_PROMPTS = 32
+MAX_UNWRITTEN_BYTES = 1 << 30
+"""The most memory of nodes that wait for the writer; more nodes are not written."""
+MAX_FETCHED_NODES = 32
 
 
 class DiskStore:
-    """One folder of spans within a limit in bytes. It is made if it is not there."""
+    """A folder of node files within a limit in bytes; it is created where it is missing."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
-        self._sizes: OrderedDict[Path, int] = OrderedDict()  # oldest first
+        self._sizes: OrderedDict[Path, int] = OrderedDict()  # least recently used first
         self._bytes = 0
         self._unwritten_bytes = 0
         self._in_memory: set[Path] = set()
@@ -55,22 +55,22 @@ class DiskStore:
 
     @property
     def nbytes(self) -> int:
-        """What the files take."""
+        """The bytes of all files."""
         return self._bytes
 
     def fetch(self, model: str, tokens: Sequence[int]) -> None:
-        """Read the spans that `tokens` begin with and that memory does not hold."""
+        """Read the files of the prefixes of `tokens` that are not in memory."""
         chain = [path for path in self._chain(model, tokens) if path not in self._in_memory]
         for path in chain:
-            if (packed := self._read(path)) is None:
+            if (packed := self._read_node(path)) is None:
                 return
             with self._lock:
                 self._fetched[path] = packed
-                while len(self._fetched) > FETCHED_PROMPTS:
+                while len(self._fetched) > MAX_FETCHED_NODES:
                     self._fetched.popitem(last=False)
 
-    def take(self, model: str, tokens: Sequence[int]) -> list[SerializedNode]:
-        """What `fetch` has read for `tokens`, the first span first."""
+    def take_fetched(self, model: str, tokens: Sequence[int]) -> list[SerializedNode]:
+        """Remove and return the nodes that `fetch` has read for `tokens`, from the root on."""
         if not self._fetched:
             return []
         with self._lock:
@@ -80,29 +80,29 @@ class DiskStore:
         return taken
 
     def put(self, model: str, tokens: Sequence[int], packed: SerializedNode) -> None:
-        """Write a span soon. Its arrays must not change from now on."""
+        """Queue a node to be written. Its arrays must not change from now on."""
         path = self._path(model, packed.length, _hashes(tokens, [packed.length])[packed.length])
         with self._lock:
             self._in_memory.add(path)
-            if path in self._sizes or self._unwritten_bytes + packed.nbytes > UNWRITTEN_BYTES:
+            if path in self._sizes or self._unwritten_bytes + packed.nbytes > MAX_UNWRITTEN_BYTES:
                 return
             self._unwritten_bytes += packed.nbytes
         self._queue.put((path, packed))
 
-    def forget(self, model: str, tokens: Sequence[int]) -> None:
-        """Memory no longer holds the span that ends with `tokens`; its file stays."""
+    def mark_evicted(self, model: str, tokens: Sequence[int]) -> None:
+        """Note that the node after `tokens` is no longer in memory; its file stays."""
         length = len(tokens)
         with self._lock:
             self._in_memory.discard(self._path(model, length, _hashes(tokens, [length])[length]))
 
-    def forget_model(self, model: str) -> None:
-        """Memory holds nothing of this model; its files stay."""
+    def mark_model_evicted(self, model: str) -> None:
+        """Note that no node of this model is in memory; its files stay."""
         folder = self._folder / model
         with self._lock:
             self._in_memory = {path for path in self._in_memory if path.parent != folder}
 
     def close(self, timeout_s: float | None = None) -> None:
-        """Write what waits, and end the writer; what is not written by then is lost."""
+        """Write the queued nodes and stop the writer; nodes left at the timeout are lost."""
         self._queue.put(None)
         self._writer.join(timeout_s)
 
@@ -114,21 +114,21 @@ class DiskStore:
             return self._chain_of(model, tokens, self._sizes.keys() | self._in_memory)
 
     def _chain_of(self, model: str, tokens: Sequence[int], known: set[Path]) -> list[Path]:
-        """The files of the prefixes of `tokens`, the shortest first, but of all of them none."""
+        """The known files of the proper prefixes of `tokens`, the shortest first."""
         folder = self._folder / model
         lengths = {int(path.name.split("-")[0]) for path in known if path.parent == folder}
         hashes = _hashes(tokens, sorted(n for n in lengths if n < len(tokens)))
         paths = [self._path(model, length, hash) for length, hash in hashes.items()]
         return [path for path in paths if path in known]
 
-    def _read(self, path: Path) -> SerializedNode | None:
+    def _read_node(self, path: Path) -> SerializedNode | None:
         try:
-            packed = read(path)
+            packed = read_file(path)
             os.utime(path)
         except (OSError, DamagedFile) as error:
             logger.warning("prompt cache: %s is ignored: %s", path.name, error)
             with self._lock:
-                self._drop(path)
+                self._delete(path)
             return None
         with self._lock:
             if path in self._sizes:
@@ -136,14 +136,14 @@ class DiskStore:
         return packed
 
     def _scan(self) -> None:
-        found = []
+        files = []
         for path in self._folder.glob("*/*"):
             if NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
                 status = path.stat()
-                found.append((status.st_mtime_ns, path, status.st_size))
+                files.append((status.st_mtime_ns, path, status.st_size))
             else:
-                logger.warning("prompt cache: %s is not ours and is ignored", path)
-        for _, path, size in sorted(found):
+                logger.warning("prompt cache: %s is not a cache file and is ignored", path)
+        for _, path, size in sorted(files):
             self._sizes[path] = size
             self._bytes += size
         with self._lock:
@@ -176,21 +176,21 @@ class DiskStore:
 
     def _make_room(self, needed_bytes: int) -> None:
         while self._sizes and self._bytes + needed_bytes > self._limit_bytes:
-            self._drop(next(iter(self._sizes)))
+            self._delete(next(iter(self._sizes)))
 
-    def _drop(self, path: Path) -> None:
+    def _delete(self, path: Path) -> None:
         self._bytes -= self._sizes.pop(path, 0)
         path.unlink(missing_ok=True)
 
 
 def _hashes(tokens: Sequence[int], lengths: Sequence[int]) -> dict[int, str]:
-    """The hash of the first n tokens for each n of `lengths`, which rise."""
+    """The hash of the first n tokens for each n of `lengths`, which are in ascending order."""
     content = np.asarray(tokens, np.int32).data
     digest = hashlib.blake2b(digest_size=HASH_BYTES)
     hashes = {}
-    done = 0
+    hashed = 0
     for length in lengths:
-        digest.update(content[done:length])
+        digest.update(content[hashed:length])
         hashes[length] = digest.hexdigest()
-        done = length
+        hashed = length
     return hashes

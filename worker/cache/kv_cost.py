@@ -1,9 +1,9 @@
-"""How many bytes a model's caches take for so many tokens, known from the caches themselves.
+"""The bytes that a model's KV caches need for `n` tokens, measured on the caches themselves.
 
-A probe runs the model lazily: MLX gives every array its shape before anything is
-computed, so asking costs no device time and no memory. What grows between two
-lengths is counted by token, up to the window of a rotating or chunked cache; what
-does not (the states of hybrid and recurrent models) is counted once a row.
+A probe runs the model lazily: MLX gives every array its shape before it computes
+anything, so a probe costs no device time and no memory. Bytes that differ between two
+lengths are counted by token, up to the window of a rotating or chunked cache. Bytes that
+do not (the states of hybrid and recurrent models) are counted once for each row.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
-# The step in which mlx-lm's caches (0.32.2) grow.
+# mlx-lm's caches (0.32.2) grow by this many tokens.
 STEP_TOKENS = 256
 SHORT_TOKENS, LONG_TOKENS = 1, 1 + STEP_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
 class LayerCost:
-    """One layer's cache: bytes a row, bytes a token, and the tokens it keeps at most (0: all)."""
+    """One layer's cache: bytes by row, bytes by token, and the tokens it keeps (0: all)."""
 
     row_bytes: int
     token_bytes: float
@@ -35,7 +35,7 @@ class KVCost:
     """The bytes of all layers of one model."""
 
     def __init__(self, layers: list[LayerCost], prefill_step_tokens: int) -> None:
-        # Most layers of a model are alike.
+        # Most layers of a model have the same cost.
         self._layers = Counter(layers)
         self._prefill_step_tokens = prefill_step_tokens
 
@@ -47,7 +47,7 @@ class KVCost:
         return rows * sum(of_layers)
 
     def longest_within(self, free_bytes: int, limit_tokens: int) -> int:
-        """The longest single sequence of at most `limit_tokens` that takes `free_bytes` or less."""
+        """The tokens of the longest sequence, at most `limit_tokens`, that fits `free_bytes`."""
         low, high = 0, limit_tokens
         while low < high:
             middle = (low + high + 1) // 2
@@ -60,40 +60,42 @@ class KVCost:
     def _layer_bytes(self, layer: LayerCost, tokens: int) -> int:
         kept = -(-tokens // STEP_TOKENS) * STEP_TOKENS
         if layer.window_tokens:
-            # While a slice of the prompt is computed, all of it stands behind the window.
+            # During prefill the cache holds the window and the whole chunk.
             kept = min(kept, layer.window_tokens + self._prefill_step_tokens)
         return layer.row_bytes + int(layer.token_bytes * kept)
 
 
 def probe(model: nn.Module, prefill_step_tokens: int) -> KVCost:
-    """Ask the model's own caches."""
-    short, long = (list(flat(run_lazily(model, tokens))) for tokens in (SHORT_TOKENS, LONG_TOKENS))
+    """Measure the caches of a model."""
+    short, long = (
+        list(flatten_caches(run_lazily(model, tokens))) for tokens in (SHORT_TOKENS, LONG_TOKENS)
+    )
     layers = [measure_layer(*pair) for pair in zip(short, long, strict=True)]
     return KVCost(layers, prefill_step_tokens)
 
 
 def run_lazily(model: nn.Module, tokens: int) -> list[Any]:
-    """The caches as `tokens` tokens would leave them; nothing is computed."""
+    """The caches after a pass over `tokens` tokens, without computing it."""
     cache: list[Any] = make_prompt_cache(model)
     model(mx.zeros((1, tokens), dtype=mx.uint32), cache=cache)
     return cache
 
 
-def flat(caches: list[Any]) -> Iterator[Any]:
-    """Every cache, those that are lists of caches opened."""
+def flatten_caches(caches: list[Any]) -> Iterator[Any]:
+    """Every cache, with lists of caches replaced by their items."""
     for cache in caches:
         inner = getattr(cache, "caches", None)
         if inner is None:
             yield cache
         else:
-            yield from flat(list(inner))
+            yield from flatten_caches(list(inner))
 
 
 def measure_layer(short: Any, long: Any) -> LayerCost:
     """One layer's cost from its cache at two lengths."""
     window = getattr(long, "max_size", None) or getattr(long, "chunk_size", None) or 0
-    grown = long.nbytes - short.nbytes
-    if grown <= 0:
+    added_bytes = long.nbytes - short.nbytes
+    if added_bytes <= 0:
         return LayerCost(long.nbytes, 0.0, 0)
-    # Some keep room for whole steps, some for the tokens alone: the same per token.
-    return LayerCost(0, grown / (LONG_TOKENS - SHORT_TOKENS), window)
+    # Some caches allocate whole steps, others exactly the tokens: both give the same per token.
+    return LayerCost(0, added_bytes / (LONG_TOKENS - SHORT_TOKENS), window)

@@ -1,12 +1,14 @@
-"""Prompts paid for once: what was computed for a prefix, shared by the requests of a model.
+"""The prompt cache: KV of prompt prefixes, shared by the requests of a model.
 
-A radix tree of token spans, after RadixAttention (Zheng et al. 2024, SGLang): two
-prompts that begin alike share the spans of what they share, so a long system prompt
-is held once for all conversations. One byte limit covers all models; what was used
-longest ago leaves first, and a span never before what was built upon it.
+It is a radix tree over token ids, after RadixAttention (Zheng et al. 2024, SGLang).
+Prompts with a common prefix share the nodes of that prefix, so the cache holds a long
+system prompt once for all conversations. One byte limit covers all models. Eviction
+removes the least recently used leaf first, so a node is never removed before its
+children.
 
-A model whose layers can all be cut goes on from any token. Another goes on from
-where `insert` was called: at the borders that the engine stops at.
+A prompt of a model whose layers can all be cut continues from any token. A prompt of
+another model continues only from where `insert` was called: at the cache breakpoints,
+where the engine stops.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from worker.cache.radix_node import (
     RadixNode,
     cut_slices,
     descendants,
+    join_slices,
     layers_at,
     make_node,
+    nodes_since_complete,
     reusable_length,
     root_of,
     shared_length,
@@ -34,160 +38,172 @@ from worker.cache.radix_node import (
     states_of,
     tokens_to,
 )
-from worker.cache.serialization import SerializedNode, pack, unpack
+from worker.cache.serialization import DamagedFile, SerializedNode, pack, unpack
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The part of a prompt that need not be computed: its tokens, and caches to go on from."""
+    """The cached part of a prompt: its number of tokens, and the layers' caches after it."""
 
     length: int
     layers: list[Any]
 
 
 class PrefixCache:
-    """Prefixes of all models under one limit in bytes; a limit of 0 keeps nothing.
+    """Prefixes of all models under one limit in bytes; with a limit of 0 it stays empty.
 
-    A model is known by a key of its content. With `files`, what is held is also
-    written there, and what they have is found there.
+    A model is identified by a key of its content. With a disk store, nodes are also
+    written there, and read from there.
     """
 
-    def __init__(self, limit_bytes: int, files: DiskStore | None = None) -> None:
+    def __init__(self, limit_bytes: int, disk_store: DiskStore | None = None) -> None:
         self._limit_bytes = limit_bytes
-        self._files = files
+        self._disk_store = disk_store
         self._roots: dict[str, RadixNode] = {}
-        # Oldest first. A parent is always younger than its children: see `_touch`.
-        self._spans: OrderedDict[RadixNode, int] = OrderedDict()
+        # Sizes, least recently used first. A parent comes after its children: see `_touch`.
+        self._nodes: OrderedDict[RadixNode, int] = OrderedDict()
         self._unwritten: list[tuple[str, RadixNode]] = []
         self.nbytes = 0
 
     def find(self, model: str, tokens: Sequence[int]) -> Prefix:
-        """The longest prefix of `tokens` that is held, but never all of them.
+        """The longest cached prefix of `tokens`, without the last token.
 
-        The last token is always left to compute, because its logits are what is wanted.
+        The last token is always computed, because its logits are needed.
         """
-        if self._files is not None:
-            for packed in self._files.take(model, tokens):
+        if self._disk_store is not None:
+            for packed in self._disk_store.take_fetched(model, tokens):
                 self._restore(model, tokens, packed)
-        path, matched = self._walk(model, tokens)
+        path, matched = self._match(model, tokens)
         self._touch(path)
-        place = reusable_length(path, min(matched, len(tokens) - 1))
-        logger.debug("model %s: %d of %d tokens held, %d used", model, matched, len(tokens), place)
-        return Prefix(place, layers_at(path, place) if place else [])
+        length = reusable_length(path, min(matched, len(tokens) - 1))
+        logger.debug(
+            "model %s: %d of %d tokens cached, %d used", model, matched, len(tokens), length
+        )
+        return Prefix(length, layers_at(path, length) if length else [])
 
     def insert(self, model: str, tokens: Sequence[int], layers: Layers) -> None:
-        """Hold what `layers` computed for exactly `tokens`, within the limit."""
-        path, matched = self._walk(model, tokens)
-        path = self._cut(model, path, matched)
+        """Add the layers' caches after exactly `tokens`, within the limit."""
+        path, matched = self._match(model, tokens)
+        path = self._split_path(model, path, matched)
         if matched < len(tokens):
-            span = make_node(self._end(model, path), tokens, matched, layers)
-            self._hold(model, span, path)
+            node = make_node(self._last_node(model, path), tokens, matched, layers)
+            self._add(model, node, path)
         elif path[-1].complete:
             self._touch(path)
         else:
             path[-1].states = states_of(layers)
-            self._hold(model, path[-1], path[:-1])
+            self._add(model, path[-1], path[:-1])
 
     def write(self) -> None:
-        """Hand the files what has come since; waits only for what the device still computes."""
-        pending, self._unwritten = self._unwritten, []
-        for model, span in pending:
-            if self._files is not None and span in self._spans:
-                tokens = tokens_to(span)
-                start = len(tokens) - len(span.tokens)
-                packed = pack(start, len(tokens), span.slices, span.states or ())
-                self._files.put(model, tokens, packed)
+        """Pass the nodes added since the last call to the disk store.
+
+        It waits for the device where their arrays are not computed yet.
+        """
+        unwritten, self._unwritten = self._unwritten, []
+        for model, node in unwritten:
+            if self._disk_store is not None and node in self._nodes and node.complete:
+                tokens = tokens_to(node)
+                # Incomplete nodes have no file of their own: the next complete one includes them.
+                nodes = nodes_since_complete(node)
+                start = len(tokens) - sum(len(each.tokens) for each in nodes)
+                packed = pack(start, len(tokens), join_slices(nodes), node.states or ())
+                self._disk_store.put(model, tokens, packed)
 
     def drop(self, model: str) -> None:
-        """Forget all prefixes of a model; its files stay."""
-        if self._files is not None:
-            self._files.forget_model(model)
+        """Remove all prefixes of a model; its files stay."""
+        if self._disk_store is not None:
+            self._disk_store.mark_model_evicted(model)
         if model in self._roots:
-            for span in descendants(self._roots.pop(model)):
-                self.nbytes -= self._spans.pop(span)
+            for node in descendants(self._roots.pop(model)):
+                self.nbytes -= self._nodes.pop(node)
 
     def shrink(self, limit_bytes: int) -> None:
-        """Forget what was used longest ago until at most so many bytes are held."""
+        """Evict the least recently used nodes until at most `limit_bytes` are held."""
         while self.nbytes > limit_bytes:
-            self._forget(next(iter(self._spans)))
+            self._evict(next(iter(self._nodes)))
 
-    def _end(self, model: str, path: list[RadixNode]) -> RadixNode:
+    def _last_node(self, model: str, path: list[RadixNode]) -> RadixNode:
         return path[-1] if path else self._roots.setdefault(model, RadixNode(None, [], []))
 
-    def _walk(self, model: str, tokens: Sequence[int]) -> tuple[list[RadixNode], int]:
-        """The spans that `tokens` begin with, the last one perhaps in part, and how far."""
+    def _match(self, model: str, tokens: Sequence[int]) -> tuple[list[RadixNode], int]:
+        """The nodes that match the start of `tokens`, the last perhaps in part, and the length."""
         path: list[RadixNode] = []
         matched = 0
-        span = self._roots.get(model)
-        while span and matched < len(tokens) and (span := span.children.get(tokens[matched])):
-            path.append(span)
-            shared = shared_length(span.tokens, tokens[matched : matched + len(span.tokens)])
+        node = self._roots.get(model)
+        while node and matched < len(tokens) and (node := node.children.get(tokens[matched])):
+            path.append(node)
+            shared = shared_length(node.tokens, tokens[matched : matched + len(node.tokens)])
             matched += shared
-            if shared < len(span.tokens):
+            if shared < len(node.tokens):
                 break
         return path, matched
 
-    def _cut(self, model: str, path: list[RadixNode], matched: int) -> list[RadixNode]:
-        """The same path, its last span cut in two where `matched` ends inside it."""
-        surplus = sum(len(span.tokens) for span in path) - matched
+    def _split_path(self, model: str, path: list[RadixNode], matched: int) -> list[RadixNode]:
+        """The same path, with its last node split in two where `matched` ends inside it."""
+        surplus = sum(len(node.tokens) for node in path) - matched
         if not surplus:
             return path
         tail = path[-1]
         head = split_node(tail, len(tail.tokens) - surplus)
         mx.async_eval(head.arrays(), tail.arrays())
-        self._account(tail)
-        self._account(head)
-        # What follows the head is written as its own file, and is of no use without it.
-        self._note(model, head)
+        self._update_size(tail)
+        self._update_size(head)
+        # The files of the nodes after the head can be used only with a file of the head.
+        self._queue_write(model, head)
         return [*path[:-1], head]
 
-    def _hold(self, model: str, span: RadixNode, path: list[RadixNode]) -> None:
-        """Take a span that follows `path`, or that has grown, if there is room for it."""
+    def _add(self, model: str, node: RadixNode, path: list[RadixNode]) -> None:
+        """Add a node after `path`, or one that has got its states, if there is room for it."""
         self._touch(path)
-        if sum(self._spans[held] for held in path) + span.nbytes > self._limit_bytes:
-            if span in self._spans:
-                span.states = None
+        if sum(self._nodes[each] for each in path) + node.nbytes > self._limit_bytes:
+            if node in self._nodes:
+                node.states = None
             return
-        mx.async_eval(span.arrays())
-        span.attach()
-        self._account(span)
-        self._touch([*path, span])
+        mx.async_eval(node.arrays())
+        node.attach()
+        self._update_size(node)
+        self._touch([*path, node])
         self.shrink(self._limit_bytes)
-        self._note(model, span)
+        self._queue_write(model, node)
 
-    def _note(self, model: str, span: RadixNode) -> None:
-        if self._files is not None:
-            self._unwritten.append((model, span))
+    def _queue_write(self, model: str, node: RadixNode) -> None:
+        if self._disk_store is not None:
+            self._unwritten.append((model, node))
 
-    def _model_of(self, span: RadixNode) -> str:
-        top = root_of(span)
+    def _model_of(self, node: RadixNode) -> str:
+        top = root_of(node)
         return next(model for model, root in self._roots.items() if root is top)
 
-    def _account(self, span: RadixNode) -> None:
-        self.nbytes += span.nbytes - self._spans.get(span, 0)
-        self._spans[span] = span.nbytes
+    def _update_size(self, node: RadixNode) -> None:
+        self.nbytes += node.nbytes - self._nodes.get(node, 0)
+        self._nodes[node] = node.nbytes
 
-    def _forget(self, span: RadixNode) -> None:
-        """Remove a span that has no children, as the oldest one never has."""
-        if self._files is not None:
-            self._files.forget(self._model_of(span), tokens_to(span))
-        self.nbytes -= self._spans.pop(span)
-        span.detach()
+    def _evict(self, node: RadixNode) -> None:
+        """Remove a node without children; the least recently used one has none."""
+        if self._disk_store is not None:
+            self._disk_store.mark_evicted(self._model_of(node), tokens_to(node))
+        self.nbytes -= self._nodes.pop(node)
+        node.detach()
 
     def _touch(self, path: list[RadixNode]) -> None:
-        """Make a path the youngest, each span younger than the next: leaves go first."""
-        for span in reversed(path):
-            self._spans.move_to_end(span)
+        """Mark a path as used last, each node later than its child, so leaves are evicted first."""
+        for node in reversed(path):
+            self._nodes.move_to_end(node)
 
     def _restore(self, model: str, tokens: Sequence[int], packed: SerializedNode) -> None:
-        """Hold a span that was on disk, as far as it goes beyond what is held."""
+        """Add the part of a node from disk that is not in memory."""
         tokens = tokens[: packed.length]
-        path, matched = self._walk(model, tokens)
+        path, matched = self._match(model, tokens)
         if not packed.start <= matched < packed.length:
             return
-        slices, states = unpack(packed)
-        parent = self._end(model, path := self._cut(model, path, matched))
+        try:
+            slices, states = unpack(packed)
+        except DamagedFile as error:
+            logger.warning("prompt cache: a file of model %s is ignored: %s", model, error)
+            return
+        parent = self._last_node(model, path := self._split_path(model, path, matched))
         slices = cut_slices(slices, matched - packed.start, None)
-        self._hold(model, RadixNode(parent, list(tokens[matched:]), slices, states or None), path)
+        node = RadixNode(parent, list(tokens[matched:]), slices, states or None)
+        self._add(model, node, path)

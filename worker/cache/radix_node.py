@@ -1,7 +1,7 @@
-"""A span of the prompt cache: some tokens, and what each layer computed for them.
+"""A node of the prompt cache's radix tree: some tokens, and each layer's KV of them.
 
-A plain KV cache can be cut anywhere. The state of other layers (a rotating window,
-a recurrence) stands only where it was taken.
+A plain KV cache can be cut at any token. The state of another layer (a rotating window,
+a recurrence) is valid only after the token where it was saved.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.cache import KVCache
 
 TIME_AXIS = 2
-"""The axis of keys and values that runs over the tokens: [1, heads, tokens, width]."""
+"""The axis of the tokens in keys and values: [1, heads, tokens, width]."""
 
 Layers = Sequence[Any]
-"""One of mlx-lm's cache objects for each layer, of one sequence."""
+"""mlx-lm's cache of each layer, of one sequence."""
 Slice = tuple[mx.array, mx.array]
 """Keys and values of some tokens of one layer."""
 
 
 @dataclass(eq=False, slots=True)
 class RadixNode:
-    """Tokens that follow `parent`'s, and what the layers computed for them.
+    """Tokens that follow those of `parent`, and the layers' KV of them.
 
-    `slices` has None for a layer that cannot be cut; `states` holds those layers as
-    they stood after the last token, where that was seen.
+    `slices` has None for a layer that cannot be cut. `states` holds the caches of those
+    layers after the last token; it is None where they were not saved there.
     """
 
     parent: RadixNode | None
@@ -44,21 +44,21 @@ class RadixNode:
 
     @property
     def complete(self) -> bool:
-        """Whether a prompt can go on from this span's end."""
+        """Whether a prompt can continue after this node's last token."""
         return self.states is not None or None not in self.slices
 
     def arrays(self) -> list[mx.array]:
-        """Everything that takes memory."""
-        held = [array for part in self.slices if part for array in part]
-        return held + arrays_of(self.states or ())
+        """All arrays of the slices and the states."""
+        of_slices = [array for part in self.slices if part for array in part]
+        return of_slices + arrays_of(self.states or ())
 
     def attach(self) -> None:
-        """Let the parent lead here."""
+        """Add this node to its parent's children."""
         if self.parent is not None:
             self.parent.children[self.tokens[0]] = self
 
     def detach(self) -> None:
-        """Undo `attach`."""
+        """Remove this node from its parent's children."""
         if self.parent is not None:
             del self.parent.children[self.tokens[0]]
 
@@ -69,38 +69,60 @@ def arrays_of(layers: Layers) -> list[mx.array]:
 
 
 def reusable_length(path: list[RadixNode], limit: int) -> int:
-    """How many of the first `limit` tokens can be gone on from."""
-    place = end = 0
-    for span in path:
-        if None not in span.slices:
-            place = min(end + len(span.tokens), limit)
-        elif span.states is not None and end + len(span.tokens) <= limit:
-            place = end + len(span.tokens)
-        end += len(span.tokens)
-    return place
+    """The longest prefix of at most `limit` tokens after which a prompt can continue."""
+    length = end = 0
+    for node in path:
+        end += len(node.tokens)
+        if None not in node.slices:
+            length = min(end, limit)
+        elif node.states is not None and end <= limit:
+            length = end
+    return length
 
 
-def layers_at(path: list[RadixNode], place: int) -> list[Any]:
-    """mlx-lm's caches of the first `place` tokens of a path."""
+def layers_at(path: list[RadixNode], length: int) -> list[Any]:
+    """mlx-lm's caches after the first `length` tokens of a path."""
     used: list[tuple[RadixNode, int]] = []
-    for span in path:
-        if place > 0:
-            used.append((span, min(place, len(span.tokens))))
-            place -= len(span.tokens)
+    for node in path:
+        if length > 0:
+            used.append((node, min(length, len(node.tokens))))
+            length -= len(node.tokens)
     last = used[-1][0]
     states = iter(last.states or ())
     return [
-        next(states) if part is None else _join([(span.slices[i], n) for span, n in used])
+        next(states) if part is None else _make_cache([(node.slices[i], n) for node, n in used])
         for i, part in enumerate(last.slices)
     ]
 
 
-def _join(parts: list[tuple[Slice | None, int]]) -> KVCache:
-    keys = [part[0][..., :n, :] for part, n in parts if part]
-    values = [part[1][..., :n, :] for part, n in parts if part]
+def nodes_since_complete(node: RadixNode) -> list[RadixNode]:
+    """A node and the incomplete nodes directly before it, in order."""
+    nodes = [node]
+    while (parent := nodes[0].parent) is not None and not parent.complete:
+        nodes.insert(0, parent)
+    return nodes
+
+
+def join_slices(nodes: list[RadixNode]) -> list[Slice | None]:
+    """The slices of consecutive nodes; the same list where there is one node."""
+    if len(nodes) == 1:
+        return nodes[0].slices
+    return [
+        None if None in parts else _concatenate([part for part in parts if part])
+        for parts in zip(*(node.slices for node in nodes), strict=True)
+    ]
+
+
+def _concatenate(slices: list[Slice]) -> Slice:
+    keys = mx.concatenate([part[0] for part in slices], axis=TIME_AXIS)
+    return keys, mx.concatenate([part[1] for part in slices], axis=TIME_AXIS)
+
+
+def _make_cache(parts: list[tuple[Slice | None, int]]) -> KVCache:
     cache = KVCache()
-    cache.keys = mx.concatenate(keys, axis=TIME_AXIS)
-    cache.values = mx.concatenate(values, axis=TIME_AXIS)
+    cache.keys, cache.values = _concatenate(
+        [(part[0][..., :n, :], part[1][..., :n, :]) for part, n in parts if part]
+    )
     cache.offset = cache.keys.shape[TIME_AXIS]
     return cache
 
@@ -113,31 +135,31 @@ def make_node(parent: RadixNode, tokens: Sequence[int], start: int, layers: Laye
     )
 
 
-def split_node(tail: RadixNode, place: int) -> RadixNode:
-    """Cut a span's first `place` tokens off into a span before it, which is returned."""
-    head = RadixNode(tail.parent, tail.tokens[:place], cut_slices(tail.slices, 0, place))
-    tail.slices = cut_slices(tail.slices, place, None)
-    tail.tokens = tail.tokens[place:]
+def split_node(tail: RadixNode, length: int) -> RadixNode:
+    """Move a node's first `length` tokens to a new parent, which is returned."""
+    head = RadixNode(tail.parent, tail.tokens[:length], cut_slices(tail.slices, 0, length))
+    tail.slices = cut_slices(tail.slices, length, None)
+    tail.tokens = tail.tokens[length:]
     head.attach()
     tail.parent = head
     tail.attach()
     return head
 
 
-def root_of(span: RadixNode) -> RadixNode:
-    """The span at which a model's tree begins."""
-    while span.parent is not None:
-        span = span.parent
-    return span
+def root_of(node: RadixNode) -> RadixNode:
+    """The root of the node's tree."""
+    while node.parent is not None:
+        node = node.parent
+    return node
 
 
-def tokens_to(span: RadixNode) -> list[int]:
-    """All tokens from the root to a span's end."""
+def tokens_to(node: RadixNode) -> list[int]:
+    """All tokens from the root to the end of a node."""
     parts = []
-    here: RadixNode | None = span
-    while here is not None:
-        parts.append(here.tokens)
-        here = here.parent
+    current: RadixNode | None = node
+    while current is not None:
+        parts.append(current.tokens)
+        current = current.parent
     return [token for part in reversed(parts) for token in part]
 
 
@@ -146,11 +168,12 @@ def _slice_of(layer: Any) -> Slice | None:
 
 
 def states_of(layers: Layers) -> list[Any]:
-    return [_own(layer) for layer in layers if type(layer) is not KVCache]
+    """Copies of the layers' caches that cannot be cut."""
+    return [_copy_cache(layer) for layer in layers if type(layer) is not KVCache]
 
 
-def _own(layer: Any) -> Any:
-    """The layer's state in memory of its own: a row of a batch may be a view of all rows."""
+def _copy_cache(layer: Any) -> Any:
+    """A copy in memory of its own: a row of a batch may be a view of the arrays of all rows."""
     return type(layer).from_state(
         tree_map(lambda leaf: mx.contiguous(leaf) if _is_array(leaf) else leaf, layer.state)
     )
@@ -161,7 +184,7 @@ def _is_array(leaf: object) -> TypeGuard[mx.array]:
 
 
 def cut_slices(slices: list[Slice | None], start: int, stop: int | None) -> list[Slice | None]:
-    """The tokens from `start` to `stop` of each slice, in memory of their own."""
+    """Each slice's tokens from `start` to `stop`, copied."""
     return [
         (mx.contiguous(part[0][..., start:stop, :]), mx.contiguous(part[1][..., start:stop, :]))
         if part
@@ -171,7 +194,7 @@ def cut_slices(slices: list[Slice | None], start: int, stop: int | None) -> list
 
 
 def shared_length(ours: list[int], theirs: Sequence[int]) -> int:
-    """How many leading tokens are the same."""
+    """The length of the common prefix."""
     if ours == theirs:
         return len(ours)
     return sum(
@@ -179,8 +202,9 @@ def shared_length(ours: list[int], theirs: Sequence[int]) -> int:
     )
 
 
-def descendants(span: RadixNode) -> Iterator[RadixNode]:
-    pending = list(span.children.values())
+def descendants(node: RadixNode) -> Iterator[RadixNode]:
+    """All nodes below a node, without recursion: a tree may be deep."""
+    pending = list(node.children.values())
     while pending:
         child = pending.pop()
         pending += child.children.values()

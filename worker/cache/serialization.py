@@ -1,7 +1,7 @@
-"""What a span of the prompt cache looks like in a file: safetensors, with a digest of all of it.
+"""The file format of a prompt cache node: safetensors, with a digest of the whole content.
 
-Packing is done on the device's thread and copies nothing: the numpy arrays look at
-MLX's own memory. Writing and reading touch no MLX, so another thread can do them.
+`pack` runs on the device's thread and copies nothing: its numpy arrays are views of MLX's
+memory. `encode` and `read_file` do not use MLX, so other threads can call them.
 """
 
 from __future__ import annotations
@@ -21,22 +21,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 FORMAT = 1
-FACTS = "mlxd"
-DIGEST = "digest"
+DESCRIPTION_KEY = "mlxd"
+DIGEST_KEY = "digest"
 DIGEST_BYTES = 16
-KV = "KVCache"
+KV_CACHE = "KVCache"
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 Slice = tuple[mx.array, mx.array]
 
 
 class DamagedFile(Exception):
-    """A file that is no span of ours, or no longer."""
+    """A file that is not a node of the prompt cache, or not an intact one."""
 
 
 @dataclass(frozen=True, slots=True)
 class SerializedNode:
-    """A span as plain memory: the tokens it begins and ends at, arrays, and what they are."""
+    """A node without MLX's objects: the lengths where it starts and ends, layers and arrays.
+
+    `start` tokens precede it, and it ends after `length` tokens. `layers` describes each
+    layer's arrays.
+    """
 
     start: int
     length: int
@@ -51,13 +55,13 @@ class SerializedNode:
 def pack(
     start: int, length: int, slices: Sequence[Slice | None], states: Sequence[Any]
 ) -> SerializedNode:
-    """One span; `states` are those of the layers that have no slice, in order."""
+    """Serialize a node; `states` are the caches of the layers without a slice, in order."""
     arrays: Arrays = {}
     layers: list[dict[str, Any]] = []
     pending = iter(states)
     for number, part in enumerate(slices):
         state = next(pending) if part is None else None
-        kind = KV if part is not None else type(state).__name__
+        kind = KV_CACHE if part is not None else type(state).__name__
         leaves = {}
         for path, leaf in tree_flatten(part if state is None else state.state):
             if isinstance(leaf, mx.array):
@@ -70,10 +74,10 @@ def pack(
 
 
 def unpack(packed: SerializedNode) -> tuple[list[Slice | None], list[Any]]:
-    """The slices and the states that `pack` was given.
+    """The slices and the states of a node.
 
     Raises:
-        DamagedFile: a layer is of a kind that this mlx-lm does not know.
+        DamagedFile: this version of mlx-lm has no cache class of a layer's kind.
     """
     slices: list[Slice | None] = []
     states = []
@@ -85,7 +89,7 @@ def unpack(packed: SerializedNode) -> tuple[list[Slice | None], list[Any]]:
             for path, leaf in layer["leaves"].items()
         ]
         tree: Any = tree_unflatten(leaves)
-        if layer["kind"] == KV:
+        if layer["kind"] == KV_CACHE:
             slices.append((tree[0], tree[1]))
         else:
             slices.append(None)
@@ -94,39 +98,44 @@ def unpack(packed: SerializedNode) -> tuple[list[Slice | None], list[Any]]:
 
 
 def encode(packed: SerializedNode) -> bytes:
-    """The file's bytes."""
-    facts = {
+    """The content of a node's file."""
+    description = {
         "format": FORMAT,
         "start": packed.start,
         "length": packed.length,
         "layers": packed.layers,
     }
-    text = json.dumps(facts)
-    metadata = {FACTS: text, DIGEST: _digest(text, packed.arrays)}
+    text = json.dumps(description)
+    metadata = {DESCRIPTION_KEY: text, DIGEST_KEY: _digest(text, packed.arrays)}
     encoded: bytes = save(packed.arrays, metadata=metadata)
     return encoded
 
 
-def read(path: Path) -> SerializedNode:
-    """A file's span.
+def read_file(path: Path) -> SerializedNode:
+    """The node in a file.
 
     Raises:
-        DamagedFile: it is not a file of `encode`, or not all of it.
-        OSError: it cannot be read.
+        DamagedFile: the content is not one that `encode` has made.
+        OSError: the file cannot be read.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text = metadata[FACTS]
-        if metadata[DIGEST] != _digest(text, arrays):
-            raise DamagedFile("its digest is not that of its content")
-        facts = json.loads(text)
-        if facts["format"] != FORMAT:
-            raise DamagedFile(f"its format is {facts['format']}, not {FORMAT}")
-        return SerializedNode(facts["start"], facts["length"], facts["layers"], arrays)
+        text = metadata[DESCRIPTION_KEY]
+        if metadata[DIGEST_KEY] != _digest(text, arrays):
+            raise DamagedFile("the digest does not match the content")
+        description = json.loads(text)
+        if description["format"] != FORMAT:
+            raise DamagedFile(f"its format is {description['format']}, not {FORMAT}")
+        return SerializedNode(
+            start=description["start"],
+            length=description["length"],
+            layers=description["layers"],
+            arrays=arrays,
+        )
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DamagedFile(f"it cannot be understood: {error}") from error
+        raise DamagedFile(f"it cannot be parsed: {error}") from error
 
 
 def _digest(text: str, arrays: Arrays) -> str:
@@ -138,7 +147,7 @@ def _digest(text: str, arrays: Arrays) -> str:
 
 
 def _to_numpy(array: mx.array) -> np.ndarray[Any, Any]:
-    """A view of the array's memory; numpy has no bfloat16, so that is viewed as integers."""
+    """A view of the array's memory; bfloat16, which numpy lacks, is viewed as integers."""
     viewed = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
     mx.eval(viewed)
     return np.array(viewed, copy=False)
@@ -150,7 +159,7 @@ def _to_mlx(array: np.ndarray[Any, Any], dtype: str) -> mx.array:
 
 
 def _cache_class(name: str) -> Any:
-    found = getattr(mlx_caches, name, None)
-    if not isinstance(found, type) or not hasattr(found, "from_state"):
-        raise DamagedFile(f"it holds a {name}, which this mlx-lm does not know")
-    return found
+    cache_class = getattr(mlx_caches, name, None)
+    if not isinstance(cache_class, type) or not hasattr(cache_class, "from_state"):
+        raise DamagedFile(f"this version of mlx-lm has no cache class {name}")
+    return cache_class

@@ -1,6 +1,6 @@
-"""Keeps a row's draw to the tokens that its mask allows: one bit for each of the vocabulary.
+"""Masks logits by a bit mask over the vocabulary, one bit for each token.
 
-The bits come to the device as they are, for all rows at once, and are unpacked there.
+The bits of all rows go to the device packed, in one array, and are unpacked there.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ BitMask = np.ndarray[Any, np.dtype[np.int32]]
 WORD_BITS = 32
 FLOAT_SIGN = 0x80000000
 FLOAT_INFINITY = 0x7F800000
-# Masked rows are taken out and put back only where they are fewer than one in so many. On the
-# CPU that costs several times what a mask does; for about four of 32 rows both took the same.
-FEW = 8
+# Masked rows are gathered and scattered only where they are fewer than one in this many rows.
+# On the CPU that costs several times what a mask costs; at about 4 of 32 rows both were equal.
+GATHER_RATIO = 8
 
 
 def mask_logits(logits: mx.array, masks: Sequence[BitMask | None]) -> mx.array:
-    """The logits of shape [rows, vocabulary], at -inf where a row's mask forbids the token.
+    """The logits of shape [rows, vocabulary], with -inf where a row's mask forbids the token.
 
-    Bit n of word n // 32 allows token n; ids past the last word are not allowed. None
-    allows all; the same array where no row has a mask.
+    Bit n of word n // 32 allows token n; ids past the last word are forbidden. None allows
+    all tokens. Returns the same array where no row has a mask.
     """
-    places = [place for place, mask in enumerate(masks) if mask is not None]
-    if not places:
+    masked_rows = [index for index, mask in enumerate(masks) if mask is not None]
+    if not masked_rows:
         return logits
-    if len(places) * FEW >= len(masks):
+    if len(masked_rows) * GATHER_RATIO >= len(masks):
         return mx.minimum(logits, upper_bounds(masks, logits))
-    some = mx.array(places)
+    indices = mx.array(masked_rows)
     masked = mx.array(logits)
-    masked[some] = mx.minimum(
-        logits[some], upper_bounds([masks[place] for place in places], logits)
+    masked[indices] = mx.minimum(
+        logits[indices], upper_bounds([masks[index] for index in masked_rows], logits)
     )
     return masked
 
 
 def upper_bounds(masks: Sequence[BitMask | None], logits: mx.array) -> mx.array:
-    """+inf for each token that is allowed, -inf for the others, of shape [masks, vocabulary].
+    """+inf for each allowed token, -inf for the others, of shape [masks, vocabulary].
 
-    A bit becomes the sign of an infinity: on the CPU the minimum with that takes a fifth of
-    the time of a choice by a boolean.
+    A bit becomes the sign of an infinity: on the CPU the minimum with it takes a fifth of
+    the time of a selection by a boolean.
     """
     vocabulary = logits.shape[-1]
     words = stack_masks(masks, -(-vocabulary // WORD_BITS))
@@ -57,11 +57,11 @@ def upper_bounds(masks: Sequence[BitMask | None], logits: mx.array) -> mx.array:
 def stack_masks(
     masks: Sequence[BitMask | None], words: int
 ) -> np.ndarray[Any, np.dtype[np.uint32]]:
-    """The masks as an array of shape [masks, words]."""
+    """The masks as one array of shape [masks, words]."""
     stacked = np.zeros((len(masks), words), np.int32)
-    for line, mask in zip(stacked, masks, strict=True):
+    for row, mask in zip(stacked, masks, strict=True):
         if mask is None:
-            line[:] = -1
+            row[:] = -1
         else:
-            line[: len(mask)] = mask[:words]
+            row[: len(mask)] = mask[:words]
     return stacked.view(np.uint32)

@@ -1,8 +1,9 @@
-"""Which rows decode in one batch: those whose padding costs less than another pass of the model.
+"""Which rows decode in one batch.
 
-In a batch every row is as long as the longest, and a step reads all of that. Where short
-rows would be padded to a very long one, they decode in a batch of their own, which reads the
-weights once more. Batches become one again when rows have left and it pays.
+In a batch every row is padded to the longest, and a step reads the padding too. Rows
+decode in another batch where their padding would cost more than another pass of the
+model, which reads the weights once more. Batches are merged when rows have left and one
+batch costs less.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 
 from worker.cache.kv_cost import KVCost
 
-# What a pass takes even of a model without weights, as bytes that could be read meanwhile.
+# The cost of a pass even of a model without weights, as bytes that could be read meanwhile.
 PASS_BYTES = 4 << 20
-# Becoming one copies all rows, so it must be worth more than staying apart was.
+# A merge copies all rows, so two batches are merged only where the padding costs less than this
+# share of a pass.
 MERGE_SHARE = 0.5
 
 
 class DecodingBatch(Protocol):
-    """What is needed of one batch; `tokens` are those that its rows' caches hold."""
+    """The part of mlx-lm's batch that is used; `tokens` are those that the rows' caches hold."""
 
     uids: list[int]
     tokens: list[list[int]]
@@ -41,20 +43,20 @@ Batch = TypeVar("Batch", bound=DecodingBatch)
 
 
 class PaddingCost:
-    """What rows of unlike lengths cost in one batch, in bytes that a step reads for nothing."""
+    """The cost of padding rows to one length, in bytes that a step reads in vain."""
 
     def __init__(self, cost: KVCost, weight_bytes: int) -> None:
         self._cost = cost
         self.pass_bytes = weight_bytes + PASS_BYTES
 
     def padding_bytes(self, lengths: Sequence[int]) -> int:
-        """The bytes of padding where rows of these lengths, in tokens, are one batch."""
+        """The bytes of padding of one batch with rows of these lengths, in tokens."""
         padded = self._cost.batch_bytes(len(lengths), max(lengths))
         return padded - sum(self._cost.batch_bytes(1, length) for length in lengths)
 
 
 class DecodeGroups(Generic[Batch]):
-    """Batches that mlx-lm's scheduler takes for one: rows are numbered through all of them."""
+    """Several batches with the interface of one; row numbers count through all batches."""
 
     def __init__(self, padding: PaddingCost) -> None:
         self._padding = padding
@@ -73,31 +75,35 @@ class DecodeGroups(Generic[Batch]):
 
     @property
     def prompt_cache(self) -> list[Any]:
-        """The layers' caches of every batch."""
+        """The caches of all layers of every batch."""
         return [layer for batch in self._batches for layer in batch.prompt_cache]
 
     def extend(self, new: Batch) -> None:
-        """Take rows into the batch with which they waste least, or into one of their own."""
-        wasted = [(self._padding_bytes(batch, new), batch) for batch in self._batches]
-        least, batch = min(wasted, key=lambda pair: pair[0], default=(0, None))
-        if batch is None or least > self._padding.pass_bytes:
+        """Add rows to the batch where they cost the least padding, or as a batch of their own."""
+        costs = [(self._padding_bytes(batch, new), batch) for batch in self._batches]
+        lowest_bytes, batch = min(costs, key=lambda pair: pair[0], default=(0, None))
+        if batch is None or lowest_bytes > self._padding.pass_bytes:
             self._batches.append(new)
         else:
             batch.extend(new)
 
     def filter(self, keep: list[int]) -> None:
-        """Keep these rows only."""
+        """Keep only these rows."""
         first = 0
         for batch in self._batches:
             size = len(batch)
-            ours = [place - first for place in keep if first <= place < first + size]
-            if len(ours) < size:
-                batch.filter(ours)
+            kept = [index - first for index in keep if first <= index < first + size]
+            if len(kept) < size:
+                batch.filter(kept)
             first += size
-        self._settle()
+        self._regroup()
 
     def extract_cache(self, idx: int) -> list[Any]:
-        """One row's layers."""
+        """The layers' caches of one row.
+
+        Raises:
+            IndexError: there is no such row.
+        """
         for batch in self._batches:
             if idx < len(batch):
                 return batch.extract_cache(idx)
@@ -105,20 +111,20 @@ class DecodeGroups(Generic[Batch]):
         raise IndexError("no such row")
 
     def next(self) -> list[Any]:
-        """One token of every row, in their order."""
+        """One token for each row, in the order of the rows."""
         before = len(self)
         responses = [response for batch in self._batches for response in batch.next()]
         if len(self) < before:
-            self._settle()
+            self._regroup()
         return responses
 
-    def _settle(self) -> None:
-        """Forget empty batches, and make one of two where that pays now."""
+    def _regroup(self) -> None:
+        """Drop empty batches, and merge one pair of batches where that costs less."""
         self._batches = [batch for batch in self._batches if len(batch)]
-        for some, others in itertools.combinations(self._batches, 2):
-            if self._padding_bytes(some, others) <= self._padding.pass_bytes * MERGE_SHARE:
-                some.extend(others)
-                self._batches.remove(others)
+        for first, second in itertools.combinations(self._batches, 2):
+            if self._padding_bytes(first, second) <= self._padding.pass_bytes * MERGE_SHARE:
+                first.extend(second)
+                self._batches.remove(second)
                 return
 
     def _padding_bytes(self, *batches: Batch) -> int:

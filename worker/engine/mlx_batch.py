@@ -1,25 +1,28 @@
-"""mlx-lm's batches with rows of ours: the only file that touches `mlx_lm.generate`.
+"""mlx-lm's batches with our rows; the only module that imports `mlx_lm.generate`.
 
-mlx-lm's `BatchGenerator` schedules prefill and decode. Parts of it are extended,
-for mlx-lm 0.32.2 and held to mlx-lm's own output by tests/worker/test_engine.py:
+mlx-lm's `BatchGenerator` schedules prefill and decode. These parts of it are
+extended, for mlx-lm 0.32.2; tests/worker/engine/test_engine.py compares the output
+with mlx-lm's own:
 
-- sampling: a row carries all that its next draw depends on, and all rows are
-  drawn in one call; mlx-lm's samplers know no rows.
-- log-probabilities: mlx-lm normalises and keeps a full-vocabulary array a row
-  a step. Here the rows that ask are scored, and prompts during their prefill.
-- siblings: rows that come with a prompt that is still in prefill take part in it.
-- pace: slices of prefill are as long as those who decode can wait.
-- groups: mlx-lm decodes all rows in one batch, each padded to the longest.
+- sampling: a row holds everything that its next draw depends on, and all rows are
+  drawn in one call. mlx-lm's samplers do not know the rows.
+- log-probabilities: mlx-lm normalises and keeps an array of the size of the
+  vocabulary for each row and step. Here only the rows that request scores are
+  scored, and their prompts during prefill.
+- siblings: a row whose prompt is already in prefill shares that prefill.
+- prefill budget: the size of a chunk depends on how long decoding rows may wait.
+- decode groups: mlx-lm decodes all rows in one batch, padded to the longest.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from functools import lru_cache
 from typing import Any
-from unittest.mock import patch
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -36,16 +39,16 @@ from worker.engine.prefill_budget import PrefillBudget
 from worker.engine.sampler import Row, draw_tokens
 from worker.engine.token_logprobs import PendingScore, score_rows
 
-WIRE = "maybe_set_recommended_wired_limit"
-STOPS_KEPT = 64
-SCORED_STEP_TOKENS = 64
+WIRED_LIMIT_SETTER = "maybe_set_recommended_wired_limit"
+MAX_CACHED_STOP_SEQUENCES = 64
+MAX_SCORED_CHUNK_TOKENS = 64
 
 PromptProgress = PromptProcessingBatch.Response
-Drawn = GenerationBatch.Response
+GeneratedToken = GenerationBatch.Response
 
 
 class RowGenerationBatch(GenerationBatch):
-    """Decoding whose per-sequence `samplers` are `Row`s."""
+    """A decode batch whose per-sequence `samplers` are `Row`s."""
 
     tokens: list[list[int]]
     samplers: list[Row]
@@ -55,34 +58,34 @@ class RowGenerationBatch(GenerationBatch):
     _next_logprobs: list[PendingScore | None]
 
     def _step(self) -> tuple[list[int], list[PendingScore | None]]:
-        first = self._current_tokens is None
+        is_first = self._current_tokens is None
         self._current_tokens = inputs = self._next_tokens
         self._current_logprobs = self._next_logprobs
         logits = self.model(inputs[:, None], cache=self.prompt_cache)[:, -1, :]
-        if not first and any(row.follows_history for row in self.samplers):
-            # The device goes forward while the host reads what it has just drawn; what
-            # depends on that is put behind it, and neither waits for the other.
+        if not is_first and any(row.depends_on_history for row in self.samplers):
+            # The device runs the forward pass while the host reads the tokens of the last
+            # step. The operations that depend on these tokens are queued behind the pass.
             mx.async_eval(logits)
-            self._tell_rows(read_tokens(inputs))
+            self._update_rows(read_tokens(inputs))
         self._next_tokens = draw_tokens(logits, self.samplers)
         self._next_logprobs, scores = score_rows(
             logits, self._next_tokens, [row.logprobs for row in self.samplers]
         )
         mx.async_eval(self._next_tokens, scores)
-        # The device computes the next tokens while these are read and turned into text.
+        # The device computes the next tokens while the host reads and detokenizes these.
         tokens = read_tokens(inputs)
         for history, token in zip(self.tokens, tokens, strict=True):
             history.append(token)
         return tokens, self._current_logprobs
 
-    def _tell_rows(self, tokens: list[int]) -> None:
+    def _update_rows(self, tokens: list[int]) -> None:
         for row, token in zip(self.samplers, tokens, strict=True):
-            if row.follows_history:
+            if row.depends_on_history:
                 row.accept(token)
 
 
 class RowPromptBatch(PromptProcessingBatch):
-    """Prefill that hands its rows to a `RowGenerationBatch`."""
+    """A prefill batch that passes its rows to a `RowGenerationBatch`."""
 
     model: nn.Module
     prefill_step_size: int
@@ -95,10 +98,10 @@ class RowPromptBatch(PromptProcessingBatch):
     stop_sequences: list[StopSequences]
 
     def _copy(self) -> RowPromptBatch:
-        """The same rows again, of which `split` keeps some here and others there.
+        """A second batch of the same rows, for `split`, which distributes them over both.
 
-        mlx-lm copies all keys and values for it; the arrays can be shared, because
-        both sides then take their rows into arrays of their own.
+        mlx-lm copies all keys and values. Sharing the arrays is enough, because both
+        batches then copy their rows into new arrays.
         """
         shared = {id(array): array for array in arrays_of(self.prompt_cache)}
         copied: RowPromptBatch = copy(self)
@@ -111,8 +114,8 @@ class RowPromptBatch(PromptProcessingBatch):
             return
         model, step_tokens = self.model, self.prefill_step_size
         self.model = ScoringModel(model, self.samplers, [len(row) for row in tokens])
-        # Scored places have a distribution each, of the size of the vocabulary.
-        self.prefill_step_size = min(step_tokens, SCORED_STEP_TOKENS)
+        # Each scored position needs an array of the size of the vocabulary.
+        self.prefill_step_size = min(step_tokens, MAX_SCORED_CHUNK_TOKENS)
         try:
             super().prompt(tokens)
         finally:
@@ -139,74 +142,96 @@ class RowPromptBatch(PromptProcessingBatch):
         return batch
 
     def _add_siblings(self, tokens: list[list[int]]) -> list[list[int]]:
-        """Copy each row's cache for its siblings, and put them behind all rows."""
+        """Copy each row's cache for its siblings, and append the siblings to the rows."""
         siblings = [
-            (place, sibling) for place, row in enumerate(self.samplers) for sibling in row.siblings
+            (index, sibling) for index, row in enumerate(self.samplers) for sibling in row.siblings
         ]
         if not siblings:
             return tokens
-        places = [*range(len(self.uids)), *(place for place, _ in siblings)]
+        indices = [*range(len(self.uids)), *(index for index, _ in siblings)]
         for row in self.samplers:
             row.siblings = []
-        self.filter(places)
+        self.filter(indices)
         self.tokens = [list(row) for row in self.tokens]
-        for place, (_, sibling) in enumerate(siblings, len(tokens)):
-            self.uids[place] = sibling.uid
-            self.samplers[place] = sibling.row
-            self.max_tokens[place] = sibling.max_tokens
-            self.stop_sequences[place] = make_stop_sequences(sibling.row.stop_token_ids)
-        return [tokens[place] for place in places]
+        for index, (_, sibling) in enumerate(siblings, len(tokens)):
+            self.uids[index] = sibling.uid
+            self.samplers[index] = sibling.row
+            self.max_tokens[index] = sibling.max_tokens
+            self.stop_sequences[index] = make_stop_sequences(sibling.row.stop_token_ids)
+        return [tokens[index] for index in indices]
 
 
 class ScoringModel:
-    """A model that shows the logits of a batch's prompts to the scorers of their rows."""
+    """A model that passes the logits of a batch's prompts to the scorers of their rows."""
 
     def __init__(self, model: nn.Module, rows: list[Row], lengths: list[int]) -> None:
         self._model = model
         self._rows = rows
-        self._left = lengths
+        self._remaining = lengths
 
     def __call__(self, inputs: mx.array, cache: list[Any]) -> mx.array:
         logits: mx.array = self._model(inputs, cache=cache)
-        for place, row in enumerate(self._rows):
-            width = min(self._left[place], inputs.shape[1])
-            self._left[place] -= width
+        for index, row in enumerate(self._rows):
+            width = min(self._remaining[index], inputs.shape[1])
+            self._remaining[index] -= width
             if row.scorer is not None and width:
-                row.scorer.push(logits[place, :width])
+                row.scorer.push(logits[index, :width])
         return logits
 
 
+@contextmanager
+def wired_limit_unchanged() -> Iterator[None]:
+    """Keep the constructor of `BatchGenerator` from setting the wired limit.
+
+    In mlx-lm 0.32.2 the constructor sets the limit to all memory that the device
+    recommends, without a switch, and `close` restores the earlier limit. A non-empty
+    residency set can panic macOS (mlx issue 3186). So the function that the
+    constructor calls is replaced, within the block, by one that sets nothing; `close`
+    then has nothing to restore. Remove this when mlx-lm has a switch.
+    """
+    module = sys.modules[BatchGenerator.__module__]
+    setter = getattr(module, WIRED_LIMIT_SETTER)
+    setattr(module, WIRED_LIMIT_SETTER, lambda: None)
+    try:
+        yield
+    finally:
+        setattr(module, WIRED_LIMIT_SETTER, setter)
+
+
 class RowBatchGenerator(BatchGenerator):
-    """mlx-lm's scheduler over the two batches above."""
+    """mlx-lm's scheduler with the two batches above."""
 
     prefill_batch_size: int
     prefill_step_size: int
+    # A default for `close`, which also runs where the constructor fails.
+    _old_wired_limit: int | None = None
 
     def __init__(self, model: nn.Module, padding: PaddingCost, **settings: Any) -> None:
-        # The constructor (mlx-lm 0.32.2) wires all memory that the device recommends, and a
-        # non-empty residency set can panic macOS (mlx issue 3186). It has no switch for it.
-        with patch.object(sys.modules[BatchGenerator.__module__], WIRE, lambda: None):
+        with wired_limit_unchanged():
             super().__init__(model, **settings)
         self._prefill_budget = PrefillBudget(settings["prefill_step_size"])
         self._prompt_batch = RowPromptBatch.empty(model, self.sampler, self.prefill_step_size)
         self._generation_batch: DecodeGroups[RowGenerationBatch] = DecodeGroups(padding)
 
     def next(self) -> tuple[list[Any], list[Any]]:
-        decoding, computed = len(self._generation_batch), self._counters.prompt_tokens
-        self.prefill_step_size = self._prefill_budget.slice_tokens(decoding, self._count_prompts())
-        began = time.perf_counter()
+        decoding_rows, prompt_tokens = len(self._generation_batch), self._counters.prompt_tokens
+        self.prefill_step_size = self._prefill_budget.chunk_tokens(
+            decoding_rows, self._count_prompts()
+        )
+        started_at = time.perf_counter()
         responses: tuple[list[Any], list[Any]] = super().next()
-        elapsed_s = time.perf_counter() - began
-        self._prefill_budget.note(elapsed_s, decoding, self._counters.prompt_tokens - computed)
+        elapsed_s = time.perf_counter() - started_at
+        computed = self._counters.prompt_tokens - prompt_tokens
+        self._prefill_budget.record_step(elapsed_s, decoding_rows, computed)
         return responses
 
     def _count_prompts(self) -> int:
-        """How many prompts the next step takes a slice of."""
+        """The prompts that have tokens in the next step's prefill."""
         room = self.prefill_batch_size - len(self._prompt_batch)
         joining = min(room, len(self._unprocessed_sequences))
-        # One whose last token alone is left goes on to decoding.
-        left = (sum(map(len, segments)) > 1 for segments, *_ in self._currently_processing)
-        return joining + sum(left)
+        # A prompt with only its last token left starts decoding.
+        remaining = (sum(map(len, segments)) > 1 for segments, *_ in self._currently_processing)
+        return joining + sum(remaining)
 
     def new_uid(self) -> int:
         """A number for a row that is not inserted."""
@@ -215,13 +240,13 @@ class RowBatchGenerator(BatchGenerator):
         return uid
 
 
-@lru_cache(STOPS_KEPT)
+@lru_cache(MAX_CACHED_STOP_SEQUENCES)
 def make_stop_sequences(stop_token_ids: frozenset[int]) -> StopSequences:
-    """mlx-lm's automaton for tokens that each end a row by themselves."""
+    """mlx-lm's automaton for single stop tokens."""
     return StopSequences([[token] for token in sorted(stop_token_ids)])
 
 
 def read_tokens(tokens: mx.array) -> list[int]:
-    """Token ids on the host; waits for the device to have drawn them."""
-    read: list[int] = tokens.tolist()  # type: ignore[assignment]
-    return read
+    """Token ids on the host; waits until the device has drawn them."""
+    ids: list[int] = tokens.tolist()  # type: ignore[assignment]
+    return ids

@@ -1,46 +1,47 @@
-"""How long a slice of the prompts is, so that those who decode need not wait long for it.
+"""How many prompt tokens a step of chunked prefill takes.
 
-While nobody decodes, slices are as long as they may be. Beside decoding one may
-take `SLICE_PER_DECODE` times what a step of decoding takes, or `SHORTEST_SLICE_S`
-where that is longer: an inter-token time is then some three times the undisturbed
-one at most, whatever the model's size. Both speeds are measured as they go.
+While no row decodes, a chunk has the largest size. Beside decoding rows, a chunk may
+take `PREFILL_PER_DECODE` times as long as a decode step, or `MIN_PREFILL_S` where that
+is longer. The inter-token time is then at most about three times that of decoding alone,
+whatever the model's size. Both speeds are measured while the engine runs.
 """
 
 from __future__ import annotations
 
-SLICE_PER_DECODE = 2.0
-# Below this nobody sees the wait, and prompts would be cut finer than is good for them.
-SHORTEST_SLICE_S = 0.012
-LEAST_TOKENS = 32
-# Of a new measurement in what is kept.
-WEIGHT = 0.2
+PREFILL_PER_DECODE = 2.0
+# A shorter wait is not noticed, and smaller chunks would slow the prefill down.
+MIN_PREFILL_S = 0.012
+MIN_CHUNK_TOKENS = 32
+# The weight of a new measurement in the moving average.
+NEW_WEIGHT = 0.2
 
 
 class PrefillBudget:
-    """Prompt tokens a slice, at most `most_tokens` of each prompt."""
+    """The size of a chunk, at most `max_tokens` tokens of each prompt."""
 
-    def __init__(self, most_tokens: int) -> None:
-        self._most_tokens = most_tokens
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
         self._decode_s = 0.0
-        self._token_s = 0.0
+        self._prompt_token_s = 0.0
 
-    def slice_tokens(self, decoding: int, prompts: int) -> int:
-        """Of each of `prompts` prompts, while `decoding` rows decode."""
-        if not (decoding and prompts and self._token_s):
-            return self._most_tokens
-        budget_s = max(SLICE_PER_DECODE * self._decode_s, SHORTEST_SLICE_S)
-        tokens = int(budget_s / self._token_s / prompts)
-        return min(self._most_tokens, max(LEAST_TOKENS, tokens))
+    def chunk_tokens(self, decoding_rows: int, prompts: int) -> int:
+        """The tokens of each of `prompts` prompts in the next step."""
+        if not (decoding_rows and prompts and self._prompt_token_s):
+            return self._max_tokens
+        budget_s = max(PREFILL_PER_DECODE * self._decode_s, MIN_PREFILL_S)
+        tokens = int(budget_s / self._prompt_token_s / prompts)
+        return min(self._max_tokens, max(MIN_CHUNK_TOKENS, tokens))
 
-    def note(self, elapsed_s: float, decoding: int, prompt_tokens: int) -> None:
-        """What a step took that decoded so many rows, and so many tokens of prompts."""
+    def record_step(self, elapsed_s: float, decoding_rows: int, prompt_tokens: int) -> None:
+        """Update both speeds from the duration of a step."""
         if prompt_tokens:
-            decode_s = self._decode_s if decoding else 0.0
-            self._token_s = mix(self._token_s, max(0.0, elapsed_s - decode_s) / prompt_tokens)
-        elif decoding:
-            self._decode_s = mix(self._decode_s, elapsed_s)
+            decode_s = self._decode_s if decoding_rows else 0.0
+            token_s = max(0.0, elapsed_s - decode_s) / prompt_tokens
+            self._prompt_token_s = moving_average(self._prompt_token_s, token_s)
+        elif decoding_rows:
+            self._decode_s = moving_average(self._decode_s, elapsed_s)
 
 
-def mix(kept: float, new: float) -> float:
-    """A moving average, which begins with its first value."""
-    return new if not kept else kept + WEIGHT * (new - kept)
+def moving_average(average: float, new: float) -> float:
+    """The next exponential moving average; an average of 0 has no value yet."""
+    return new if not average else average + NEW_WEIGHT * (new - average)

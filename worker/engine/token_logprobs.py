@@ -1,7 +1,7 @@
-"""Log-probabilities of drawn tokens and of prompts, for the rows that ask.
+"""Log-probabilities of drawn tokens and of prompts, for the rows that request them.
 
-They are of the model's own distribution: before penalties, bias, constraints,
-filters and temperature. Arrays stay on the device until a row's token is read.
+They are those of the model's own distribution: before penalties, bias, constraints,
+filters and temperature. The arrays stay on the device until a row's token is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import mlx.core as mx
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One token's log-probability, and the likeliest tokens at its place, best first."""
+    """One token's log-probability, and the most likely tokens at its position, best first."""
 
     token: int
     logprob: float
@@ -24,26 +24,25 @@ class Score:
 
 
 class Scores:
-    """Scores of tokens (of shape [places]) under logits (of shape [places, vocabulary])."""
+    """Scores of tokens (of shape [positions]) under logits (of shape [positions, vocabulary])."""
 
-    def __init__(self, logits: mx.array, tokens: mx.array, most: int) -> None:
+    def __init__(self, logits: mx.array, tokens: mx.array, max_top: int) -> None:
         logits = logits.astype(mx.float32)
         logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-        most = min(most, logits.shape[-1])
-        self._most = most
+        max_top = min(max_top, logits.shape[-1])
         self.arrays = [tokens, mx.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]]
-        if most:
-            ids = mx.argpartition(-logprobs, kth=most - 1, axis=-1)[:, :most]
+        if max_top:
+            ids = mx.argpartition(-logprobs, kth=max_top - 1, axis=-1)[:, :max_top]
             values = mx.take_along_axis(logprobs, ids, axis=-1)
             order = mx.argsort(-values, axis=-1)
             self.arrays += [mx.take_along_axis(part, order, axis=-1) for part in (ids, values)]
 
-    def read(self, place: int, count: int) -> Score:
-        """One place's score with its `count` likeliest tokens."""
+    def read(self, index: int, top_count: int) -> Score:
+        """The score at one position with its `top_count` most likely tokens, on the host."""
         tokens, logprobs, *top = self._lists
-        best = [part[place][:count] for part in top]
+        best = [part[index][:top_count] for part in top]
         pairs = list(zip(*best, strict=True)) if best else []
-        return Score(tokens[place], logprobs[place], pairs)
+        return Score(tokens[index], logprobs[index], pairs)
 
     @cached_property
     def _lists(self) -> list[Any]:
@@ -52,43 +51,43 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class PendingScore:
-    """One row's score, still on the device."""
+    """One row's score that is still on the device."""
 
     scores: Scores
-    place: int
-    count: int
+    index: int
+    top_count: int
 
     def read(self) -> Score:
         """The score on the host."""
-        return self.scores.read(self.place, self.count)
+        return self.scores.read(self.index, self.top_count)
 
 
 def score_rows(
-    logits: mx.array, tokens: mx.array, counts: Sequence[int | None]
+    logits: mx.array, tokens: mx.array, top_counts: Sequence[int | None]
 ) -> tuple[list[PendingScore | None], list[mx.array]]:
-    """Each row's score where its count is not None, and the arrays that they wait for."""
-    asking = [(place, count) for place, count in enumerate(counts) if count is not None]
-    pending: list[PendingScore | None] = [None] * len(counts)
-    if not asking:
+    """The score of each row whose count is not None, and the arrays to evaluate for them."""
+    requested = [(row, count) for row, count in enumerate(top_counts) if count is not None]
+    pending: list[PendingScore | None] = [None] * len(top_counts)
+    if not requested:
         return pending, []
-    places = mx.array([place for place, _ in asking])
-    scores = Scores(logits[places], tokens[places], max(count for _, count in asking))
-    for line, (place, count) in enumerate(asking):
-        pending[place] = PendingScore(scores, line, count)
+    rows = mx.array([row for row, _ in requested])
+    scores = Scores(logits[rows], tokens[rows], max(count for _, count in requested))
+    for index, (row, count) in enumerate(requested):
+        pending[row] = PendingScore(scores, index, count)
     return pending, scores.arrays
 
 
 class PromptScorer:
-    """Scores a prompt's tokens during its prefill; the first one has none before it."""
+    """Scores a prompt's tokens during its prefill, except the first, which nothing precedes."""
 
-    def __init__(self, prompt: Sequence[int], count: int) -> None:
+    def __init__(self, prompt: Sequence[int], top_count: int) -> None:
         self.scores: list[Score] = []
         self._prompt = prompt
-        self._count = count
+        self._top_count = top_count
 
     def push(self, logits: mx.array) -> None:
-        """Take the logits of the next places of the prompt, of shape [places, vocabulary]."""
+        """Score the tokens after the next positions, by logits of [positions, vocabulary]."""
         begin = len(self.scores) + 1
         targets = list(self._prompt[begin : begin + logits.shape[0]])
-        scores = Scores(logits[: len(targets)], mx.array(targets, mx.uint32), self._count)
-        self.scores += [scores.read(place, self._count) for place in range(len(targets))]
+        scores = Scores(logits[: len(targets)], mx.array(targets, mx.uint32), self._top_count)
+        self.scores += [scores.read(index, self._top_count) for index in range(len(targets))]

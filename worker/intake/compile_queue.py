@@ -1,4 +1,4 @@
-"""The compile queue: prepared requests whose grammar is compiled, one after the other."""
+"""The compile queue: compiles the grammars of prepared requests, one at a time."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+from protocol.events import Rejected
 from protocol.grammars import JsonObject, JsonSchema
-from protocol.messages import Rejected, Submit, ToolUse
+from protocol.messages import Submit, ToolUse
 from worker.intake.prepared import PreparedRequest
 from worker.structured_output.compiler import CompileResult
 from worker.structured_output.constraint import GrammarError
 
 logger = logging.getLogger(__name__)
 
-# Deeper than the stack of the sandbox, so that what compiled there compiles here.
+# Deeper than the sandbox's stack: a grammar that compiled there must compile here too.
 STACK_BYTES = 16 * 1024 * 1024
 
 
 class CompileQueue:
-    """Compiles on a thread of its own; `deliver` gets each request that is still pending."""
+    """Compiles on one thread of its own; `deliver` gets each request that is still pending."""
 
     def __init__(
         self,
@@ -44,16 +45,16 @@ class CompileQueue:
     def _run(self) -> None:
         while True:
             prepared = self._queue.get()
-            if prepared.wanted_grammar is None or not self._is_pending(prepared.submit.id):
+            if prepared.source_grammar is None or not self._is_pending(prepared.submit.id):
                 continue
-            compiled = prepared.config.grammars.compile(prepared.wanted_grammar)
+            compiled = prepared.config.grammars.compile(prepared.source_grammar)
             self._deliver(with_grammar(prepared, compiled))
 
 
 def with_grammar(prepared: PreparedRequest, compiled: CompileResult) -> PreparedRequest | Rejected:
-    """The request with its grammar, or its refusal.
+    """The request with its grammar, or its rejection.
 
-    Calls that are only offered go without a grammar where it cannot be compiled.
+    If the grammar of optional tool calls cannot be compiled, the request runs without one.
     """
     if not isinstance(compiled, GrammarError):
         return replace(prepared, grammar=compiled)
@@ -61,16 +62,16 @@ def with_grammar(prepared: PreparedRequest, compiled: CompileResult) -> Prepared
         logger.warning("tool calls are not constrained to their schemas: %s", compiled)
         return replace(prepared, offered_calls=None)
     supported = prepared.config.grammars.vocabulary is not None
-    param = param_of(prepared.submit, supported=supported)
+    param = grammar_param(prepared.submit, supported=supported)
     message = f"`{param}` cannot be enforced: {compiled}."
-    return Rejected(prepared.submit.id, "invalid_grammar", message, param)
+    return Rejected(id=prepared.submit.id, code="invalid_grammar", message=message, param=param)
 
 
-def param_of(submit: Submit, *, supported: bool) -> str:
-    """The parameter that asked for the grammar.
+def grammar_param(submit: Submit, *, supported: bool) -> str:
+    """The request parameter that requires the grammar, to name in its rejection.
 
-    Required calls have a grammar by `tool_choice`, made of `tools`: where the model supports
-    no grammar at all, only the choice is wrong.
+    The grammar of required calls is made of `tools` because of `tool_choice`. If the model
+    supports no grammar at all (`supported` is False), only `tool_choice` can be changed.
     """
     match submit:
         case Submit(calls=ToolUse(required=True)):
@@ -82,11 +83,11 @@ def param_of(submit: Submit, *, supported: bool) -> str:
 
 
 def start_deep_thread(run: Callable[[], None]) -> threading.Thread:
-    """A started thread with a deep stack."""
-    before = threading.stack_size(STACK_BYTES)
+    """Start a daemon thread with a stack of `STACK_BYTES`."""
+    default_bytes = threading.stack_size(STACK_BYTES)
     try:
         thread = threading.Thread(target=run, name="grammar-compiler", daemon=True)
         thread.start()
     finally:
-        threading.stack_size(before)
+        threading.stack_size(default_bytes)
     return thread

@@ -1,4 +1,4 @@
-"""What preparation gives the scheduler: requests as token ids, and models that were opened."""
+"""The results of preparation: requests as token ids, and models whose files were read."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from protocol.events import Rejected
 from protocol.grammars import Grammar, Lark
-from protocol.messages import Rejected, Submit
+from protocol.messages import Submit
 from worker.models.model_config import ModelConfig
 from worker.prompts.prompt_errors import PromptError
 from worker.structured_output.constraint import CompiledGrammar
@@ -20,10 +21,11 @@ logger = logging.getLogger(__name__)
 class PreparedRequest:
     """A request whose prompt is token ids that fit the model's context.
 
-    `received_at` is monotonic time in seconds. `started` says that the service has had its
-    `Started`: the request ran before and was preempted. `grammar` is compiled of
-    `required_calls`, of the submitted grammar, or of the calls in `offered_calls`.
-    `breakpoints` are places in the prompt at which prefill stops to store a reusable state.
+    `received_at` is monotonic time in seconds. `started` means that `Started` was sent: the
+    request ran before and was preempted. `grammar` is compiled from `required_calls` (the
+    grammar of calls that the answer must have), from the submitted grammar, or from
+    `offered_calls` (the grammar of calls that it may have). `breakpoints` are token offsets
+    in the prompt at which prefill stops to store a reusable state.
     """
 
     submit: Submit
@@ -40,30 +42,33 @@ class PreparedRequest:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether the request says how long its answer may be."""
+        """Whether the request limits the length of its answer."""
         return self.submit.max_tokens is not None
 
     @property
-    def wanted_grammar(self) -> Grammar | None:
-        """The grammar to compile for it."""
+    def source_grammar(self) -> Grammar | None:
+        """The grammar to compile for this request, if any."""
         return self.required_calls or self.submit.grammar or self.offered_calls
 
     @property
     def context(self) -> list[int]:
-        """The token ids to prefill: the prompt, then what was generated of the answer before."""
+        """The token ids to prefill: the prompt, then the tokens generated before."""
         return self.prompt + self.submit.resume
 
 
 @dataclass(frozen=True, slots=True)
 class RequestDeferred:
-    """A request waits for its model's files or its grammar: the counts have changed."""
+    """A request waits for its model's files or its grammar.
+
+    It wakes the engine core, which then sends the new number of waiting requests.
+    """
 
     id: int
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOpened:
-    """A model's files were read because it is to be loaded, whether or not a request waits."""
+    """A model's files were read because of a command to load it."""
 
     config: ModelConfig
 
@@ -82,7 +87,7 @@ PreparationResult = PreparedRequest | Rejected | RequestDeferred | ModelOpened |
 def prepare(
     config: ModelConfig, submit: Submit, *, wants_breakpoints: bool = False
 ) -> PreparedRequest | Rejected:
-    """The request with its prompt as token ids, or why it cannot be served."""
+    """The request with its prompt as token ids, or its rejection."""
     received_at = time.monotonic()
     try:
         prompts = config.prompts
@@ -92,12 +97,12 @@ def prepare(
         echo = prompts.echo(submit.prompt) if submit.echo else ""
         breakpoints = prompts.breakpoints(submit.prompt, prompt) if wants_breakpoints else ()
         enforceable = config.grammars.vocabulary is not None
-        required_calls = config.parsers.required_calls(submit, prompt)
-        offered_calls = config.parsers.offered_calls(submit) if enforceable else None
+        required_calls = config.parsers.required_call_grammar(submit, prompt)
+        offered_calls = config.parsers.optional_call_grammar(submit) if enforceable else None
     except PromptError as error:
-        return Rejected(submit.id, error.code, error.message, error.param)
+        return Rejected(id=submit.id, code=error.code, message=error.message, param=error.param)
     except Exception:
-        # One request's prompt must not end the thread that prepares all of them.
+        # An error in one prompt must not end the thread that prepares all of them.
         logger.exception("request %d: its prompt could not be prepared", submit.id)
         return Rejected(submit.id, "internal_error", "The prompt could not be prepared.")
     return PreparedRequest(

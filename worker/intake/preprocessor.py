@@ -1,9 +1,10 @@
-"""The preprocessor: one queue in which requests pass the stages before the scheduler.
+"""The preprocessor: prepares submitted requests for the scheduler.
 
-The stages are: its model's files are opened, its prompt becomes token ids, its grammar is
-compiled. A prompt for an open model is prepared at once, on the caller's thread. Opening
-takes as long as reading a tokenizer, so each model is opened on a thread of its own, and
-only the requests for that model wait. A cancelled request leaves whatever stage it is in.
+A request passes three stages: its model's files are read ("opened"), its prompt is turned
+into token ids, and its grammar is compiled. If the model is open, the prompt is prepared at
+once, on the caller's thread. Opening a model takes as long as reading its tokenizer, so each
+model is opened on a thread of its own, and only the requests for that model wait. A
+cancelled request is dropped at whatever stage it is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from protocol.messages import ModelSource, Rejected, Submit
+from protocol.events import Rejected
+from protocol.messages import ModelSource, Submit
 from worker.cache.disk_store import DiskStore
 from worker.intake.compile_queue import CompileQueue, with_grammar
 from worker.intake.prepared import (
@@ -32,13 +34,13 @@ logger = logging.getLogger(__name__)
 
 
 class Inbox(Protocol):
-    """Where results go."""
+    """The destination of the results."""
 
     def put(self, item: PreparationResult, /) -> None: ...
 
 
 class ConfigLoader(Protocol):
-    """What reads a model's files."""
+    """Reads a model's files."""
 
     def load(self, source: ModelSource, *, download: bool) -> ModelConfig: ...
 
@@ -47,7 +49,7 @@ class ConfigLoader(Protocol):
 class ModelOpening:
     """A model whose files are being read, and the requests that wait for them.
 
-    `announce` asks for a `ModelOpened`.
+    With `announce` a `ModelOpened` is delivered once they are read.
     """
 
     submits: deque[Submit] = field(default_factory=deque)
@@ -72,7 +74,7 @@ class Preprocessor:
         self._open: dict[str, ModelConfig] = {}
         self._openings: dict[str, ModelOpening] = {}
         self._wants_breakpoints: set[str] = set()
-        # Neither delivered nor cancelled yet.
+        # The ids of requests that are neither delivered nor cancelled.
         self._pending: set[int] = set()
         self._compile_queue = CompileQueue(self._is_pending, self._deliver)
 
@@ -81,7 +83,7 @@ class Preprocessor:
         return len(self._pending)
 
     def register(self, config: ModelConfig, *, wants_breakpoints: bool) -> None:
-        """This model is loaded; with `wants_breakpoints` its prompts get cache breakpoints."""
+        """Keep a loaded model open; with `wants_breakpoints` its prompts get cache breakpoints."""
         with self._lock:
             if config.id not in self._openings:
                 self._open[config.id] = config
@@ -91,7 +93,7 @@ class Preprocessor:
                 self._wants_breakpoints.discard(config.id)
 
     def submit(self, submit: Submit) -> None:
-        """Prepare this request, now or when its model is open."""
+        """Prepare this request, now or as soon as its model is open."""
         with self._lock:
             self._pending.add(submit.id)
             config = self._open.get(submit.model)
@@ -107,7 +109,7 @@ class Preprocessor:
             self._pending.difference_update(ids)
 
     def open(self, model: str) -> None:
-        """Read this model's files unless they are open, then deliver a `ModelOpened`."""
+        """Open this model unless it is open, then deliver a `ModelOpened`."""
         with self._lock:
             config = self._open.get(model)
             if config is None:
@@ -116,16 +118,16 @@ class Preprocessor:
         self._inbox.put(ModelOpened(config))
 
     def close(self, model: str) -> None:
-        """Forget this model's files; the next request reads them again from disk."""
+        """Drop what was read of this model's files; the next request reads them again."""
         with self._lock:
-            closed = self._open.pop(model, None)
-        if closed is not None:
-            closed.grammars.close()
+            config = self._open.pop(model, None)
+        if config is not None:
+            config.grammars.close()
 
     # ------------------------------------------------------------ opening
 
     def _opening_of(self, model: str) -> ModelOpening:
-        """The opening of this model, begun if it is not."""
+        """The opening of this model in progress; starts one if there is none."""
         opening = self._openings.get(model)
         if opening is None:
             opening = self._openings[model] = ModelOpening()
@@ -163,7 +165,9 @@ class Preprocessor:
             opening = self._openings.pop(model)
             self._inbox.put(ModelOpenFailed(model, reason))
         for submit in opening.submits:
-            self._deliver(Rejected(submit.id, "model_load_failed", reason, "model"))
+            self._deliver(
+                Rejected(id=submit.id, code="model_load_failed", message=reason, param="model")
+            )
 
     # ------------------------------------------------------------ preparing and delivering
 
@@ -173,8 +177,8 @@ class Preprocessor:
         if isinstance(result, PreparedRequest):
             if self._disk_store is not None:
                 self._disk_store.fetch(config.content_key, result.context)
-            if result.wanted_grammar is not None:
-                compiled = config.grammars.known(result.wanted_grammar)
+            if result.source_grammar is not None:
+                compiled = config.grammars.cached(result.source_grammar)
                 if compiled is None:
                     self._inbox.put(RequestDeferred(submit.id))
                     self._compile_queue.put(result)
@@ -187,7 +191,7 @@ class Preprocessor:
             return id in self._pending
 
     def _deliver(self, result: PreparedRequest | Rejected) -> None:
-        """Hand a request to the scheduler, unless it was cancelled meanwhile."""
+        """Put a request into the inbox, unless it was cancelled."""
         id = result.submit.id if isinstance(result, PreparedRequest) else result.id
         with self._lock:
             if id in self._pending:

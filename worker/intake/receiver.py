@@ -1,7 +1,7 @@
 """The receiver: the thread that reads the pipe and fills the engine core's inbox.
 
-It is the only reader, so the service is never blocked by a busy device, and it sees
-the service's death at once, whatever the engine core is doing.
+It is the only reader of the pipe. A busy device therefore never blocks the service, and
+the worker notices at once when the service has ended.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Inbox = queue.SimpleQueue[Work]
 
 
 class Receiver(threading.Thread):
-    """Reads until the pipe closes; `finished` is set once the engine core has ended by itself."""
+    """Reads until the pipe closes; `finished` is set once the engine core has returned."""
 
     def __init__(
         self,
@@ -70,8 +70,8 @@ class Receiver(threading.Thread):
                     logger.warning("a second Configure was ignored")
 
     def _leave(self, closed: Closed) -> None:
-        """The service is gone: end, even if the device never returns to the engine core."""
+        """End the process after the service, even if a device step never returns."""
         self._inbox.put(Shutdown())
         if not self._finished.wait(ORPHAN_GRACE_S):
-            logger.warning("the service is gone (%s); leaving a busy device", closed)
+            logger.warning("the service is gone (%s); exiting while the device is busy", closed)
             os._exit(ORPHANED_EXIT_CODE)

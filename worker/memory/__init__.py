@@ -1,1 +1,1 @@
-"""Memory: what may be used, what is reserved, and what is in use."""
+"""Memory: the budget, what is reserved of it, and the memory in use."""

@@ -1,4 +1,4 @@
-"""What the budget is spent on: weights, KV caches promised to sequences, prompt cache."""
+"""What is reserved of the memory budget: weights, KV caches of sequences, prompt cache."""
 
 from __future__ import annotations
 
@@ -11,77 +11,81 @@ from worker.memory.budget import Budget
 
 
 class KVReservations:
-    """The KV caches promised to the sequences of one model, by their ids, in tokens."""
+    """The KV cache reserved for each sequence of one model, in tokens, by sequence id."""
 
     def __init__(self, cost: KVCost) -> None:
         self.cost = cost
-        # All of them together, each as long as the longest; asked for several times a step.
-        self.nbytes = 0
+        # All rows, each padded to the longest. Stored because it is read several times a step.
+        self.reserved_bytes = 0
         self._tokens: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     def additional_bytes(self, id: int, tokens: int) -> int:
-        """How many bytes more they would be if this one had so many tokens."""
-        return self._batch_bytes({**self._tokens, id: tokens}) - self.nbytes
+        """How many bytes a reservation of `tokens` tokens for this sequence would add."""
+        return self._batch_bytes({**self._tokens, id: tokens}) - self.reserved_bytes
 
     def reserved_tokens(self, id: int) -> int:
-        """The tokens promised to this sequence; 0 if there is none of this id."""
+        """The tokens reserved for this sequence; 0 for an unknown id."""
         return self._tokens.get(id, 0)
 
     def reserve(self, id: int, tokens: int) -> None:
-        """Let this sequence have so many tokens."""
+        """Set the reservation of this sequence to `tokens` tokens."""
         self._tokens[id] = tokens
-        self.nbytes = self._batch_bytes(self._tokens)
+        self.reserved_bytes = self._batch_bytes(self._tokens)
 
     def release(self, ids: Iterable[int]) -> None:
-        """These are gone; unknown ids are ignored."""
+        """Remove the reservations of these sequences; unknown ids are ignored."""
         for id in ids:
             self._tokens.pop(id, None)
-        self.nbytes = self._batch_bytes(self._tokens)
+        self.reserved_bytes = self._batch_bytes(self._tokens)
 
     def _batch_bytes(self, tokens: dict[int, int]) -> int:
         return self.cost.batch_bytes(len(tokens), max(tokens.values(), default=0))
 
 
 class MemoryAccount:
-    """The account of one budget, by model id."""
+    """What is reserved of one budget; `weight_bytes` and `kv` are by model id."""
 
     def __init__(self, budget: Budget, prompt_cache: PrefixCache) -> None:
         self.budget = budget
         self.prompt_cache = prompt_cache
-        self.weights: dict[str, int] = {}
+        self.weight_bytes: dict[str, int] = {}
         self.kv: dict[str, KVReservations] = {}
 
     @property
-    def spent(self) -> int:
-        """All but the prompt cache, which can be given up at once."""
-        return sum(self.weights.values()) + sum(rows.nbytes for rows in self.kv.values())
+    def kv_bytes(self) -> int:
+        """The KV caches reserved for the sequences of all models."""
+        return sum(kv.reserved_bytes for kv in self.kv.values())
 
     @property
-    def room(self) -> int:
-        """What is left, were the prompt cache given up."""
-        return self.budget.for_models - self.spent
+    def reserved_bytes(self) -> int:
+        """Weights and KV caches, without the prompt cache, which can be freed at any time."""
+        return sum(self.weight_bytes.values()) + self.kv_bytes
+
+    @property
+    def available_bytes(self) -> int:
+        """What can still be reserved, the prompt cache's bytes included."""
+        return self.budget.for_models - self.reserved_bytes
 
     def shrink_prompt_cache(self, nbytes: int) -> None:
-        """Take so many bytes from the prompt cache, or all it has."""
+        """Free `nbytes` bytes of the prompt cache, or all of it if it has fewer."""
         if nbytes > 0:
             self.prompt_cache.shrink(max(0, self.prompt_cache.nbytes - nbytes))
 
     def fit_prompt_cache(self) -> None:
-        """Keep the prompt cache within what is left."""
-        self.shrink_prompt_cache(self.prompt_cache.nbytes - self.room)
+        """Shrink the prompt cache to the available bytes."""
+        self.shrink_prompt_cache(self.prompt_cache.nbytes - self.available_bytes)
 
     def describe(self) -> str:
-        """Who holds how much, in words."""
+        """What the budget holds, as text for people."""
         budget = self.budget
-        parts = [f"{id} {format_bytes(size)}" for id, size in self.weights.items()]
-        kv = sum(rows.nbytes for rows in self.kv.values())
+        parts = [f"{id} {format_bytes(size)}" for id, size in self.weight_bytes.items()]
         others = {
-            "running sequences": kv,
+            "running sequences": self.kv_bytes,
             "prefill": budget.prefill,
             "the process itself": budget.base,
         }
         parts += [f"{name} {format_bytes(size)}" for name, size in others.items() if size]
-        return f"of {format_bytes(budget.limit)} are held: {', '.join(parts)}"
+        return f"the budget of {format_bytes(budget.limit)} holds {', '.join(parts)}"

@@ -1,7 +1,8 @@
-"""Device memory: the budget of all that is held for models, and what is in use.
+"""Device memory: the budget for models, and the memory in use.
 
-In use is the larger of MLX's account and the process's footprint: the first misses
-what lies outside MLX, the second what the device holds outside the process.
+The memory in use is the larger of MLX's active memory and the process's footprint. MLX
+does not count memory allocated outside MLX; the footprint does not count device memory
+outside the process.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from protocol.messages import Device, Memory
-from worker.memory.footprint import read_footprint, return_freed
+from worker.memory.footprint import read_footprint, trim_heap
 
-# Of a machine's memory where the device recommends no working set.
+# Share of the machine's memory, where the device recommends no working set.
 RAM_SHARE = 0.75
-# Past it caches and idle models go; at the budget itself nothing more is admitted.
-SOFT_MARK = 0.9
-# What prefill may take beside all that is held, where the setting leaves it open.
+# Share of the budget above which the prompt cache shrinks and idle models are evicted; at the
+# budget itself no request is admitted.
+SOFT_LIMIT_SHARE = 0.9
+# Share of the budget kept free for prefill, unless `prefill_reserve_bytes` is set.
 PREFILL_SHARE = 1 / 32
 
 Measure = Callable[[], Memory]
@@ -26,7 +28,11 @@ Measure = Callable[[], Memory]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Bytes: all that may be held, what the process holds without models, what prefill may take."""
+    """One process's budget in bytes.
+
+    `limit` is all that may be used, `base` what the process uses without models, `prefill`
+    what is kept free for prefill.
+    """
 
     limit: int
     base: int
@@ -34,34 +40,34 @@ class Budget:
 
     @property
     def for_models(self) -> int:
-        """What weights, KV caches and prompt caches may take together."""
+        """The bytes for weights, KV caches and the prompt cache together."""
         return max(0, self.limit - self.base - self.prefill)
 
     @property
-    def soft_mark(self) -> int:
-        """Past it what can be spared is given up."""
-        return int(self.limit * SOFT_MARK)
+    def soft_limit(self) -> int:
+        """The bytes in use above which caches shrink and idle models are evicted."""
+        return int(self.limit * SOFT_LIMIT_SHARE)
 
 
 UNLIMITED = Budget(limit=1 << 62, base=0, prefill=0)
 
 
 def make_budget(limit_bytes: int, prefill_bytes: int, device: Device) -> Budget:
-    """The budget of the settings, 0 being the device's own; called before any model is loaded."""
+    """The budget for these settings; 0 means the default. Called before any model is loaded."""
     limit = limit_bytes or recommended_bytes(device)
     return Budget(limit, read_footprint(), prefill_bytes or int(limit * PREFILL_SHARE))
 
 
 def recommended_bytes(device: Device) -> int:
-    """The working set that Metal recommends, else a share of the memory there is."""
+    """The working set that Metal recommends, else a share of the device's memory."""
     recommended = mx.device_info().get("max_recommended_working_set_size")
     return int(recommended) if recommended else int(device.memory_bytes * RAM_SHARE)
 
 
 def set_limits(memory_limit_bytes: int, cache_limit_bytes: int, wired_limit_bytes: int = 0) -> None:
-    """Apply MLX's allocation limits; 0 leaves MLX's default, and nothing wired.
+    """Set MLX's allocation limits; 0 keeps MLX's default, which wires nothing.
 
-    A non-empty residency set can panic macOS (mlx issue 3186), so it must be asked for.
+    A non-empty residency set can panic macOS (mlx issue 3186), so wiring is off by default.
     """
     if memory_limit_bytes:
         mx.set_memory_limit(memory_limit_bytes)
@@ -82,12 +88,12 @@ def measure(limit_bytes: int) -> Memory:
     )
 
 
-def used(memory: Memory) -> int:
-    """What counts against the budget."""
+def used_bytes(memory: Memory) -> int:
+    """The memory in use, which counts against the budget."""
     return max(memory.active, memory.footprint)
 
 
-def release() -> None:
-    """Give what MLX and the C library keep of freed memory back to the system."""
+def return_freed_memory() -> None:
+    """Return freed memory that MLX and the C library keep to the system."""
     mx.clear_cache()
-    return_freed()
+    trim_heap()

@@ -1,4 +1,4 @@
-"""The device MLX computes on: how it is set up, and what it is."""
+"""The device that MLX computes on: its setup and its description."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from protocol.messages import Device
 
 
 def prepare_device() -> None:
-    """Set MLX up for serving on the default device.
+    """Set up MLX for serving on the default device. On Metal nothing is changed.
 
-    On the CPU MLX (0.32.4) compiles a fused function by running the system's C++
-    compiler: half a second in the middle of the streams, for functions that are no
-    quicker for it. On Metal fused functions stay.
+    On the CPU, MLX (0.32.4) compiles a fused function by running the system's C++
+    compiler. That blocks the streams for half a second, and the compiled functions are not
+    faster.
 
-    There a thread of MLX's own takes each operation as it is put up, and where cores are few
-    Linux lets it push aside the thread that puts them up, at every one of them. As batch work
-    neither pushes the other aside (sched(7)).
+    On the CPU, a thread of MLX executes each operation as soon as it is queued. On few
+    cores, Linux preempts the thread that queues the operations at every one of them. Under
+    batch scheduling neither thread preempts the other (sched(7)).
     """
     if mx.default_device() == mx.Device(mx.cpu):
         mx.disable_compile()
@@ -28,15 +28,15 @@ def prepare_device() -> None:
 
 
 def schedule_as_batch() -> None:
-    """Let this thread, and those that it starts from now on, push no other aside."""
+    """Put this thread, and those that it starts later, under batch scheduling (Linux only)."""
     if sys.platform == "linux":
-        # A sandbox may forbid it, and all works without.
+        # A sandbox may forbid it; the worker also runs without.
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def describe_device() -> Device:
-    """The default device by name, with the memory it works in."""
+    """The default device: its name, its backend and its memory."""
     info = mx.device_info()
     backend = "Metal" if mx.metal.is_available() else mx.default_device().type.name.upper()
     return Device(
@@ -47,5 +47,5 @@ def describe_device() -> Device:
 
 
 def system_memory_bytes() -> int:
-    """The machine's memory: what a device without its own works in."""
+    """The machine's memory, which a device without memory of its own uses."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""The process's memory as the system counts it, and how to give freed memory back to it."""
+"""The process's memory as the system counts it, and the return of freed memory to the system."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 STATM = Path("/proc/self/statm")
 STATM_BYTES = 256
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-# macOS: proc_pid_rusage(2) of libproc, flavor RUSAGE_INFO_V0, whose eighth 64-bit word after
-# the 16 bytes of its identifier is ri_phys_footprint, what Activity Monitor shows as memory.
+# macOS: proc_pid_rusage(2) of libproc with flavor RUSAGE_INFO_V0. The eighth 64-bit word after
+# the identifier's 16 bytes is ri_phys_footprint, which Activity Monitor shows as memory.
 RUSAGE_INFO_V0 = 0
 RUSAGE_WORDS = 12
 PHYS_FOOTPRINT_WORD = 9
-# jemalloc(3): in all arenas, MALLCTL_ARENAS_ALL.
+# jemalloc(3): 4096 is MALLCTL_ARENAS_ALL, all arenas.
 PURGE_ALL = b"arena.4096.purge"
 
 
 def read_footprint() -> int:
-    """The bytes of memory that this process takes; 0 where the system cannot be asked."""
+    """This process's memory in bytes; 0 if the system does not report it."""
     if (statm := _open_statm()) is not None:
         return int(os.pread(statm, STATM_BYTES, 0).split()[1]) * PAGE_BYTES
     if hasattr(_system_library(), "proc_pid_rusage"):
@@ -30,16 +30,17 @@ def read_footprint() -> int:
 
 
 def read_phys_footprint() -> int:
-    """macOS: the physical footprint, which counts memory that the GPU uses too."""
+    """macOS: the physical footprint, which includes memory that the GPU uses."""
     words = (ctypes.c_uint64 * RUSAGE_WORDS)()
     failed = _system_library().proc_pid_rusage(os.getpid(), RUSAGE_INFO_V0, ctypes.byref(words))
     return 0 if failed else int(words[PHYS_FOOTPRINT_WORD])
 
 
-def return_freed() -> None:
-    """Give freed pages back; the C library of Linux keeps those of small blocks otherwise.
+def trim_heap() -> None:
+    """Return freed pages to the system.
 
-    jemalloc, where it is preloaded, keeps all of them for some seconds.
+    Without this, glibc keeps the pages of small blocks, and a preloaded jemalloc keeps all
+    freed pages for some seconds.
     """
     library = _system_library()
     if hasattr(library, "mallctl"):
@@ -50,7 +51,7 @@ def return_freed() -> None:
 
 @cache
 def _open_statm() -> int | None:
-    """Open for good: it is read at every step, and opening takes most of the time."""
+    """The open file: it is read at every step, and opening it takes most of the time."""
     return os.open(STATM, os.O_RDONLY | os.O_CLOEXEC) if STATM.exists() else None
 
 

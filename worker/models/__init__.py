@@ -1,1 +1,1 @@
-"""Models: which exist, and how they are opened, loaded and evicted."""
+"""Models: which are configured, and how they are opened, loaded and evicted."""

@@ -1,7 +1,7 @@
-"""Eviction: which loaded models give their memory back, and when.
+"""Eviction: which loaded models are unloaded, and when.
 
-The least recently used idle model goes first, never a busy or a pinned one. A model is
-busy while it has sequences or requests wait for it.
+The least recently used idle model is evicted first. Busy and pinned models are never
+evicted. A model is busy while it has sequences, or while requests wait for it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ NEVER_S = float("inf")
 
 
 class WaitingRequests(Protocol):
-    """The waiting queue, as far as eviction asks it."""
+    """The part of the waiting queue that eviction uses."""
 
     def oldest_since(self, model: str) -> float | None:
-        """Since when the oldest request waits for this model; None if none does."""
+        """When the oldest request for this model was received; None if none waits."""
 
 
 class Evictor:
-    """Evicts models of one pool by `unload`, which frees their memory."""
+    """Evicts the models of one pool; `unload` frees a model's memory."""
 
     def __init__(
         self,
+        *,
         entries: Mapping[str, ModelEntry],
         models: Mapping[str, LoadedModel],
         account: MemoryAccount,
@@ -44,41 +45,41 @@ class Evictor:
         self._clock = clock
 
     def make_room(self, nbytes: int, waiting: WaitingRequests, since: float | None = None) -> bool:
-        """Evict idle models until `nbytes` are free; if that cannot be, evict none.
+        """Evict idle models until `nbytes` are available; False, and none evicted, if impossible.
 
-        `since` is when the request came that needs the memory: a model that others have
-        waited for longer stays.
+        `since` is when the request that needs the memory was received: a model that has
+        waiting requests counts as idle if they are all younger.
         """
-        chosen = []
-        room = self._account.room
+        evicted = []
+        available_bytes = self._account.available_bytes
         for id in self._evictable(waiting, since):
-            if room >= nbytes:
+            if available_bytes >= nbytes:
                 break
-            chosen.append(id)
-            room += self._account.weights[id]
-        if room < nbytes:
+            evicted.append(id)
+            available_bytes += self._account.weight_bytes[id]
+        if available_bytes < nbytes:
             return False
-        for id in chosen:
+        for id in evicted:
             logger.info("evicting %s", id)
             self._unload(id)
         self._account.shrink_prompt_cache(
-            nbytes - (self._account.room - self._account.prompt_cache.nbytes)
+            nbytes - (self._account.available_bytes - self._account.prompt_cache.nbytes)
         )
         return True
 
     def evict_one(self, waiting: WaitingRequests) -> bool:
-        """Evict the least recently used idle model, but not the most recently used of all."""
+        """Evict the least recently used idle model, but never the most recently used model."""
         candidates = list(self._evictable(waiting, None))
         latest = max(self._models, key=lambda id: self._entries[id].used_at, default=None)
         for id in candidates:
             if id != latest:
-                logger.info("evicting %s: memory runs short", id)
+                logger.info("evicting %s: memory in use is above the soft limit", id)
                 self._unload(id)
                 return True
         return False
 
     def unload_idle(self, waiting: WaitingRequests) -> list[str]:
-        """Unload the models that were unused for their idle time; returns their ids."""
+        """Unload the models that have been unused for their idle time; returns their ids."""
         now = self._clock()
         due = [id for id in self._evictable(waiting, None) if now >= (self.idle_at(id) or NEVER_S)]
         for id in due:
@@ -87,25 +88,25 @@ class Evictor:
         return due
 
     def idle_at(self, id: str) -> float | None:
-        """When this model is unloaded if it stays unused; None for never."""
+        """When this model will be unloaded if it stays unused; None for never."""
         entry = self._entries[id]
         if not entry.source.idle_s or entry.pinned:
             return None
         return entry.used_at + entry.source.idle_s
 
     def next_idle_at(self) -> float | None:
-        """When the first loaded model is unloaded if all stay unused."""
+        """When the first model will be unloaded if all stay unused; None for never."""
         due = [at for id in self._models if (at := self.idle_at(id)) is not None]
         return min(due, default=None)
 
     def is_busy(self, id: str, waiting: WaitingRequests, since: float | None = None) -> bool:
-        """Whether it has sequences, or a request that came before `since` waits for it."""
+        """Whether this model has sequences, or a waiting request received by `since`."""
         oldest = waiting.oldest_since(id)
-        awaited = oldest is not None and (since is None or oldest <= since)
-        return awaited or bool(len(self._account.kv[id]) or len(self._models[id].engine))
+        has_waiting = oldest is not None and (since is None or oldest <= since)
+        return has_waiting or bool(len(self._account.kv[id]) or len(self._models[id].engine))
 
     def _evictable(self, waiting: WaitingRequests, since: float | None) -> Iterator[str]:
-        """Idle models that are not pinned, the least recently used first."""
+        """The idle models that are not pinned, least recently used first."""
         for id in sorted(self._models, key=lambda id: self._entries[id].used_at):
             if not self._entries[id].pinned and not self.is_busy(id, waiting, since):
                 yield id

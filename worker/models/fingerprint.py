@@ -1,4 +1,4 @@
-"""A model's content identity: what keys its prompt cache, and what clients see of it."""
+"""A model's content identity: the key of its prompt cache, and the fingerprint for clients."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ PACKAGES = ("mlxd", "mlx", "mlx-lm", "transformers")
 
 
 def content_key_of(path: Path, lora_path: str | None) -> str:
-    """A name for what the model computes: the same folder content gives the same one.
+    """A hash of a model folder's content (hexadecimal), independent of where it lies.
 
-    Weights count by their sizes, headers and samples, because to read all of a large
-    model would take as long as to load it.
+    Of large files only the size and `SAMPLES` samples are hashed, because reading a large
+    model in full takes as long as loading it.
     """
     digest = hashlib.blake2b(f"mlx-lm {version('mlx-lm')}".encode(), digest_size=KEY_BYTES)
     files = sorted([*path.glob("*.json"), *path.glob(WEIGHT_FILES)])
@@ -30,8 +30,8 @@ def content_key_of(path: Path, lora_path: str | None) -> str:
         size = file.stat().st_size
         digest.update(f"{file.name} {size}".encode())
         with file.open("rb") as content:
-            for place in range(0, size, max(SAMPLE_BYTES, size // SAMPLES)):
-                content.seek(place)
+            for offset in range(0, size, max(SAMPLE_BYTES, size // SAMPLES)):
+                content.seek(offset)
                 digest.update(content.read(SAMPLE_BYTES))
     return digest.hexdigest()
 
@@ -39,7 +39,7 @@ def content_key_of(path: Path, lora_path: str | None) -> str:
 def fingerprint_of(path: Path, content_key: str) -> str:
     """OpenAI's `system_fingerprint`: `fp_` and twelve hexadecimal digits.
 
-    It is the same for the same content, templates and versions.
+    It is the same for the same model content, templates and package versions.
     """
     digest = hashlib.sha256(content_key.encode())
     for package in PACKAGES:

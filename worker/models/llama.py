@@ -1,11 +1,11 @@
-"""The Llama family: Llama 3 ends turns by tokens that its config may not name, and calls in JSON.
+"""The Llama family: Llama 3's stop tokens, chat template and tool calls.
 
-A call is JSON, bare or after `<|python_tag|>`; several are joined by semicolons. A
-tool that was declared may also be called as the built-in ones are:
-`<|python_tag|>name.call(key="value")`.
+Llama 3 ends turns with tokens that config.json may not name. It writes tool calls as JSON,
+bare or after `<|python_tag|>`; several are joined by semicolons. It may also call a declared
+tool like its built-in ones: `<|python_tag|>name.call(key="value")`.
 
-Source: Meta's description of the Llama 3 prompt format. Llama 2 and the many
-other models of this `model_type` lack these tokens and get nothing from here.
+Source: Meta's description of the Llama 3 prompt format. Llama 2 and many other models also
+have this `model_type`; they lack these tokens, and none of this applies to them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from worker.tool_calls.bare_json import BARE, JSON_CALLS, parse_built_in_call
+from worker.tool_calls.bare_json import BARE_JSON_PATTERNS, BARE_JSON_SYNTAX, parse_built_in_call
 from worker.tool_calls.syntax import NAME, CallSyntax
 
 END_OF_TURN = "<|eot_id|>"
@@ -42,22 +42,22 @@ TAGGED = CallSyntax(
     end="",
     parse=parse_built_in_call,
     opening=rf"\s*{NAME}\.call\(",
-    streamed=(JSON_CALLS,),
+    streaming=(BARE_JSON_PATTERNS,),
 )
 
 
 class LlamaFamily:
-    """Llama 3's stop tokens and calls, and its template for a checkpoint that ships none."""
+    """Llama 3's stop tokens and tool calls, and its template for models that have none."""
 
     def stop_tokens(self, tokenizer: TokenizerWrapper) -> set[int]:
         vocabulary = tokenizer.get_vocab()
-        ends = (END_OF_TURN, END_OF_TEXT, END_OF_MESSAGE)
-        return {vocabulary[token] for token in ends if token in vocabulary}
+        stop_tokens = (END_OF_TURN, END_OF_TEXT, END_OF_MESSAGE)
+        return {vocabulary[token] for token in stop_tokens if token in vocabulary}
 
     def chat_template(self, tokenizer: TokenizerWrapper) -> str | None:
         vocabulary = tokenizer.get_vocab()
-        needed = (HEADER_START, HEADER_END, END_OF_TURN)
-        return CHAT_TEMPLATE if all(token in vocabulary for token in needed) else None
+        required = (HEADER_START, HEADER_END, END_OF_TURN)
+        return CHAT_TEMPLATE if all(token in vocabulary for token in required) else None
 
     def call_syntaxes(self, tokenizer: TokenizerWrapper) -> Sequence[CallSyntax]:
-        return (BARE, TAGGED) if HEADER_START in tokenizer.get_vocab() else ()
+        return (BARE_JSON_SYNTAX, TAGGED) if HEADER_START in tokenizer.get_vocab() else ()

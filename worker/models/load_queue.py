@@ -1,6 +1,6 @@
 """The load state machine: requested, awaiting memory, loading, loaded or failed.
 
-One model is loaded at a time, a slice a call, so that the engine core steps the other
+One model is loaded at a time, one slice a call, so that the engine core can step the loaded
 models in between.
 """
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from protocol.messages import Configure
 from protocol.units import format_bytes
 from worker.memory.accounting import MemoryAccount
-from worker.memory.budget import release
+from worker.memory.budget import return_freed_memory
 from worker.models.eviction import WaitingRequests
 from worker.models.model_config import ModelConfig, cannot_load
 from worker.models.states import ModelEntry
@@ -21,7 +21,7 @@ from worker.models.weight_loader import LoadedModel, WeightLoad
 
 logger = logging.getLogger(__name__)
 
-# A model that could not be loaded is tried again for a request that comes after this time.
+# After a failed load, requests are rejected for this time; then the next one loads again.
 RETRY_S = 10.0
 
 MakeRoom = Callable[[int, WaitingRequests, float | None], bool]
@@ -35,11 +35,12 @@ class LoadResult(NamedTuple):
 
 
 class LoadQueue:
-    """The loads of one pool; `on_loaded` takes each model that is complete."""
+    """The loads of one pool; `on_loaded` gets each model once it is loaded."""
 
     def __init__(
         self,
         configure: Configure,
+        *,
         entries: Mapping[str, ModelEntry],
         account: MemoryAccount,
         make_room: MakeRoom,
@@ -55,7 +56,7 @@ class LoadQueue:
         self.current: WeightLoad | None = None
 
     def load_of(self, id: str) -> WeightLoad | None:
-        """The load in progress, if it is of this model."""
+        """The load in progress of this model, if any."""
         load = self.current
         return load if load is not None and load.config.id == id else None
 
@@ -65,13 +66,16 @@ class LoadQueue:
             self._entries[id].requested = None
 
     def drop_unwanted(self, is_wanted: Callable[[str], object]) -> None:
-        """Drop the requests for models that no request and no command waits for."""
+        """Drop the requests for models that are no longer wanted; loads in progress go on."""
         for id, entry in self._entries.items():
             if entry.requested is not None and not is_wanted(id):
                 self.drop_request(id)
 
     def advance(self, waiting: WaitingRequests, *, may_begin: bool) -> LoadResult | None:
-        """Read one slice, or begin the next load if it `may_begin`; returns a load that ended."""
+        """Read one slice of the load in progress, or begin the next load if `may_begin`.
+
+        Returns the result of a load that ended with this call, else None.
+        """
         if (load := self.current) is None:
             self._begin_next(waiting, may_begin=may_begin)
             return None
@@ -79,38 +83,38 @@ class LoadQueue:
         return LoadResult(load.config.id, reason) if self.current is None else None
 
     def begin(self, config: ModelConfig) -> WeightLoad:
-        """Begin a load; its weights are counted from now on."""
+        """Begin a load and reserve the memory for its weights."""
         logger.info("loading %s", config.id)
         self._entries[config.id].awaiting_memory = False
-        self._account.weights[config.id] = config.file_bytes
+        self._account.weight_bytes[config.id] = config.file_bytes
         self.current = WeightLoad(config, self._configure, self._account.prompt_cache)
         return self.current
 
     def read_slice(self, load: WeightLoad) -> str | None:
-        """Read one slice; returns why the load failed, if it did."""
+        """Read one slice; returns the reason if the load failed."""
         id = load.config.id
         try:
             if load.advance():
                 self._finish(id, load.finish())
-            self._account.weights[id] = load.total_bytes
-            if self._account.room < 0:
-                raise MemoryError(f"it takes {format_bytes(load.total_bytes)} in memory")
+            self._account.weight_bytes[id] = load.total_bytes
+            if self._account.available_bytes < 0:
+                raise MemoryError(f"it needs {format_bytes(load.total_bytes)} of memory")
         except Exception as error:
-            # Files that are no model fail in many ways; the other models keep serving.
+            # Damaged or unknown files raise many errors; the other models keep serving.
             logger.exception("%s cannot be loaded", id)
             self.current = None
             self.fail(id, str(cannot_load(id, error)))
-            release()
+            return_freed_memory()
             return self._entries[id].reason
         return None
 
     def fail(self, id: str, reason: str) -> None:
-        """Record that this model cannot be loaded."""
-        self._account.weights.pop(id, None)
+        """Record that loading this model failed, and release its memory reservation."""
+        self._account.weight_bytes.pop(id, None)
         self._entries[id].fail(reason, self._clock())
 
     def failure_of(self, id: str) -> str | None:
-        """Why this model cannot be loaded, while the failure is too recent to try again."""
+        """The reason of this model's last failed load, while it is too recent to retry."""
         entry = self._entries[id]
         if entry.failed_at is None or self._clock() - entry.failed_at > RETRY_S:
             return None

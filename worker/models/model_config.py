@@ -1,6 +1,7 @@
-"""What is known of a model before its weights are read: its files, its tokenizer, its limits.
+"""A model's configuration: all of a model except its weights.
 
-Drawing one up reads files and calls no MLX, so it is done beside the loop.
+Loading a configuration reads files and a tokenizer and calls no MLX, so it runs on other
+threads than the engine core.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from worker.models.families import FamilyRegistry, call_syntaxes_of, detect_mode
 from worker.models.fingerprint import content_key_of, fingerprint_of
 from worker.models.model_files import (
     context_length_of,
-    resolve,
+    find_model_folder,
     stop_tokens_of,
     vocabulary_size_of,
     weight_file_bytes,
@@ -28,16 +29,20 @@ from worker.outputs.parsers import OutputParsers
 from worker.prompts.builder import PromptBuilder
 from worker.structured_output.compiler import GrammarCompiler
 from worker.structured_output.vocabulary import make_vocabulary
-from worker.tool_calls.prompting import GENERIC_CALL
+from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
 
 
 class LoadError(Exception):
-    """A model that could not be loaded, with the reason."""
+    """A model or the prompt cache's folder could not be loaded; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """One model without its weights. `file_bytes` is their size on disk."""
+    """One model without its weights.
+
+    `family` is the `model_type` of config.json, `file_bytes` the weights' size on disk,
+    `content_key` the key of the model's prompt cache.
+    """
 
     source: ModelSource
     path: Path
@@ -55,51 +60,53 @@ class ModelConfig:
 
     @property
     def id(self) -> str:
-        """The id it is served by."""
+        """The id that the model is served under."""
         return self.source.id
 
     @property
     def capabilities(self) -> list[str]:
-        """What the model can do beyond completing text, by the names of `/v1/models`."""
-        chats = self.prompts.has_chat_template
-        has = {
+        """The model's capabilities, by their names in `/v1/models`."""
+        chat = self.prompts.has_chat_template
+        supported = {
             "completion": True,
-            "chat": chats,
-            "tools": chats,
+            "chat": chat,
+            "tools": chat,
             "structured_outputs": self.grammars.vocabulary is not None,
-            "reasoning": chats and self.parsers.reasons,
+            "reasoning": chat and self.parsers.has_reasoning,
             "fill_in_middle": self.prompts.fill_in_middle is not None,
         }
-        return [name for name, present in has.items() if present]
+        return [name for name, is_supported in supported.items() if is_supported]
 
 
 class ModelConfigLoader:
-    """Reads models' files; `context_limit_tokens` is for models without a limit of their own."""
+    """Loads configurations; `context_limit_tokens` applies to sources without their own limit."""
 
     def __init__(self, families: FamilyRegistry, context_limit_tokens: int) -> None:
         self._families = families
         self._context_limit_tokens = context_limit_tokens
 
     def load(self, source: ModelSource, *, download: bool) -> ModelConfig:
-        """Read the model's files, which may be fetched from the hub first with `download`.
+        """Read the model's files; with `download` they are fetched from the hub if missing.
 
         Raises:
-            LoadError: there are none, or they cannot be used.
+            LoadError: the files are missing or cannot be used.
         """
         try:
             return self._load(source, download=download)
         except Exception as error:
-            # Tokenizers and templates fail in many ways, and none of them may end a thread.
+            # Tokenizers and templates raise many errors; none of them may end a thread.
             raise cannot_load(source.id, error) from error
 
     def _load(self, source: ModelSource, *, download: bool) -> ModelConfig:
-        path = resolve(source.source, download=download)
+        path = find_model_folder(source.source, download=download)
         config = load_config(path)
         model_type = detect_model_family(config)
         family = self._families.family_for(model_type)
 
         def read_tokenizer() -> TokenizerWrapper:
-            return load_templated(path, config, source.chat_template, family.chat_template)
+            return load_tokenizer_with_template(
+                path, config, source.chat_template, family.chat_template
+            )
 
         tokenizer = read_tokenizer()
         syntaxes = call_syntaxes_of(tokenizer, family)
@@ -117,12 +124,14 @@ class ModelConfigLoader:
             file_bytes=weight_file_bytes(path, source.adapter_path),
             content_key=content_key,
             stop_tokens=stop_tokens,
-            # A tokenizer of its own, because the engine core uses the other at the same time.
+            # A second tokenizer, because the engine core uses the first one at the same time.
             prompts=PromptBuilder(
                 read_tokenizer(),
                 vocabulary_size=vocabulary_size,
                 context_length=context_length,
-                written=next((s.written for s in syntaxes if s.written), GENERIC_CALL),
+                call_template=next(
+                    (s.call_template for s in syntaxes if s.call_template), GENERIC_CALL_TEMPLATE
+                ),
             ),
             token_bytes=make_token_bytes(tokenizer),
             fingerprint=fingerprint_of(path, content_key),
@@ -131,13 +140,16 @@ class ModelConfigLoader:
         )
 
 
-def load_templated(
+def load_tokenizer_with_template(
     path: Path,
     config: dict[str, Any],
     template: str | None,
     fallback: Callable[[TokenizerWrapper], str | None],
 ) -> TokenizerWrapper:
-    """The tokenizer with `template`, else its own chat template, else the family's."""
+    """The tokenizer with the chat template `template`, else its own, else the family's.
+
+    `fallback` gives the family's template.
+    """
     tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
     if template is None and not tokenizer.has_chat_template:
         template = fallback(tokenizer)
@@ -148,5 +160,5 @@ def load_templated(
 
 
 def cannot_load(id: str, error: Exception) -> LoadError:
-    """The error of this model, in one line."""
+    """The `LoadError` for this model, as one line of text."""
     return LoadError(f"model {id!r} cannot be loaded: {' '.join(str(error).split())}")

@@ -1,4 +1,4 @@
-"""What a model's folder says about itself, and where that folder is."""
+"""A model's folder: where it is, and the facts that its files state."""
 
 from __future__ import annotations
 
@@ -12,71 +12,86 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
+from protocol.model_location import BuiltIn, Folder, HubModel, location_of
 from worker.demo import demo_model_path
 
 WEIGHT_FILES = "model*.safetensors"
-LORA_WEIGHTS = "adapters.safetensors"
-# Where a config names no context length at all.
+LORA_WEIGHTS_FILE = "adapters.safetensors"
+# For a config.json without a context length.
 FALLBACK_CONTEXT_TOKENS = 4096
 
 
-def resolve(source: str | None, *, download: bool) -> Path:
-    """The folder of a model: built in (None), on disk, or, with `download`, from the hub.
+def find_model_folder(source: str | None, *, download: bool) -> Path:
+    """The folder of a model: built in (None), on disk, or in the hub's cache.
+
+    With `download` a missing model is downloaded from the hub.
 
     Raises:
-        FileNotFoundError: there is nothing where `source` points, or it was never downloaded.
+        FileNotFoundError: `source` is a path that does not exist, or a model that was never
+            downloaded.
+        OSError: the hub cannot be reached or does not have the model.
+    """
+    match location_of(source):
+        case BuiltIn():
+            return demo_model_path()
+        case Folder(path):
+            if not path.exists():
+                raise FileNotFoundError(f"there is no folder {source}")
+            return path
+        case HubModel(id):
+            return find_download(id, download=download)
+
+
+def find_download(id: str, *, download: bool) -> Path:
+    """The folder of a model of the hub, which is downloaded if it must be and `download` is set.
+
+    Raises:
+        FileNotFoundError: it is not downloaded.
         OSError: the hub cannot be reached or does not have it.
     """
-    if source is None:
-        return demo_model_path()
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
-    if source.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"there is no folder {source}")
     try:
         return Path(
             snapshot_download(
-                source, allow_patterns=DEFAULT_ALLOW_PATTERNS, local_files_only=not download
+                id, allow_patterns=DEFAULT_ALLOW_PATTERNS, local_files_only=not download
             )
         )
     except LocalEntryNotFoundError:
         if download:
             raise
-        message = f"{source} is not on disk; `mlxd pull {source}` downloads it"
+        message = f"{id} is not on disk; `mlxd pull {id}` downloads it"
         raise FileNotFoundError(message) from None
 
 
 def context_length_of(config: Mapping[str, Any], limit_tokens: int) -> int:
-    """The longest prompt and answer together, in tokens; `limit_tokens` 0 sets no limit."""
-    length = int(setting_of(config, "max_position_embeddings") or FALLBACK_CONTEXT_TOKENS)
+    """The most tokens of a prompt and its answer together; `limit_tokens` 0 sets no limit."""
+    length = int(config_value(config, "max_position_embeddings") or FALLBACK_CONTEXT_TOKENS)
     return min(length, limit_tokens) if limit_tokens else length
 
 
 def vocabulary_size_of(config: Mapping[str, Any], tokenizer: TokenizerWrapper) -> int:
-    """How many rows the model's embedding has; ids beyond would read past it."""
-    return int(setting_of(config, "vocab_size") or len(tokenizer))
+    """How many rows the model's embedding has; larger token ids would read beyond it."""
+    return int(config_value(config, "vocab_size") or len(tokenizer))
 
 
-def setting_of(config: Mapping[str, Any], key: str) -> Any:
-    """A value of config.json, from its text part where there are several parts."""
+def config_value(config: Mapping[str, Any], key: str) -> Any:
+    """A value of config.json: at the top level, else in `text_config`, else None."""
     return config.get(key) or (config.get("text_config") or {}).get(key)
 
 
 def stop_tokens_of(path: Path, tokenizer: TokenizerWrapper) -> set[int]:
-    """The stop ids that the model's own files name.
+    """The stop token ids that the model's files name.
 
-    mlx-lm joins config.json, generation_config.json and the tokenizer's end of
-    sequence, but lets generation_config.json replace config.json's; both count.
+    They are those of config.json, generation_config.json and the tokenizer together. mlx-lm
+    alone would let generation_config.json replace those of config.json.
     """
-    stop = {int(token) for token in tokenizer.eos_token_ids}
+    stop_tokens = {int(token) for token in tokenizer.eos_token_ids}
     for name in ("config.json", "generation_config.json"):
-        stop |= eos_ids(path / name)
-    return stop
+        stop_tokens |= eos_token_ids_of(path / name)
+    return stop_tokens
 
 
-def eos_ids(file: Path) -> set[int]:
-    """`eos_token_id` of a JSON file, one or several; none where the file or key is missing."""
+def eos_token_ids_of(file: Path) -> set[int]:
+    """The `eos_token_id` of a JSON file, one or several; none if file or key is missing."""
     if not file.exists():
         return set()
     value = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
@@ -90,14 +105,14 @@ def eos_ids(file: Path) -> set[int]:
 
 
 def weight_file_bytes(path: Path, lora_path: str | None) -> int:
-    """The size of the weights on disk, those of a LoRA adapter included.
+    """The size of the weights on disk, including those of a LoRA adapter.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: the folder has no weights.
     """
     files = list(path.glob(WEIGHT_FILES))
     if not files:
         raise FileNotFoundError(f"No safetensors found in {path}")
     if lora_path is not None:
-        files.append(Path(lora_path) / LORA_WEIGHTS)
+        files.append(Path(lora_path) / LORA_WEIGHTS_FILE)
     return sum(file.stat().st_size for file in files)

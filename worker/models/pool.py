@@ -1,6 +1,6 @@
 """The model pool: the configured models, which of them are loaded, and their memory.
 
-Models are loaded on request (`load_queue`), evicted when others need their memory and
+Models are loaded on request (`load_queue`), evicted when other models need their memory and
 unloaded when idle (`eviction`).
 """
 
@@ -15,7 +15,7 @@ from protocol.units import format_bytes
 from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
 from worker.memory.accounting import KVReservations, MemoryAccount
-from worker.memory.budget import UNLIMITED, Budget, release
+from worker.memory.budget import UNLIMITED, Budget, return_freed_memory
 from worker.models.eviction import Evictor, WaitingRequests
 from worker.models.load_queue import LoadQueue, LoadResult
 from worker.models.model_config import LoadError, ModelConfig, ModelConfigLoader, cannot_load
@@ -28,7 +28,7 @@ Clock = Callable[[], float]
 
 
 class NoWaitingRequests:
-    """The waiting queue at the start: empty."""
+    """The waiting queue while the preloaded models are loaded: empty."""
 
     def oldest_since(self, model: str) -> float | None:
         return None
@@ -37,8 +37,8 @@ class NoWaitingRequests:
 class ModelPool:
     """The configured models; iterating gives the loaded ones, in the configured order.
 
-    `on_loading` is told of progress at the start, `on_loaded` and `on_unloaded` of each
-    model that comes and goes.
+    `on_loading` gets the progress of `load_all`, `on_loaded` each model that was loaded,
+    `on_unloaded` the id of each model that was unloaded.
     """
 
     def __init__(
@@ -63,9 +63,20 @@ class ModelPool:
         self._entries = {s.id: ModelEntry(s, s.pinned) for s in configure.models}
         prompt_cache = PrefixCache(configure.prompt_cache_bytes, disk_store)
         self.account = MemoryAccount(budget, prompt_cache)
-        self.eviction = Evictor(self._entries, self._models, self.account, self._unload, clock)
+        self.eviction = Evictor(
+            entries=self._entries,
+            models=self._models,
+            account=self.account,
+            unload=self._unload,
+            clock=clock,
+        )
         self.loads = LoadQueue(
-            configure, self._entries, self.account, self.eviction.make_room, self._add, clock
+            configure,
+            entries=self._entries,
+            account=self.account,
+            make_room=self.eviction.make_room,
+            on_loaded=self._add,
+            clock=clock,
         )
 
     def __iter__(self) -> Iterator[LoadedModel]:
@@ -83,7 +94,7 @@ class ModelPool:
         return [entry.source for entry in self._entries.values()]
 
     def states(self) -> list[ModelState]:
-        """All configured models as they are now."""
+        """The current state of every configured model, in the configured order."""
         return [
             describe_state(entry, self._models.get(id), self.loads.load_of(id))
             for id, entry in self._entries.items()
@@ -92,10 +103,10 @@ class ModelPool:
     # ------------------------------------------------------------ loading
 
     def load_all(self) -> None:
-        """Load what is configured to be there from the start.
+        """Load the models to preload. A model that fails is recorded as failed.
 
         Raises:
-            LoadError: the first of the configured models cannot be loaded.
+            LoadError: the first configured model cannot be loaded.
         """
         preload = self._configure.preload
         for source in self._configure.models:
@@ -110,7 +121,7 @@ class ModelPool:
                 self.loads.fail(source.id, str(error))
 
     def request_load(self, config: ModelConfig) -> None:
-        """Load this model when there is room, unless it is loaded or requested."""
+        """Load this model as soon as it fits, unless it is loaded or requested already."""
         entry = self._entries[config.id]
         if config.id not in self._models and entry.requested is None:
             entry.request(config)
@@ -121,14 +132,14 @@ class ModelPool:
         return entry.requested is not None and entry.awaiting_memory
 
     def advance_load(self, waiting: WaitingRequests, *, may_begin: bool) -> LoadResult | None:
-        """One slice of the load in progress, or the next load; returns a load that ended."""
+        """Read one slice of the load in progress, or begin the next one; see `LoadQueue`."""
         return self.loads.advance(waiting, may_begin=may_begin)
 
     def _load_now(self, source: ModelSource) -> None:
         config = self._config_loader.load(source, download=True)
         if not self.eviction.make_room(config.file_bytes, NoWaitingRequests()):
             needed = format_bytes(config.file_bytes)
-            message = f"it takes {needed}, and {self.account.describe()}"
+            message = f"it needs {needed}, but {self.account.describe()}"
             raise cannot_load(source.id, MemoryError(message))
         self.request_load(config)
         load = self.loads.begin(config)
@@ -152,7 +163,7 @@ class ModelPool:
     # ------------------------------------------------------------ memory
 
     def available_to(self, id: str) -> int:
-        """The bytes its sequences could have if every evictable model were evicted."""
+        """The bytes for this model's KV caches if all models that are not pinned were evicted."""
         return self.account.budget.for_models - self._size_of(id) - self._pinned_beside(id)
 
     def cannot_fit(self, id: str) -> bool:
@@ -160,30 +171,31 @@ class ModelPool:
         return self.available_to(id) < 0
 
     def explain_shortage(self, id: str) -> str:
-        """What holds the memory that this model needs, in one sentence."""
-        need = f" ({format_bytes(self._size_of(id))})" if id not in self._models else ""
-        return f"Not enough memory for {id}{need}: {self.account.describe()}."
+        """Why there is not enough memory for this model, in one sentence."""
+        needed = f" ({format_bytes(self._size_of(id))})" if id not in self._models else ""
+        return f"Not enough memory for {id}{needed}: {self.account.describe()}."
 
     def _size_of(self, id: str) -> int:
         requested = self._entries[id].requested
-        return self.account.weights.get(id, requested.file_bytes if requested is not None else 0)
+        file_bytes = requested.file_bytes if requested is not None else 0
+        return self.account.weight_bytes.get(id, file_bytes)
 
     def _pinned_beside(self, id: str) -> int:
         others = (other for other in self._models if other != id and self._entries[other].pinned)
-        return sum(self.account.weights[other] for other in others)
+        return sum(self.account.weight_bytes[other] for other in others)
 
     # ------------------------------------------------------------ use and unloading
 
     def mark_used(self, id: str) -> None:
-        """This model was used now."""
+        """Record that this model is used now."""
         self._entries[id].used_at = self._clock()
 
     def pin(self, id: str, *, pinned: bool) -> None:
-        """Never evict this model once it is loaded, or let it be evicted again."""
+        """Pin this model, so that it is never evicted, or unpin it."""
         self._entries[id].pinned = pinned
 
     def unload(self, id: str, waiting: WaitingRequests) -> bool:
-        """Free this model's memory, if it has any; False if the model is in use."""
+        """Unload this model if it is loaded; False if it is in use or being loaded."""
         if self.loads.load_of(id) is not None:
             return False
         if id in self._models:
@@ -195,6 +207,6 @@ class ModelPool:
 
     def _unload(self, id: str) -> None:
         self.account.prompt_cache.drop(self._models[id].config.content_key)
-        del self._models[id], self.account.weights[id], self.account.kv[id]
-        release()
+        del self._models[id], self.account.weight_bytes[id], self.account.kv[id]
+        return_freed_memory()
         self._on_unloaded(id)

@@ -1,4 +1,4 @@
-"""What is known of each configured model, and the state that the service is sent."""
+"""The state of each configured model, and the message that reports it to the service."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ AWAITING_MEMORY = "it waits for memory"
 
 @dataclass(slots=True)
 class ModelEntry:
-    """One configured model now.
+    """The current state of one configured model.
 
-    `requested` is set while the model is to be loaded, `awaiting_memory` while that load
-    waits for memory. `reason` says why the last load failed, at `failed_at`. Times are
-    seconds of the monotonic clock.
+    `requested` is set while a load is requested or in progress, `awaiting_memory` while that
+    load waits for memory. `reason` says why the last load failed, `failed_at` when. Times
+    are in seconds of the monotonic clock.
     """
 
     source: ModelSource
@@ -29,7 +29,7 @@ class ModelEntry:
     used_at: float = 0.0
 
     def request(self, config: ModelConfig) -> None:
-        """Ask for a load; the last failure no longer counts."""
+        """Request a load; drops the reason of the last failure."""
         self.requested = config
         self.awaiting_memory, self.reason = False, None
 
@@ -38,14 +38,14 @@ class ModelEntry:
         self.requested, self.reason, self.failed_at = None, reason, now
 
     def clear(self) -> None:
-        """Forget the request and the failure: the model is unloaded."""
+        """Drop the request and the failure: the model was unloaded."""
         self.requested = self.reason = self.failed_at = None
 
 
 def describe_state(
     entry: ModelEntry, loaded: LoadedModel | None, load: WeightLoad | None
 ) -> ModelState:
-    """The state of one model; `load` is the load in progress, if it is of this model."""
+    """The `ModelState` of one model; `load` is this model's load in progress, if any."""
     id, pinned = entry.source.id, entry.pinned
     if loaded is not None:
         size = loaded.info.weight_bytes

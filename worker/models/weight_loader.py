@@ -1,4 +1,4 @@
-"""A model on its way to the device, slice by slice, so that others take their steps between."""
+"""Loads a model's weights slice by slice, so that other models can be stepped in between."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from worker.cache.prefix_cache import PrefixCache
 from worker.engine.engine import Engine, weight_bytes_of
 from worker.models.model_config import ModelConfig
 
-# How much is read between two steps of the streams, at most; an array that is larger is read
-# as one. A tenth of a second of a slow disk.
+# The largest slice that is read between two steps; a larger array is one slice. A slow disk
+# reads it in a tenth of a second.
 LOAD_SLICE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """One loaded model and all that serves it."""
+    """One loaded model: its description, its engine and its configuration."""
 
     info: ModelInfo
     engine: Engine
@@ -32,7 +32,7 @@ class LoadedModel:
 
 
 class WeightLoad:
-    """One model being loaded. `advance` until it is True, then `finish`."""
+    """One load in progress: call `advance` until it returns True, then `finish`."""
 
     def __init__(
         self, config: ModelConfig, configure: Configure, prompt_cache: PrefixCache
@@ -44,26 +44,26 @@ class WeightLoad:
         self._prompt_cache = prompt_cache
         self._started_at = time.monotonic()
         self._model: nn.Module | None = None
-        self._parts: Iterator[list[mx.array]] = iter(())
+        self._slices: Iterator[list[mx.array]] = iter(())
 
     def advance(self) -> bool:
-        """Lay out the model, or read its next slice; whether all is read.
+        """Build the model at the first call, then read one slice a call; True if all is read.
 
         Raises:
-            Exception: whatever mlx-lm and MLX raise for files that are no model they know.
+            Exception: any error of mlx-lm or MLX for damaged files or an unknown model.
         """
         if self._model is None:
-            self._lay_out()
+            self._build_model()
             return False
-        part = next(self._parts, None)
-        if part is None:
+        weights = next(self._slices, None)
+        if weights is None:
             return True
-        mx.eval(part)
-        self.done_bytes += sum(array.nbytes for array in part)
+        mx.eval(weights)
+        self.done_bytes += sum(array.nbytes for array in weights)
         return False
 
     def finish(self) -> LoadedModel:
-        """The model, once all of it is read."""
+        """The loaded model; called after `advance` has returned True."""
         assert self._model is not None
         configure, config = self._configure, self.config
         engine = Engine(
@@ -89,27 +89,27 @@ class WeightLoad:
         )
         return LoadedModel(info=info, engine=engine, config=config)
 
-    def _lay_out(self) -> None:
-        """The modules with arrays that are not read yet."""
+    def _build_model(self) -> None:
+        """Build the model's modules; their arrays are read lazily."""
         model, _ = load_model(self.config.path, lazy=True)
         if self.config.source.adapter_path is not None:
             model = load_adapters(model, self.config.source.adapter_path)
             model.eval()
         weights: list[mx.array] = [array for _, array in tree_flatten(model.parameters())]
         self.total_bytes = weight_bytes_of(model)
-        self._parts = slices(weights)
+        self._slices = slice_weights(weights)
         self._model = model
 
 
-def slices(weights: list[mx.array]) -> Iterator[list[mx.array]]:
-    """The weights in runs of at most `LOAD_SLICE_BYTES`, or of one array that is larger."""
-    part: list[mx.array] = []
-    size = 0
+def slice_weights(weights: list[mx.array]) -> Iterator[list[mx.array]]:
+    """The weights in slices of at most `LOAD_SLICE_BYTES`; a larger array is its own slice."""
+    current: list[mx.array] = []
+    size_bytes = 0
     for array in weights:
-        if part and size + array.nbytes > LOAD_SLICE_BYTES:
-            yield part
-            part, size = [], 0
-        part.append(array)
-        size += array.nbytes
-    if part:
-        yield part
+        if current and size_bytes + array.nbytes > LOAD_SLICE_BYTES:
+            yield current
+            current, size_bytes = [], 0
+        current.append(array)
+        size_bytes += array.nbytes
+    if current:
+        yield current

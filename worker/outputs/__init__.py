@@ -1,1 +1,1 @@
-"""Outputs: the tokens of one request to its events."""
+"""Outputs: one request's tokens to its events."""

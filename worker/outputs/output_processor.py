@@ -1,10 +1,10 @@
-"""One admitted request: its prompt, its text so far, its count and its timings."""
+"""Turns one running request's tokens into events, with its token counts and timings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from protocol.messages import (
+from protocol.events import (
     Alternative,
     ArgumentsDelta,
     Event,
@@ -12,11 +12,11 @@ from protocol.messages import (
     FinishReason,
     PromptLogprobs,
     Started,
-    Submit,
     TextDelta,
     TokenLogprob,
     ToolCallStarted,
 )
+from protocol.messages import Submit
 from protocol.units import MS_PER_S
 from worker.engine.engine import Token
 from worker.engine.sampler import Row
@@ -24,13 +24,13 @@ from worker.engine.token_logprobs import PromptScorer, Score
 from worker.outputs.text import Text
 from worker.tool_calls.deltas import ContentDelta, OutputDelta, ToolCallArguments, ToolCallStart
 
-# What stands for a probability of nothing, which JSON cannot write as a logarithm.
+# Stands for minus infinity, the logarithm of probability 0, which JSON cannot represent.
 LOWEST_LOGPROB = -9999.0
 EMPTY_DELTA = ContentDelta("")
 
 
 class OutputProcessor:
-    """Turns the tokens of one request into its events."""
+    """The events of one request; tokens of `submit.resume` are replayed without events."""
 
     def __init__(
         self,
@@ -63,44 +63,44 @@ class OutputProcessor:
             text.read(token)
 
     def start(self, now: float, cached_tokens: int = 0) -> Started:
-        """Mark the admission at monotonic time `now` (seconds); so many tokens need no prefill."""
+        """The event of the admission at monotonic time `now` (seconds)."""
         self._started_at = now
-        # What an earlier worker had generated is no part of the prompt.
+        # The cache may also hold tokens of `resume`, which are not part of the prompt.
         self._cached_tokens = min(cached_tokens, len(self.prompt))
         echo = "" if self.row.scorer is not None else self._echo
         return Started(self.id, len(self.prompt), echo, self._cached_tokens, self._fingerprint)
 
     def process(self, token: Token, now: float) -> list[Event]:
-        """The events of the next token. A stop string met here ends the sequence too."""
+        """The events of the next token. The sequence also ends if it completes a stop string."""
         if self._first_token_at is None:
-            return self._begin(token, now)
-        return self._extend(token, now)
+            return self._process_first(token, now)
+        return self._process_next(token, now)
 
-    def _begin(self, token: Token, now: float) -> list[Event]:
-        """The events of the first token, after the scores of the prompt if it has a scorer."""
+    def _process_first(self, token: Token, now: float) -> list[Event]:
+        """The events of the first token, after the prompt's log-probabilities if requested."""
         self._first_token_at = now
         scorer = self.row.scorer
-        scored = [self._score_prompt(scorer)] if scorer is not None else []
+        prompt_events = [self._score_prompt(scorer)] if scorer is not None else []
         if self._drops_first_token:
-            return [*scored, self._finish("length", now)]
-        return [*scored, *self._extend(token, now)]
+            return [*prompt_events, self._finish("length", now)]
+        return [*prompt_events, *self._process_next(token, now)]
 
-    def _extend(self, drawn: Token, now: float) -> list[Event]:
+    def _process_next(self, drawn: Token, now: float) -> list[Event]:
         token, reason = drawn.token, drawn.reason
         self._completion_tokens += 1
-        start = self._text.decoded
+        start = self._text.decoded_chars
         deltas: list[OutputDelta] = []
-        # A stop token ends the text; it is not part of it.
+        # A stop token is not part of the text.
         if reason != "stop":
             start, deltas = self._text.read(token)
         if self.row.complete:
             reason = "stop"
         if reason is not None or self._text.stopped:
-            deltas += self._text.finish(cut=reason == "length")
-            # What was held back may have completed a stop string.
+            deltas += self._text.finish(truncated=reason == "length")
+            # The text held back may have completed a stop string.
             if self._text.stopped:
                 reason = "stop"
-        if reason == "stop" and self._text.called:
+        if reason == "stop" and self._text.has_tool_calls:
             reason = "tool_calls"
         logprobs: list[TokenLogprob] = []
         if drawn.score is not None and drawn.reason != "stop":
@@ -112,7 +112,7 @@ class OutputProcessor:
     def _to_events(
         self, deltas: list[OutputDelta], token: int, logprobs: list[TokenLogprob], settled: int
     ) -> list[Event]:
-        """The events of these deltas; the last has their token, and its text where it has any."""
+        """The events of these deltas; the last one is a `TextDelta` that carries the token."""
         last = deltas[-1] if deltas else None
         if isinstance(last, ContentDelta):
             deltas = deltas[:-1]
@@ -132,9 +132,10 @@ class OutputProcessor:
                 return ArgumentsDelta(self.id, index, text)
 
     def _score_prompt(self, scorer: PromptScorer) -> PromptLogprobs:
-        places = offsets(self._echo, map(self._token_bytes, self.prompt))
-        first = TokenLogprob(self._token_bytes(self.prompt[0]), None, [], next(places))
-        rest = [self._to_logprob(*scored) for scored in zip(scorer.scores, places, strict=True)]
+        starts = offsets(self._echo, map(self._token_bytes, self.prompt))
+        first = TokenLogprob(self._token_bytes(self.prompt[0]), None, [], next(starts))
+        scores = zip(scorer.scores, starts, strict=True)
+        rest = [self._to_logprob(score, start) for score, start in scores]
         return PromptLogprobs(self.id, self._echo, [first, *rest])
 
     def _to_logprob(self, score: Score, offset: int) -> TokenLogprob:
@@ -157,15 +158,16 @@ class OutputProcessor:
 
 
 def offsets(text: str, tokens: Iterable[bytes]) -> Iterator[int]:
-    """Where each token's text begins in `text`; one that is not in it takes no room."""
-    written, place, characters = text.encode(), 0, 0
+    """Where each token starts in `text`, in characters. A token that is not in it has no length."""
+    encoded, position, characters = text.encode(), 0, 0
     for token in tokens:
         yield characters
-        if written.startswith(token, place):
-            place += len(token)
+        if encoded.startswith(token, position):
+            position += len(token)
+            # Continuation bytes of UTF-8 start no character.
             characters += sum(byte & 0xC0 != 0x80 for byte in token)
 
 
 def finite(logprob: float) -> float:
-    """A number that JSON can hold: -inf, and what no model should give, is the lowest."""
+    """The log-probability for JSON: -inf and NaN become `LOWEST_LOGPROB`, 0 is the highest."""
     return min(logprob, 0.0) if logprob > LOWEST_LOGPROB else LOWEST_LOGPROB

@@ -1,8 +1,8 @@
-"""Cuts an answer's text into content, reasoning and tool calls, however its deltas are cut.
+"""Splits an answer's text into content, reasoning and tool calls, for any division into deltas.
 
-Markers are matched on text. A think block counts only where the prompt has opened
-it or nothing has been said yet, and a call only where it calls a declared tool, so
-that a marker which is only spoken of is text.
+Markers are matched on text. A think block counts only if the prompt opened it or it is the
+first text of the answer, and a tool call only if it calls a declared tool. A marker that the
+model only mentions is therefore content.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from protocol.events import TextKind
 from worker.tool_calls.deltas import ContentDelta, OutputDelta
-from worker.tool_calls.parser import ParseStatus, SyntaxPatterns, ToolParser
+from worker.tool_calls.parser import CompiledSyntax, ParseStatus, ToolParser
 
-State = Literal["reasoning", "content", "call"]
+State = Literal["reasoning", "content", "tool_call"]
 
 
 @dataclass(frozen=True, slots=True)
 class Markers:
-    """A model's own marks: of its think block ("" where it has none), and those without meaning."""
+    """A model's markers: those of its think block ("": it has none), and others to drop."""
 
     think_start: str = ""
     think_end: str = ""
@@ -27,178 +28,180 @@ class Markers:
 
 
 class Segmenter:
-    """One answer. Line breaks at the borders of a think block belong to its markers."""
+    """The parser of one answer. `reasoning`: the prompt has opened a think block.
+
+    Line breaks next to the markers of a think block are dropped with them.
+    """
 
     def __init__(
         self,
         markers: Markers,
-        calls: Sequence[SyntaxPatterns] = (),
+        syntaxes: Sequence[CompiledSyntax] = (),
         *,
         parallel: bool = True,
         reasoning: bool = False,
     ) -> None:
         self._markers = markers
         self._parallel = parallel
-        self._bare = [patterns for patterns in calls if not patterns.syntax.start]
-        self._marked = {p.syntax.start: p for p in calls if p.syntax.start}
-        self._in_content = (*self._marked, *markers.structural)
-        self._beginnings = frozenset(marker[0] for marker in self._in_content)
+        self._unmarked = [compiled for compiled in syntaxes if not compiled.syntax.start]
+        self._by_marker = {c.syntax.start: c for c in syntaxes if c.syntax.start}
+        self._content_markers = (*self._by_marker, *markers.structural)
+        self._first_characters = frozenset(marker[0] for marker in self._content_markers)
         self._state: State = "reasoning" if reasoning else "content"
-        self._unread = ""
-        self._nothing_said = True
-        self._after_marker = reasoning
-        self._reader: ToolParser | None = None
-        self.calls = 0
-        self.broken = False
+        self._buffer = ""
+        # A think block or an unmarked call may begin here.
+        self._at_start = True
+        self._after_think_marker = reasoning
+        self._tool_parser: ToolParser | None = None
+        self.call_count = 0
+        self.has_broken_call = False
 
     @property
-    def reasoning(self) -> bool:
-        """Whether the model is in its think block."""
+    def in_reasoning(self) -> bool:
+        """Whether the text so far ends in a think block."""
         return self._state == "reasoning"
 
     @property
     def ended(self) -> bool:
-        """Whether the answer is over, because only one call was asked for."""
-        return bool(self.calls) and not (self._parallel or self.broken)
+        """Whether the answer ends here because only one call was requested."""
+        return bool(self.call_count) and not (self._parallel or self.has_broken_call)
 
     @property
     def in_arguments(self) -> bool:
-        """Whether the model is amid the arguments of a call, in JSON."""
-        return self._reader is not None and self._reader.in_arguments
+        """Whether the text so far ends inside a call's JSON arguments."""
+        return self._tool_parser is not None and self._tool_parser.in_arguments
 
     @property
-    def held(self) -> int:
+    def held_chars(self) -> int:
         """How many characters are held back."""
-        return len(self._unread) + (self._reader.held if self._reader else 0)
+        return len(self._buffer) + (self._tool_parser.held_chars if self._tool_parser else 0)
 
     def push(self, text: str) -> list[OutputDelta]:
-        """What this text adds."""
+        """Parse more text and return its deltas."""
         if self._is_plain(text):
             return [ContentDelta(text)] if text else []
-        self._unread += text
-        return self._advance(final=False, cut=False)
+        self._buffer += text
+        return self._advance(final=False, truncated=False)
 
-    def finish(self, *, cut: bool) -> list[OutputDelta]:
-        """The rest; `cut`: the answer ended for want of tokens."""
-        return self._advance(final=True, cut=cut)
+    def finish(self, *, truncated: bool) -> list[OutputDelta]:
+        """The deltas of the text held back; `truncated`: the token limit ended the answer."""
+        return self._advance(final=True, truncated=truncated)
 
     def _is_plain(self, text: str) -> bool:
-        """Whether it is content and nothing else, as most of most answers is: seen at a glance."""
+        """Whether `text` is content without any marker: the fast path for most tokens."""
         return (
             self._state == "content"
-            and not (self._unread or self._nothing_said or self._after_marker or self.calls)
-            and self._beginnings.isdisjoint(text)
+            and not (self._buffer or self._at_start or self._after_think_marker or self.call_count)
+            and self._first_characters.isdisjoint(text)
         )
 
-    def _advance(self, *, final: bool, cut: bool) -> list[OutputDelta]:
+    def _advance(self, *, final: bool, truncated: bool) -> list[OutputDelta]:
         deltas: list[OutputDelta] = []
         progress = True
         while progress and not self.ended:
             match self._state:
                 case "reasoning":
-                    progress = self._read_reasoning(deltas, final)
+                    progress = self._parse_reasoning(deltas, final)
                 case "content":
-                    progress = self._read_content(deltas, final)
-                case "call":
-                    progress = self._read_call(deltas, final, cut)
+                    progress = self._parse_content(deltas, final)
+                case "tool_call":
+                    progress = self._parse_call(deltas, final, truncated)
         return deltas
 
-    # ------------------------------------------------------------ each is True when there is more
+    # ------------------------------------------------------------ one state; True: parse on
 
-    def _read_reasoning(self, deltas: list[OutputDelta], final: bool) -> bool:
+    def _parse_reasoning(self, deltas: list[OutputDelta], final: bool) -> bool:
         self._drop_line_breaks()
-        said, found, rest = self._unread.partition(self._markers.think_end)
-        if found:
-            self._say(deltas, said.rstrip("\n"), "reasoning")
-            self._unread, self._state, self._after_marker = rest, "content", True
+        text, marker, rest = self._buffer.partition(self._markers.think_end)
+        if marker:
+            self._add(deltas, text.rstrip("\n"), "reasoning")
+            self._buffer, self._state, self._after_think_marker = rest, "content", True
             return True
-        keep = len(said) if final else possible_start(said, [self._markers.think_end])
+        end = len(text) if final else possible_start(text, [self._markers.think_end])
         if not final:
-            keep = len(said[:keep].rstrip("\n"))
-        self._say(deltas, said[:keep], "reasoning")
-        self._unread = said[keep:]
+            end = len(text[:end].rstrip("\n"))
+        self._add(deltas, text[:end], "reasoning")
+        self._buffer = text[end:]
         return False
 
-    def _read_content(self, deltas: list[OutputDelta], final: bool) -> bool:
+    def _parse_content(self, deltas: list[OutputDelta], final: bool) -> bool:
         self._drop_line_breaks()
-        if self._nothing_said and (opened := self._open_first(final)) is not None:
-            return opened
-        markers = self._in_content
-        found = [(place, -len(m), m) for m in markers if (place := self._unread.find(m)) >= 0]
-        if not found:
-            keep = len(self._unread) if final else possible_start(self._unread, markers)
-            self._say(deltas, self._unread[:keep], "content")
-            self._unread = self._unread[keep:]
+        if self._at_start and (progress := self._parse_start(final)) is not None:
+            return progress
+        markers = self._content_markers
+        matches = [(start, -len(m), m) for m in markers if (start := self._buffer.find(m)) >= 0]
+        if not matches:
+            end = len(self._buffer) if final else possible_start(self._buffer, markers)
+            self._add(deltas, self._buffer[:end], "content")
+            self._buffer = self._buffer[end:]
             return False
-        place, _, marker = min(found)
-        self._say(deltas, self._unread[:place], "content")
-        self._unread = self._unread[place + len(marker) :]
-        if marker in self._marked:
-            self._begin_call(self._marked[marker])
+        start, _, marker = min(matches)
+        self._add(deltas, self._buffer[:start], "content")
+        self._buffer = self._buffer[start + len(marker) :]
+        if marker in self._by_marker:
+            self._start_call(self._by_marker[marker])
         return True
 
-    def _open_first(self, final: bool) -> bool | None:
-        """A block that only stands first: True when begun, False to wait, None when it is not."""
-        start = self._markers.think_start
-        text = self._unread.lstrip()
-        if start and text.startswith(start):
-            self._unread = text.removeprefix(start)
-            self._state, self._after_marker = "reasoning", True
+    def _parse_start(self, final: bool) -> bool | None:
+        """What may only begin an answer: True if it does, False to wait for text, None if not."""
+        think_start = self._markers.think_start
+        text = self._buffer.lstrip()
+        if think_start and text.startswith(think_start):
+            self._buffer = text.removeprefix(think_start)
+            self._state, self._after_think_marker = "reasoning", True
             return True
-        if not final and (not text or (start and start.startswith(text))):
-            return False if start or self._bare else None
-        for patterns in self._bare:
-            if text and patterns.may_begin(self._unread):
-                self._begin_call(patterns)
+        if not final and (not text or (think_start and think_start.startswith(text))):
+            return False if think_start or self._unmarked else None
+        for compiled in self._unmarked:
+            if text and compiled.may_begin(self._buffer):
+                self._start_call(compiled)
                 return True
         return None
 
-    def _read_call(self, deltas: list[OutputDelta], final: bool, cut: bool) -> bool:
-        reader = self._reader
-        assert reader is not None
-        deltas += reader.push(self._unread)
-        self._unread = ""
+    def _parse_call(self, deltas: list[OutputDelta], final: bool, truncated: bool) -> bool:
+        parser = self._tool_parser
+        assert parser is not None
+        deltas += parser.push(self._buffer)
+        self._buffer = ""
         if final:
-            deltas += reader.finish(cut=cut)
-        self.calls = reader.index
-        match reader.status:
+            deltas += parser.finish(truncated=truncated)
+        self.call_count = parser.index
+        match parser.status:
             case ParseStatus.OPEN:
                 return False
             case ParseStatus.DONE:
-                self._unread, self._nothing_said = reader.rest, True
+                self._buffer, self._at_start = parser.rest, True
             case ParseStatus.NOT_A_CALL:
-                # The marker is text, and what follows may still hold a call.
-                start = reader.start
-                self._say(deltas, start, "content")
-                self._unread, self._nothing_said = reader.raw.removeprefix(start), False
+                # The start marker is content; the text after it may contain another call.
+                marker = parser.start_marker
+                self._add(deltas, marker, "content")
+                self._buffer, self._at_start = parser.raw_text.removeprefix(marker), False
             case ParseStatus.BROKEN:
-                self.calls, self.broken = reader.index + 1, True
-                self._say(deltas, reader.raw, "content")
-        self._reader, self._state = None, "content"
+                self.call_count, self.has_broken_call = parser.index + 1, True
+                self._add(deltas, parser.raw_text, "content")
+        self._tool_parser, self._state = None, "content"
         return True
 
     # ------------------------------------------------------------
 
-    def _begin_call(self, patterns: SyntaxPatterns) -> None:
-        self._state = "call"
-        self._reader = ToolParser(patterns, self.calls, parallel=self._parallel)
+    def _start_call(self, compiled: CompiledSyntax) -> None:
+        self._state = "tool_call"
+        self._tool_parser = ToolParser(compiled, self.call_count, parallel=self._parallel)
 
-    def _say(
-        self, deltas: list[OutputDelta], text: str, kind: Literal["content", "reasoning"]
-    ) -> None:
+    def _add(self, deltas: list[OutputDelta], text: str, kind: TextKind) -> None:
         if text:
             deltas.append(ContentDelta(text, kind))
             if kind == "content" and text.strip():
-                self._nothing_said = False
+                self._at_start = False
 
     def _drop_line_breaks(self) -> None:
-        if self._after_marker:
-            self._unread = self._unread.lstrip("\n")
-            self._after_marker = not self._unread
+        if self._after_think_marker:
+            self._buffer = self._buffer.lstrip("\n")
+            self._after_think_marker = not self._buffer
 
 
 def possible_start(text: str, markers: Sequence[str]) -> int:
-    """Where the longest tail of `text` that begins one of `markers` starts; else its end."""
+    """The start of the longest suffix of `text` with which a marker begins; its length if none."""
     longest = max((len(marker) for marker in markers), default=1) - 1
     for start in range(max(0, len(text) - longest), len(text)):
         if any(marker.startswith(text[start:]) for marker in markers):

@@ -1,9 +1,8 @@
-"""One sequence's text: tokens in, content, reasoning and tool calls out, ended by a stop string.
+"""The text of one sequence: parses tokens into content, reasoning and tool calls.
 
-Stop strings are matched on text, not on token ids, which would miss the same
-text tokenised another way. Text that could still become a stop string is held
-back, so no part of one is ever released. They apply to content alone: neither
-reasoning nor a call's arguments are what a client means to cut.
+Stop strings are matched on text, because the same text may be tokenised in several ways.
+Text that may become a stop string is held back, so no part of one is ever released. Stop
+strings apply to content only, not to reasoning or the arguments of calls.
 """
 
 from __future__ import annotations
@@ -17,16 +16,16 @@ from worker.tool_calls.deltas import ContentDelta, OutputDelta, ToolCallStart
 
 
 class StopStrings:
-    """Finds the first stop string to be completed, however the text is cut into deltas."""
+    """Finds the first stop string to be completed, for any division of the text into deltas."""
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = tuple(stop)
         self._held = ""
         self.matched = False
-        self.dropped = 0
+        self.dropped_chars = 0
 
     def push(self, delta: str) -> str:
-        """The text that `delta` releases. Once `matched`, everything after is dropped."""
+        """The text that `delta` releases. Once `matched`, all text is dropped."""
         if not self._stop:
             return delta
         if self.matched:
@@ -35,34 +34,34 @@ class StopStrings:
         if (match_start := self._find(window)) is not None:
             self.matched = True
             self._held = ""
-            self.dropped = len(window) - match_start
+            self.dropped_chars = len(window) - match_start
             return window[:match_start]
-        keep = possible_start(window, self._stop)
-        self._held = window[keep:]
-        return window[:keep]
+        end = possible_start(window, self._stop)
+        self._held = window[end:]
+        return window[:end]
 
     @property
-    def held(self) -> int:
+    def held_chars(self) -> int:
         """How many characters are held back."""
         return len(self._held)
 
     def flush(self) -> str:
-        """The text held back, which became no stop string."""
+        """Release the text held back, which became no stop string."""
         held, self._held = self._held, ""
         return held
 
     def _find(self, window: str) -> int | None:
-        """Where the stop string that ends first begins; of two that end together, the longer."""
-        found = ((window.find(stop), len(stop)) for stop in self._stop)
-        ends = [(start + length, start) for start, length in found if start >= 0]
+        """The start of the stop string that ends first; of two that end together, the longer."""
+        matches = ((window.find(stop), len(stop)) for stop in self._stop)
+        ends = [(start + length, start) for start, length in matches if start >= 0]
         return min(ends)[1] if ends else None
 
 
 class Text:
-    """Tokens to what they say, for one sequence; its first `min_tokens` end it by no stop string.
+    """Parses the tokens of one sequence. Stop strings are ignored in the first `min_tokens`.
 
-    Where calls may come, white space beside them belongs to their syntax: it is held
-    back until something else follows.
+    With `trim`, white space next to tool calls is dropped; trailing white space is
+    held back until other text follows.
     """
 
     def __init__(
@@ -76,115 +75,122 @@ class Text:
     ) -> None:
         self._detokenizer = detokenizer
         self._stops = StopStrings(stop)
-        self._unsearched = min_tokens
-        # Where each token's text ends, in characters, and how many of those are decided.
-        self._ends: list[int] = []
-        self.decoded = 0
-        self._dropped = 0
-        self._settled = 0
+        self._min_tokens_left = min_tokens
+        # Where each token's text ends, in characters, and how many tokens are settled.
+        self._token_ends: list[int] = []
+        self.decoded_chars = 0
+        self._dropped_chars = 0
+        self._settled_tokens = 0
         self._segmenter = segmenter
         self._trim = trim
-        # Neither cut nor held back here: what the segmenter says is what is said.
-        self._untouched = not (stop or trim)
-        self._space = ""
+        # The segmenter's deltas are released unchanged.
+        self._passes_through = not (stop or trim)
+        self._held_space = ""
         self._after_call = False
-        self._called = False
+        self._has_tool_calls = False
+        # For each token that was pushed but not read: where its text starts, and its deltas.
         self._ahead: deque[tuple[int, list[OutputDelta]]] = deque()
         self.reasoning_tokens = 0
 
     @property
     def stopped(self) -> bool:
-        """Whether the text itself ended the sequence: by a stop string, or by its only call."""
+        """Whether the text ended the sequence: by a stop string, or by the only call requested."""
         return self._stops.matched or self._segmenter.ended
 
     @property
-    def called(self) -> bool:
-        """Whether there are calls, all of them whole."""
-        return self._called and not self._segmenter.broken
+    def has_tool_calls(self) -> bool:
+        """Whether the text has tool calls, and all of them are valid."""
+        return self._has_tool_calls and not self._segmenter.has_broken_call
 
     @property
     def in_arguments(self) -> bool:
-        """Whether the last token was amid the arguments of a call, in JSON."""
+        """Whether the last token ends inside the JSON arguments of a call."""
         return self._segmenter.in_arguments
 
     def push_ahead(self, token: int) -> list[OutputDelta]:
-        """What `token` releases, for a constraint that looks at it before `read` gets it."""
-        start = self.decoded
+        """The deltas of `token`, for a constraint that needs them before `read` returns them."""
+        start = self.decoded_chars
         deltas = self.push(token)
         self._ahead.append((start, deltas))
         return deltas
 
     def read(self, token: int) -> tuple[int, list[OutputDelta]]:
-        """Where the text of `token` starts, in characters, and what it releases.
+        """Where the text of `token` starts, in characters, and the deltas that it releases.
 
         A token that was pushed ahead is not parsed again.
         """
         if self._ahead:
             return self._ahead.popleft()
-        start = self.decoded
+        start = self.decoded_chars
         return start, self.push(token)
 
     def push(self, token: int) -> list[OutputDelta]:
-        """What `token` releases, which may be nothing."""
-        reasoning = self._segmenter.reasoning
+        """The deltas that `token` releases; may be empty."""
+        was_in_reasoning = self._segmenter.in_reasoning
         text = self._detokenizer.push(token)
-        self.decoded += len(text)
-        self._ends.append(self.decoded)
+        self.decoded_chars += len(text)
+        self._token_ends.append(self.decoded_chars)
         deltas = self._release(self._segmenter.push(text))
-        if self._unsearched:
-            self._unsearched -= 1
-        if reasoning or self._segmenter.reasoning:
+        if self._min_tokens_left:
+            self._min_tokens_left -= 1
+        if was_in_reasoning or self._segmenter.in_reasoning:
             self.reasoning_tokens += 1
         return deltas
 
     def settled(self) -> int:
-        """How many of the first tokens have all their text released, or read as a marker."""
-        held = self._segmenter.held + len(self._space) + self._stops.held + self._dropped
-        while self._settled < len(self._ends) and self._ends[self._settled] <= self.decoded - held:
-            self._settled += 1
-        return self._settled
+        """How many tokens, from the first, have no text that is held back or was dropped."""
+        held_chars = self._segmenter.held_chars + len(self._held_space) + self._stops.held_chars
+        settled_end = self.decoded_chars - held_chars - self._dropped_chars
+        while (
+            self._settled_tokens < len(self._token_ends)
+            and self._token_ends[self._settled_tokens] <= settled_end
+        ):
+            self._settled_tokens += 1
+        return self._settled_tokens
 
-    def finish(self, *, cut: bool) -> list[OutputDelta]:
-        """The rest, when no more tokens come; `cut`: for want of them.
+    def finish(self, *, truncated: bool) -> list[OutputDelta]:
+        """The deltas of the text held back; `truncated`: the token limit ended the sequence.
 
-        It may still complete a stop string.
+        This text may still complete a stop string.
         """
-        self._unsearched = 0
+        self._min_tokens_left = 0
         rest = self._segmenter.push(self._detokenizer.flush())
-        rest += self._segmenter.finish(cut=cut)
+        rest += self._segmenter.finish(truncated=truncated)
         deltas = self._release(rest)
-        self._say(self._stops.flush(), deltas)
-        if self._space and not self._after_call:
-            deltas.append(ContentDelta(self._space))
-        self._space = ""
+        self._add_content(deltas, self._stops.flush())
+        if self._held_space and not self._after_call:
+            deltas.append(ContentDelta(self._held_space))
+        self._held_space = ""
         return deltas
 
     def _release(self, deltas: list[OutputDelta]) -> list[OutputDelta]:
-        if self._untouched:
+        """Apply the stop strings and the trimming to the segmenter's deltas."""
+        if self._passes_through:
             return deltas
         released: list[OutputDelta] = []
         for delta in deltas:
             if self._stops.matched:
-                self._dropped += len(delta.text) if isinstance(delta, ContentDelta) else 0
+                self._dropped_chars += len(delta.text) if isinstance(delta, ContentDelta) else 0
                 continue
             match delta:
                 case ContentDelta(text, "content"):
-                    self._say(text if self._unsearched else self._stops.push(text), released)
-                    self._dropped += self._stops.dropped
+                    text = text if self._min_tokens_left else self._stops.push(text)
+                    self._add_content(released, text)
+                    self._dropped_chars += self._stops.dropped_chars
                 case ToolCallStart():
-                    self._say(self._stops.flush(), released)
-                    self._space = ""
-                    self._called = self._after_call = True
+                    self._add_content(released, self._stops.flush())
+                    self._held_space = ""
+                    self._has_tool_calls = self._after_call = True
                     released.append(delta)
                 case _:
                     released.append(delta)
         return released
 
-    def _say(self, text: str, released: list[OutputDelta]) -> None:
+    def _add_content(self, released: list[OutputDelta], text: str) -> None:
         if self._trim:
-            text = self._space + text
+            text = self._held_space + text
             end = len(text) if self._stops.matched else len(text.rstrip())
-            text, self._space = text[:end], text[end:]
+            text, self._held_space = text[:end], text[end:]
         if text:
             released.append(ContentDelta(text))
             self._after_call = False

@@ -1,7 +1,7 @@
-"""Holds a tool call to its tool's schema; implements `worker.engine.sampler.Constraint`.
+"""Constrains tool calls by their tools' schemas; implements `worker.engine.sampler.Constraint`.
 
-The request's own text parser says what a call is: until it announces one the model is
-free, so a marker in prose, or in a think block, constrains nothing.
+The text parser of the request finds the calls. Until it reports one, all tokens are allowed,
+so a marker in content or in a think block constrains nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 class ToolCallConstraint:
-    """The constraint of one answer: the `text` that its client reads, and a grammar of
-    `offer_calls`. Tokens of `stop_token_ids` are no text.
+    """The constraint of one answer; `grammar` is a compiled `make_optional_call_grammar`.
 
-    Where a call has left the grammar already as it starts, or the grammar cannot be
-    followed, the model writes the call freely: it is parsed all the same.
+    Tokens of `stop_token_ids` are not part of the text. A call that already violates its schema
+    when it is found, or whose grammar fails, is parsed but not constrained any further.
     """
 
     complete = False
@@ -40,43 +39,43 @@ class ToolCallConstraint:
         self._constraint: GrammarConstraint | None = None
 
     def accept(self, token: int) -> None:
-        """The answer has this token too."""
+        """Advance by the token that was drawn."""
         if token in self._stop_token_ids:
             return
         try:
             if self._constraint is not None:
                 self._constraint.accept(token)
         except GrammarError as error:
-            self._give_up(error)
-        self._follow(token)
+            self._stop_constraining(error)
+        self._parse(token)
 
     def mask(self) -> BitMask | None:
-        """The tokens that may come next in a call's arguments; None, all tokens, elsewhere."""
+        """The tokens that may come next in a call's arguments; None (all tokens) elsewhere."""
         if self._constraint is None:
             return None
         try:
             return self._constraint.mask()
         except GrammarError as error:
-            self._give_up(error)
+            self._stop_constraining(error)
             return None
 
-    def _follow(self, token: int) -> None:
-        """Parse the token; a call that it starts is constrained from here on."""
+    def _parse(self, token: int) -> None:
+        """Parse the token; constrain the call that it starts, and stop after a call's arguments."""
         started: GrammarConstraint | None = None
         for delta in self._text.push_ahead(token):
             try:
                 match delta:
                     case ToolCallStart(_, name):
-                        started = self._constraint = self._grammar.begin()
+                        started = self._constraint = self._grammar.create_constraint()
                         started.accept_text(f"{name}\n")
                     case ToolCallArguments(_, text) if started is not None:
                         started.accept_text(text)
             except GrammarError as error:
-                self._give_up(error)
+                self._stop_constraining(error)
                 started = None
         if not self._text.in_arguments:
             self._constraint = None
 
-    def _give_up(self, error: GrammarError) -> None:
-        logger.warning("a tool call is not constrained to its schema: %s", error)
+    def _stop_constraining(self, error: GrammarError) -> None:
+        logger.warning("a tool call is not constrained by its schema: %s", error)
         self._constraint = None

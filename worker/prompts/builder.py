@@ -1,7 +1,7 @@
-"""From a request's prompt to token ids, and the check that they fit the context.
+"""Converts a request's prompt to token ids and checks that they fit the context.
 
-Runs on the intake thread with a tokenizer of its own, so that a long prompt
-stalls no stream. It calls no MLX.
+Runs on the intake thread with a tokenizer of its own, so that a long prompt delays no
+stream. Calls no MLX.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TextPrompt, TokenPrompt
 from worker.prompts.cache_breakpoints import find_breakpoints
 from worker.prompts.fill_in_middle import find_fill_in_middle
-from worker.prompts.prompt_errors import PromptError
+from worker.prompts.prompt_errors import PromptError, context_length_exceeded
 from worker.prompts.template_variables import TemplateVariables
-from worker.tool_calls.prompting import GENERIC_CALL, render_calls_as_text, render_tools_as_text
+from worker.tool_calls.prompting import (
+    GENERIC_CALL_TEMPLATE,
+    render_calls_as_text,
+    render_tools_as_text,
+)
 from worker.tool_calls.syntax import CallTemplate
 
 
 class PromptBuilder:
-    """Token ids for one model's prompts."""
+    """Converts the prompts of one model to token ids."""
 
     def __init__(
         self,
@@ -31,50 +35,50 @@ class PromptBuilder:
         *,
         vocabulary_size: int,
         context_length: int,
-        written: CallTemplate = GENERIC_CALL,
+        call_template: CallTemplate = GENERIC_CALL_TEMPLATE,
     ) -> None:
         self._tokenizer = tokenizer
         self._vocabulary_size = vocabulary_size
         self._context_length = context_length
         template = tokenizer.chat_template if tokenizer.has_chat_template else None
-        self._written = written
-        # One written in Python is the family's own, and knows its tools.
-        self._knows_tools = not isinstance(template, str) or "tools" in template
-        self._knows_calls = not isinstance(template, str) or "tool_calls" in template
+        self._call_template = call_template
+        # A template in Python (not a string) is the family's own and supports tools.
+        self._supports_tools = not isinstance(template, str) or "tools" in template
+        self._supports_calls = not isinstance(template, str) or "tool_calls" in template
         self._short_call_ids = isinstance(template, str) and "length != 9" in template
-        self._knows_developer = isinstance(template, str) and "developer" in template
-        # Special tokens that a client writes stay text, so no client closes its own turn.
-        # mlx-lm's templates written in Python (template is no string) cannot do this.
+        self._supports_developer = isinstance(template, str) and "developer" in template
+        # Special tokens in a client's messages stay text, so that a client cannot end its turn.
+        # mlx-lm's templates in Python do not support this.
         self._options = {"sanitize_control_tokens": True} if isinstance(template, str) else {}
         self.variables = TemplateVariables(tokenizer)
         self.fill_in_middle = find_fill_in_middle(tokenizer)
 
     @property
     def has_chat_template(self) -> bool:
-        """Whether it can render conversations."""
+        """Whether the model can render conversations."""
         return bool(self._tokenizer.has_chat_template)
 
     def build(self, prompt: Prompt) -> list[int]:
         """The prompt's token ids, never empty.
 
         Raises:
-            PromptError: the template refuses it, it is empty, or an id is no token.
-                Or it has a suffix, and the model was not trained to write before one.
+            PromptError: the template refuses the messages, the prompt is empty, a token id is
+                outside the vocabulary, or the model does not support a suffix.
         """
         match prompt:
             case ChatPrompt():
                 tokens, param = self._render(prompt), "messages"
             case TextPrompt(text, suffix):
-                tokens = self._fill(text, suffix) if suffix else self._encode(text)
+                tokens = self._build_fill_in_middle(text, suffix) if suffix else self._encode(text)
                 param = "prompt"
             case TokenPrompt(ids):
-                tokens, param = self._check(ids), "prompt"
+                tokens, param = self._check_ids(ids), "prompt"
         if not tokens:
             raise PromptError("invalid_value", "The prompt has no tokens.", param)
         return tokens
 
     def echo(self, prompt: Prompt) -> str:
-        """The prompt's text, for an answer that begins with it."""
+        """The prompt's text, for an answer that repeats it (`echo`); empty for a conversation."""
         match prompt:
             case TextPrompt(text):
                 return text
@@ -84,31 +88,32 @@ class PromptBuilder:
                 return ""
 
     def breakpoints(self, prompt: Prompt, tokens: list[int]) -> list[int]:
-        """Where prefill of a prompt's `tokens` should stop for others to go on from there."""
+        """The positions in a prompt's `tokens` at which prefill stops to cache the state."""
         if isinstance(prompt, ChatPrompt):
             return find_breakpoints(self._build_if_possible, prompt, tokens)
         return []
 
     def limit(self, submit: Submit, prompt_tokens: int) -> int:
-        """How many tokens this answer may have, at least 1.
+        """The answer's maximum number of tokens: the request's, else what the context allows.
 
         Raises:
             PromptError: `context_length_exceeded`.
         """
-        room = self._context_length - prompt_tokens
-        wanted = submit.max_tokens if submit.max_tokens is not None else max(room, 1)
-        if wanted > room:
-            raise self._too_long(submit, prompt_tokens)
-        return wanted
+        available = self._context_length - prompt_tokens
+        max_tokens = submit.max_tokens if submit.max_tokens is not None else max(available, 1)
+        if max_tokens > available:
+            limit = f"This model's context length is {self._context_length} tokens"
+            raise context_length_exceeded(submit, prompt_tokens, limit)
+        return max_tokens
 
     def check_sampling(self, sampling: Sampling) -> None:
-        """Refuse parameters that name tokens which the vocabulary has not.
+        """Check the token ids in parameters.
 
         Raises:
-            PromptError: it names the parameter, the id and the vocabulary's size.
+            PromptError: an id is outside the vocabulary.
         """
-        named = {"logit_bias": sampling.logit_bias, "stop_token_ids": sampling.stop_tokens}
-        for param, tokens in named.items():
+        token_ids = {"logit_bias": sampling.logit_bias, "stop_token_ids": sampling.stop_tokens}
+        for param, tokens in token_ids.items():
             for token in tokens:
                 if token >= self._vocabulary_size:
                     message = (
@@ -122,10 +127,10 @@ class PromptBuilder:
             message = "This model has no chat template; use /v1/completions."
             raise PromptError("invalid_value", message, "messages")
         messages, tools = prompt.messages, prompt.tools
-        if not self._knows_calls:
-            messages = render_calls_as_text(messages, self._written)
-        if not self._knows_tools:
-            messages, tools = render_tools_as_text(messages, tools, self._written), []
+        if not self._supports_calls:
+            messages = render_calls_as_text(messages, self._call_template)
+        if not self._supports_tools:
+            messages, tools = render_tools_as_text(messages, tools, self._call_template), []
         options = self.variables.options(prompt.options, prompt.reasoning_effort)
         try:
             tokens: list[int] = self._tokenizer.apply_chat_template(
@@ -142,9 +147,9 @@ class PromptBuilder:
         return tokens
 
     def _for_template(self, message: dict[str, Any]) -> dict[str, Any]:
-        """A message as templates expect it: roles they know, tool arguments as objects."""
+        """The message as templates expect it: supported roles, tool arguments as objects."""
         rendered = dict(message)
-        if rendered["role"] == "developer" and not self._knows_developer:
+        if rendered["role"] == "developer" and not self._supports_developer:
             rendered["role"] = "system"
         if calls := rendered.get("tool_calls"):
             rendered["tool_calls"] = [with_argument_object(call) for call in calls]
@@ -162,37 +167,31 @@ class PromptBuilder:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
         return ids
 
-    def _fill(self, text: str, suffix: str) -> list[int]:
+    def _build_fill_in_middle(self, text: str, suffix: str) -> list[int]:
         if self.fill_in_middle is None:
-            message = "This model has no tokens for filling in the middle, so it takes no `suffix`."
+            message = (
+                "This model has no fill-in-the-middle tokens, so it does not support `suffix`."
+            )
             raise PromptError("unsupported_parameter", message, "suffix")
-        before, after = (
+        prefix_ids, suffix_ids = (
             self._tokenizer.encode(part, add_special_tokens=False) for part in (text, suffix)
         )
-        beginning = self._tokenizer.encode("")
-        return [*beginning, *self.fill_in_middle.join(before, after)]
+        # The tokens that this tokenizer puts before every text.
+        start_ids = self._tokenizer.encode("")
+        return [*start_ids, *self.fill_in_middle.join(prefix_ids, suffix_ids)]
 
-    def _check(self, ids: list[int]) -> list[int]:
-        for place, token in enumerate(ids):
+    def _check_ids(self, ids: list[int]) -> list[int]:
+        for index, token in enumerate(ids):
             if token >= self._vocabulary_size:
                 message = (
-                    f"Token id {token} at {place} is outside 0 to {self._vocabulary_size - 1}."
+                    f"Token id {token} at {index} is outside 0 to {self._vocabulary_size - 1}."
                 )
                 raise PromptError("invalid_value", message, "prompt")
         return ids
 
-    def _too_long(self, submit: Submit, prompt_tokens: int) -> PromptError:
-        asked = f" and {submit.max_tokens} in the answer" if submit.max_tokens is not None else ""
-        message = (
-            f"This model's context length is {self._context_length} tokens, but the request "
-            f"has {prompt_tokens} in the prompt{asked}."
-        )
-        param = "messages" if isinstance(submit.prompt, ChatPrompt) else "prompt"
-        return PromptError("context_length_exceeded", message, param)
-
 
 def with_argument_object(call: dict[str, Any]) -> dict[str, Any]:
-    """A tool call whose JSON arguments are an object, as templates expect, where they are one."""
+    """The call with its arguments decoded, as templates expect; unchanged if they are not JSON."""
     function = dict(call["function"])
     try:
         arguments = json.loads(function["arguments"])
@@ -203,7 +202,7 @@ def with_argument_object(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_short_call_ids(message: dict[str, Any]) -> dict[str, Any]:
-    """A message whose call ids are nine letters and digits, which Mistral's templates insist on."""
+    """The message with call ids of nine letters and digits, which Mistral's templates require."""
     short = dict(message)
     if "tool_call_id" in message:
         short["tool_call_id"] = short_call_id(message["tool_call_id"])
@@ -213,5 +212,5 @@ def with_short_call_ids(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def short_call_id(id: str) -> str:
-    """Nine hexadecimal digits, the same for the same id."""
+    """A hash of the id in nine hexadecimal digits."""
     return hashlib.sha256(id.encode()).hexdigest()[:9]

@@ -1,9 +1,10 @@
-"""Where in a conversation's prompt other prompts are likely to part from it.
+"""Cache breakpoints: where other prompts are likely to diverge from a conversation's prompt.
 
-A layer whose state cannot be cut is reusable only where prefill stopped, so it stops
-there: after what all conversations of one system prompt share, and after what the
-next turn of this one will share. Templates may drop or move text (the reasoning of
-earlier turns, say), so both are found by rendering such a neighbour and comparing.
+The cache of a layer that cannot be trimmed is reusable only where prefill stopped. So prefill
+stops after the tokens that all conversations with this system prompt share, and after those
+that the next turn of this conversation will share. Templates may drop or move text (such as
+the reasoning of earlier turns), so both are found by rendering another conversation and
+comparing the tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import msgspec
 from protocol.messages import ChatPrompt
 from worker.cache.radix_node import shared_length
 
-INSTRUCTING_ROLES = ("system", "developer")
+INSTRUCTION_ROLES = ("system", "developer")
 OTHER_TEXTS = ("A", "B")
 NEXT_TURN = [{"role": "assistant", "content": "A"}, {"role": "user", "content": "B"}]
 
@@ -24,21 +25,21 @@ NEXT_TURN = [{"role": "assistant", "content": "A"}, {"role": "user", "content": 
 def find_breakpoints(
     build: Callable[[ChatPrompt], list[int]], prompt: ChatPrompt, tokens: list[int]
 ) -> list[int]:
-    """The places of at most two borders inside `tokens`, which `build` made of `prompt`.
+    """At most two breakpoints inside `tokens`, which `build` returned for `prompt`.
 
-    `build` gives no tokens for what the template refuses: it may, as no client sent it.
+    `build` returns no tokens for messages that the template refuses.
     """
-    neighbours = [_other_conversation(prompt.messages), [*prompt.messages, *NEXT_TURN]]
+    others = [_other_conversation(prompt.messages), [*prompt.messages, *NEXT_TURN]]
     breakpoints = {
         shared_length(tokens, build(msgspec.structs.replace(prompt, messages=messages)))
-        for messages in neighbours
+        for messages in others
     }
-    return sorted(border for border in breakpoints if 0 < border < len(tokens))
+    return sorted(position for position in breakpoints if 0 < position < len(tokens))
 
 
 def _other_conversation(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same instructions, and another first question."""
-    instructions = [m for m in messages if m["role"] in INSTRUCTING_ROLES]
+    """A conversation with the same instructions and another first question."""
+    instructions = [m for m in messages if m["role"] in INSTRUCTION_ROLES]
     questions = [str(m["content"]) for m in messages if m["role"] == "user"]
     first = questions[0] if questions else ""
     text = next(text for text in OTHER_TEXTS if not first.startswith(text))

@@ -1,7 +1,6 @@
-"""Fill-in-the-middle: the special tokens of models trained to write between two texts.
+"""Fill-in-the-middle: prompts for models that were trained to generate text before a suffix.
 
-All of these families put the prefix first, then the suffix, and are then asked
-for the middle.
+All supported families use the order prefix, suffix, middle.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-# Prefix, suffix, middle. Sources: the models' own tokenizer_config.json.
+# The prefix, suffix and middle tokens. Sources: the models' own tokenizer_config.json.
 KNOWN_TRIPLES = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen 2.5 Coder, CodeGemma
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder
@@ -26,19 +25,19 @@ KNOWN_TRIPLES = (
 
 @dataclass(frozen=True, slots=True)
 class FillInMiddle:
-    """The three token ids of one tokenizer."""
+    """The ids of one tokenizer's fill-in-the-middle tokens."""
 
     prefix: int
     suffix: int
     middle: int
 
-    def join(self, before: list[int], after: list[int]) -> list[int]:
-        """The prompt that asks for what stands between these two."""
-        return [self.prefix, *before, self.suffix, *after, self.middle]
+    def join(self, prefix_ids: list[int], suffix_ids: list[int]) -> list[int]:
+        """The prompt for the text between a prefix and a suffix."""
+        return [self.prefix, *prefix_ids, self.suffix, *suffix_ids, self.middle]
 
 
 def find_fill_in_middle(tokenizer: TokenizerWrapper) -> FillInMiddle | None:
-    """The tokenizer's fill-in-the-middle tokens; None where it has none that are known."""
+    """The tokenizer's fill-in-the-middle tokens; None if it has no known ones."""
     vocabulary = tokenizer.get_vocab()
     for names in KNOWN_TRIPLES:
         ids = [vocabulary.get(name) for name in names]

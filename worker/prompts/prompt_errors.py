@@ -1,15 +1,24 @@
-"""Why a request cannot be served by this model: the client's error, not the device's."""
+"""Errors in a request: the client's fault, not the device's."""
 
 from __future__ import annotations
 
 from protocol.error_codes import ErrorCode
+from protocol.messages import ChatPrompt, Submit
 
 
 class PromptError(Exception):
-    """A prompt or a parameter that cannot be served, with the parameter at fault."""
+    """A prompt or a parameter that this model cannot serve; `param` names the parameter."""
 
     def __init__(self, code: ErrorCode, message: str, param: str) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.param = param
+
+
+def context_length_exceeded(submit: Submit, prompt_tokens: int, limit: str) -> PromptError:
+    """The error for a prompt and an answer that exceed `limit`, a main clause with the number."""
+    answer = f" and {submit.max_tokens} in the answer" if submit.max_tokens is not None else ""
+    message = f"{limit}, but the request has {prompt_tokens} in the prompt{answer}."
+    param = "messages" if isinstance(submit.prompt, ChatPrompt) else "prompt"
+    return PromptError("context_length_exceeded", message, param)

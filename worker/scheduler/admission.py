@@ -1,8 +1,8 @@
 """Admission: which waiting requests may run, by `max_running` and by memory.
 
 A request is admitted when its worst case fits: the KV cache of its prompt and of all
-the tokens it may have. One without a token limit reserves some tokens at a time; where
-the next reservation does not fit it is preempted, and resumes from there.
+tokens up to its limit. A request without a limit reserves some tokens at a time; when the
+next reservation does not fit, it is preempted, and later resumes from there.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from protocol.messages import ChatPrompt, Rejected
+from protocol.events import Rejected
 from worker.intake.prepared import PreparedRequest
 from worker.memory.accounting import KVReservations
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
+from worker.prompts.prompt_errors import context_length_exceeded
 from worker.scheduler.waiting_queue import WaitingQueue
 
-# What an answer without a token limit reserves at a time.
+# How many tokens an answer without a token limit reserves at a time.
 RESERVATION_TOKENS = 1024
 
 
 class Admission:
-    """Decides over one waiting queue; a request waits for memory for at most `wait_s`."""
+    """Admits the requests of one waiting queue; they wait for memory for at most `wait_s`."""
 
     def __init__(
         self,
@@ -39,16 +40,19 @@ class Admission:
         self._clock = clock
         self._blocked_since: dict[str, float] = {}
         self.max_running = max_running
-        # Set while the whole budget is in use: nothing is admitted.
+        # Set while the whole budget is in use: no request is admitted.
         self.closed = False
 
     def next(self, model: LoadedModel) -> PreparedRequest | Rejected | None:
-        """The next request of this model that may start now, or never can; None if none may."""
+        """Remove and return this model's next request, or its rejection; None if it must wait.
+
+        The request's `max_tokens` is lowered to what memory can hold.
+        """
         id = model.info.id
         head = self._waiting.peek(id)
         if head is None or len(model.engine) >= self.max_running:
             return None
-        longest = self._longest(model, head)
+        longest = self._max_length(model, head)
         worst_case = len(head.prompt) + head.max_tokens
         if longest < (worst_case if head.is_bounded else len(head.context) + 1):
             self._waiting.pop(id)
@@ -68,19 +72,19 @@ class Admission:
         return head
 
     def extend(self, kv: KVReservations, prepared: PreparedRequest, tokens: int) -> bool:
-        """Reserve more where `tokens` exceed the reservation; False where that does not fit."""
+        """Extend the reservation if `tokens` exceed it; False if that does not fit."""
         id = prepared.submit.id
         reserved = kv.reserved_tokens(id)
         if tokens <= reserved:
             return True
-        wanted = min(reserved + RESERVATION_TOKENS, len(prepared.prompt) + prepared.max_tokens)
-        if not self._pool.eviction.make_room(kv.additional_bytes(id, wanted), self._waiting):
+        extended = min(reserved + RESERVATION_TOKENS, len(prepared.prompt) + prepared.max_tokens)
+        if not self._pool.eviction.make_room(kv.additional_bytes(id, extended), self._waiting):
             return False
-        kv.reserve(id, wanted)
+        kv.reserve(id, extended)
         return True
 
     def watch(self) -> None:
-        """Note since when models with waiting requests have waited for memory."""
+        """Record since when models with waiting requests have waited for memory."""
         for id in self._waiting.models:
             if self._pool.awaiting_memory(id):
                 self._blocked_since.setdefault(id, self._clock())
@@ -98,16 +102,16 @@ class Admission:
         return expired
 
     def _expire(self, id: str) -> list[Rejected]:
-        """The first request, and those behind it that came as long ago."""
+        """Remove and reject this model's requests that are too old; preempted ones stay."""
         latest = self._clock() - self._wait_s
         waiting = [p for p in self._waiting.for_model(id) if not p.submit.resume]
-        gone = [p for p in waiting if p.received_at <= latest or self._pool.cannot_fit(id)]
-        self._waiting.remove({p.submit.id for p in gone})
+        expired = [p for p in waiting if p.received_at <= latest or self._pool.cannot_fit(id)]
+        self._waiting.remove({p.submit.id for p in expired})
         reason = self._pool.explain_shortage(id)
-        return [Rejected(p.submit.id, "insufficient_memory", reason) for p in gone]
+        return [Rejected(p.submit.id, "insufficient_memory", reason) for p in expired]
 
-    def _longest(self, model: LoadedModel, prepared: PreparedRequest) -> int:
-        """How many tokens this request could have with the device to itself."""
+    def _max_length(self, model: LoadedModel, prepared: PreparedRequest) -> int:
+        """How many tokens of this request would fit if it ran alone."""
         return model.engine.kv_cost.longest_within(
             self._pool.available_to(model.info.id), len(prepared.prompt) + prepared.max_tokens
         )
@@ -122,12 +126,7 @@ def first_reservation(prepared: PreparedRequest) -> int:
 
 
 def too_long(prepared: PreparedRequest, longest: int) -> Rejected:
-    """The refusal of a request that memory could never hold."""
-    submit = prepared.submit
-    asked = f" and {submit.max_tokens} in the answer" if submit.max_tokens is not None else ""
-    message = (
-        f"The memory of this server holds {longest} tokens of this model at most, but the request "
-        f"has {len(prepared.prompt)} in the prompt{asked}."
-    )
-    param = "messages" if isinstance(submit.prompt, ChatPrompt) else "prompt"
-    return Rejected(submit.id, "context_length_exceeded", message, param)
+    """The rejection of a request that needs more than the whole memory; it could have `longest`."""
+    limit = f"The memory of this server holds {longest} tokens of this model at most"
+    error = context_length_exceeded(prepared.submit, len(prepared.prompt), limit)
+    return Rejected(prepared.submit.id, error.code, error.message, error.param)

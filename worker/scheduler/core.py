@@ -8,21 +8,18 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from protocol.events import Event, Failed, Rejected, TextDelta
 from protocol.messages import (
     Cancel,
     CommandResult,
-    Event,
-    Failed,
     Load,
     ModelsChanged,
     ModelState,
     Pin,
-    Rejected,
     SetMaxRunning,
     Shutdown,
     Stats,
     Step,
-    TextDelta,
     Unload,
 )
 from protocol.units import MS_PER_S
@@ -41,28 +38,28 @@ from worker.scheduler.waiting_queue import WaitingQueue
 
 logger = logging.getLogger(__name__)
 
-# How often requests that wait for memory are looked at, where nothing else wakes the loop.
+# How often the loop checks requests that wait for memory while no work arrives.
 POLL_S = 0.25
 
 
 class Inbox(Protocol):
-    """What the loop takes work from; `get` raises `queue.Empty`."""
+    """The source of work; `get` raises `queue.Empty`."""
 
     def get(self, block: bool = True, timeout: float | None = None) -> Work: ...
 
 
 class EngineCore:
-    """Runs until a `Shutdown` comes. Requests of one model are served first come, first served."""
+    """Runs until it gets a `Shutdown`. Requests for one model are admitted in order of arrival."""
 
     def __init__(
         self,
         pool: ModelPool,
         preprocessor: Preprocessor,
         inbox: Inbox,
+        *,
         send: Callable[[Step | ModelsChanged | CommandResult], None],
         measure_memory: Measure,
         max_running: int,
-        *,
         memory_wait_s: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -91,23 +88,23 @@ class EngineCore:
         self._device_ms = 0.0
 
     def run(self) -> None:
-        """Serve until a `Shutdown` comes.
+        """Serve until a `Shutdown` arrives.
 
         Raises:
             RuntimeError: the device failed.
         """
         while self._receive():
-            began = self._clock()
+            started_at = self._clock()
             self._load()
             self._admit()
             self._step()
             self._check_memory()
-            self._send_step(began)
+            self._send_step(started_at)
 
     # ------------------------------------------------------------ receive
 
     def _receive(self) -> bool:
-        """Handle all work that has come; block where there is none to do. False ends the loop."""
+        """Handle all work in the inbox; wait for some if nothing runs. False on `Shutdown`."""
         try:
             work = self._inbox.get(block=not self._busy, timeout=self._wait_timeout_s())
             while self._handle(work):
@@ -121,14 +118,14 @@ class EngineCore:
         return bool(self._running or self._events or self._pool.loads.current is not None)
 
     def _wait_timeout_s(self) -> float | None:
-        """How long to block for work before looking again at what may be due."""
+        """How long to wait for work before memory waits and idle models are checked again."""
         if self._waiting or len(self._commands):
             return POLL_S
         due = self._pool.eviction.next_idle_at()
         return None if due is None else max(0.0, due - self._clock())
 
     def _handle(self, work: Work) -> bool:
-        """Handle one piece of work; False when it is the last."""
+        """Handle one piece of work; False on `Shutdown`."""
         match work:
             case PreparedRequest():
                 self._enqueue(work)
@@ -154,7 +151,9 @@ class EngineCore:
     def _enqueue(self, prepared: PreparedRequest) -> None:
         id, model = prepared.submit.id, prepared.submit.model
         if (reason := self._pool.loads.failure_of(model)) is not None:
-            self._events.append(Rejected(id, "model_load_failed", reason, "model"))
+            self._events.append(
+                Rejected(id=id, code="model_load_failed", message=reason, param="model")
+            )
             return
         self._waiting.append(prepared)
         self._pool.request_load(prepared.config)
@@ -166,7 +165,7 @@ class EngineCore:
                 self._release(running.model, id)
 
     def _release(self, model: LoadedModel, id: int) -> None:
-        """Free what a request that no longer runs holds of the engine and of memory."""
+        """Free the engine's row and the memory of a request that no longer runs."""
         model.engine.remove([id])
         self._pool.account.kv[model.info.id].release([id])
         self._pool.mark_used(model.info.id)
@@ -174,10 +173,10 @@ class EngineCore:
     # ------------------------------------------------------------ load
 
     def _load(self) -> None:
-        """Read one slice of the model that loads; reject what has waited too long."""
-        ended = self._pool.advance_load(self._waiting, may_begin=not self._admission.closed)
-        if ended is not None:
-            self._finish_load(ended.model, ended.reason)
+        """Read one slice of the model being loaded; reject requests that waited too long."""
+        result = self._pool.advance_load(self._waiting, may_begin=not self._admission.closed)
+        if result is not None:
+            self._finish_load(result.model, result.reason)
         self._admission.watch()
         self._events += self._admission.expire()
         self._commands.expire()
@@ -191,7 +190,9 @@ class EngineCore:
         self._commands.finish_load(model, "model_load_failed", reason)
         ids = [prepared.submit.id for prepared in self._waiting.for_model(model)]
         self._waiting.remove(ids)
-        self._events += [Rejected(id, "model_load_failed", reason, "model") for id in ids]
+        self._events += [
+            Rejected(id=id, code="model_load_failed", message=reason, param="model") for id in ids
+        ]
 
     # ------------------------------------------------------------ admit
 
@@ -209,7 +210,7 @@ class EngineCore:
         try:
             output = make_output_processor(model, prepared)
         except Exception:
-            # A fault in one request's text or sampling must not end the others.
+            # An error in one request's text or sampling must not end the others.
             logger.exception("request %d could not be started", id)
             self._pool.account.kv[model.info.id].release([id])
             message = "The request could not be started."
@@ -231,10 +232,10 @@ class EngineCore:
         self._extend_reservations()
         for model in self._pool:
             if len(model.engine):
-                began = self._clock()
+                started_at = self._clock()
                 tokens = model.engine.step()
                 now = self._clock()
-                self._device_ms += (now - began) * MS_PER_S
+                self._device_ms += (now - started_at) * MS_PER_S
                 self._pool.mark_used(model.info.id)
                 for token in tokens:
                     self._process_token(model, token, now)
@@ -247,17 +248,17 @@ class EngineCore:
             self._release(model, token.id)
 
     def _events_of(self, token: Token, now: float) -> list[Event]:
-        """The events of one token; one request's fault must not end the others."""
+        """The events of one token; an error in one request must not end the others."""
         if token.fault is not None:
             return [Failed(token.id, f"The answer failed: {token.fault}")]
         try:
             return self._running[token.id].process(token, now)
         except Exception as error:
             logger.exception("request %d failed", token.id)
-            return [Failed(token.id, f"The answer's text failed: {error}")]
+            return [Failed(token.id, f"The answer's text could not be made: {error}")]
 
     def _extend_reservations(self) -> None:
-        """Reserve what answers without a token limit need next; preempt those that do not fit."""
+        """Reserve more memory for answers without a token limit; preempt those that do not fit."""
         for id, running in list(self._running.items()):
             kv = self._pool.account.kv[running.model.info.id]
             prepared = running.prepared
@@ -270,20 +271,20 @@ class EngineCore:
     # ------------------------------------------------------------ check memory, send
 
     def _check_memory(self) -> None:
-        """Keep what is in use below the budget's marks."""
+        """Keep the memory in use below the soft limit."""
         self._admission.closed = self._memory_pressure.check()
 
-    def _send_step(self, began: float) -> None:
+    def _send_step(self, started_at: float) -> None:
         states = self._pool.states()
         if states != self._sent_states:
             self._sent_states = states
             self._send(ModelsChanged(states))
-        # After the states: who reads a result then reads the states that it brought about.
+        # After the states, so that the reader of a result already has the states it caused.
         for result in self._results:
             self._send(result)
         self._results.clear()
         events, self._events = self._events, []
-        total_ms = (self._clock() - began) * MS_PER_S
+        total_ms = (self._clock() - started_at) * MS_PER_S
         stats = Stats(
             running=len(self._running),
             waiting=len(self._waiting) + len(self._preprocessor),

@@ -1,7 +1,7 @@
-"""Memory pressure: keeps memory in use below the budget's marks.
+"""Memory pressure: keeps the memory in use below the budget's soft limit.
 
-What is in use can exceed what was reserved: buffers that MLX keeps, blocks that the C
-library has not returned, whatever else the process needs.
+The memory in use can exceed what is reserved: MLX keeps freed buffers, the C library keeps
+freed blocks, and the rest of the process needs memory too.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import time
 import msgspec
 
 from protocol.messages import Memory
-from worker.memory.budget import Measure, release, used
+from worker.memory.budget import Measure, return_freed_memory, used_bytes
 from worker.models.pool import ModelPool
 from worker.scheduler.waiting_queue import WaitingQueue
 
-# Returning memory takes time itself: not at every step.
+# The shortest time between two attempts to free memory, which take time themselves.
 PAUSE_S = 1.0
 
 
@@ -30,32 +30,34 @@ class MemoryPressure:
         self.memory = self._measure_now()
 
     def check(self) -> bool:
-        """Free what can be freed past the soft mark; returns whether the budget is reached."""
+        """Free memory above the soft limit; returns whether the whole budget is in use."""
         account = self._pool.account
         account.fit_prompt_cache()
         self.memory = self._measure_now()
         now = time.monotonic()
-        if used(self.memory) > account.budget.soft_mark and now >= self._freed_at + PAUSE_S:
+        if self._excess_bytes > 0 and now >= self._freed_at + PAUSE_S:
             self._freed_at = now
             self._free()
-        return used(self.memory) >= account.budget.limit
+        return used_bytes(self.memory) >= account.budget.limit
+
+    @property
+    def _excess_bytes(self) -> int:
+        return used_bytes(self.memory) - self._pool.account.budget.soft_limit
 
     def _free(self) -> None:
         """Return freed memory first, then shrink the prompt cache, then evict an idle model."""
         account = self._pool.account
-        release()
+        return_freed_memory()
         self.memory = self._measure_now()
-        excess = used(self.memory) - account.budget.soft_mark
-        if excess > 0 and account.prompt_cache.nbytes:
-            account.shrink_prompt_cache(excess)
-            release()
+        if self._excess_bytes > 0 and account.prompt_cache.nbytes:
+            account.shrink_prompt_cache(self._excess_bytes)
+            return_freed_memory()
             self.memory = self._measure_now()
-        over = used(self.memory) > account.budget.soft_mark
-        if over and self._pool.eviction.evict_one(self._waiting):
+        if self._excess_bytes > 0 and self._pool.eviction.evict_one(self._waiting):
             self.memory = self._measure_now()
 
     def _measure_now(self) -> Memory:
         account = self._pool.account
         return msgspec.structs.replace(
-            self._measure(), reserved=account.spent + account.prompt_cache.nbytes
+            self._measure(), reserved=account.reserved_bytes + account.prompt_cache.nbytes
         )

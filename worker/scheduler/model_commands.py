@@ -1,4 +1,4 @@
-"""An operator's commands to the model pool: load, unload, pin. Each gets one result."""
+"""Commands of an operator to the model pool: load, unload, pin. Each gets one result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ModelCommand = Load | Unload | Pin
 
 
 class ModelCommands:
-    """Executes commands; `send_result` takes a result with the command's ticket.
+    """Executes commands; `send_result` gets each result, which has its command's ticket.
 
     A load that gets no memory within `wait_s` fails.
     """
@@ -39,14 +39,14 @@ class ModelCommands:
         self._requested_at: dict[str, float] = {}
 
     def __len__(self) -> int:
-        """How many models have commands to load them."""
+        """How many models have pending load commands."""
         return len(self._loads)
 
     def __contains__(self, model: str) -> bool:
         return model in self._loads
 
     def execute(self, command: ModelCommand) -> None:
-        """Execute a command, or begin to."""
+        """Execute a command; a load is only begun."""
         match command:
             case Load(ticket, model):
                 self._begin_load(ticket, model)
@@ -59,13 +59,13 @@ class ModelCommands:
     def finish_load(
         self, model: str, code: ErrorCode | None = None, reason: str | None = None
     ) -> None:
-        """Send the results of this model's loads: it is loaded, or it cannot be."""
+        """Send the results of this model's load commands; without `code` they succeeded."""
         self._requested_at.pop(model, None)
         for ticket in self._loads.pop(model, ()):
             self._send_result(CommandResult(ticket, code, reason))
 
     def expire(self) -> None:
-        """Fail the loads that got no memory in their time."""
+        """Fail the load commands that got no memory within `wait_s`."""
         for model, requested_at in list(self._requested_at.items()):
             loading = self._pool.loads.load_of(model) is not None
             if self._clock() >= requested_at + self._wait_s and not loading:
@@ -84,6 +84,6 @@ class ModelCommands:
 
     def _unload(self, ticket: int, model: str) -> CommandResult:
         if not self._pool.unload(model, self._waiting):
-            return CommandResult(ticket, "model_busy", f"{model} is in use, or is being loaded.")
+            return CommandResult(ticket, "model_busy", f"{model} is in use or is being loaded.")
         self._preprocessor.close(model)
         return CommandResult(ticket)

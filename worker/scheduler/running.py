@@ -1,4 +1,4 @@
-"""A running request: on the device, with all that preemption needs to queue it again."""
+"""A running request, and how its output and its sampling are set up."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 
 import msgspec
 
-from protocol.messages import Event
+from protocol.events import Event
 from worker.engine.engine import Token
 from worker.engine.sampler import Constraint, effective_stop_token_ids, make_row
 from worker.engine.token_logprobs import PromptScorer
@@ -19,7 +19,7 @@ from worker.outputs.tool_constraint import ToolCallConstraint
 
 @dataclasses.dataclass(slots=True)
 class RunningRequest:
-    """One request on the device, its model, and the tokens it got since it was admitted."""
+    """One request on the device, its model, and its tokens since it was admitted."""
 
     model: LoadedModel
     prepared: PreparedRequest
@@ -28,14 +28,14 @@ class RunningRequest:
 
     @property
     def length(self) -> int:
-        """Its tokens now: the prompt's and the answer's."""
+        """How many tokens it has now, in the prompt and the answer."""
         return len(self.prepared.context) + len(self.tokens)
 
     @property
     def tokens_left(self) -> int:
-        """How many tokens to draw; at least 1 before the first step.
+        """How many tokens to sample; at least 1 before the first step.
 
-        One is drawn, and dropped, where an answer of no tokens was requested.
+        For `max_tokens` 0 one token is sampled and dropped.
         """
         generated = len(self.prepared.submit.resume) + len(self.tokens)
         return max(self.prepared.max_tokens, 1) - generated
@@ -46,14 +46,14 @@ class RunningRequest:
         return self.output.process(token, now)
 
     def preempt(self) -> PreparedRequest:
-        """The request as it goes on later: what was generated counts as delivered."""
+        """The request to queue again; its generated tokens count as delivered."""
         submit = self.prepared.submit
         resumed = msgspec.structs.replace(submit, resume=submit.resume + self.tokens)
         return dataclasses.replace(self.prepared, submit=resumed, started=True)
 
 
 def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> OutputProcessor:
-    """The output of this request, replayed up to the tokens that were delivered before."""
+    """The output processor of this request, after a replay of the tokens delivered before."""
     submit, config = prepared.submit, model.config
     text = config.parsers.create(submit, prepared.prompt)
     stop_token_ids = effective_stop_token_ids(submit.sampling, config.stop_tokens)
@@ -82,16 +82,16 @@ def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> Outp
 def make_constraint(
     prepared: PreparedRequest, text: Text, stop_token_ids: frozenset[int]
 ) -> Constraint | None:
-    """What limits its tokens: the grammar of the whole answer, or that of offered calls in it."""
+    """The constraint on its tokens: a grammar of the whole answer, or of tool calls in it."""
     if prepared.grammar is None:
         return None
     if prepared.offered_calls is None:
-        return prepared.grammar.begin()
+        return prepared.grammar.create_constraint()
     return ToolCallConstraint(text, prepared.grammar, stop_token_ids)
 
 
 def make_scorer(prepared: PreparedRequest) -> PromptScorer | None:
-    """What scores the prompt, where log-probabilities were requested and not delivered yet."""
+    """The scorer of the prompt, if its log-probabilities are requested and not delivered yet."""
     count = prepared.submit.prompt_logprobs
     if count is None or prepared.submit.resume:
         return None

@@ -1,4 +1,4 @@
-"""Compiles grammars for one model, and keeps those that were asked for last."""
+"""Compiles grammars for one model and caches the most recently used results."""
 
 from __future__ import annotations
 
@@ -14,90 +14,93 @@ from worker.structured_output.sandbox import Refused
 from worker.structured_output.sandbox_client import SandboxClient
 from worker.structured_output.vocabulary import Vocabulary
 
-KEPT_GRAMMARS = 128
-KEPT_BYTES = 64 * 1024 * 1024
-LEAST_SIZE_BYTES = 64 * 1024  # what a small schema was measured to take
+MAX_CACHED_GRAMMARS = 128
+MAX_CACHED_BYTES = 64 * 1024 * 1024
+MIN_GRAMMAR_BYTES = 64 * 1024  # the measured size of a small schema
 
-# A checking process that was ended between two checks is noticed by the next one.
+# The first attempt fails if the sandbox exited since the last trial.
 ATTEMPTS = 2
 
-NO_VOCABULARY = "this model's tokenizer is none that answers can be held to a grammar with"
+NO_VOCABULARY = "this model's tokenizer does not support grammars"
 
 CompileResult = CompiledGrammar | GrammarError
 
 
 class GrammarCompiler:
-    """Grammars of one vocabulary; None is one that llguidance cannot read. Any thread may call."""
+    """Compiles grammars for one vocabulary; thread-safe.
+
+    With no vocabulary (None) llguidance cannot read the tokenizer, and every grammar is refused.
+    """
 
     def __init__(self, vocabulary: Vocabulary | None) -> None:
         self.vocabulary = vocabulary
-        self._checker = None if vocabulary is None else SandboxClient(vocabulary)
+        self._sandbox = None if vocabulary is None else SandboxClient(vocabulary)
         self._lock = threading.Lock()
-        self._kept: OrderedDict[bytes, CompileResult] = OrderedDict()
-        self._kept_bytes = 0
+        self._cache: OrderedDict[bytes, CompileResult] = OrderedDict()
+        self._cached_bytes = 0
 
     @property
-    def checking_pid(self) -> int | None:
-        """The process that checks the grammars, while there is one."""
-        return None if self._checker is None else self._checker.pid
+    def sandbox_pid(self) -> int | None:
+        """The process id of the sandbox, while it runs."""
+        return None if self._sandbox is None else self._sandbox.pid
 
-    def known(self, grammar: Grammar) -> CompileResult | None:
-        """What came of this grammar before, where that is still kept."""
-        key = key_of(grammar)
+    def cached(self, grammar: Grammar) -> CompileResult | None:
+        """The result of an earlier compilation; None if it is not in the cache."""
+        key = cache_key(grammar)
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+            if key in self._cache:
+                self._cache.move_to_end(key)
+            return self._cache.get(key)
 
     def compile(self, grammar: Grammar) -> CompileResult:
-        """The grammar ready for use, or why it cannot be: known at once, else within seconds."""
-        if (known := self.known(grammar)) is not None:
-            return known
+        """The compiled grammar or the error; takes seconds if the result is not cached."""
+        if (cached := self.cached(grammar)) is not None:
+            return cached
         for _ in range(ATTEMPTS):
             try:
-                outcome = self._compile(grammar)
+                result = self._compile(grammar)
             except (EOFError, OSError):
                 continue
-            self._keep(key_of(grammar), outcome)
-            return outcome
+            self._insert(cache_key(grammar), result)
+            return result
         return GrammarError("it could not be checked")
 
     def close(self) -> None:
-        """End what checks the grammars."""
-        if self._checker is not None:
-            self._checker.close()
+        """Stop the sandbox."""
+        if self._sandbox is not None:
+            self._sandbox.close()
 
     def _compile(self, grammar: Grammar) -> CompileResult:
-        if self.vocabulary is None or self._checker is None:
+        if self.vocabulary is None or self._sandbox is None:
             return GrammarError(NO_VOCABULARY)
-        verdict = self._checker.check(grammar)
-        if isinstance(verdict, Refused):
-            return GrammarError(verdict.reason)
+        trial = self._sandbox.try_grammar(grammar)
+        if isinstance(trial, Refused):
+            return GrammarError(trial.reason)
         try:
-            return compile_text(verdict.text, self.vocabulary, verdict.size_bytes)
+            return compile_text(trial.text, self.vocabulary, trial.size_bytes)
         except GrammarError as error:
             return error
 
-    def _keep(self, key: bytes, outcome: CompileResult) -> None:
+    def _insert(self, key: bytes, result: CompileResult) -> None:
         with self._lock:
-            self._drop(key)
-            self._kept[key] = outcome
-            self._kept_bytes += size_of(outcome)
-            while len(self._kept) > KEPT_GRAMMARS or (
-                self._kept_bytes > KEPT_BYTES and len(self._kept) > 1
+            self._evict(key)
+            self._cache[key] = result
+            self._cached_bytes += size_of(result)
+            while len(self._cache) > MAX_CACHED_GRAMMARS or (
+                self._cached_bytes > MAX_CACHED_BYTES and len(self._cache) > 1
             ):
-                self._drop(next(iter(self._kept)))
+                self._evict(next(iter(self._cache)))
 
-    def _drop(self, key: bytes) -> None:
-        if (dropped := self._kept.pop(key, None)) is not None:
-            self._kept_bytes -= size_of(dropped)
+    def _evict(self, key: bytes) -> None:
+        if (evicted := self._cache.pop(key, None)) is not None:
+            self._cached_bytes -= size_of(evicted)
 
 
-def key_of(grammar: Grammar) -> bytes:
-    """What tells this grammar from others."""
+def cache_key(grammar: Grammar) -> bytes:
+    """A hash of the grammar."""
     return hashlib.sha256(msgspec.msgpack.encode(grammar)).digest()
 
 
-def size_of(outcome: CompileResult) -> int:
-    """About how much memory keeping it takes."""
-    return max(outcome.size_bytes if isinstance(outcome, CompiledGrammar) else 0, LEAST_SIZE_BYTES)
+def size_of(result: CompileResult) -> int:
+    """The approximate memory of a cached result, in bytes."""
+    return max(result.size_bytes if isinstance(result, CompiledGrammar) else 0, MIN_GRAMMAR_BYTES)

@@ -1,4 +1,4 @@
-"""What a request asks for, as the grammar text that llguidance compiles."""
+"""Converts a request's grammar to the grammar text that llguidance compiles."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from llguidance.gbnf_to_lark import any_to_lark
 from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
 from worker.structured_output.constraint import GrammarError
 
-# White space only where it is no loop to fall into: weak models write it for ever. One blank
-# after a separator stays, because most models have learned JSON so. A schema's own
-# "x-guidance" may ask for another style.
+# No flexible white space: weak models repeat it without end. One optional space after a
+# separator is allowed, because most models have learned JSON that way. A schema's own
+# "x-guidance" may set another style.
 JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
-# What cannot be held to is refused, whatever the schema asks: nothing is ever left out.
+# A schema with a keyword that cannot be enforced is refused, whatever its own "x-guidance" says.
 JSON_RULES = {"lenient": False, "coerce_one_of": False}
 
 
 def to_llguidance(grammar: Grammar) -> str:
-    """The grammar in llguidance's own terms; whether it is one is found in compiling it.
+    """Convert the grammar to llguidance's format; only the compiler fully validates it.
 
     Raises:
-        GrammarError: it cannot even be read.
+        GrammarError: the grammar cannot be parsed.
     """
     try:
         match grammar:
@@ -39,12 +39,12 @@ def to_llguidance(grammar: Grammar) -> str:
     except RecursionError as error:
         raise GrammarError("it is nested too deeply") from error
     except Exception as error:
-        # The converters tell bad text by all kinds of errors.
+        # The converters raise many types of errors for invalid text.
         raise GrammarError(str(error)) from error
 
 
 def json_grammar(schema: str) -> str:
-    """The grammar of JSON texts that a schema allows."""
+    """The grammar of JSON texts that match a JSON schema."""
     return LLMatcher.grammar_from_json_schema(
         schema,
         defaults=JSON_STYLE,  # type: ignore[arg-type]
@@ -53,5 +53,5 @@ def json_grammar(schema: str) -> str:
 
 
 def quote(text: str) -> str:
-    """`text` as a string of llguidance's Lark, whose strings are JSON's."""
+    """A string literal of llguidance's Lark, which has JSON's syntax."""
     return json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The checking process from the worker's side: begun when first needed, and again if it died."""
+"""The worker's client of the grammar sandbox: starts it on first use, restarts it if it exits."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from protocol.grammars import Grammar
-from worker.structured_output.sandbox import TIME_LIMIT_S, TRIAL_RESULTS, TrialResult
+from worker.structured_output.sandbox import RESULT_DECODER, TIME_LIMIT_S, TrialResult
 from worker.structured_output.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-CHECK_COMMAND = (sys.executable, "-P", "-m", "worker.structured_output.sandbox")
-# Its own limits end a check before this; reading a large vocabulary comes before the first.
-PATIENCE_S = TIME_LIMIT_S + 1.0
-START_PATIENCE_S = 30.0
+SANDBOX_COMMAND = (sys.executable, "-P", "-m", "worker.structured_output.sandbox")
+# The sandbox's own limits end a trial earlier than this timeout.
+TIMEOUT_S = TIME_LIMIT_S + 1.0
+# Before its first trial the sandbox loads the vocabulary.
+STARTUP_TIMEOUT_S = 30.0
 
 
 class SandboxClient:
-    """Tries the grammars of one vocabulary. Callers on several threads take turns."""
+    """Tries grammars for one vocabulary. Thread-safe; trials run one at a time."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -34,51 +35,51 @@ class SandboxClient:
 
     @property
     def pid(self) -> int | None:
-        """The process, once there is one."""
+        """The process id of the sandbox, while it runs."""
         return None if self._process is None else self._process.pid
 
-    def check(self, grammar: Grammar) -> TrialResult:
-        """Whether the worker may compile this grammar.
+    def try_grammar(self, grammar: Grammar) -> TrialResult:
+        """Compile the grammar in the sandbox.
 
         Raises:
-            OSError, EOFError: the process was lost; the next check begins another.
+            OSError, EOFError: the sandbox exited or timed out; the next call restarts it.
         """
         with self._lock:
             try:
-                return self._ask(msgspec.msgpack.encode(grammar))
+                return self._request(msgspec.msgpack.encode(grammar))
             except (EOFError, OSError) as error:
-                logger.warning("the process that checks grammars was lost: %r", error)
-                self._end()
+                logger.warning("the grammar sandbox failed: %r", error)
+                self._stop()
                 raise
 
     def close(self) -> None:
-        """End the process at once, even in the middle of a check."""
+        """Kill the sandbox, even during a trial."""
         if (process := self._process) is not None:
             process.kill()
             process.wait()
 
-    def _ask(self, asked: bytes) -> TrialResult:
-        pipe, patience_s = self._pipe, PATIENCE_S
+    def _request(self, encoded: bytes) -> TrialResult:
+        pipe, timeout_s = self._pipe, TIMEOUT_S
         if pipe is None:
-            pipe, patience_s = self._start(), START_PATIENCE_S
-        pipe.send_bytes(asked)
-        if not pipe.poll(patience_s):
-            raise TimeoutError(f"no verdict within {patience_s} s")
-        return TRIAL_RESULTS.decode(pipe.recv_bytes())
+            pipe, timeout_s = self._start(), STARTUP_TIMEOUT_S
+        pipe.send_bytes(encoded)
+        if not pipe.poll(timeout_s):
+            raise TimeoutError(f"no result within {timeout_s} s")
+        return RESULT_DECODER.decode(pipe.recv_bytes())
 
     def _start(self) -> Connection:
-        ours, theirs = multiprocessing.Pipe()
+        own_end, sandbox_end = multiprocessing.Pipe()
         self._process = subprocess.Popen(
-            [*CHECK_COMMAND, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
+            [*SANDBOX_COMMAND, str(sandbox_end.fileno())],
+            pass_fds=[sandbox_end.fileno()],
             stdin=subprocess.DEVNULL,
         )
-        theirs.close()
-        self._pipe = ours
-        ours.send_bytes(msgspec.msgpack.encode(self._vocabulary))
-        return ours
+        sandbox_end.close()
+        self._pipe = own_end
+        own_end.send_bytes(msgspec.msgpack.encode(self._vocabulary))
+        return own_end
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         if self._process is not None and self._pipe is not None:
             self._pipe.close()
             self._process.kill()

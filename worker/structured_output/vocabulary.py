@@ -1,4 +1,4 @@
-"""A model's vocabulary as llguidance reads it, and as the checking process is told of it."""
+"""A model's vocabulary in the form that llguidance reads and the sandbox receives."""
 
 from __future__ import annotations
 
@@ -11,50 +11,32 @@ import msgspec
 from llguidance import LLTokenizer
 
 if TYPE_CHECKING:
-    # Importing it takes seconds and MLX: the process that checks grammars does without.
+    # This import takes seconds and loads MLX; the sandbox does not need it.
     from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 
 class Vocabulary(msgspec.Struct, frozen=True, array_like=True, dict=True):
-    """A tokenizer in Hugging Face's JSON, the model's number of tokens, and those that end it."""
+    """A tokenizer as Hugging Face's JSON, the model's number of tokens, and its stop tokens."""
 
-    tokenizer: str
+    tokenizer_json: str
     size: int
-    ends: list[int]
+    stop_token_ids: list[int]
 
     @cached_property
-    def tokens(self) -> LLTokenizer:
-        """llguidance's own view. Making it holds the interpreter lock: 0.7 s for 150,000 tokens."""
-        return LLTokenizer(self.tokenizer, n_vocab=self.size, eos_token=self.ends)
-
-    def split_special(self, text: str) -> list[str | int]:
-        """`text` as its special tokens by id, which no plain text can be, and what is between."""
-        parts: list[str | int] = []
-        plain: list[int] = []
-        for token in self.tokens.tokenize_str(text, parse_special=True):
-            if not self.tokens.is_special_token(token):
-                plain.append(token)
-                continue
-            parts += [self.tokens.decode_str(plain)] if plain else []
-            parts.append(token)
-            plain = []
-        return parts + ([self.tokens.decode_str(plain)] if plain else [])
-
-    def leading_special(self, text: str) -> int | None:
-        """The special token that `text` begins with, if it does."""
-        first = next(iter(self.split_special(text)), None)
-        return first if isinstance(first, int) else None
+    def tokenizer(self) -> LLTokenizer:
+        """llguidance's tokenizer. Creating it holds the GIL: 0.7 s for 150,000 tokens."""
+        return LLTokenizer(self.tokenizer_json, n_vocab=self.size, eos_token=self.stop_token_ids)
 
 
 def make_vocabulary(
-    tokenizer: TokenizerWrapper, size: int, ends: Iterable[int]
+    tokenizer: TokenizerWrapper, size: int, stop_token_ids: Iterable[int]
 ) -> Vocabulary | None:
-    """The vocabulary of a fast tokenizer whose answers can end; None for any other."""
+    """The vocabulary of a fast tokenizer that has a stop token; None for any other tokenizer."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    ends = sorted(end for end in ends if end < size)
-    if backend is None or not ends:
+    stop_token_ids = sorted(token for token in stop_token_ids if token < size)
+    if backend is None or not stop_token_ids:
         return None
     plain = copy(backend)
     plain.no_padding()
     plain.no_truncation()
-    return Vocabulary(plain.to_str(), size, ends)
+    return Vocabulary(plain.to_str(), size, stop_token_ids)

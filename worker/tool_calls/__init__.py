@@ -1,1 +1,1 @@
-"""Tool calls: how model families write them, and how they are parsed."""
+"""Tool calls: the formats of model families, and their parsers."""

@@ -1,6 +1,6 @@
-"""Calls as bare JSON, without markers: Llama 3's own syntax, and any model's under a grammar.
+"""Bare JSON calls, without markers: Llama 3's own syntax, and any model's under a grammar.
 
-A call is JSON at the very beginning of the answer; several are joined by semicolons.
+A call is JSON at the very beginning of an answer; several calls are separated by semicolons.
 Source: Meta's description of the Llama 3 prompt format.
 """
 
@@ -12,27 +12,31 @@ from typing import Any
 from mlx_lm.tool_parsers import pythonic
 
 from worker.tool_calls.formats import JSON_END, json_header
-from worker.tool_calls.syntax import CallSyntax, CallTemplate, StreamedCalls, Tool
+from worker.tool_calls.syntax import CallSyntax, CallTemplate, StreamingPatterns, Tool
 
 
 def parse_built_in_call(text: str, tools: Sequence[Tool]) -> Any:
-    """`name.call(key="value")`.
+    """Parse `name.call(key="value")`.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is no such call.
     """
     call = pythonic.parse_tool_call(f"[{text.strip()}]", tools)
     return {**call, "name": call["name"].removesuffix(".call")}
 
 
 JSON_HEADER = json_header("(?:parameters|arguments)", before=r'(?:"type"\s*:\s*"function"\s*,\s*)?')
-JSON_CALLS = StreamedCalls(JSON_HEADER, JSON_END, more=rf"\s*;{JSON_HEADER}")
-BARE_CALL = CallTemplate('{"name": "', '", "parameters": ', "}", repeats=False)
-BARE = CallSyntax(
+BARE_JSON_PATTERNS = StreamingPatterns(
+    header=JSON_HEADER, footer=JSON_END, next_header=rf"\s*;{JSON_HEADER}"
+)
+BARE_JSON_TEMPLATE = CallTemplate(
+    before='{"name": "', between='", "parameters": ', after="}", repeatable=False
+)
+BARE_JSON_SYNTAX = CallSyntax(
     start="",
     end="",
     parse=parse_built_in_call,
     opening=None,
-    streamed=(JSON_CALLS,),
-    written=BARE_CALL,
+    streaming=(BARE_JSON_PATTERNS,),
+    call_template=BARE_JSON_TEMPLATE,
 )

@@ -1,28 +1,31 @@
-"""What an answer's text is made of. Each token makes some: msgspec makes them quickly."""
+"""The parts that an answer's text is parsed into.
+
+Every token creates some, so they are msgspec structs, which are fast to create.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
-from protocol.messages import TextKind
+from protocol.events import TextKind
 
 
 class ContentDelta(msgspec.Struct, frozen=True):
-    """Words: to the user, or the model's own reasoning."""
+    """Text of the answer, or of the model's reasoning."""
 
     text: str
     kind: TextKind = "content"
 
 
 class ToolCallStart(msgspec.Struct, frozen=True):
-    """A call of a declared tool begins; `index` counts the answer's calls from 0."""
+    """A call of a declared tool starts; `index` is its number in the answer, from 0."""
 
     index: int
     name: str
 
 
 class ToolCallArguments(msgspec.Struct, frozen=True):
-    """The next part of that call's arguments, which are JSON."""
+    """The next part of the arguments of call `index`, as JSON text."""
 
     index: int
     text: str

@@ -1,7 +1,7 @@
-"""The grammar of an answer that must call a tool, in llguidance's Lark.
+"""Grammars of tool calls, in llguidance's Lark.
 
-A model writes its calls in its own syntax where their arguments are JSON, else as bare
-JSON. Markers that are special tokens of the vocabulary are asked for as such.
+Required calls have the model's own format if its arguments are JSON, else bare JSON. Markers
+that are special tokens of the vocabulary are written as token ids.
 """
 
 from __future__ import annotations
@@ -17,86 +17,101 @@ from worker.tool_calls.syntax import CallTemplate, Tool
 
 MARKER = regex.compile(r"<\|?[^<>\s]+\|?>|\[[A-Z_]+\]")
 
-# Where one of these stands, further arguments are asked for or named elsewhere.
-OPENING_KEYWORDS = frozenset({
+# With one of these keywords a schema defines or allows arguments besides its `properties`.
+OPEN_SCHEMA_KEYWORDS = frozenset({
     "$ref", "additionalProperties", "allOf", "anyOf", "else", "if", "oneOf", "patternProperties",
     "propertyNames", "then", "unevaluatedProperties",
 })  # fmt: skip
 
-# The ids of the vocabulary's special tokens, by how they are written.
+# The ids of the vocabulary's special tokens, by their text.
 SpecialTokens = Mapping[str, int]
 
 
-def require_call(
+def make_required_call_grammar(
     tools: Sequence[Tool],
     names: Sequence[str],
-    written: CallTemplate,
-    special: SpecialTokens,
+    call_template: CallTemplate,
+    special_tokens: SpecialTokens,
     *,
     parallel: bool,
     think_end: str = "",
 ) -> str:
-    """The grammar of a call of one of `names`, or with `parallel` of several in a row.
+    """The grammar of an answer that is a call of one of `names`; if `parallel`, several in a row.
 
     With `think_end` the answer begins inside a think block.
     """
-    functions = [tool["function"] for tool in tools if tool["function"]["name"] in names]
+    functions = named_functions(tools, names)
+    repeat = "+" if parallel and call_template.repeatable else ""
     rules = [
-        f"start: {'think ' if think_end else ''}call{'+' if parallel and written.repeats else ''}",
-        "call: " + " | ".join(f"call_{place}" for place in range(len(functions))),
+        f"start: {'think ' if think_end else ''}call{repeat}",
+        "call: " + " | ".join(f"call_{index}" for index in range(len(functions))),
     ]
     if think_end:
-        token = special.get(think_end)
+        token = special_tokens.get(think_end)
         rules.append(f"think: /(.|\\n)*/ <[{token}]>" if token is not None else "think: THOUGHT")
         rules.append(f"THOUGHT[lazy]: /(.|\\n)*{regex.escape(think_end)}/")
-    for place, function in enumerate(functions):
-        before = spell(written.before + function["name"] + written.between, special)
-        rules.append(f"call_{place}: {before} arguments_{place} {spell(written.after, special)}")
-        rules.append(f"arguments_{place}: %json {json.dumps(arguments_schema(function))}")
+    for index, function in enumerate(functions):
+        header = to_lark(
+            call_template.before + function["name"] + call_template.between, special_tokens
+        )
+        footer = to_lark(call_template.after, special_tokens)
+        rules.append(f"call_{index}: {header} arguments_{index} {footer}")
+        rules.append(f"arguments_{index}: %json {json.dumps(arguments_schema(function))}")
     return "\n".join(rules)
 
 
-def offer_calls(tools: Sequence[Tool], names: Sequence[str]) -> str:
-    """The grammar from a call's name on: the name, a line break, its arguments, then anything."""
-    functions = [tool["function"] for tool in tools if tool["function"]["name"] in names]
-    places = range(len(functions))
-    rules = [f"start: ({' | '.join(f'call_{place}' for place in places)}) /(.|\\n)*/"]
-    for place, function in enumerate(functions):
-        head = json.dumps(function["name"] + "\n")
-        rules.append(f"call_{place}: {head} %json {json.dumps(arguments_schema(function))}")
+def make_optional_call_grammar(tools: Sequence[Tool], names: Sequence[str]) -> str:
+    """The grammar of a call that the model started by itself, whatever its format.
+
+    The text is the call's name, a line break, its arguments, then anything.
+    """
+    functions = named_functions(tools, names)
+    calls = " | ".join(f"call_{index}" for index in range(len(functions)))
+    rules = [f"start: ({calls}) /(.|\\n)*/"]
+    for index, function in enumerate(functions):
+        header = json.dumps(function["name"] + "\n")
+        rules.append(f"call_{index}: {header} %json {json.dumps(arguments_schema(function))}")
     return "\n".join(rules)
+
+
+def named_functions(tools: Sequence[Tool], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The functions of the tools with these names."""
+    return [tool["function"] for tool in tools if tool["function"]["name"] in names]
 
 
 def arguments_schema(function: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a call's arguments; what of it cannot be held to is left out unless strict."""
-    style = {**JSON_STYLE, "lenient": not function.get("strict")}
-    return {"type": "object", **closed(function["parameters"]), "x-guidance": style}
+    """The schema of a call's arguments.
 
-
-def closed(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters and no others, where the schema names some and says nothing of others.
-
-    A function has no use for an argument that it does not name, and weak models make some up.
+    Keywords that cannot be enforced are ignored unless the function is `strict`.
     """
-    if "properties" not in parameters or not OPENING_KEYWORDS.isdisjoint(parameters):
+    style = {**JSON_STYLE, "lenient": not function.get("strict")}
+    return {"type": "object", **close_properties(function["parameters"]), "x-guidance": style}
+
+
+def close_properties(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Allow no additional properties, if the schema names some and does not mention others.
+
+    A function does not read arguments that it does not declare, and weak models invent some.
+    """
+    if "properties" not in parameters or not OPEN_SCHEMA_KEYWORDS.isdisjoint(parameters):
         return parameters
     return {**parameters, "additionalProperties": False}
 
 
-def spell(text: str, special: SpecialTokens) -> str:
-    """`text` as a sequence of Lark; white space in it may be left out."""
+def to_lark(text: str, special_tokens: SpecialTokens) -> str:
+    """A Lark sequence that matches `text`; its white space is optional."""
     parts: list[str] = []
-    place = 0
+    end = 0
     for marker in MARKER.finditer(text):
-        if (token := special.get(marker[0])) is not None:
-            parts += plain(text[place : marker.start()])
+        if (token := special_tokens.get(marker[0])) is not None:
+            parts += lark_strings(text[end : marker.start()])
             parts.append(f"<[{token}]>")
-            place = marker.end()
-    parts += plain(text[place:])
+            end = marker.end()
+    parts += lark_strings(text[end:])
     return " ".join(parts)
 
 
-def plain(text: str) -> list[str]:
-    """Words as strings of Lark, each blank or line break as one that may be left out."""
+def lark_strings(text: str) -> list[str]:
+    """Lark strings of the words; each white space character is an optional one of its own."""
     words = regex.findall(r"\s|\S+", text)
     return [f"({json.dumps(w)})?" if w.isspace() else json.dumps(w) for w in words]

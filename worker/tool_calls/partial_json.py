@@ -1,6 +1,6 @@
-"""Follows one JSON object as its text comes in, so that it can be passed on while it grows.
+"""Validates one JSON object as its text arrives, so that the text can be streamed.
 
-Source: RFC 8259. Nothing is decoded: the text stays as the model wrote it.
+Source: RFC 8259. Nothing is decoded: the text is passed on unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class NotJson(ValueError):
 
 
 class PartialJsonObject:
-    """One object; `complete` once its last brace has come."""
+    """One object; `complete` once its closing brace has arrived."""
 
     def __init__(self) -> None:
         self.complete = False
@@ -36,14 +36,14 @@ class PartialJsonObject:
         self._hex_left = 0
 
     def push(self, text: str) -> int:
-        """How many of these characters belong to the object: all, or those up to its end.
+        """The number of characters of `text` that belong to the object.
 
         Raises:
-            NotJson: one of them cannot stand where it does.
+            NotJson: a character is invalid at its position.
         """
-        for place, character in enumerate(text):
+        for index, character in enumerate(text):
             if self.complete:
-                return place
+                return index
             self._step(character)
         return len(text)
 

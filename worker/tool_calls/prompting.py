@@ -1,7 +1,6 @@
-"""Tools for a model whose chat template knows none: told in its first message, called in JSON.
+"""Tools for models whose chat template does not support them: described in the first message.
 
-What such a template cannot render is told in words: earlier calls as the text they
-were, results as the user's.
+Earlier calls become the assistant's text, and their results become user messages.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from worker.tool_calls.formats import WRITTEN, make_syntax
+from worker.tool_calls.formats import CALL_TEMPLATES, make_syntax
 from worker.tool_calls.syntax import CallSyntax, CallTemplate, Tool
 
 ChatMessage = dict[str, Any]
@@ -23,51 +22,53 @@ You can call these functions:
 To call one, answer with this and nothing else:
 {example}"""
 
-# JSON between tags, which any vocabulary can spell.
+# JSON between tags, which every vocabulary can encode.
 GENERIC_SYNTAX: CallSyntax = make_syntax("json_tools")
-GENERIC_CALL = WRITTEN["json_tools"]
+GENERIC_CALL_TEMPLATE = CALL_TEMPLATES["json_tools"]
 
 
 def render_tools_as_text(
-    messages: Sequence[ChatMessage], tools: Sequence[Tool], written: CallTemplate
+    messages: Sequence[ChatMessage], tools: Sequence[Tool], call_template: CallTemplate
 ) -> list[ChatMessage]:
-    """The conversation with `tools` in its first message."""
-    told = list(messages)
+    """The conversation with the tools described in its first message."""
+    rendered = list(messages)
     if tools:
-        listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-        example = written.write("NAME", '{"ARGUMENT": "VALUE"}')
-        put_first(told, INSTRUCTIONS.format(tools=listed, example=example))
-    return told
+        functions = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
+        example = call_template.render("NAME", '{"ARGUMENT": "VALUE"}')
+        prepend_text(rendered, INSTRUCTIONS.format(tools=functions, example=example))
+    return rendered
 
 
 def render_calls_as_text(
-    messages: Sequence[ChatMessage], written: CallTemplate
+    messages: Sequence[ChatMessage], call_template: CallTemplate
 ) -> list[ChatMessage]:
     """The conversation with its calls and their results as text."""
-    told: list[ChatMessage] = []
+    rendered: list[ChatMessage] = []
     for message in messages:
-        plain = render_message_calls_as_text(message, written)
-        if told and message["role"] == "tool" and told[-1]["role"] == "user":
+        plain = render_message_calls_as_text(message, call_template)
+        if rendered and message["role"] == "tool" and rendered[-1]["role"] == "user":
             # Many templates refuse two messages of one role in a row.
-            plain = {**plain, "content": f"{told.pop()['content']}\n{plain['content']}"}
-        told.append(plain)
-    return told
+            plain = {**plain, "content": f"{rendered.pop()['content']}\n{plain['content']}"}
+        rendered.append(plain)
+    return rendered
 
 
-def render_message_calls_as_text(message: ChatMessage, written: CallTemplate) -> ChatMessage:
-    """A message whose calls are text, and whose result is the user's."""
+def render_message_calls_as_text(message: ChatMessage, call_template: CallTemplate) -> ChatMessage:
+    """The message with its calls as text; a tool's result becomes a user message."""
     if message["role"] == "tool":
         return {"role": "user", "content": f"Result of the call: {message['content']}"}
     if not message.get("tool_calls"):
         return message
     functions = [call["function"] for call in message["tool_calls"]]
-    calls = [written.write(function["name"], function["arguments"]) for function in functions]
+    calls = [
+        call_template.render(function["name"], function["arguments"]) for function in functions
+    ]
     rest = {key: value for key, value in message.items() if key != "tool_calls"}
     return {**rest, "content": "\n".join([message["content"], *calls]).strip("\n")}
 
 
-def put_first(messages: list[ChatMessage], text: str) -> None:
-    """Put `text` before all else, in a message of a role that every template knows."""
+def prepend_text(messages: list[ChatMessage], text: str) -> None:
+    """Put `text` before the conversation, in a message of a role that every template supports."""
     if messages and messages[0]["role"] in ("system", "developer", "user"):
         first = messages[0]
         messages[0] = {**first, "content": f"{text}\n\n{first['content']}"}

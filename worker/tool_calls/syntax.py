@@ -1,4 +1,4 @@
-"""What tells one way of writing tool calls from another."""
+"""The types that describe a tool call format."""
 
 from __future__ import annotations
 
@@ -8,67 +8,67 @@ from typing import Any
 
 import regex
 
-# Stands for the names of the declared tools in the patterns of a syntax.
+# A placeholder in the patterns of a syntax; `compile_pattern` inserts the declared tools' names.
 NAME = "(?P<name>NAME)"
 
 Tool = dict[str, Any]
-# A section's text without its markers, and the declared tools: a call, or several, each
-# with `name` and `arguments`. Raises whatever it likes where there is none.
-Parse = Callable[[str, Sequence[Tool]], Any]
+# Takes a section's text without its markers, and the declared tools. Returns a call or a list
+# of calls, each with `name` and `arguments`. Raises any exception if there is none.
+SectionParser = Callable[[str, Sequence[Tool]], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class StreamedCalls:
-    """Patterns of a section whose arguments are JSON, so that they can be passed on as they come.
+class StreamingPatterns:
+    """The regular expressions of a section whose arguments are JSON and so can be streamed.
 
-    `header` is all before the first call's arguments, `footer` what ends a call,
-    `more` all between it and the next call's arguments (None: one call a section),
-    `close` what ends the section.
+    `header` matches from the section's start marker to the first call's arguments, `footer` the
+    end of a call, `next_header` from there to the next call's arguments (None: a section has one
+    call), `section_end` the end of the section.
     """
 
     header: str
     footer: str
-    close: str = ""
-    more: str | None = None
+    section_end: str = ""
+    next_header: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CallTemplate:
-    """A section of one call as the family writes it: its parts around the name and the arguments.
+    """A section with one call, as a family formats it: the text around the name and the arguments.
 
-    The arguments are JSON, and the name stands between quotes or needs none. With
-    `repeats` several may follow each other.
+    The arguments are JSON. The name needs no escaping. If `repeatable`, several sections may
+    follow each other.
     """
 
     before: str
     between: str
     after: str
-    repeats: bool = True
+    repeatable: bool = True
 
-    def write(self, name: str, arguments: str) -> str:
+    def render(self, name: str, arguments: str) -> str:
         """The call as text."""
         return f"{self.before}{name}{self.between}{arguments}{self.after}"
 
 
 @dataclass(frozen=True, slots=True)
 class CallSyntax:
-    """One way of writing calls: a section from `start` to `end` that holds one or more of them.
+    """One format of tool calls: a section from `start` to `end` with one or more calls.
 
-    An empty `start` is a section at the very beginning of an answer, an empty
-    `end` one that only the answer's end closes. `opening` is the pattern of how a
-    section's text must begin to be waited for as a whole, and given to `parse`,
-    where `streamed` does not apply. None: it is not waited for.
+    With an empty `start` the section must be at the beginning of an answer; with an empty `end`
+    it lasts to the end of the answer. A section that matches a pattern of `streaming` is parsed
+    as its text arrives. One that does not, but whose text matches `opening`, is buffered until
+    it is complete and then passed to `parse` (`opening` None: it is no section).
     """
 
     start: str
     end: str
-    parse: Parse
+    parse: SectionParser
     opening: str | None
-    streamed: tuple[StreamedCalls, ...] = ()
-    written: CallTemplate | None = None
+    streaming: tuple[StreamingPatterns, ...] = ()
+    call_template: CallTemplate | None = None
 
 
 def compile_pattern(pattern: str, names: Sequence[str]) -> regex.Pattern[str]:
-    """A syntax's pattern for the tools of these names."""
+    """Compile a pattern of a syntax for tools with these names."""
     longest_first = sorted(names, key=len, reverse=True)
     return regex.compile(pattern.replace("NAME", "|".join(map(regex.escape, longest_first)), 1))

@@ -1,1 +1,1 @@
-"""Chat completions: OpenAI's `/v1/chat/completions` over the generation endpoint."""
+"""OpenAI's `/v1/chat/completions` on top of the generation endpoint."""

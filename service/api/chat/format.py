@@ -7,28 +7,28 @@ from typing import Literal
 
 from msgspec import UNSET, UnsetType
 
-from protocol.messages import (
+from protocol.events import (
     ArgumentsDelta,
-    ChatPrompt,
     Event,
     Finished,
+    FinishReason,
     Started,
-    Submit,
     TextDelta,
     ToolCallStarted,
 )
+from protocol.messages import ChatPrompt, Submit
 from service.api.answers import Answer, to_sampling, to_siblings
-from service.api.generation import ResponseHeader, ShownUsage
+from service.api.generation import ChunkUsage, ResponseHeader
 from service.api.logprob_encoder import to_chat_logprobs
 from service.schema.chat import (
     AnswerMessage,
+    ApiFinishReason,
     ChatChoice,
     ChatCompletion,
     ChatCompletionChunk,
     ChatDelta,
     ChatRequest,
     ChunkChoice,
-    FinishReason,
     FunctionDelta,
     ToolCallDelta,
 )
@@ -38,106 +38,108 @@ from service.schema.usage import Usage
 
 
 class ChatFormat:
-    """Conversations: one sequence a request, answered by the assistant's message."""
+    """Chat completions: each choice is one sequence."""
 
     operation = "chat"
     id_prefix = "chatcmpl"
     request_type = ChatRequest
 
-    def to_submits(self, asked: ChatRequest, model: str) -> list[Submit]:
-        use = asked.tool_use
+    def to_submits(self, request: ChatRequest, model: str) -> list[Submit]:
+        tool_use = request.tool_use
         submit = Submit(
             id=0,
             model=model,
             prompt=ChatPrompt(
-                to_template(asked.messages),
-                options=asked.chat_template_kwargs or {},
-                continue_final=bool(asked.continue_final_message),
-                reasoning_effort=asked.reasoning_effort,
-                # With `none` the model is not told of any tool, so it writes no call.
-                tools=[describe(function) for function in asked.declared] if use else [],
+                to_template(request.messages),
+                options=request.chat_template_kwargs or {},
+                continue_final=bool(request.continue_final_message),
+                reasoning_effort=request.reasoning_effort,
+                # With a `tool_choice` of `none` the prompt has no tools, so the model calls none.
+                tools=[describe(function) for function in request.declared] if tool_use else [],
             ),
-            sampling=to_sampling(asked),
-            max_tokens=asked.token_limit,
-            stop=asked.stop_strings,
-            logprobs=asked.alternatives,
-            grammar=asked.grammar,
-            calls=use,
+            sampling=to_sampling(request),
+            max_tokens=request.token_limit,
+            stop=request.stop_strings,
+            logprobs=request.alternatives,
+            grammar=request.grammar,
+            calls=tool_use,
         )
-        return to_siblings(submit, asked.candidates)
+        return to_siblings(submit, request.candidates)
 
     def to_response(
-        self, asked: ChatRequest, head: ResponseHeader, answers: list[Answer], usage: Usage
+        self, request: ChatRequest, header: ResponseHeader, answers: list[Answer], usage: Usage
     ) -> ChatCompletion:
         choices = [
             ChatChoice(
-                index,
-                to_message(asked, answer),
-                to_reason(asked, answer.finish_reason),
-                to_chat_logprobs(answer.logprobs) if asked.logprobs else None,
+                index=index,
+                message=to_message(request, answer),
+                finish_reason=to_reason(request, answer.finish_reason),
+                logprobs=to_chat_logprobs(answer.logprobs) if request.logprobs else None,
             )
             for index, answer in enumerate(answers)
         ]
         return ChatCompletion(
-            id=head.id,
-            created=head.created,
-            model=head.model,
-            system_fingerprint=head.system_fingerprint,
-            service_tier=asked.shown_tier,
+            id=header.id,
+            created=header.created,
+            model=header.model,
+            system_fingerprint=header.system_fingerprint,
+            service_tier=request.shown_tier,
             choices=choices,
             usage=usage,
         )
 
-    def to_choice(self, asked: ChatRequest, index: int, event: Event) -> ChunkChoice | None:
+    def to_choice(self, request: ChatRequest, index: int, event: Event) -> ChunkChoice | None:
         match event:
             case Started():
-                content = None if asked.declared else ""
+                content = None if request.declared else ""
                 return ChunkChoice(index, ChatDelta(role="assistant", content=content))
-            case TextDelta(_, text, _, logprobs) if text or logprobs:
-                told = to_chat_logprobs(logprobs) if logprobs else None
-                said = event.kind == "content"
-                delta = ChatDelta(content=text) if said else ChatDelta(reasoning_content=text)
-                return ChunkChoice(index, delta, logprobs=told)
-            case ToolCallStarted(_, call, name):
-                opened = FunctionDelta(name=name, arguments="")
-                return ChunkChoice(index, to_call_delta(asked, call, opened, new_call_id()))
-            case ArgumentsDelta(_, call, text) if text:
-                return ChunkChoice(index, to_call_delta(asked, call, FunctionDelta(arguments=text)))
-            case Finished(_, reason):
-                return ChunkChoice(index, ChatDelta(), to_reason(asked, reason))
+            case TextDelta(text=text, logprobs=tokens, kind=kind) if text or tokens:
+                logprobs = to_chat_logprobs(tokens) if tokens else None
+                is_content = kind == "content"
+                delta = ChatDelta(content=text) if is_content else ChatDelta(reasoning_content=text)
+                return ChunkChoice(index, delta, logprobs=logprobs)
+            case ToolCallStarted(index=call, name=name):
+                function = FunctionDelta(name=name, arguments="")
+                delta = to_call_delta(request, call, function, id=new_call_id())
+                return ChunkChoice(index, delta)
+            case ArgumentsDelta(index=call, text=text) if text:
+                delta = to_call_delta(request, call, FunctionDelta(arguments=text))
+                return ChunkChoice(index, delta)
+            case Finished(reason=reason):
+                return ChunkChoice(index, ChatDelta(), to_reason(request, reason))
             case _:
                 return None
 
     def to_chunk(
         self,
-        asked: ChatRequest,
-        head: ResponseHeader,
+        request: ChatRequest,
+        header: ResponseHeader,
         choices: list[ChunkChoice],
-        usage: ShownUsage,
+        usage: ChunkUsage,
     ) -> ChatCompletionChunk:
         return ChatCompletionChunk(
-            id=head.id,
-            created=head.created,
-            model=head.model,
-            system_fingerprint=head.system_fingerprint,
-            service_tier=asked.shown_tier,
+            id=header.id,
+            created=header.created,
+            model=header.model,
+            system_fingerprint=header.system_fingerprint,
+            service_tier=request.shown_tier,
             choices=choices,
             usage=usage,
         )
 
 
-def to_message(asked: ChatRequest, answer: Answer) -> AnswerMessage:
-    """The whole answer. Its content is null where tools were declared and nothing was said."""
+def to_message(request: ChatRequest, answer: Answer) -> AnswerMessage:
+    """The assistant's message. `content` is null if tools were declared and there is no text."""
     calls: list[ToolCall] | UnsetType = UNSET
     function: FunctionCall | UnsetType = UNSET
     functions = [FunctionCall(call.name, call.arguments) for call in answer.calls]
-    if functions and asked.functions:
+    if functions and request.functions:
         function = functions[0]
     elif functions:
         calls = [ToolCall(new_call_id(), "function", function) for function in functions]
     return AnswerMessage(
         "assistant",
-        answer.text or (None if asked.declared else ""),
+        answer.text or (None if request.declared else ""),
         reasoning_content=answer.reasoning or UNSET,
         tool_calls=calls,
         function_call=function,
@@ -145,20 +147,20 @@ def to_message(asked: ChatRequest, answer: Answer) -> AnswerMessage:
 
 
 def to_call_delta(
-    asked: ChatRequest, index: int, function: FunctionDelta, id: str | UnsetType = UNSET
+    request: ChatRequest, index: int, function: FunctionDelta, id: str | UnsetType = UNSET
 ) -> ChatDelta:
-    """What one event adds to a call; with `id` its first."""
-    if asked.functions:
+    """The next part of tool call `index`; only its first part has an `id`."""
+    if request.functions:
         return ChatDelta(function_call=function)
     kind: Literal["function"] | UnsetType = UNSET if id is UNSET else "function"
     return ChatDelta(tool_calls=[ToolCallDelta(index=index, id=id, type=kind, function=function)])
 
 
-def to_reason(asked: ChatRequest, reason: FinishReason) -> FinishReason:
-    """Why it ended, in the shape that was asked for."""
-    return "function_call" if reason == "tool_calls" and asked.functions else reason
+def to_reason(request: ChatRequest, reason: FinishReason) -> ApiFinishReason:
+    """The finish reason: `function_call` if the request uses the deprecated `functions`."""
+    return "function_call" if reason == "tool_calls" and request.functions else reason
 
 
 def new_call_id() -> str:
-    """A call's public id."""
+    """A random public id for a tool call."""
     return f"call_{uuid.uuid4().hex[:24]}"

@@ -1,4 +1,4 @@
-"""Minutes of mixed requests on a service of its own, while its worker is killed again and again."""
+"""Minutes of mixed requests on a service of its own, while its worker is killed repeatedly."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from tests.load.soak.overload import time_refusals
 from tests.load.soak.report import Holding, Report, differ
 from tests.models import families
 
-# How many run beside each other while the right answers are learned.
+# Requests at once while the expected answers are recorded.
 COMPANIES = (1, 4, 8, 24)
 TELL_EVERY_S = 10.0
 SETTLE_S = 30.0
 SETTLE_POLL_S = 0.5
 POLL_S = 0.02
-# More than there are clients, so that none of them is refused.
+# More than there are clients, so that no request is refused.
 MAX_WAITING = 32
 PLACES = 2 * MAX_WAITING
 OBSERVED = "tests.load.observed"
 
 
 def batched(cases: Sequence[Case], size: int) -> Iterator[Sequence[Case]]:
-    """The cases in runs of `size`."""
+    """The cases in batches of `size`."""
     for start in range(0, len(cases), size):
         yield cases[start : start + size]
 
 
 class Soak:
-    """One run: its clients, its killer, and its figures."""
+    """One run: its clients, the task that kills the worker, and the figures."""
 
     def __init__(self, daemon: Daemon, options: argparse.Namespace, console: Console) -> None:
         self._daemon = daemon
@@ -58,7 +58,7 @@ class Soak:
         self._until = 0.0
 
     async def run(self) -> Report:
-        """Learn the right answers, then ask for them under fire."""
+        """Record the expected answers, then request them while the worker is killed."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         async with httpx.AsyncClient(
             base_url=self._daemon.url, timeout=None, limits=limits
@@ -128,7 +128,7 @@ class Soak:
             self._report.add(outcome, self._right)
 
     async def _kill(self, client: httpx.AsyncClient) -> None:
-        """Kill the worker every so often, if there is one."""
+        """Kill the worker at intervals, if there is one."""
         while True:
             await asyncio.sleep(self._options.kill_every_s)
             worker = (await client.get("/health")).json()["worker"]
@@ -149,7 +149,7 @@ class Soak:
             )
 
     async def _settle(self, client: httpx.AsyncClient) -> None:
-        """Wait until nothing is in flight and the service holds what it did before, or too long."""
+        """Wait until nothing is in flight and the resources are those at the start."""
         deadline = time.monotonic() + SETTLE_S
         while True:
             requests = (await client.get("/health")).json()["requests"]
@@ -158,14 +158,14 @@ class Soak:
             await asyncio.sleep(SETTLE_POLL_S)
         self._report.in_flight = sum(requests.values())
         while time.monotonic() < deadline:
-            # Looked at from outside: asking would open connections.
+            # Sampled from outside: a request would open a connection.
             self._report.after = await self._holding()
             if not self._report.left_over:
                 return
             await asyncio.sleep(SETTLE_POLL_S)
 
     async def _holding(self) -> Holding:
-        """What the service holds now. It is asked for its tasks by a signal."""
+        """The resources that the service holds now. A signal makes it print its tasks."""
         told = self._daemon.lines
         before = len(told)
         self._daemon.signal(signal.SIGUSR1)
@@ -179,7 +179,7 @@ class Soak:
 
 @contextlib.contextmanager
 def service() -> Iterator[Daemon]:
-    """A service over a tiny model made for it."""
+    """A service on a tiny model made for it."""
     with tempfile.TemporaryDirectory() as folder:
         model = families.make(families.LLAMA, Path(folder) / "tiny")
         flags = ["--max-running", str(PLACES - MAX_WAITING), "--max-waiting", str(MAX_WAITING)]
@@ -198,7 +198,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Soak; 1 where something was that must not be."""
+    """Soak; returns 1 if there was a fault."""
     console = Console()
     with service() as daemon:
         report = asyncio.run(Soak(daemon, options, console).run())

@@ -1,4 +1,4 @@
-"""What the soak asks: completions of many kinds, each with one right answer."""
+"""The requests of the soak: completions of many kinds, each with one expected answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STOP_CHARACTERS = 3
 
 @dataclass(frozen=True)
 class Case:
-    """One request. Greedy, or drawn with a seed: the same each time."""
+    """One request, greedy or sampled with a seed: its answer is always the same."""
 
     number: int
     prompt: str
@@ -24,7 +24,7 @@ class Case:
     stop: str | None = None
 
     def body(self, *, stream: bool) -> dict[str, Any]:
-        """As it is sent."""
+        """The request body."""
         body: dict[str, Any] = {"model": "default", "prompt": self.prompt}
         body |= {"max_tokens": self.tokens}
         body |= {"temperature": 0} if self.seed is None else {"seed": self.seed}

@@ -1,4 +1,4 @@
-"""One request of the soak as a client sends it, and what became of it."""
+"""One request of the soak as a client sends it, and its result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from tests.load.soak.cases import Case
 
-# A request that has not ended by then never will.
+# A request that has not ended by then hangs.
 HUNG_AFTER_S = 180.0
 LONGEST_STAY_S = 1.5
 SLOW_READ_S = 0.05
@@ -26,7 +26,7 @@ OFTEN = [7, 2, 1]
 
 @dataclass
 class Outcome:
-    """How one request ended. `code` is the error's, `text` is all that came."""
+    """How one request ended. `code` is the error's, `text` all text received."""
 
     case: Case
     end: End = "failed"
@@ -36,7 +36,7 @@ class Outcome:
 
 
 def draw_manner(chance: random.Random) -> tuple[bool, Manner, float]:
-    """Whether it streams, how its client behaves, and how long one stays that leaves."""
+    """Whether it streams, how its client behaves, and after how long a leaving client leaves."""
     [manner] = chance.choices(MANNERS, weights=OFTEN)
     return chance.random() < 0.6, manner, LONGEST_STAY_S * chance.random()
 
@@ -44,7 +44,7 @@ def draw_manner(chance: random.Random) -> tuple[bool, Manner, float]:
 async def ask(
     client: httpx.AsyncClient, case: Case, *, stream: bool, manner: Manner, stay_s: float
 ) -> Outcome:
-    """Send one request and behave like this client; never raises for what the service does."""
+    """Send one request and behave like this client. Errors are recorded, not raised."""
     outcome = Outcome(case)
     limit_s = stay_s if manner == "leave" else HUNG_AFTER_S
     with anyio.move_on_after(limit_s) as scope:
@@ -58,7 +58,7 @@ async def ask(
 
 
 async def read(client: httpx.AsyncClient, outcome: Outcome, *, stream: bool, slow: bool) -> None:
-    """Read the answer into the outcome."""
+    """Read the response into the result."""
     body = outcome.case.body(stream=stream)
     async with client.stream("POST", "/v1/completions", json=body) as answer:
         if not stream or answer.status_code != 200:

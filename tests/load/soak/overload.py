@@ -1,4 +1,4 @@
-"""How long a refusal takes while as much is in flight as may be."""
+"""How long a refusal takes while the service is full."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ONE_MORE = {"model": "default", "prompt": "x", "max_tokens": 1}
 
 
 async def time_refusals(client: httpx.AsyncClient, places: int) -> Percentiles:
-    """Fill all `places`, and ask for more; fill them again where some of the answers have ended.
+    """Fill all `places`, then send more requests. When answers have ended, fill them again.
 
     Raises:
         RuntimeError: a request beyond them was not refused.

@@ -1,4 +1,4 @@
-"""The figures of a soak, and what in them must not be."""
+"""The figures of a soak run, and the faults that fail it."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ GROWTH_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Holding:
-    """What the service holds: by the system's account, and how many asyncio tasks."""
+    """Resources that the service holds, by the system's count, and its asyncio tasks."""
 
     footprint: Footprint
     tasks: int
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """All but the memory."""
+        """All counts except memory."""
         held = self.footprint
         return held.descriptors, held.threads, held.children, self.tasks
 
 
 @dataclass
 class Report:
-    """The figures. `cases`: how many different requests were asked.
+    """The figures. `cases` is the number of different requests.
 
     `wrong`: answers whose text, or number of tokens, was not the right one; `crossed`:
     those that held the text of another request. `parted`: seeded answers that left the
@@ -62,7 +62,7 @@ class Report:
 
     @property
     def faults(self) -> list[str]:
-        """What must not be."""
+        """The faults that fail the run."""
         ended = self.finished + self.left + self.failed
         found = {
             "requests hung": self.hung,
@@ -98,7 +98,7 @@ class Report:
 
     @property
     def left_over(self) -> int:
-        """Descriptors, threads, children and tasks that were not there before."""
+        """Descriptors, threads, children and tasks that were added since the start."""
         if self.before is None or self.after is None:
             return 0
         pairs = zip(self.before.counts, self.after.counts, strict=True)
@@ -113,14 +113,14 @@ class Report:
 
 
 def differ(outcome: Outcome, expected: Outcome) -> bool:
-    """Whether an answer has other text or tokens than the right one, as far as it came."""
+    """Whether an answer differs in text or tokens from the expected one, up to its end."""
     if outcome.end != "finished":
         return not expected.text.startswith(outcome.text)
     return (outcome.text, outcome.tokens) != (expected.text, expected.tokens)
 
 
 def describe(outcome: Outcome, expected: Outcome) -> str:
-    """Where an answer parts from the right one."""
+    """Where an answer differs from the expected one."""
     case, text, right = outcome.case, outcome.text, expected.text
     pairs = enumerate(itertools.zip_longest(text, right))
     same = next((place for place, (ours, theirs) in pairs if ours != theirs), len(right))

@@ -1,4 +1,4 @@
-"""What is asked of launchd, by a stand-in for `launchctl` that behaves as its manual says."""
+"""`mlxd agent` against a fake `launchctl` that behaves as its manual page describes."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ TARGET = f"gui/{os.getuid()}/{LABEL}"
 
 
 class FakeMac(LaunchdHost):
-    """Files are real; launchd is a job that is loaded or not, and runs or not."""
+    """Files are real. launchd is one job that is loaded or not, and running or not."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, ...]] = []
+        self.commands: list[tuple[str, ...]] = []
         self.loaded: dict[str, Any] | None = None
         self.running = False
-        # How often a job that was booted out is still seen.
-        self.lingers = 0
-        self.refuses: str | None = None
-        # How often it refuses to load a job that it has just forgotten.
-        self.races = 0
+        # How often `print` still shows a job after `bootout`.
+        self.lingering_prints = 0
+        self.failing_verb: str | None = None
+        # How often it refuses to load a job that it has just removed.
+        self.refused_loads = 0
 
     def run(self, *words: str) -> CommandOutput:
         _, verb, *rest = words
-        if verb == self.refuses:
+        if verb == self.failing_verb:
             return CommandOutput(5, "Bootstrap failed: 5: Input/output error\n")
         if verb != "print":
-            self.asked.append(words)
+            self.commands.append(words)
         match verb:
             case "print":
                 return self._print()
-            case "bootstrap" if self.races:
-                self.races -= 1
+            case "bootstrap" if self.refused_loads:
+                self.refused_loads -= 1
                 return CommandOutput(5, "Bootstrap failed: 5: Input/output error\n")
             case "bootstrap":
                 assert self.loaded is None, "launchd refuses a job that is loaded"
@@ -47,7 +47,7 @@ class FakeMac(LaunchdHost):
                 self.running = True
             case "bootout":
                 self.running = False
-                if not self.lingers:
+                if not self.lingering_prints:
                     self.loaded = None
             case "kickstart":
                 self.running = True
@@ -56,9 +56,9 @@ class FakeMac(LaunchdHost):
         return CommandOutput(0, "")
 
     def _print(self) -> CommandOutput:
-        if self.lingers:
-            self.lingers -= 1
-            if not self.lingers:
+        if self.lingering_prints:
+            self.lingering_prints -= 1
+            if not self.lingering_prints:
                 self.loaded = None
                 return CommandOutput(113, "Could not find service")
         if self.loaded is None:
@@ -68,7 +68,7 @@ class FakeMac(LaunchdHost):
 
     @property
     def verbs(self) -> list[str]:
-        return [words[1] for words in self.asked]
+        return [words[1] for words in self.commands]
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def plist_of(home: Path) -> Path:
     return home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
 
 
-def test_install_writes_the_list_makes_the_log_folder_and_loads(
+def test_install_writes_the_property_list_makes_the_log_folder_and_loads_the_job(
     run: Any, mac: FakeMac, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("install", "--port", "8123") == 0
@@ -103,19 +103,19 @@ def test_installing_again_changes_nothing_unless_the_settings_changed(
     run: Any, mac: FakeMac, tmp_path: Path
 ) -> None:
     run("install")
-    mac.asked.clear()
+    mac.commands.clear()
     before = plist_of(tmp_path).stat()
     assert run("install") == 0
-    assert mac.asked == []
+    assert mac.commands == []
     assert plist_of(tmp_path).stat() == before
-    mac.lingers = 3
+    mac.lingering_prints = 3
     assert run("install", "--port", "9") == 0
     assert mac.verbs == ["bootout", "enable", "bootstrap"]
     assert mac.loaded is not None
     assert "--port=9" in mac.loaded["ProgramArguments"]
 
 
-def test_uninstall_ends_the_service_and_may_be_done_twice(
+def test_uninstall_stops_the_service_and_may_be_repeated(
     run: Any, mac: FakeMac, tmp_path: Path
 ) -> None:
     run("install")
@@ -126,10 +126,10 @@ def test_uninstall_ends_the_service_and_may_be_done_twice(
     assert mac.verbs.count("bootout") == 1
 
 
-def test_stop_asks_and_start_starts(run: Any, mac: FakeMac) -> None:
+def test_stop_sends_sigterm_and_start_starts_the_service_again(run: Any, mac: FakeMac) -> None:
     run("install")
     assert run("stop") == 0
-    assert mac.asked[-1] == ("launchctl", "kill", "SIGTERM", TARGET)
+    assert mac.commands[-1] == ("launchctl", "kill", "SIGTERM", TARGET)
     assert run("status") == agent.EXIT_NOT_RUNNING
     assert run("stop") == 0
     assert run("start") == 0
@@ -137,50 +137,52 @@ def test_stop_asks_and_start_starts(run: Any, mac: FakeMac) -> None:
     assert mac.verbs.count("kill") == 1
 
 
-def test_start_loads_what_is_installed_and_not_loaded(run: Any, mac: FakeMac) -> None:
+def test_start_loads_an_installed_job_that_is_not_loaded(run: Any, mac: FakeMac) -> None:
     run("install")
     mac.loaded = None
     assert run("start") == 0
     assert mac.loaded is not None
 
 
-def test_restart_waits_for_the_end_before_it_loads_again(run: Any, mac: FakeMac) -> None:
+def test_restart_loads_the_job_only_after_it_is_removed(run: Any, mac: FakeMac) -> None:
     run("install")
-    mac.asked.clear()
-    mac.lingers = 5
+    mac.commands.clear()
+    mac.lingering_prints = 5
     assert run("restart") == 0
     assert mac.verbs == ["bootout", "enable", "bootstrap"]
 
 
-def test_a_load_that_comes_too_soon_is_tried_again(run: Any, mac: FakeMac) -> None:
+def test_a_load_that_launchd_refuses_for_a_moment_is_retried(run: Any, mac: FakeMac) -> None:
     run("install")
-    mac.races = 3
+    mac.refused_loads = 3
     assert run("restart") == 0
     assert mac.running
 
 
 @pytest.mark.parametrize("action", ["start", "restart"])
-def test_what_is_not_installed_cannot_be_started(
+def test_a_service_that_is_not_installed_cannot_be_started(
     action: str, run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(action) == 1
-    assert "`mlxd agent install` makes it" in capsys.readouterr().err
+    assert "`mlxd agent install` creates it" in capsys.readouterr().err
 
 
-def test_status_tells_where_it_stands(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_whether_the_job_is_installed_and_running(
+    run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("status") == agent.EXIT_NOT_RUNNING
     assert "not installed" in capsys.readouterr().out
     run("install")
     assert run("status") == 0
-    shown = capsys.readouterr().out
-    assert "state: running" in shown
-    assert "pid: 42" in shown
+    output = capsys.readouterr().out
+    assert "state: running" in output
+    assert "pid: 42" in output
 
 
-def test_a_refusal_of_launchd_is_told(
+def test_an_error_of_launchctl_is_reported(
     run: Any, mac: FakeMac, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mac.refuses = "bootstrap"
+    mac.failing_verb = "bootstrap"
     assert run("install") == 1
     assert "launchctl failed (5): Bootstrap failed: 5" in capsys.readouterr().err
 
@@ -195,21 +197,21 @@ def test_keys_of_the_environment_are_not_written_to_a_file(run: Any, tmp_path: P
     "argv",
     [["status", "--port", "1"], ["install", "--prot", "1"], ["frob"], [], ["start", "--print"]],
 )
-def test_what_cannot_be_done_is_told_and_changes_nothing(
+def test_a_wrong_command_line_is_refused_and_changes_nothing(
     argv: list[str], run: Any, mac: FakeMac, tmp_path: Path
 ) -> None:
     with pytest.raises(SettingsError):
         run(*argv)
-    assert (mac.asked, list(tmp_path.iterdir())) == ([], [])
+    assert (mac.commands, list(tmp_path.iterdir())) == ([], [])
 
 
-def test_elsewhere_it_says_what_it_would_do_and_does_nothing(
+def test_without_launchd_it_prints_what_it_would_do_and_changes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for action in agent.ACTIONS:
         code = agent.run([action], {}, machine=agent.dry_run_host(), home=tmp_path)
         assert code in (0, agent.EXIT_NOT_RUNNING)
-    shown = capsys.readouterr().out
-    assert f"would run launchctl bootstrap gui/{os.getuid()}" in shown
-    assert f"would write {plist_of(tmp_path)}" in shown
+    output = capsys.readouterr().out
+    assert f"would run launchctl bootstrap gui/{os.getuid()}" in output
+    assert f"would write {plist_of(tmp_path)}" in output
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What a user sees at the start, on a terminal and elsewhere."""
+"""The startup output, on a terminal and elsewhere."""
 
 from __future__ import annotations
 
@@ -15,23 +15,37 @@ from service.supervision.preloads import Preloads
 
 GIB = 1 << 30
 MODELS = [
-    ModelInfo("org/one", "llama", 8192, 1000, 2 * GIB, 1500.0),
-    ModelInfo("two", "qwen3", 4096, 1000, GIB, 500.0),
+    ModelInfo(
+        id="org/one",
+        family="llama",
+        context_length=8192,
+        vocabulary_size=1000,
+        weight_bytes=2 * GIB,
+        load_ms=1500.0,
+    ),
+    ModelInfo(
+        id="two",
+        family="qwen3",
+        context_length=4096,
+        vocabulary_size=1000,
+        weight_bytes=GIB,
+        load_ms=500.0,
+    ),
 ]
 READY = Ready(
-    Device("Apple M4 Max", "Metal", 64 * GIB),
-    Memory(3 * GIB, 3 * GIB, 0, 48 * GIB),
+    device=Device("Apple M4 Max", "Metal", 64 * GIB),
+    memory=Memory(active=3 * GIB, peak=3 * GIB, cache=0, limit=48 * GIB),
 )
 
 
 def show(*, terminal: bool) -> str:
-    written = io.StringIO()
-    console = Console(file=written, force_terminal=terminal, width=60)
+    output = io.StringIO()
+    console = Console(file=output, force_terminal=terminal, width=60)
     screen = StartupScreen(console)
     for done in (0, GIB, 2 * GIB):
         screen.show_loading(Loading("org/one", done, 2 * GIB))
-    screen.show_ready(READY, MODELS, "http://127.0.0.1:8000", Preloads())
-    return written.getvalue()
+    screen.show_ready(READY, MODELS, url="http://127.0.0.1:8000", preloads=Preloads())
+    return output.getvalue()
 
 
 def test_the_screen_names_models_device_memory_and_url() -> None:
@@ -48,35 +62,40 @@ def test_the_screen_names_models_device_memory_and_url() -> None:
         assert part in text
 
 
-def test_the_request_to_try_is_one_line_however_narrow_the_terminal() -> None:
+def test_the_example_request_is_one_line_on_a_narrow_terminal() -> None:
     [line] = [line for line in show(terminal=True).splitlines() if "curl" in line]
     assert "http://127.0.0.1:8000/v1/chat/completions" in line
     assert line.rstrip().endswith("'")
 
 
-def test_loading_is_a_bar_on_a_terminal() -> None:
+def test_load_progress_is_a_bar_on_a_terminal() -> None:
     assert "\x1b[" in show(terminal=True)
 
 
-def test_loading_is_a_line_at_its_start_and_its_end_elsewhere() -> None:
+def test_load_progress_is_a_first_and_a_last_line_elsewhere() -> None:
     lines = [line for line in show(terminal=False).splitlines() if line.startswith("load")]
     assert lines == ["loading org/one (2.0 GiB)", "loaded org/one (2.0 GiB)"]
 
 
-def test_on_linuxs_cpu_it_says_what_the_worker_was_started_with(
+def test_the_preloaded_libraries_are_shown_on_a_linux_cpu_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     cpu = msgspec.structs.replace(READY, device=Device("AMD EPYC", "CPU", 64 * GIB))
-    assert ("", "preloaded: a.so, b.so") in summary(cpu, MODELS, "", Preloads("a.so", "b.so"))
-    told = [
+    assert ("", "preloaded: a.so, b.so") in summary(
+        cpu, MODELS, url="", preloads=Preloads("a.so", "b.so")
+    )
+    rows = [
         value
-        for _, value in summary(cpu, MODELS, "", Preloads(None, "b.so"))
+        for _, value in summary(cpu, MODELS, url="", preloads=Preloads(None, "b.so"))
         if "preloaded" in value
     ]
-    assert told == ["preloaded: b.so: MLX's own BLAS is slow, install OpenBLAS"]
+    assert rows == ["preloaded: b.so: MLX's own BLAS is slow, install OpenBLAS"]
     assert not any(
-        "preloaded" in value for _, value in summary(READY, MODELS, "", Preloads("a.so"))
+        "preloaded" in value
+        for _, value in summary(READY, MODELS, url="", preloads=Preloads("a.so"))
     )
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not any("preloaded" in value for _, value in summary(cpu, MODELS, "", Preloads()))
+    assert not any(
+        "preloaded" in value for _, value in summary(cpu, MODELS, url="", preloads=Preloads())
+    )

@@ -1,4 +1,4 @@
-"""A model's name is its id or an alias, and nothing else finds one."""
+"""A model is found by its id or an alias, and by no other name."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from service.config.model_names import ModelNames
 from service.config.model_settings import ModelSettings
 from service.errors import ModelNotFound
 
-CATALOG = ModelNames([ModelSettings("org/first", aliases=("one",)), ModelSettings("/x", "second")])
-INFO = ModelInfo("second", "qwen3", 4096, 1000, 10, 1.0)
+NAMES = ModelNames([ModelSettings("org/first", aliases=("one",)), ModelSettings("/x", "second")])
+INFO = ModelInfo(
+    id="second",
+    family="qwen3",
+    context_length=4096,
+    vocabulary_size=1000,
+    weight_bytes=10,
+    load_ms=1.0,
+)
 STATES = [ModelState("org/first", "unloaded"), ModelState("second", "loaded", bytes=10, info=INFO)]
 
 
@@ -23,18 +30,18 @@ STATES = [ModelState("org/first", "unloaded"), ModelState("second", "loaded", by
         ("one", "org/first"),
     ],
 )
-def test_a_model_is_found_by_its_id_and_the_first_as_default(name: str, id: str) -> None:
-    assert CATALOG.resolve(name) == id
+def test_a_model_is_found_by_its_id_or_alias_and_the_first_as_default(name: str, id: str) -> None:
+    assert NAMES.resolve(name) == id
 
 
 @pytest.mark.parametrize("name", ["", "first", "ORG/FIRST", "org/first/", "../second", "third"])
 def test_any_other_name_is_not_found(name: str) -> None:
     with pytest.raises(ModelNotFound):
-        CATALOG.resolve(name)
+        NAMES.resolve(name)
 
 
-def test_all_configured_models_are_listed_whether_loaded_or_not() -> None:
-    first, second = CATALOG.list_models(STATES).data
+def test_all_configured_models_are_listed_loaded_or_not() -> None:
+    first, second = NAMES.list_models(STATES).data
     assert (first.id, first.loaded, first.family, first.aliases) == (
         "org/first",
         False,
@@ -45,5 +52,5 @@ def test_all_configured_models_are_listed_whether_loaded_or_not() -> None:
 
 
 def test_without_a_worker_nothing_is_loaded() -> None:
-    assert not any(model.loaded for model in CATALOG.list_models([]).data)
-    assert CATALOG.describe("default", []).id == "org/first"
+    assert not any(model.loaded for model in NAMES.list_models([]).data)
+    assert NAMES.describe("default", []).id == "org/first"

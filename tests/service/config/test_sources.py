@@ -25,7 +25,7 @@ def refusal(argv: Sequence[str] = (), **environ: str) -> str:
     return message
 
 
-def test_with_nothing_set_the_demo_model_is_served_on_loopback() -> None:
+def test_by_default_the_demo_model_is_served_on_loopback() -> None:
     settings = load_settings([], {})
     assert settings == Settings()
     assert settings.host == "127.0.0.1"
@@ -33,7 +33,7 @@ def test_with_nothing_set_the_demo_model_is_served_on_loopback() -> None:
     assert [model_id(model) for model in settings.models] == ["mlxd-demo"]
 
 
-def test_variables_the_file_and_flags_go_before_each_other_in_this_order(tmp_path: Path) -> None:
+def test_flags_override_the_file_and_the_file_overrides_variables(tmp_path: Path) -> None:
     path = write(tmp_path, 'port = 2\nmax_running = 2\nhost = "file"')
     environ = {"MLXD_PORT": "1", "MLXD_MAX_RUNNING": "1", "MLXD_DRAIN_S": "1.5"}
     settings = load_settings(["--config", path, "--port=3"], environ)
@@ -41,21 +41,21 @@ def test_variables_the_file_and_flags_go_before_each_other_in_this_order(tmp_pat
     assert settings.drain_s == 1.5
 
 
-def test_a_variable_may_name_the_file_and_a_flag_another(tmp_path: Path) -> None:
+def test_the_file_of_a_flag_overrides_the_file_of_a_variable(tmp_path: Path) -> None:
     path = write(tmp_path, "port = 2")
     assert load_settings([], {"MLXD_CONFIG": path}).port == 2
     assert load_settings(["--config", path], {"MLXD_CONFIG": "/nowhere.toml"}).port == 2
 
 
 @pytest.mark.parametrize("name", describe_settings())
-def test_every_setting_is_a_variable_a_key_and_a_flag(name: str, tmp_path: Path) -> None:
-    scalar = describe_settings()[name]
-    default = scalar.default
+def test_every_setting_has_a_variable_a_key_and_a_flag(name: str, tmp_path: Path) -> None:
+    field = describe_settings()[name]
+    default = field.default
     path = write(tmp_path, f"{name} = {default!r}")
     for settings in (
-        load_settings([], {scalar.variable: str(default)}),
+        load_settings([], {field.variable: str(default)}),
         load_settings(["--config", path], {}),
-        load_settings([scalar.flag, str(default)], {}),
+        load_settings([field.flag, str(default)], {}),
     ):
         assert settings == Settings()
 
@@ -86,14 +86,14 @@ def test_every_setting_is_described_in_a_sentence(name: str) -> None:
         ("host", ""),
     ],
 )
-def test_a_bad_value_names_its_variable_or_its_flag(name: str, text: str) -> None:
-    scalar = describe_settings()[name]
+def test_an_invalid_value_is_refused_with_its_variable_or_flag(name: str, text: str) -> None:
+    field = describe_settings()[name]
     for message, origin in (
-        (refusal(**{scalar.variable: text}), scalar.variable),
-        (refusal([f"{scalar.flag}={text}"]), scalar.flag),
+        (refusal(**{field.variable: text}), field.variable),
+        (refusal([f"{field.flag}={text}"]), field.flag),
     ):
         assert message.startswith(f"{origin}: ")
-        assert message.endswith(f"is not {scalar.kind}")
+        assert message.endswith(f"is not {field.kind}")
         assert len(message) < 300
 
 
@@ -111,18 +111,18 @@ def test_a_bad_value_names_its_variable_or_its_flag(name: str, text: str) -> Non
         "host = []",
     ],
 )
-def test_a_bad_value_names_its_file_and_key(line: str, tmp_path: Path) -> None:
+def test_an_invalid_value_is_refused_with_its_file_and_key(line: str, tmp_path: Path) -> None:
     path = write(tmp_path, line)
     assert refusal(["--config", path]).startswith(f"{path}: {line.partition(' ')[0]}: ")
 
 
-def test_a_bound_is_told_in_words() -> None:
+def test_an_error_describes_the_bounds() -> None:
     assert refusal(MLXD_PORT="70000") == "MLXD_PORT: 70000 is not a whole number from 0 to 65535"
     assert "is not a number above 0, up to 3600" in refusal(MLXD_KEEP_ALIVE_S="0")
     assert "is not one of refuse, warn" in refusal(MLXD_UNKNOWN_FIELDS="x")
 
 
-def test_an_unknown_variable_key_or_flag_suggests_the_nearest(tmp_path: Path) -> None:
+def test_an_unknown_variable_key_or_flag_suggests_a_similar_one(tmp_path: Path) -> None:
     variable = refusal(MLXD_PROT="1")
     assert variable == "environment: MLXD_PROT is unknown; did you mean MLXD_PORT?"
     path = write(tmp_path, "max_runing = 3")
@@ -132,7 +132,7 @@ def test_an_unknown_variable_key_or_flag_suggests_the_nearest(tmp_path: Path) ->
     assert flag == "command line: --max-runing is unknown; did you mean --max-running?"
 
 
-def test_variables_of_others_are_no_concern() -> None:
+def test_variables_without_the_prefix_are_ignored() -> None:
     assert load_settings([], {"PORT": "x", "HOME": "/", "mlxd_port": "x"}) == Settings()
 
 
@@ -140,18 +140,18 @@ def test_a_flag_without_its_value_is_refused() -> None:
     assert "--port" in refusal(["--port"])
 
 
-def test_a_word_that_is_no_flag_is_refused() -> None:
+def test_an_argument_that_is_not_a_flag_is_refused() -> None:
     assert "more" in refusal(["more"])
 
 
 @pytest.mark.parametrize("content", [b"port = ", b"\xff", b"port = 1\nport = 2"])
-def test_a_file_that_is_no_toml_is_named(content: bytes, tmp_path: Path) -> None:
+def test_an_invalid_file_is_refused_with_its_path(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "mlxd.toml"
     path.write_bytes(content)
     assert refusal(["--config", str(path)]).startswith(f"{path}: is not valid TOML")
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_with_its_path(tmp_path: Path) -> None:
     path = str(tmp_path / "none.toml")
     assert refusal(["--config", path]).startswith(f"{path}: cannot be read")
     assert refusal(MLXD_CONFIG=path).startswith(f"{path}: cannot be read")
@@ -162,19 +162,19 @@ def test_the_help_shows_every_flag_with_its_variable(capsys: pytest.CaptureFixtu
         load_settings(["--help"], {})
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    assert all(scalar.flag in shown for scalar in describe_settings().values())
-    assert all(scalar.variable in shown for scalar in describe_settings().values())
+    assert all(field.flag in shown for field in describe_settings().values())
+    assert all(field.variable in shown for field in describe_settings().values())
 
 
 # ---------------------------------------------------------------- models
 
 
 def models(*argv: str, **environ: str) -> list[tuple[str, str | None]]:
-    found = load_settings(argv, environ).models
-    return [(model_id(model), model.source) for model in found]
+    configured = load_settings(argv, environ).models
+    return [(model_id(model), model.source) for model in configured]
 
 
-def test_models_are_served_by_hub_id_by_folder_name_or_by_the_id_given(tmp_path: Path) -> None:
+def test_the_id_of_a_model_is_the_given_one_its_hub_id_or_its_folder_name(tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     assert models("--model", "org/name", "--model", str(folder), "--model", f"my={folder}") == [
         ("org/name", "org/name"),
@@ -183,7 +183,7 @@ def test_models_are_served_by_hub_id_by_folder_name_or_by_the_id_given(tmp_path:
     ]
 
 
-def test_a_variable_lists_models_between_commas() -> None:
+def test_a_variable_lists_models_with_commas() -> None:
     assert models(MLXD_MODELS="org/a, b=org/b") == [("org/a", "org/a"), ("b", "org/b")]
 
 
@@ -209,7 +209,7 @@ def test_a_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert models("--model", "~/tiny") == [("tiny", str(tmp_path / "tiny"))]
 
 
-def test_an_equals_sign_in_a_folder_is_the_folder_s_own() -> None:
+def test_an_equals_sign_after_a_slash_belongs_to_the_folder() -> None:
     assert models("--model", "/models/a=b") == [("a=b", "/models/a=b")]
 
 
@@ -230,13 +230,11 @@ def test_the_built_in_model_may_be_given_another_id(tmp_path: Path) -> None:
         (["a="], "length >= 1"),
         (["=org/a"], "length >= 1"),
         (["/"], "has no name"),
-        (["a\x1b=org/a"], "cannot be printed"),
+        (["a\x1b=org/a"], "is not printable"),
         (["~no-such-user-here/tiny"], "~no-such-user-here"),
     ],
 )
-def test_models_that_cannot_be_told_apart_or_named_are_refused(
-    words: list[str], reason: str
-) -> None:
+def test_models_without_a_valid_and_unique_id_are_refused(words: list[str], reason: str) -> None:
     by_flags = refusal([f"--model={word}" for word in words])
     assert by_flags.startswith("--model: ")
     assert reason in by_flags
@@ -246,11 +244,11 @@ def test_models_that_cannot_be_told_apart_or_named_are_refused(
 @pytest.mark.parametrize(
     "toml", ["models = []", "models = 5", "[[models]]", "[[models]]\nsorce = 'org/a'"]
 )
-def test_a_list_of_models_that_is_none_names_its_file(toml: str, tmp_path: Path) -> None:
+def test_an_invalid_list_of_models_is_refused_with_its_file(toml: str, tmp_path: Path) -> None:
     path = write(tmp_path, toml)
     assert refusal(["--config", path]).startswith(f"{path}: models: ")
 
 
-def test_a_misspelt_key_of_a_model_suggests_the_nearest(tmp_path: Path) -> None:
+def test_a_misspelt_key_of_a_model_suggests_the_correct_one(tmp_path: Path) -> None:
     path = write(tmp_path, "[[models]]\nsorce = 'org/a'")
     assert refusal(["--config", path]).endswith("did you mean source?")

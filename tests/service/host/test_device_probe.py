@@ -10,7 +10,7 @@ from service.host.device_probe import probe
 
 pytestmark = pytest.mark.anyio
 
-NOTHING = Configure(
+CONFIGURE = Configure(
     models=[],
     max_running=1,
     prefill_step_tokens=1,
@@ -20,10 +20,10 @@ NOTHING = Configure(
 )
 
 
-async def test_a_worker_without_models_tells_its_device_and_ends() -> None:
-    answer = await probe(NOTHING, os.environ)
-    assert isinstance(answer, Ready)
-    assert answer.device.memory_bytes > 0
+async def test_a_worker_without_models_reports_its_device_and_ends() -> None:
+    result = await probe(CONFIGURE, os.environ)
+    assert isinstance(result, Ready)
+    assert result.device.memory_bytes > 0
 
 
 @pytest.mark.parametrize(
@@ -31,20 +31,20 @@ async def test_a_worker_without_models_tells_its_device_and_ends() -> None:
     [
         ("raise SystemExit(3)", 30.0, "exit status 3"),
         ("import os; os.abort()", 30.0, "exit status -6"),
-        ("import time; time.sleep(60)", 0.2, "said nothing for 0.2 seconds"),
+        ("import time; time.sleep(60)", 0.2, "was not ready after 0.2 seconds"),
     ],
 )
-async def test_a_worker_that_cannot_is_told_in_words(
+async def test_a_worker_that_is_never_ready_gives_a_reason(
     program: str, wait_s: float, reason: str
 ) -> None:
-    answer = await probe(
-        NOTHING, os.environ, command=[sys.executable, "-c", program], timeout_s=wait_s
+    result = await probe(
+        CONFIGURE, os.environ, command=[sys.executable, "-c", program], timeout_s=wait_s
     )
-    assert isinstance(answer, str)
-    assert reason in answer
+    assert isinstance(result, str)
+    assert reason in result
 
 
-async def test_a_program_that_is_not_there_is_told_in_words() -> None:
-    answer = await probe(NOTHING, os.environ, command=["/nowhere/python"])
-    assert isinstance(answer, str)
-    assert "no worker can be started" in answer
+async def test_a_program_that_does_not_exist_gives_a_reason() -> None:
+    result = await probe(CONFIGURE, os.environ, command=["/nowhere/python"])
+    assert isinstance(result, str)
+    assert "no worker can be started" in result

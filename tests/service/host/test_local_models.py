@@ -7,34 +7,34 @@ from pathlib import Path
 
 import pytest
 
-from service.host.local_models import look_at
+from service.host.local_models import inspect_model
 
 
-def test_whole_models_have_nothing_wrong_and_a_size(model_paths: dict[str, Path]) -> None:
+def test_whole_models_have_no_problem_and_a_size(model_paths: dict[str, Path]) -> None:
     for path in model_paths.values():
-        found = look_at(str(path))
-        assert (found.folder, found.wrong) == (path, [])
-        assert found.weight_bytes == (path / "model.safetensors").stat().st_size
+        files = inspect_model(str(path))
+        assert (files.folder, files.problems) == (path, [])
+        assert files.weight_bytes == (path / "model.safetensors").stat().st_size
 
 
 def test_the_built_in_model_is_whole() -> None:
-    found = look_at(None)
-    assert found.wrong == []
-    assert found.weight_bytes > 0
+    files = inspect_model(None)
+    assert files.problems == []
+    assert files.weight_bytes > 0
 
 
 @pytest.mark.parametrize("source", ["nobody/has-this", "nobody/has this", "a/b/c"])
-def test_what_is_no_folder_is_of_the_hub_or_nothing(source: str) -> None:
-    found = look_at(source)
-    assert found.folder is None or found.wrong
+def test_a_source_that_is_not_a_folder_is_a_hub_id_or_a_problem(source: str) -> None:
+    files = inspect_model(source)
+    assert files.folder is None or files.problems
 
 
-def cut(folder: Path) -> None:
+def truncate(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def spoil(folder: Path) -> None:
+def damage_header(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(b"\x10" + bytes(7) + b"{" * 16)
 
@@ -58,22 +58,22 @@ def lose_tokenizer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "reason"),
+    ("damage", "reason"),
     [
-        (cut, "model.safetensors has"),
-        (spoil, "model.safetensors has a damaged header"),
+        (truncate, "model.safetensors has"),
+        (damage_header, "model.safetensors has a damaged header"),
         (lose_part, "model-00002-of-00002.safetensors is missing"),
         (lose_weights, "there are no weights"),
-        (lose_config, "config.json is missing, or no object"),
+        (lose_config, "config.json is missing or not a JSON object"),
         (lose_tokenizer, "it has no tokenizer"),
         (shutil.rmtree, "there is no folder"),
     ],
 )
-def test_files_that_are_missing_or_cut_short_are_found_without_loading_them(
-    harm: Callable[[Path], None], reason: str, llama_path: Path, tmp_path: Path
+def test_missing_or_truncated_files_are_problems(
+    damage: Callable[[Path], None], reason: str, llama_path: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "tiny"
     shutil.copytree(llama_path, folder)
-    harm(folder)
-    [told] = look_at(str(folder)).wrong
-    assert reason in told
+    damage(folder)
+    [problem] = inspect_model(str(folder)).problems
+    assert reason in problem

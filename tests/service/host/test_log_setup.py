@@ -1,4 +1,4 @@
-"""A log record is one line, whatever a client put into it, and a full disk stops nothing."""
+"""A client's text never starts a log line, and a full disk or a blocked stream stops nothing."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from service.host.log_setup import TRACEBACK_MARGIN, LogFile, configure_logging
 
 
-class Stuck(io.StringIO):
-    """A terminal that is held until it is released."""
+class BlockedStream(io.StringIO):
+    """A stream whose writes block until `release` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,13 +52,13 @@ def log(form: str, message: str) -> str:
 
 
 @pytest.mark.parametrize("form", ["text", "json", "auto"])
-def test_a_message_cannot_write_a_line_of_its_own(form: str) -> None:
-    written = log(form, HOSTILE)
-    assert len(written.splitlines()) == 1
-    assert "\x1b" not in written
+def test_a_message_cannot_start_a_new_line(form: str) -> None:
+    output = log(form, HOSTILE)
+    assert len(output.splitlines()) == 1
+    assert "\x1b" not in output
 
 
-def test_json_lines_name_time_level_logger_and_message() -> None:
+def test_json_lines_have_time_level_logger_and_message() -> None:
     line = json.loads(log("json", "hello"))
     assert line["level"] == "INFO"
     assert line["logger"] == "test"
@@ -66,11 +66,11 @@ def test_json_lines_name_time_level_logger_and_message() -> None:
     assert line["time"].endswith("+00:00")
 
 
-def test_a_message_of_any_length_is_cut() -> None:
+def test_a_long_message_is_truncated() -> None:
     assert len(log("json", "x" * 10_000_000)) < 10_000
 
 
-def test_a_stream_that_is_no_terminal_gets_json() -> None:
+def test_the_automatic_format_is_json_on_a_stream_that_is_not_a_terminal() -> None:
     assert json.loads(log("auto", "hello"))["message"] == "hello"
 
 
@@ -87,9 +87,9 @@ def test_a_full_disk_stops_nothing() -> None:
     assert logged
 
 
-def test_a_log_file_is_set_aside_when_it_is_full_and_the_oldest_goes(tmp_path: Path) -> None:
+def test_a_full_log_file_is_rotated_and_the_oldest_is_deleted(tmp_path: Path) -> None:
     path = tmp_path / "mlxd.log"
-    flush = configure_logging("info", "text", file=LogFile(path, max_bytes=1000, kept=2))
+    flush = configure_logging("info", "text", file=LogFile(path, max_bytes=1000, backups=2))
     for number in range(100):
         logging.getLogger("test").info("line %d", number)
     flush()
@@ -98,32 +98,32 @@ def test_a_log_file_is_set_aside_when_it_is_full_and_the_oldest_goes(tmp_path: P
     assert "line 99" in path.read_text()
 
 
-def test_a_log_file_gets_json_and_no_line_of_a_clients_own(tmp_path: Path) -> None:
+def test_a_log_file_gets_json_and_a_message_cannot_start_a_new_line(tmp_path: Path) -> None:
     path = tmp_path / "mlxd.log"
-    flush = configure_logging("info", "auto", file=LogFile(path, max_bytes=10**6, kept=1))
+    flush = configure_logging("info", "auto", file=LogFile(path, max_bytes=10**6, backups=1))
     logging.getLogger("test").info("%s", HOSTILE)
     flush()
     [line] = path.read_text().splitlines()
     assert json.loads(line)["logger"] == "test"
 
 
-def test_who_logs_does_not_wait_for_a_stream_that_is_stuck(
+def test_logging_does_not_wait_for_a_blocked_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.host.log_setup.WAITING_LINES", 4)
-    stuck = Stuck()
-    flush = configure_logging("info", "json", stuck)
+    monkeypatch.setattr("service.host.log_setup.MAX_QUEUED_RECORDS", 4)
+    blocked = BlockedStream()
+    flush = configure_logging("info", "json", blocked)
     for number in range(20):
         logging.getLogger("test").info("line %d", number)
-    stuck.release.set()
+    blocked.release.set()
     flush()
-    lines = [json.loads(line)["message"] for line in stuck.getvalue().splitlines()]
+    lines = [json.loads(line)["message"] for line in blocked.getvalue().splitlines()]
     written = [line for line in lines if line.startswith("line ")]
-    [told] = [line for line in lines if "lost" in line]
-    assert told.startswith(f"{20 - len(written)} lines")
+    [notice] = [line for line in lines if "dropped" in line]
+    assert notice.startswith(f"{20 - len(written)} lines")
 
 
-def test_a_traceback_stays_behind_its_margin_whatever_its_exception_says() -> None:
+def test_every_line_of_a_traceback_is_after_the_margin() -> None:
     stream = io.StringIO()
     flush = configure_logging("info", "text", stream)
     try:
@@ -137,7 +137,7 @@ def test_a_traceback_stays_behind_its_margin_whatever_its_exception_says() -> No
     assert "\x1b" not in stream.getvalue()
 
 
-def test_a_line_that_is_logged_in_a_trace_names_it() -> None:
+def test_a_line_logged_in_a_trace_has_its_id() -> None:
     provider = TracerProvider(shutdown_on_exit=False)
     stream = io.StringIO()
     flush = configure_logging("info", "json", stream)

@@ -17,7 +17,7 @@ POLL_S = 0.01
 
 
 class Work:
-    """Something in flight, or nothing."""
+    """Requests in flight: some or none."""
 
     def __init__(self) -> None:
         self._busy, self._idle = asyncio.Event(), asyncio.Event()
@@ -38,8 +38,8 @@ class Work:
         await self._idle.wait()
 
 
-class Holder:
-    """A command that leaves a file for each time it was started, gone when it is ended."""
+class HoldingCommand:
+    """A command with a file for each running process; the file is removed when the process ends."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -59,7 +59,7 @@ class Holder:
 
 
 @contextlib.asynccontextmanager
-async def watching(work: Work, holder: Holder, linger_s: float) -> AsyncIterator[None]:
+async def watching(work: Work, holder: HoldingCommand, linger_s: float) -> AsyncIterator[None]:
     task = asyncio.create_task(SleepPrevention(work, holder.command, linger_s=linger_s).run())
     try:
         async with asyncio.timeout(DEADLINE_S):
@@ -70,13 +70,13 @@ async def watching(work: Work, holder: Holder, linger_s: float) -> AsyncIterator
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for it; the test's deadline bounds it."""
+    """Poll until `condition` holds; the deadline of `watching` bounds it."""
     while not condition():  # noqa: ASYNC110 (another process sets no event)
         await asyncio.sleep(POLL_S)
 
 
-async def test_it_holds_while_something_runs_and_lets_go_after(tmp_path: Path) -> None:
-    work, holder = Work(), Holder(tmp_path)
+async def test_the_command_runs_while_a_request_runs_and_ends_after(tmp_path: Path) -> None:
+    work, holder = Work(), HoldingCommand(tmp_path)
     async with watching(work, holder, linger_s=0.01):
         for _ in range(2):
             work.begin()
@@ -86,8 +86,8 @@ async def test_it_holds_while_something_runs_and_lets_go_after(tmp_path: Path) -
     assert holder.starts == 2
 
 
-async def test_a_short_pause_does_not_let_go(tmp_path: Path) -> None:
-    work, holder = Work(), Holder(tmp_path)
+async def test_the_command_keeps_running_in_a_short_pause(tmp_path: Path) -> None:
+    work, holder = Work(), HoldingCommand(tmp_path)
     async with watching(work, holder, linger_s=DEADLINE_S):
         work.begin()
         await until(lambda: holder.held == 1)
@@ -100,7 +100,7 @@ async def test_a_short_pause_does_not_let_go(tmp_path: Path) -> None:
     assert (holder.held, holder.starts) == (0, 1)
 
 
-async def test_a_command_that_is_not_there_is_told_once_and_stops_nothing(
+async def test_a_command_that_does_not_exist_gives_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     work = Work()
@@ -110,5 +110,5 @@ async def test_a_command_that_is_not_there_is_told_once_and_stops_nothing(
     assert len(caplog.records) == 1
 
 
-def test_on_macos_it_is_caffeinate_that_leaves_with_us() -> None:
+def test_caffeinate_ends_with_the_process_it_gets() -> None:
     assert caffeinate(42) == ("/usr/bin/caffeinate", "-i", "-w", "42")

@@ -1,4 +1,4 @@
-"""An app on a real port, and HTTP/1.1 by hand: what no client library would send, and when."""
+"""An app on a real port, and a raw HTTP/1.1 client for input that client libraries never send."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from service.http.listener import ConnectionListener, bind
 
 FLUSH_S = 1.0
-# Of the ports a test serves on; one that takes longer to end hangs.
+# A listener that takes longer than this to close hangs.
 CLOSE_DEADLINE_S = 10.0
 
 
@@ -27,11 +27,11 @@ class Client:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def send_head(self, path: str, *headers: str, method: str = "POST") -> None:
+    async def send_headers(self, path: str, *headers: str, method: str = "POST") -> None:
         lines = [f"{method} {path} HTTP/1.1", "Host: test", *headers, "", ""]
         await self.send("\r\n".join(lines).encode())
 
-    async def read_answer(self) -> tuple[int, dict[str, str], bytes]:
+    async def read_response(self) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body of one response with a Content-Length."""
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         pairs = (line.split(": ", 1) for line in head[1:] if line)
@@ -40,16 +40,16 @@ class Client:
         return int(head[0].split(" ")[1]), headers, body
 
     async def read_end(self) -> bytes:
-        """All until the server closes; a reset closes too."""
+        """All bytes until the server closes the connection, or resets it."""
         data = b""
         with contextlib.suppress(ConnectionError):
-            while piece := await self.reader.read(65536):
-                data += piece
+            while chunk := await self.reader.read(65536):
+                data += chunk
         return data
 
 
-class Site:
-    """An app that is being served."""
+class ServedApp:
+    """An app that is served on `port`."""
 
     def __init__(self, connections: ConnectionListener, listener: socket.socket) -> None:
         self.connections = connections
@@ -64,8 +64,8 @@ async def serving(
     max_header_bytes: int = 16 * 1024,
     write_stall_s: float = 60.0,
     idle_timeout_s: float = 60.0,
-) -> AsyncIterator[Site]:
-    """`app` on a free port of the loopback address. No connection may be left at the end."""
+) -> AsyncIterator[ServedApp]:
+    """Serve `app` on a free loopback port. At the end no connection may be left."""
     listener = bind("127.0.0.1", 0)
     connections = ConnectionListener(
         app,
@@ -77,7 +77,7 @@ async def serving(
     )
     connections.listen()
     try:
-        yield Site(connections, listener)
+        yield ServedApp(connections, listener)
     finally:
         async with asyncio.timeout(CLOSE_DEADLINE_S):
             await connections.close(FLUSH_S)
@@ -86,12 +86,12 @@ async def serving(
 
 @contextlib.asynccontextmanager
 async def connected(port: int) -> AsyncIterator[Client]:
-    """A connection to a port of this machine, closed at the end."""
+    """A connection to a loopback port, closed at the end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         yield Client(reader, writer)
     except BaseException:
-        # What is still to be sent to a server that does not read would keep a close waiting.
+        # A close would wait for unsent data if the server does not read.
         writer.transport.abort()
         raise
     finally:

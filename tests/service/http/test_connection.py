@@ -1,4 +1,4 @@
-"""What may be spoken on a connection, and that all else is refused without a trace."""
+"""HTTP/1.0 and 1.1 are served; any other protocol is refused, and nothing is logged."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ UPGRADE_TO_WEBSOCKET = (
 TLS_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(range(190))
 
 
-async def tell(scope: Scope, receive: Receive, send: Send) -> None:
-    """An app that answers with its scope's type, method, version and path."""
+async def echo_scope(scope: Scope, receive: Receive, send: Send) -> None:
+    """An app that responds with the type, method, version and path of its scope."""
     parts = (scope[part] for part in ("type", "method", "http_version", "path"))
     await PlainTextResponse(" ".join(parts))(scope, receive, send)
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """The loops that the service runs on."""
+    """The event loops that the service runs on."""
     return "asyncio", {"use_uvloop": request.param}
 
 
 @pytest.fixture
 async def port(caplog: pytest.LogCaptureFixture) -> AsyncIterator[int]:
-    """Where the app is served. Whatever is sent there, nothing is logged."""
+    """The port of the app. Whatever a client sends there, nothing is logged."""
     caplog.set_level(logging.INFO)
-    async with serving(tell) as site:
-        yield site.port
+    async with serving(echo_scope) as server:
+        yield server.port
     assert [record for record in caplog.records if record.name != "asyncio"] == []
 
 
@@ -52,12 +52,12 @@ async def port(caplog: pytest.LogCaptureFixture) -> AsyncIterator[int]:
 async def test_an_upgrade_is_ignored(port: int, upgrade: tuple[str, ...]) -> None:
     async with connected(port) as client:
         for _ in range(2):
-            await client.send_head("/x", *upgrade, method="GET")
-            status, _, body = await client.read_answer()
+            await client.send_headers("/x", *upgrade, method="GET")
+            status, _, body = await client.read_response()
             assert (status, body) == (200, b"http GET 1.1 /x")
 
 
-async def test_http_2_in_clear_is_refused(port: int) -> None:
+async def test_http_2_in_clear_text_is_refused(port: int) -> None:
     async with connected(port) as client:
         await client.send(PREFACE)
         answer = await client.read_end()
@@ -65,7 +65,7 @@ async def test_http_2_in_clear_is_refused(port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("garbage", "status"),
+    ("data", "status"),
     [
         (TLS_HELLO, 400),
         (b"\x00" * 100, 400),
@@ -78,11 +78,11 @@ async def test_http_2_in_clear_is_refused(port: int) -> None:
         (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
     ],
 )
-async def test_what_is_no_request_is_refused_and_the_connection_closed(
-    port: int, garbage: bytes, status: int
+async def test_invalid_data_is_refused_and_the_connection_closed(
+    port: int, data: bytes, status: int
 ) -> None:
     async with connected(port) as client:
-        await client.send(garbage)
+        await client.send(data)
         head, _, body = (await client.read_end()).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 %d " % status)
         assert b"connection: close" in head.lower()
@@ -91,33 +91,36 @@ async def test_what_is_no_request_is_refused_and_the_connection_closed(
 
 async def test_a_bad_chunk_ends_the_connection(port: int) -> None:
     async with connected(port) as client:
-        await client.send_head("/x", "Transfer-Encoding: chunked")
+        await client.send_headers("/x", "Transfer-Encoding: chunked")
         await client.send(b"zz\r\n")
         await client.read_end()
 
 
-async def test_headers_that_grow_beyond_the_limit_are_a_431(port: int) -> None:
+async def test_headers_larger_than_the_limit_are_a_431(port: int) -> None:
     async with connected(port) as client:
         await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: ")
         await client.send(b"a" * 26 * KIB)
         assert (await client.read_end()).startswith(b"HTTP/1.1 431 ")
 
 
-async def test_headers_within_the_limit_may_come_in_pieces() -> None:
-    async with serving(tell, max_header_bytes=64 * KIB) as site, connected(site.port) as client:
+async def test_headers_within_the_limit_may_arrive_in_pieces() -> None:
+    async with (
+        serving(echo_scope, max_header_bytes=64 * KIB) as server,
+        connected(server.port) as client,
+    ):
         await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
         for _ in range(15):
             await client.send(b"A: " + b"a" * 4 * KIB + b"\r\n")
         await client.send(b"\r\n")
-        assert (await client.read_answer())[0] == 200
+        assert (await client.read_response())[0] == 200
 
 
-async def test_requests_in_line_are_answered_in_order(port: int) -> None:
+async def test_pipelined_requests_are_answered_in_order(port: int) -> None:
     async with connected(port) as client:
         requests = [f"GET /{n} HTTP/1.1\r\nHost: x\r\n\r\n" for n in range(20)]
         await client.send("".join(requests).encode())
         for n in range(20):
-            assert (await client.read_answer())[2] == f"http GET 1.1 /{n}".encode()
+            assert (await client.read_response())[2] == f"http GET 1.1 /{n}".encode()
 
 
 async def test_http_1_0_is_answered_and_closed(port: int) -> None:
@@ -134,27 +137,25 @@ async def test_the_response_for_head_has_no_body(port: int) -> None:
         assert body == b""
 
 
-PIECES = [b"a", b"", b"data: {}\n\n", b"\r\n0\r\n\r\n", b"x" * 70_000, b"end"]
+CHUNKS = [b"a", b"", b"data: {}\n\n", b"\r\n0\r\n\r\n", b"x" * 70_000, b"end"]
 
 
 async def stream(scope: Scope, receive: Receive, send: Send) -> None:
-    """An app that answers piece by piece; at `/sized` it says before how much that will be."""
-    size = [(b"content-length", b"%d" % len(b"".join(PIECES)))]
+    """An app that sends its body in chunks; at `/sized` with a Content-Length."""
+    size = [(b"content-length", b"%d" % len(b"".join(CHUNKS)))]
     headers = size if scope["path"] == "/sized" else []
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    for piece in PIECES:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    for chunk in CHUNKS:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("path", ["/sized", "/unsized"])
-async def test_a_body_sent_in_pieces_is_framed_as_its_client_can_read_it(
-    version: str, path: str
-) -> None:
-    async with serving(stream) as site, connected(site.port) as client:
-        asked = f"GET {path} HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n"
-        await client.send(asked.encode())
+async def test_a_body_in_chunks_is_framed_for_its_client(version: str, path: str) -> None:
+    async with serving(stream) as server, connected(server.port) as client:
+        request = f"GET {path} HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n"
+        await client.send(request.encode())
         answer = await client.read_end()
     is_chunked = b"transfer-encoding: chunked" in answer.lower()
     assert is_chunked == (path == "/unsized" and version == "1.1")
@@ -166,10 +167,10 @@ async def test_a_body_sent_in_pieces_is_framed_as_its_client_can_read_it(
     body = b""
     while not isinstance(event := reader.next_event(), h11.EndOfMessage):
         body += bytes(event.data) if isinstance(event, h11.Data) else b""
-    assert body == b"".join(PIECES)
+    assert body == b"".join(CHUNKS)
 
 
-async def test_an_response_for_head_has_no_body() -> None:
-    async with serving(stream) as site, connected(site.port) as client:
+async def test_a_streamed_response_for_head_has_no_body() -> None:
+    async with serving(stream) as server, connected(server.port) as client:
         await client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert (await client.read_end()).endswith(b"\r\n\r\n")

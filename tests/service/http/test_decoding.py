@@ -26,7 +26,7 @@ def chat(unknown_fields: UnknownFields = "refuse", /, **fields: Any) -> ChatRequ
 
 
 def raw(fields: bytes) -> bytes:
-    """A good chat body with `fields` written into it as they stand."""
+    """A valid chat body with the raw text `fields` added to it."""
     return json.dumps(HELLO).encode()[:-1] + b"," + fields + b"}"
 
 
@@ -43,7 +43,7 @@ def refused_fields(**fields: Any) -> tuple[str | None, str | None]:
     return error.param, error.code
 
 
-def test_a_good_body_is_a_typed_request() -> None:
+def test_a_valid_body_becomes_a_typed_request() -> None:
     request = chat(temperature=0, stop="\n")
     assert request.model == "m"
     assert request.messages[0].content == "hello"
@@ -65,7 +65,7 @@ GOOD = json.dumps(HELLO).encode()
         pytest.param(GOOD.decode().encode("utf-16"), id="utf-16"),
         pytest.param(GOOD + b"x", id="trailing garbage"),
         pytest.param(GOOD + GOOD, id="two documents"),
-        pytest.param(GOOD + b"// why", id="comment"),
+        pytest.param(GOOD + b"// comment", id="comment"),
         pytest.param(b"[]", id="array"),
         pytest.param(b"null", id="null"),
         pytest.param(b"42", id="number"),
@@ -73,7 +73,7 @@ GOOD = json.dumps(HELLO).encode()
         pytest.param(GOOD[:-1] + b",}", id="trailing comma"),
     ],
 )
-def test_what_is_no_json_object_is_refused_without_a_param(body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused_without_a_param(body: bytes) -> None:
     assert refusal(body).param is None
 
 
@@ -111,14 +111,16 @@ def test_free_form_values_have_a_depth_limit_of_their_own(depth: int) -> None:
     ],
 )
 @pytest.mark.parametrize("mode", ["refuse", "warn"])
-def test_text_that_is_no_unicode_is_refused(body: bytes, mode: UnknownFields) -> None:
+def test_invalid_unicode_is_refused(body: bytes, mode: UnknownFields) -> None:
     refusal(body, mode)
 
 
 @pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999"])
 @pytest.mark.parametrize("name", [b"temperature", b"seed", b"zz"])
 @pytest.mark.parametrize("mode", ["refuse", "warn"])
-def test_numbers_that_are_none_are_refused(name: bytes, number: bytes, mode: UnknownFields) -> None:
+def test_numbers_that_are_not_finite_are_refused(
+    name: bytes, number: bytes, mode: UnknownFields
+) -> None:
     refusal(raw(b'"%s":%s' % (name, number)), mode)
 
 
@@ -131,7 +133,7 @@ def test_huge_integers_are_refused_by_name(digits: int, name: bytes, mode: Unkno
 
 
 @pytest.mark.parametrize("mode", ["refuse", "warn"])
-def test_numbers_in_strings_are_no_numbers(mode: UnknownFields) -> None:
+def test_numbers_in_strings_are_refused(mode: UnknownFields) -> None:
     for text in ("1", "nan", "inf", "1e3"):
         error = refusal(json.dumps(HELLO | {"temperature": text, "zz": 1}).encode(), mode)
         assert mode == "refuse" or error.code == "invalid_type"
@@ -174,7 +176,7 @@ def test_numbers_in_strings_are_no_numbers(mode: UnknownFields) -> None:
         ({"messages": [5]}, "messages[0]", "invalid_type"),
     ],
 )
-def test_a_wrong_value_is_refused_by_name_and_code(
+def test_an_invalid_value_is_refused_by_name_and_code(
     fields: dict[str, Any], param: str, code: str
 ) -> None:
     assert refused_fields(**fields) == (param, code)
@@ -222,14 +224,14 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{
         (USER | {"k` - at `$.evil": 1}, "k` - at `$.evil", UNKNOWN),
     ],
 )
-def test_a_wrong_message_is_refused_at_its_path(
+def test_an_invalid_message_is_refused_at_its_path(
     message: dict[str, Any], param: str, code: str
 ) -> None:
     assert refused_fields(messages=[USER, message]) == (f"messages[1].{param}", code)
 
 
 @pytest.mark.parametrize("name", ["model", "messages"])
-def test_what_is_required_is_missed_by_name(name: str) -> None:
+def test_a_missing_required_parameter_is_refused_by_name(name: str) -> None:
     body = {key: value for key, value in HELLO.items() if key != name}
     error = refusal(json.dumps(body).encode())
     assert (error.param, error.code) == (name, "missing_required_parameter")
@@ -251,7 +253,7 @@ def test_an_unknown_field_is_refused_by_name() -> None:
     assert refused_fields(zz=1) == ("zz", "unknown_parameter")
 
 
-def test_an_unknown_field_cannot_pretend_to_be_elsewhere() -> None:
+def test_an_unknown_field_named_like_an_error_text_is_refused_by_its_own_name() -> None:
     name = "x` - at `$.stream_options"
     assert refused_fields(**{name: 1}) == (name, "unknown_parameter")
 
@@ -261,16 +263,16 @@ def test_an_unknown_field_under_a_repeated_key_is_refused() -> None:
     assert refusal(body).code == "unknown_parameter"
 
 
-def test_of_a_repeated_key_the_last_counts() -> None:
+def test_the_last_value_of_a_repeated_key_is_used() -> None:
     assert decode_body(raw(b'"seed":1,"seed":2'), CHAT).seed == 2
 
 
-def test_null_is_leaving_out() -> None:
+def test_null_is_the_same_as_leaving_a_parameter_out() -> None:
     optional = set(ChatRequest.__struct_fields__) - set(HELLO)
     assert chat(**dict.fromkeys(optional)) == chat()
 
 
-# ---------------------------------------------------------------- unknown fields, warned of
+# ---------------------------------------------------------------- unknown fields in warn mode
 
 
 def test_in_warn_mode_unknown_fields_are_dropped_at_any_depth() -> None:
@@ -297,26 +299,26 @@ def test_in_warn_mode_many_unknown_fields_do_not_flood_the_log(
     assert not any("\n" in record.getMessage() for record in caplog.records)
 
 
-def test_in_warn_mode_a_field_known_to_another_role_is_unknown_to_this_one() -> None:
+def test_in_warn_mode_a_field_of_another_role_is_unknown() -> None:
     messages = [{"role": "user", "content": "x", "refusal": "r"}]
     assert chat("warn", messages=messages) == chat(messages=[USER])
 
 
-def test_in_warn_mode_what_is_wrong_is_still_refused() -> None:
+def test_in_warn_mode_an_invalid_value_is_still_refused() -> None:
     error = refusal(json.dumps(HELLO | {"zz": 1, "temperature": 9}).encode(), "warn")
     assert (error.param, error.code) == ("temperature", "decimal_above_max_value")
 
 
-def test_in_warn_mode_a_documented_parameter_is_still_refused() -> None:
+def test_in_warn_mode_an_unsupported_parameter_is_still_refused() -> None:
     error = refusal(json.dumps(HELLO | {"zz": 1, "audio": {}}).encode(), "warn")
     assert (error.param, error.code) == ("audio", "unsupported_parameter")
 
 
-# ---------------------------------------------------------------- anything at all
+# ---------------------------------------------------------------- arbitrary input
 
 
 def decode_or_refuse(body: bytes, mode: UnknownFields) -> None:
-    """Fail on anything but a request or `InvalidRequest`."""
+    """Decode `body`; only `InvalidRequest` may be raised."""
     with contextlib.suppress(InvalidRequest):
         decode_body(body, CHAT, mode)
     with contextlib.suppress(InvalidRequest):
@@ -324,12 +326,12 @@ def decode_or_refuse(body: bytes, mode: UnknownFields) -> None:
 
 
 @given(st.binary(), MODES)
-def test_any_bytes_are_a_request_or_refused(body: bytes, mode: UnknownFields) -> None:
+def test_any_bytes_are_decoded_or_refused(body: bytes, mode: UnknownFields) -> None:
     decode_or_refuse(body, mode)
 
 
 @given(st.binary(max_size=20), st.integers(0, len(GOOD)), MODES)
-def test_a_body_with_any_bytes_in_it_is_a_request_or_refused(
+def test_a_body_with_any_bytes_inserted_is_decoded_or_refused(
     noise: bytes, at: int, mode: UnknownFields
 ) -> None:
     decode_or_refuse(GOOD[:at] + noise + GOOD[at:], mode)
@@ -347,6 +349,6 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=5), MODES)
-def test_any_json_is_a_request_or_refused(fields: dict[str, Any], mode: UnknownFields) -> None:
+def test_any_json_is_decoded_or_refused(fields: dict[str, Any], mode: UnknownFields) -> None:
     for document in (fields, HELLO | fields, HELLO | {"prompt": "x"} | fields):
         decode_or_refuse(json.dumps(document).encode(), mode)

@@ -26,7 +26,7 @@ async def refuse(request: Request) -> Response:
     raise InvalidRequest("no", param="n", code="invalid_value")
 
 
-async def break_down(request: Request) -> Response:
+async def fail(request: Request) -> Response:
     raise ZeroDivisionError("a secret")
 
 
@@ -34,7 +34,7 @@ def starlette() -> ASGIApp:
     routes = [
         Route("/hello", hello),
         Route("/refuse", refuse, methods=["POST"]),
-        Route("/break", break_down),
+        Route("/fail", fail),
     ]
     return Starlette(
         routes=routes,
@@ -43,7 +43,7 @@ def starlette() -> ASGIApp:
     )
 
 
-async def ask(
+async def send_request(
     path: str, method: str = "GET", headers: dict[str, str] | None = None
 ) -> httpx.Response:
     transport = httpx.ASGITransport(starlette())
@@ -51,25 +51,25 @@ async def ask(
         return await client.request(method, path, headers=headers)
 
 
-async def test_a_response_names_its_request() -> None:
-    response = await ask("/hello")
+async def test_a_response_has_a_request_id() -> None:
+    response = await send_request("/hello")
     assert re.fullmatch(r"req_[0-9a-f]{32}", response.headers["x-request-id"])
     assert response.text == response.headers["x-request-id"]
 
 
-async def test_two_requests_have_two_names() -> None:
-    first, second = await ask("/hello"), await ask("/hello")
+async def test_two_requests_have_two_ids() -> None:
+    first, second = await send_request("/hello"), await send_request("/hello")
     assert first.headers["x-request-id"] != second.headers["x-request-id"]
 
 
-async def test_a_sane_id_of_the_client_is_kept() -> None:
-    response = await ask("/hello", headers={"x-request-id": "My-Trace_1.a"})
+async def test_a_valid_id_of_the_client_is_kept() -> None:
+    response = await send_request("/hello", headers={"x-request-id": "My-Trace_1.a"})
     assert response.headers["x-request-id"] == response.text == "My-Trace_1.a"
 
 
-@pytest.mark.parametrize("offered", ["", "a b", "x" * 129, "evil\x1b[0m", "a/b", "\xe9"])
-async def test_an_insane_id_of_the_client_is_replaced(offered: str) -> None:
-    headers = {"x-request-id": offered.encode("latin-1")}
+@pytest.mark.parametrize("client_id", ["", "a b", "x" * 129, "evil\x1b[0m", "a/b", "\xe9"])
+async def test_an_invalid_id_of_the_client_is_replaced(client_id: str) -> None:
+    headers = {"x-request-id": client_id.encode("latin-1")}
     transport = httpx.ASGITransport(starlette())
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         response = await client.get("/hello", headers=headers)  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ async def test_an_insane_id_of_the_client_is_replaced(offered: str) -> None:
 
 
 async def test_an_error_of_an_endpoint_is_rendered_with_the_id() -> None:
-    response = await ask("/refuse", "POST")
+    response = await send_request("/refuse", "POST")
     assert response.status_code == 400
     assert response.json()["error"] == {
         "message": "no",
@@ -88,10 +88,10 @@ async def test_an_error_of_an_endpoint_is_rendered_with_the_id() -> None:
     assert response.headers["x-request-id"].startswith("req_")
 
 
-async def test_a_fault_is_a_500_that_keeps_its_secret_for_the_log(
+async def test_a_fault_is_a_500_whose_text_is_only_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    response = await ask("/break")
+    response = await send_request("/fail")
     assert response.status_code == 500
     assert response.json()["error"]["type"] == "server_error"
     assert "secret" not in response.text
@@ -100,53 +100,53 @@ async def test_a_fault_is_a_500_that_keeps_its_secret_for_the_log(
 
 
 async def test_an_unknown_route_is_a_404_in_the_same_shape() -> None:
-    response = await ask("/nowhere")
+    response = await send_request("/nowhere")
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "not_found"
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"].startswith("req_")
 
 
-async def test_a_wrong_method_is_a_405_that_says_what_is_allowed() -> None:
-    response = await ask("/refuse")
+async def test_a_wrong_method_is_a_405_with_the_allowed_methods() -> None:
+    response = await send_request("/refuse")
     assert response.status_code == 405
     assert response.json()["error"]["code"] == "method_not_allowed"
     assert response.headers["allow"] == "POST"
 
 
-async def test_a_hostile_path_is_told_short_and_on_one_line() -> None:
-    response = await ask("/%0a[INFO]%20FAKE" + "x" * 10_000)
+async def test_a_hostile_path_is_quoted_short_and_on_one_line() -> None:
+    response = await send_request("/%0a[INFO]%20FAKE" + "x" * 10_000)
     message = response.json()["error"]["message"]
     assert "\\n[INFO] FAKE" in message
     assert len(message) < 200
 
 
-async def test_a_response_that_has_begun_is_left_unfinished(
+async def test_a_response_that_has_begun_stays_incomplete(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"half", "more_body": True})
-        raise RuntimeError("in the middle")
+        raise RuntimeError("broken stream")
 
     sent = await drive(app)
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert sent[-1]["more_body"]
-    assert "in the middle" in caplog.text
+    assert "broken stream" in caplog.text
 
 
 async def test_a_refusal_is_not_logged_as_a_fault(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="service"):
-        await ask("/refuse", "POST")
+        await send_request("/refuse", "POST")
     assert caplog.records == []
 
 
 async def drive(app: ASGIApp) -> list[Message]:
-    """Send one request through the middleware around `app`, and collect what it answers."""
+    """Send one request through the middleware and `app`; the messages of the response."""
     sent: list[Message] = []
 
     async def receive() -> Message:
-        raise AssertionError("nothing reads the body here")
+        raise AssertionError("the body is not read")
 
     async def send(message: Message) -> None:
         sent.append(message)

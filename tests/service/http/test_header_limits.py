@@ -24,7 +24,7 @@ def scope(*types: bytes) -> Scope:
         b" application/json ",
     ],
 )
-def test_json_is_taken_with_any_parameters(value: bytes) -> None:
+def test_json_is_accepted_with_any_parameters(value: bytes) -> None:
     require_json(scope(value))
 
 
@@ -44,7 +44,7 @@ def test_json_is_taken_with_any_parameters(value: bytes) -> None:
         (b"\xff\x1b" * 1000,),
     ],
 )
-def test_anything_else_is_unsupported(types: tuple[bytes, ...]) -> None:
+def test_any_other_content_type_is_unsupported(types: tuple[bytes, ...]) -> None:
     with pytest.raises(UnsupportedMediaType) as caught:
         require_json(scope(*types))
     assert caught.value.message.isprintable()
@@ -65,7 +65,9 @@ async def hello(scope: Scope, receive: Receive, send: Send) -> None:
         ({f"x-{i}": "" for i in range(200)}, 431),
     ],
 )
-async def test_headers_are_limited_all_together(headers: dict[str, str], status: int) -> None:
+async def test_the_total_size_of_the_headers_is_limited(
+    headers: dict[str, str], status: int
+) -> None:
     transport = httpx.ASGITransport(ErrorMiddleware(HeaderLimitMiddleware(hello, 1024)))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         response = await client.get("/", headers=headers)

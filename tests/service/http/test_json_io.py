@@ -14,8 +14,8 @@ from service.schema.chat import ChatRequest
 pytestmark = pytest.mark.anyio
 
 
-class KeptBody:
-    """An exchange whose body has come."""
+class FakeReader:
+    """A request reader with a complete body."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -27,7 +27,7 @@ class KeptBody:
 def request_with(body: bytes) -> Request:
     headers = [(b"content-type", b"application/json")]
     return Request(
-        {"type": "http", "headers": headers, "state": {"request_reader": KeptBody(body)}}
+        {"type": "http", "headers": headers, "state": {"request_reader": FakeReader(body)}}
     )
 
 
@@ -38,18 +38,18 @@ def chat(text: str, **more: Any) -> bytes:
 
 @pytest.mark.parametrize("size", [1, LARGE_BODY_BYTES])
 async def test_a_body_becomes_a_request_whatever_its_size(size: int) -> None:
-    read = await JsonBodies("refuse").read(request_with(chat("x" * size)), ChatRequest)
-    assert read.messages[0].content == "x" * size
+    request = await JsonBodies("refuse").read(request_with(chat("x" * size)), ChatRequest)
+    assert request.messages[0].content == "x" * size
 
 
 @pytest.mark.parametrize("size", [1, LARGE_BODY_BYTES])
-async def test_a_bad_body_is_refused_whatever_its_size(size: int) -> None:
+async def test_an_invalid_body_is_refused_whatever_its_size(size: int) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await JsonBodies("refuse").read(request_with(chat("x" * size, n=0)), ChatRequest)
     assert caught.value.param == "n"
 
 
-async def test_others_go_on_while_a_large_body_is_decoded() -> None:
+async def test_other_tasks_run_while_a_large_body_is_decoded() -> None:
     body = request_with(chat("x" * LARGE_BODY_BYTES))
     reading = asyncio.create_task(JsonBodies("refuse").read(body, ChatRequest))
     await asyncio.sleep(0)
@@ -58,7 +58,7 @@ async def test_others_go_on_while_a_large_body_is_decoded() -> None:
 
 
 @pytest.mark.parametrize("bracket", ["[", "{"])
-async def test_a_large_body_of_too_many_brackets_is_refused(bracket: str) -> None:
+async def test_a_large_body_with_too_many_brackets_is_refused(bracket: str) -> None:
     check_brackets(bracket.encode() * MAX_BRACKETS)
     body = chat("x" * LARGE_BODY_BYTES + bracket * MAX_BRACKETS)
     with pytest.raises(InvalidRequest):

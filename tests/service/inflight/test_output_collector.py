@@ -1,4 +1,4 @@
-"""A mailbox keeps every event and its order, and a slow reader costs a bounded number of them."""
+"""The collector keeps all content in order, and holds a bounded number of events."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.messages import Event, Finished, Started, TextDelta
+from protocol.events import Event, Started, TextDelta
 from service.inflight.output_collector import MERGE_ABOVE_EVENTS, OutputCollector, merge_deltas
+from tests.service.records import make_finished
 
 pytestmark = pytest.mark.anyio
 
@@ -26,55 +27,55 @@ def tokens_of(events: list[Event], id: int) -> list[int]:
     return [t for e in events if isinstance(e, TextDelta) and e.id == id for t in e.tokens]
 
 
-async def test_events_that_came_are_taken_at_once_and_in_order() -> None:
-    mailbox = OutputCollector()
+async def test_available_events_are_taken_at_once_and_in_order() -> None:
+    collector = OutputCollector()
     sent: list[Event] = [Started(1, 2), TextDelta(1, "a", [1]), TextDelta(1, "b", [2])]
     for event in sent:
-        mailbox.put(event)
-    assert await mailbox.take() == sent
+        collector.put(event)
+    assert await collector.take() == sent
 
 
 async def test_a_reader_waits_for_the_next_event() -> None:
-    mailbox = OutputCollector()
+    collector = OutputCollector()
     async with asyncio.TaskGroup() as tasks:
-        reader = tasks.create_task(mailbox.take())
+        reader = tasks.create_task(collector.take())
         await asyncio.sleep(0)
         assert not reader.done()
-        mailbox.put(Started(1, 2))
+        collector.put(Started(1, 2))
     assert reader.result() == [Started(1, 2)]
 
 
-async def test_a_nudge_wakes_the_reader_with_nothing_once() -> None:
-    mailbox = OutputCollector()
-    mailbox.wake()
-    assert await mailbox.take() == []
-    mailbox.put(Started(1, 2))
-    assert await mailbox.take() == [Started(1, 2)]
+async def test_wake_makes_the_reader_return_no_events_once() -> None:
+    collector = OutputCollector()
+    collector.wake()
+    assert await collector.take() == []
+    collector.put(Started(1, 2))
+    assert await collector.take() == [Started(1, 2)]
 
 
-async def test_a_closed_mailbox_gives_what_it_holds_and_then_its_error() -> None:
-    mailbox = OutputCollector()
-    mailbox.put(Started(1, 2))
-    mailbox.close(ValueError("first"))
-    mailbox.close(ValueError("second"))
-    assert await mailbox.take() == [Started(1, 2)]
+async def test_a_closed_collector_returns_its_events_and_then_raises_the_first_error() -> None:
+    collector = OutputCollector()
+    collector.put(Started(1, 2))
+    collector.close(ValueError("first"))
+    collector.close(ValueError("second"))
+    assert await collector.take() == [Started(1, 2)]
     with pytest.raises(ValueError, match="first"):
-        await mailbox.take()
+        await collector.take()
 
 
-async def test_a_reader_that_gave_up_waiting_can_wait_again() -> None:
-    mailbox = OutputCollector()
+async def test_a_reader_whose_wait_was_cancelled_can_wait_again() -> None:
+    collector = OutputCollector()
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(mailbox.take(), 0)
-    mailbox.put(Started(1, 2))
-    assert await mailbox.take() == [Started(1, 2)]
+        await asyncio.wait_for(collector.take(), 0)
+    collector.put(Started(1, 2))
+    assert await collector.take() == [Started(1, 2)]
 
 
-async def test_a_slow_readers_events_are_bounded_and_their_text_is_whole() -> None:
-    mailbox = OutputCollector()
+async def test_a_slow_readers_events_are_bounded_and_complete() -> None:
+    collector = OutputCollector()
     for n in range(10_000):
-        mailbox.put(TextDelta(1, f"{n} ", [n]))
-    events = await mailbox.take()
+        collector.put(TextDelta(1, f"{n} ", [n]))
+    events = await collector.take()
     assert len(events) <= MERGE_ABOVE_EVENTS
     assert text_of(events, 1) == "".join(f"{n} " for n in range(10_000))
     assert tokens_of(events, 1) == list(range(10_000))
@@ -82,7 +83,7 @@ async def test_a_slow_readers_events_are_bounded_and_their_text_is_whole() -> No
 
 @given(st.lists(deltas, max_size=20))
 def test_merging_keeps_each_sequences_text_and_tokens(events: list[TextDelta]) -> None:
-    finished = Finished(1, "stop", 1, 1, 0.0, 0.0, 0.0)
+    finished = make_finished(1)
     merged = merge_deltas([Started(1, 1), *events, finished])
     for id in (1, 2, 3):
         assert text_of(merged, id) == text_of(list(events), id)

@@ -1,4 +1,4 @@
-"""Requests in flight: each event reaches its request, and a worker's death loses none."""
+"""Requests in flight: each event reaches its request, and no request is lost in a worker crash."""
 
 from __future__ import annotations
 
@@ -6,22 +6,8 @@ import asyncio
 
 import pytest
 
-from protocol.messages import (
-    Cancel,
-    Event,
-    Failed,
-    Finished,
-    Memory,
-    Rejected,
-    Sampling,
-    Started,
-    Stats,
-    Step,
-    Submit,
-    TextDelta,
-    TextPrompt,
-    ToWorker,
-)
+from protocol.events import Event, Failed, Rejected, Started, TextDelta
+from protocol.messages import Cancel, Step, Submit, ToWorker
 from service.errors import (
     ClientDisconnected,
     GenerationFailed,
@@ -35,16 +21,17 @@ from service.errors import (
 from service.inflight.crash_policy import MARGIN_TOKENS
 from service.inflight.registry import RequestRegistry
 from service.inflight.request import InflightRequest
-from service.supervision.supervisor import Status
+from service.schema.health import HealthStatus
+from tests.service.records import IDLE, make_finished, make_submit
 
 pytestmark = pytest.mark.anyio
 
 
-class RecordedWorker:
-    """Keeps what is sent; the tests say what comes back."""
+class RecordingWorker:
+    """Records the messages that it gets; the tests send the events."""
 
     def __init__(self) -> None:
-        self.status: Status = "healthy"
+        self.status: HealthStatus = "healthy"
         self.failure: str | None = None
         self.max_running = 8
         self.sent: list[ToWorker] = []
@@ -57,300 +44,302 @@ class RecordedWorker:
 
 
 @pytest.fixture
-def worker() -> RecordedWorker:
-    return RecordedWorker()
+def worker() -> RecordingWorker:
+    return RecordingWorker()
 
 
 @pytest.fixture
-def generations(worker: RecordedWorker) -> RequestRegistry:
+def registry(worker: RecordingWorker) -> RequestRegistry:
     return ready(worker)
 
 
 def ready(
-    worker: RecordedWorker, *, load_wait_s: float = 0, queue_timeout_s: float = 60
+    worker: RecordingWorker, *, load_wait_s: float = 0, queue_timeout_s: float = 60
 ) -> RequestRegistry:
-    """Generations over a worker that has loaded."""
-    generations = RequestRegistry(
+    """A registry whose worker has loaded."""
+    registry = RequestRegistry(
         worker, max_in_flight=3, load_wait_s=load_wait_s, queue_timeout_s=queue_timeout_s
     )
-    generations.worker_ready()
-    return generations
+    registry.worker_ready()
+    return registry
 
 
-def asked(count: int = 1) -> list[Submit]:
-    return [Submit(0, "m", TextPrompt("x"), Sampling(0)) for _ in range(count)]
+def submits(count: int = 1) -> list[Submit]:
+    return [make_submit(0) for _ in range(count)]
 
 
 def step(*events: Event) -> Step:
-    return Step(list(events), Stats(0, 0, Memory(), 0.0, 0.0))
+    return Step(list(events), IDLE)
 
 
-def finished(id: int) -> Finished:
-    return Finished(id, "stop", 1, 1, 0.0, 0.0, 0.0)
+async def collect(request: InflightRequest) -> list[Event]:
+    return [event async for batch in request.batches() for event in batch.events]
 
 
-async def collect(generation: InflightRequest) -> list[Event]:
-    return [event async for batch in generation.batches() for event in batch.events]
-
-
-async def test_each_request_gets_its_own_events(generations: RequestRegistry) -> None:
-    first, second = await generations.open(asked()), await generations.open(asked())
-    generations.worker_stepped(step(Started(1, 5), Started(2, 6)))
-    generations.worker_stepped(step(TextDelta(2, "b", [2]), TextDelta(1, "a", [1])))
-    generations.worker_stepped(step(finished(1), finished(2)))
-    assert await collect(first) == [Started(1, 5), TextDelta(1, "a", [1]), finished(1)]
-    assert await collect(second) == [Started(2, 6), TextDelta(2, "b", [2]), finished(2)]
-    assert len(generations) == 0
+async def test_each_request_gets_its_own_events(registry: RequestRegistry) -> None:
+    first, second = await registry.open(submits()), await registry.open(submits())
+    registry.worker_stepped(step(Started(1, 5), Started(2, 6)))
+    registry.worker_stepped(step(TextDelta(2, "b", [2]), TextDelta(1, "a", [1])))
+    registry.worker_stepped(step(make_finished(1), make_finished(2)))
+    assert await collect(first) == [Started(1, 5), TextDelta(1, "a", [1]), make_finished(1)]
+    assert await collect(second) == [Started(2, 6), TextDelta(2, "b", [2]), make_finished(2)]
+    assert len(registry) == 0
 
 
 async def test_a_request_of_several_sequences_ends_with_the_last(
-    generations: RequestRegistry,
+    registry: RequestRegistry,
 ) -> None:
-    generation = await generations.open(asked(2))
-    generations.worker_stepped(step(Started(1, 1), Started(2, 1), finished(2)))
-    generations.worker_stepped(step(finished(1)))
-    await generation.start()
-    events = await collect(generation)
-    assert [generation.index(event) for event in events] == [0, 1, 1, 0]
+    request = await registry.open(submits(2))
+    registry.worker_stepped(step(Started(1, 1), Started(2, 1), make_finished(2)))
+    registry.worker_stepped(step(make_finished(1)))
+    await request.start()
+    events = await collect(request)
+    assert [request.index(event) for event in events] == [0, 1, 1, 0]
 
 
-async def test_a_refusal_of_any_sequence_refuses_the_request_before_it_starts(
-    generations: RequestRegistry, worker: RecordedWorker
+async def test_a_rejected_sequence_fails_the_request_before_it_starts(
+    registry: RequestRegistry, worker: RecordingWorker
 ) -> None:
-    generation = await generations.open(asked(2))
-    generations.worker_stepped(step(Started(1, 1)))
-    generations.worker_stepped(step(Rejected(2, "context_length_exceeded", "too long", "prompt")))
+    request = await registry.open(submits(2))
+    registry.worker_stepped(step(Started(1, 1)))
+    registry.worker_stepped(step(Rejected(2, "context_length_exceeded", "too long", "prompt")))
     with pytest.raises(InvalidRequest) as caught:
-        await generation.start()
+        await request.start()
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "prompt")
     assert worker.sent[-1] == Cancel([1])
-    assert len(generations) == 0
+    assert len(registry) == 0
 
 
 @pytest.mark.parametrize(
     ("event", "kind"),
     [
         (Rejected(1, "internal_error", "a fault"), InternalError),
+        (Rejected(1, "no_known_code", "a fault"), InternalError),
         (Failed(1, "a fault"), GenerationFailed),
     ],
 )
-async def test_a_fault_of_the_worker_is_an_error_of_the_service(
-    generations: RequestRegistry, event: Event, kind: type[MlxdError]
+async def test_an_internal_error_of_the_worker_is_one_of_the_service(
+    registry: RequestRegistry, event: Event, kind: type[MlxdError]
 ) -> None:
-    generation = await generations.open(asked())
-    generations.worker_stepped(step(event))
+    request = await registry.open(submits())
+    registry.worker_stepped(step(event))
     with pytest.raises(kind):
-        await generation.start()
+        await request.start()
 
 
-async def test_leaving_an_unfinished_generation_cancels_it(
-    generations: RequestRegistry, worker: RecordedWorker
+async def test_leaving_an_unfinished_request_cancels_it(
+    registry: RequestRegistry, worker: RecordingWorker
 ) -> None:
-    async with await generations.open(asked(2)):
-        generations.worker_stepped(step(Started(1, 1), finished(1)))
+    async with await registry.open(submits(2)):
+        registry.worker_stepped(step(Started(1, 1), make_finished(1)))
     assert worker.sent[-1] == Cancel([2])
-    assert len(generations) == 0
+    assert len(registry) == 0
 
 
-async def test_leaving_a_finished_generation_sends_nothing(
-    generations: RequestRegistry, worker: RecordedWorker
+async def test_leaving_a_finished_request_sends_nothing(
+    registry: RequestRegistry, worker: RecordingWorker
 ) -> None:
-    async with await generations.open(asked()):
-        generations.worker_stepped(step(Started(1, 1), finished(1)))
+    async with await registry.open(submits()):
+        registry.worker_stepped(step(Started(1, 1), make_finished(1)))
     assert [type(message) for message in worker.sent] == [Submit]
 
 
-async def test_a_client_that_leaves_ends_its_handlers_wait(
-    generations: RequestRegistry, worker: RecordedWorker
+async def test_a_client_that_disconnects_ends_the_wait_of_its_handler(
+    registry: RequestRegistry, worker: RecordingWorker
 ) -> None:
-    generation = await generations.open(asked())
-    waiting = asyncio.create_task(generation.start())
+    request = await registry.open(submits())
+    waiting = asyncio.create_task(request.start())
     await asyncio.sleep(0)
-    generation.abandon()
+    request.abandon()
     with pytest.raises(ClientDisconnected):
         await waiting
     assert worker.sent[-1] == Cancel([1])
 
 
-async def test_events_of_a_request_that_is_gone_are_dropped(generations: RequestRegistry) -> None:
-    generation = await generations.open(asked())
-    generation.abandon()
-    generations.worker_stepped(step(Started(1, 1), TextDelta(1, "late", [1]), finished(1)))
-    assert len(generations) == 0
+async def test_events_of_a_cancelled_request_are_dropped(registry: RequestRegistry) -> None:
+    request = await registry.open(submits())
+    request.abandon()
+    registry.worker_stepped(step(Started(1, 1), TextDelta(1, "late", [1]), make_finished(1)))
+    assert len(registry) == 0
 
 
-async def test_a_new_worker_gets_each_request_back_with_the_tokens_received(
-    generations: RequestRegistry, worker: RecordedWorker
+async def test_a_new_worker_gets_each_request_with_the_tokens_received_so_far(
+    registry: RequestRegistry, worker: RecordingWorker
 ) -> None:
-    generation = await generations.open(asked(2))
-    generations.worker_stepped(step(Started(1, 1), Started(2, 1), TextDelta(1, "a", [7])))
-    generations.worker_stepped(step(TextDelta(1, "", [8]), finished(2)))
-    generations.worker_lost()
-    generations.worker_ready()
+    request = await registry.open(submits(2))
+    registry.worker_stepped(step(Started(1, 1), Started(2, 1), TextDelta(1, "a", [7])))
+    registry.worker_stepped(step(TextDelta(1, "", [8]), make_finished(2)))
+    registry.worker_lost()
+    registry.worker_ready()
     [resumed] = [m for m in worker.sent[2:] if isinstance(m, Submit)]
     assert (resumed.id, resumed.resume) == (1, [7, 8])
-    generations.worker_stepped(step(Started(1, 1), TextDelta(1, "b", [9]), finished(1)))
-    events = await collect(generation)
+    registry.worker_stepped(step(Started(1, 1), TextDelta(1, "b", [9]), make_finished(1)))
+    events = await collect(request)
     assert [type(event) for event in events].count(Started) == 2
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "ab"
 
 
-def die(generations: RequestRegistry) -> bool:
-    explained = generations.worker_lost()
-    generations.worker_ready()
-    return explained
+def crash(registry: RequestRegistry) -> bool:
+    """Crash the worker and start the next one; whether a request was blamed."""
+    blamed = registry.worker_lost()
+    registry.worker_ready()
+    return blamed
 
 
-async def test_a_request_that_ends_the_worker_again_fails_and_tells_why(
-    generations: RequestRegistry,
+async def test_a_request_that_crashes_the_worker_again_fails(
+    registry: RequestRegistry,
 ) -> None:
-    generation = await generations.open(asked())
-    assert not die(generations)
-    assert die(generations)
+    request = await registry.open(submits())
+    assert not crash(registry)
+    assert crash(registry)
     with pytest.raises(WorkerCrashed):
-        await generation.start()
-    assert len(generations) == 0
+        await request.start()
+    assert len(registry) == 0
 
 
-async def test_suspects_are_tried_alone_and_the_innocent_go_on_together(
-    generations: RequestRegistry, worker: RecordedWorker
+async def test_suspects_run_alone_and_after_the_blame_the_others_run_together(
+    registry: RequestRegistry, worker: RecordingWorker
 ) -> None:
-    innocent, culprit = await generations.open(asked()), await generations.open(asked())
+    harmless, crashing = await registry.open(submits()), await registry.open(submits())
     for _ in range(2):
         worker.sent.clear()
-        assert not die(generations)
+        assert not crash(registry)
     assert [m.id for m in worker.sent if isinstance(m, Submit)] == [2]
     worker.sent.clear()
-    assert die(generations)
+    assert crash(registry)
     assert [m.id for m in worker.sent if isinstance(m, Submit)] == [1]
     with pytest.raises(WorkerCrashed):
-        await culprit.start()
-    generations.worker_stepped(step(Started(1, 1), finished(1)))
-    assert await collect(innocent) == [Started(1, 1), finished(1)]
+        await crashing.start()
+    registry.worker_stepped(step(Started(1, 1), make_finished(1)))
+    assert await collect(harmless) == [Started(1, 1), make_finished(1)]
 
 
-async def test_what_a_worker_still_says_of_a_sequence_taken_back_is_dropped(
-    generations: RequestRegistry, worker: RecordedWorker
+async def test_late_events_of_a_withdrawn_sequence_are_dropped(
+    registry: RequestRegistry, worker: RecordingWorker
 ) -> None:
-    older, newer = await generations.open(asked()), await generations.open(asked())
+    older, newer = await registry.open(submits()), await registry.open(submits())
     for _ in range(2):
-        die(generations)
+        crash(registry)
     tokens = list(range(MARGIN_TOKENS))
     worker.sent.clear()
-    generations.worker_stepped(step(Started(2, 1), TextDelta(2, "n", tokens)))
-    [cancel, trial] = worker.sent
-    assert (cancel, trial) == (Cancel([2]), Submit(1, "m", TextPrompt("x"), Sampling(0)))
+    registry.worker_stepped(step(Started(2, 1), TextDelta(2, "n", tokens)))
+    assert worker.sent == [Cancel([2]), make_submit(1)]
     worker.sent.clear()
-    generations.worker_stepped(step(TextDelta(2, "late", [99]), Started(1, 1), finished(1)))
-    [back] = worker.sent
-    assert isinstance(back, Submit)
-    assert (back.id != 2, back.resume) == (True, tokens)
-    generations.worker_stepped(step(TextDelta(2, "later", [99]), Started(back.id, 1)))
-    generations.worker_stepped(step(TextDelta(back.id, "ext", [7]), finished(back.id)))
-    assert await collect(older) == [Started(1, 1), finished(1)]
-    expected = [Started(2, 1), TextDelta(2, "n", tokens), TextDelta(2, "ext", [7]), finished(2)]
+    registry.worker_stepped(step(TextDelta(2, "late", [99]), Started(1, 1), make_finished(1)))
+    [resumed] = worker.sent
+    assert isinstance(resumed, Submit)
+    assert (resumed.id != 2, resumed.resume) == (True, tokens)
+    registry.worker_stepped(step(TextDelta(2, "later", [99]), Started(resumed.id, 1)))
+    registry.worker_stepped(step(TextDelta(resumed.id, "ext", [7]), make_finished(resumed.id)))
+    assert await collect(older) == [Started(1, 1), make_finished(1)]
+    expected = [
+        Started(2, 1),
+        TextDelta(2, "n", tokens),
+        TextDelta(2, "ext", [7]),
+        make_finished(2),
+    ]
     assert await collect(newer) == expected
 
 
 async def test_a_request_that_only_waited_for_the_device_is_not_blamed(
-    generations: RequestRegistry, worker: RecordedWorker
+    registry: RequestRegistry, worker: RecordingWorker
 ) -> None:
     worker.max_running = 1
-    running, waiting = await generations.open(asked()), await generations.open(asked())
-    die(generations)
-    assert die(generations)
+    running, waiting = await registry.open(submits()), await registry.open(submits())
+    crash(registry)
+    assert crash(registry)
     with pytest.raises(WorkerCrashed):
         await running.start()
-    generations.worker_stepped(step(Started(2, 1), finished(2)))
-    assert await collect(waiting) == [Started(2, 1), finished(2)]
+    registry.worker_stepped(step(Started(2, 1), make_finished(2)))
+    assert await collect(waiting) == [Started(2, 1), make_finished(2)]
 
 
-async def test_where_no_worker_lives_all_requests_are_told(generations: RequestRegistry) -> None:
-    generation = await generations.open(asked())
-    generations.worker_lost()
-    generations.worker_given_up("too many deaths")
+async def test_all_requests_fail_when_the_worker_is_given_up(registry: RequestRegistry) -> None:
+    request = await registry.open(submits())
+    registry.worker_lost()
+    registry.worker_given_up("too many crashes")
     with pytest.raises(WorkerUnavailable) as caught:
-        await generation.start()
-    assert (caught.value.code, caught.value.message) == ("failed", "too many deaths")
+        await request.start()
+    assert (caught.value.code, caught.value.message) == ("failed", "too many crashes")
 
 
 @pytest.mark.parametrize("status", ["loading", "draining", "failed"])
-async def test_without_a_worker_to_come_nothing_is_taken(
-    generations: RequestRegistry, worker: RecordedWorker, status: Status
+async def test_a_service_that_is_not_serving_accepts_no_request(
+    registry: RequestRegistry, worker: RecordingWorker, status: HealthStatus
 ) -> None:
     worker.status = status
     with pytest.raises(WorkerUnavailable) as caught:
-        await generations.open(asked())
+        await registry.open(submits())
     assert caught.value.code == status
     assert worker.sent == []
 
 
-async def test_a_request_may_wait_for_the_first_worker(worker: RecordedWorker) -> None:
+async def test_a_request_can_wait_for_the_first_worker(worker: RecordingWorker) -> None:
     worker.status = "loading"
-    await ready(worker, load_wait_s=5).open(asked())
+    await ready(worker, load_wait_s=5).open(submits())
     assert len(worker.sent) == 1
 
 
 async def test_a_request_during_a_restart_is_kept_for_the_next_worker(
-    generations: RequestRegistry, worker: RecordedWorker
+    registry: RequestRegistry, worker: RecordingWorker
 ) -> None:
     worker.status = "restarting"
-    await generations.open(asked())
-    assert len(generations) == 1
+    await registry.open(submits())
+    assert len(registry) == 1
 
 
-async def test_a_request_that_the_device_does_not_take_in_time_is_ended(
-    worker: RecordedWorker,
+async def test_a_request_that_does_not_start_in_time_fails(
+    worker: RecordingWorker,
 ) -> None:
-    generations = ready(worker, queue_timeout_s=0.01)
-    taken, waiting = await generations.open(asked()), await generations.open(asked())
-    generations.worker_stepped(step(Started(1, 1)))
+    registry = ready(worker, queue_timeout_s=0.01)
+    started, waiting = await registry.open(submits()), await registry.open(submits())
+    registry.worker_stepped(step(Started(1, 1)))
     with pytest.raises(WorkerUnavailable) as caught:
         await waiting.start()
     assert caught.value.code == "queue_timeout"
     assert worker.sent[-1] == Cancel([2])
-    await taken.start()
-    assert len(generations) == 1
+    await started.start()
+    assert len(registry) == 1
 
 
-async def test_a_request_that_lost_its_worker_unbegun_waits_no_longer_than_others(
-    worker: RecordedWorker,
+async def test_a_request_that_had_not_started_at_a_crash_keeps_its_queue_timeout(
+    worker: RecordingWorker,
 ) -> None:
-    generations = ready(worker, queue_timeout_s=0.01)
-    generation = await generations.open(asked())
-    generations.worker_lost()
+    registry = ready(worker, queue_timeout_s=0.01)
+    request = await registry.open(submits())
+    registry.worker_lost()
     with pytest.raises(WorkerUnavailable) as caught:
-        await generation.start()
+        await request.start()
     assert caught.value.code == "queue_timeout"
-    assert len(generations) == 0
+    assert len(registry) == 0
 
 
-async def test_an_answer_that_has_begun_waits_for_the_next_worker_however_long(
-    worker: RecordedWorker,
+async def test_a_started_answer_waits_for_the_next_worker_without_a_timeout(
+    worker: RecordingWorker,
 ) -> None:
-    generations = ready(worker, queue_timeout_s=0.01)
-    begun, waiting = await generations.open(asked()), await generations.open(asked())
-    generations.worker_stepped(step(Started(1, 1), TextDelta(1, "a", [7])))
-    generations.worker_lost()
+    registry = ready(worker, queue_timeout_s=0.01)
+    started, waiting = await registry.open(submits()), await registry.open(submits())
+    registry.worker_stepped(step(Started(1, 1), TextDelta(1, "a", [7])))
+    registry.worker_lost()
     with pytest.raises(WorkerUnavailable):
         await waiting.start()
-    generations.worker_ready()
-    generations.worker_stepped(step(Started(1, 1), TextDelta(1, "b", [8]), finished(1)))
-    events = [Started(1, 1), TextDelta(1, "a", [7]), TextDelta(1, "b", [8]), finished(1)]
-    assert await collect(begun) == events
+    registry.worker_ready()
+    registry.worker_stepped(step(Started(1, 1), TextDelta(1, "b", [8]), make_finished(1)))
+    events = [Started(1, 1), TextDelta(1, "a", [7]), TextDelta(1, "b", [8]), make_finished(1)]
+    assert await collect(started) == events
 
 
-async def test_no_more_are_in_flight_than_may_be(generations: RequestRegistry) -> None:
-    await generations.open(asked(2))
+async def test_the_number_of_sequences_in_flight_is_bounded(registry: RequestRegistry) -> None:
+    await registry.open(submits(2))
     with pytest.raises(Overloaded):
-        await generations.open(asked(2))
-    await generations.open(asked(1))
+        await registry.open(submits(2))
+    await registry.open(submits(1))
 
 
-async def test_ending_all_tells_each_request_and_leaves_none(generations: RequestRegistry) -> None:
-    opened = [await generations.open(asked()), await generations.open(asked())]
-    generations.fail_all(WorkerUnavailable("The end.", code="draining"))
-    await generations.wait_idle()
-    for generation in opened:
+async def test_fail_all_fails_each_request_and_leaves_none(registry: RequestRegistry) -> None:
+    opened = [await registry.open(submits()), await registry.open(submits())]
+    registry.fail_all(WorkerUnavailable("The end.", code="draining"))
+    await registry.wait_idle()
+    for request in opened:
         with pytest.raises(WorkerUnavailable):
-            await generation.start()
+            await request.start()

@@ -1,4 +1,4 @@
-"""One line a request, with what an operator looks for and nothing that was said."""
+"""The log line of a request has its tokens and times, and no content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def record_for(path: str, **changes: object) -> RequestRecord:
     return record
 
 
-def test_a_generation_is_told_with_its_tokens_and_times() -> None:
+def test_a_generation_is_logged_with_its_tokens_and_times() -> None:
     fields = fields_of(finished_record())
     assert (fields["id"], fields["model"], fields["finish"]) == ("req_1", "m", "stop")
     assert (fields["prompt_tokens"], fields["completion_tokens"]) == (12, 4)
@@ -27,7 +27,7 @@ def test_a_generation_is_told_with_its_tokens_and_times() -> None:
     assert fields["first_token_ms"] >= 0
 
 
-def test_people_read_the_same_on_one_line() -> None:
+def test_the_line_as_text_has_the_same_fields() -> None:
     record = finished_record()
     line = summary_of(record) + details_of(record)
     assert line.startswith("POST /v1/chat/completions 200 stop, m, 12 + 4 tokens, first after ")
@@ -35,33 +35,33 @@ def test_people_read_the_same_on_one_line() -> None:
     assert line.endswith(", req_1")
 
 
-def test_the_clients_key_is_told_by_its_name() -> None:
+def test_the_key_is_logged_by_its_name() -> None:
     record = record_for("/v1/models", key_name="alice")
     assert fields_of(record)["key"] == "alice"
     assert "key alice" in details_of(record)
 
 
-def test_an_error_is_told_by_its_code_never_by_its_words() -> None:
+def test_an_error_is_logged_by_its_code_without_its_message() -> None:
     record = RequestRecord()
-    record.fail(Overloaded("words"))
+    record.fail(Overloaded("private"))
     record.end(scope("/v1/chat/completions"))
     assert fields_of(record)["error"] == "overloaded"
-    assert "words" not in str(fields_of(record)) + summary_of(record) + details_of(record)
+    assert "private" not in str(fields_of(record)) + summary_of(record) + details_of(record)
 
 
-def test_neither_prompt_nor_answer_is_told() -> None:
+def test_neither_prompt_nor_answer_is_logged() -> None:
     record = finished_record(keeps_content=True)
-    told = str(fields_of(record)) + summary_of(record) + details_of(record)
-    assert "hello" not in told
-    assert "world" not in told
+    line = str(fields_of(record)) + summary_of(record) + details_of(record)
+    assert "hello" not in line
+    assert "world" not in line
 
 
 @pytest.mark.parametrize("part", ["\r\n", "\x1b[31m", "\u2028", "\x00"])
-def test_what_a_client_made_up_is_escaped_and_cut(part: str) -> None:
+def test_text_from_the_client_is_escaped_and_shortened(part: str) -> None:
     record = record_for(f"/{part}" + "x" * 100_000, key_name=f"k{part}")
-    told = summary_of(record) + details_of(record)
-    assert told.isprintable()
-    assert len(told) < 1000
+    line = summary_of(record) + details_of(record)
+    assert line.isprintable()
+    assert len(line) < 1000
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_what_a_client_made_up_is_escaped_and_cut(part: str) -> None:
         ("/metrics", logging.DEBUG),
     ],
 )
-def test_what_is_polled_is_told_only_to_who_debugs(
+def test_polled_routes_are_logged_only_at_the_level_debug(
     route: str | None, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "service.requestlog.access_log")

@@ -1,4 +1,4 @@
-"""A record knows what happened to a request, from its events and its errors."""
+"""A record is filled from the events and errors of its request."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import asyncio
 
 import pytest
 
-from protocol.messages import Event, Finished, Started, TextDelta
+from protocol.events import Event, Started, TextDelta
 from service.errors import ClientDisconnected, Overloaded
 from service.requestlog.event_batch import count_events
 from service.requestlog.record import RequestRecord, record_of
-from tests.service.records import finished_record, scope, submit
+from tests.service.records import chat_submit, finished_record, make_finished, scope
 
 
-def add(record: RequestRecord, events: list[Event]) -> None:
-    record.add_events(count_events(events))
+def add(record: RequestRecord, *events: Event) -> None:
+    record.add_events(count_events(list(events)))
 
 
 def test_tokens_and_times_come_from_the_events() -> None:
@@ -25,66 +25,55 @@ def test_tokens_and_times_come_from_the_events() -> None:
     assert 0 <= record.first_token_s <= record.duration_s
 
 
-def test_the_sequences_of_one_request_are_added_up() -> None:
+def test_tokens_are_summed_over_the_sequences_and_times_are_the_longest() -> None:
     record = RequestRecord()
-    record.ask("text_completion", "m", [submit(), submit()], stream=False)
-    record.add_events(
-        count_events(
-            [Started(1, 3), Started(2, 4), TextDelta(1, "a", [1]), TextDelta(2, "b", [1, 2])]
-        )
-    )
-    record.add_events(
-        count_events(
-            [Finished(1, "stop", 3, 1, 1.0, 2.0, 3.0), Finished(2, "length", 4, 2, 4.0, 1.0, 2.0)]
-        )
+    record.set_generation("text_completion", "m", [chat_submit(), chat_submit()], stream=False)
+    add(record, Started(1, 3), Started(2, 4), TextDelta(1, "a", [1]), TextDelta(2, "b", [1, 2]))
+    add(
+        record,
+        make_finished(1, "stop", queue_ms=1.0, prefill_ms=2.0, decode_ms=3.0),
+        make_finished(2, "length", queue_ms=4.0, prefill_ms=1.0, decode_ms=2.0),
     )
     assert (record.prompt_tokens, record.completion_tokens) == (7, 3)
     assert (record.queue_s, record.prefill_s, record.decode_s) == (0.004, 0.002, 0.003)
     assert record.finish == "length,stop"
 
 
-def test_the_time_of_each_token_runs_from_the_first_to_the_end(
+def test_the_time_per_token_runs_from_the_first_token_to_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter([100.0, 101.0, 103.5])
     monkeypatch.setattr("service.requestlog.record.time.monotonic", lambda: next(clock))
     record = RequestRecord()
-    add(record, [Started(1, 3), TextDelta(1, "a", [1])])
-    # Of the decoding before a new worker took over, its timings know nothing.
-    record.add_events(
-        count_events(
-            [TextDelta(1, "bcdef", [2, 3, 4, 5, 6]), Finished(1, "stop", 3, 6, 0.0, 0.0, 1.0)]
-        )
-    )
+    add(record, Started(1, 3), TextDelta(1, "a", [1]))
+    # `decode_ms` of a resumed sequence covers only the last worker, so it is not used.
+    end = make_finished(1, completion_tokens=6, decode_ms=1.0)
+    add(record, TextDelta(1, "bcdef", [2, 3, 4, 5, 6]), end)
     assert record.first_token_s == 1.0
     assert record.each_token_s == 0.5
 
 
-def test_one_token_has_no_time_between_tokens() -> None:
+def test_a_single_token_has_no_time_per_token() -> None:
     record = RequestRecord()
-    record.add_events(
-        count_events(
-            [Started(1, 3), TextDelta(1, "a", [1]), Finished(1, "stop", 3, 1, 0.0, 0.0, 1.0)]
-        )
-    )
+    add(record, Started(1, 3), TextDelta(1, "a", [1]), make_finished(1, decode_ms=1.0))
     assert record.each_token_s is None
 
 
-def test_the_first_token_is_told_once_as_it_comes() -> None:
-    told: list[float] = []
-    record = RequestRecord(on_first_token=told.append)
-    add(record, [Started(1, 3)])
-    assert told == []
-    add(record, [TextDelta(1, "a", [1]), TextDelta(1, "b", [2])])
-    assert told == [record.first_token_s]
+def test_the_first_token_is_reported_once_when_it_comes() -> None:
+    reported: list[float] = []
+    record = RequestRecord(on_first_token=reported.append)
+    add(record, Started(1, 3))
+    assert reported == []
+    add(record, TextDelta(1, "a", [1]), TextDelta(1, "b", [2]))
+    assert reported == [record.first_token_s]
 
 
-def test_text_is_kept_only_where_that_is_asked_for() -> None:
+def test_text_is_kept_only_if_content_is_enabled() -> None:
     assert finished_record().texts == {}
     assert finished_record(keeps_content=True).texts == {1: "world"}
 
 
-def test_the_first_error_is_how_it_ended() -> None:
+def test_the_first_error_sets_finish_and_status() -> None:
     record = RequestRecord()
     record.fail(Overloaded("full"))
     record.fail(RuntimeError("later"))
@@ -94,12 +83,12 @@ def test_the_first_error_is_how_it_ended() -> None:
 @pytest.mark.parametrize(
     ("error", "finish", "status"),
     [
-        (ClientDisconnected("gone"), "client_disconnected", 499),
+        (ClientDisconnected("disconnected"), "client_disconnected", 499),
         (RuntimeError("secret"), "internal_error", 500),
         (asyncio.CancelledError(), "cancelled", 499),
     ],
 )
-def test_every_error_has_a_name_and_a_status(
+def test_every_error_has_a_code_and_a_status(
     error: BaseException, finish: str, status: int
 ) -> None:
     record = RequestRecord()
@@ -107,19 +96,21 @@ def test_every_error_has_a_name_and_a_status(
     assert (record.finish, record.status) == (finish, status)
 
 
-def test_the_status_that_was_sent_stays() -> None:
+def test_an_error_does_not_change_a_status_that_was_sent() -> None:
     record = RequestRecord()
     record.status = 200
-    record.fail(ClientDisconnected("gone"))
+    record.fail(ClientDisconnected("disconnected"))
     assert record.status == 200
 
 
-def test_who_asked_and_what_for_is_read_from_the_scope_at_the_end() -> None:
+def test_id_key_and_route_are_read_from_the_scope_at_the_end() -> None:
     record = RequestRecord()
     record.end(scope("/x", key_name="alice", route="/{any}"))
     assert (record.id, record.method, record.path) == ("req_1", "POST", "/x")
     assert (record.key, record.route) == ("alice", "/{any}")
 
 
-def test_a_scope_without_a_record_gets_one_that_nobody_reads() -> None:
-    record_of({"type": "http"}).add_events(count_events([TextDelta(1, "a", [1])]))
+def test_a_scope_without_a_record_gets_a_new_one() -> None:
+    record = record_of({"type": "http"})
+    add(record, TextDelta(1, "a", [1]))
+    assert record.completion_tokens == 1

@@ -1,4 +1,4 @@
-"""Each request is told to the observers once, whatever becomes of it."""
+"""Each observer gets one record of each request, whether it succeeds or fails."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from service.requestlog.record_middleware import RecordMiddleware
 pytestmark = pytest.mark.anyio
 
 
-class Notes:
-    """An observer."""
+class RecordingObserver:
+    """An observer that keeps all records."""
 
     def __init__(self) -> None:
         self.records: list[RequestRecord] = []
@@ -23,20 +23,20 @@ class Notes:
         self.records.append(record)
 
 
-class Broken:
+class FailingObserver:
     """An observer that fails."""
 
     def observe(self, record: RequestRecord) -> None:
-        raise RuntimeError("broken")
+        raise RuntimeError("the observer fails")
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-    record_of(scope).answer_id = "noted within"
+    record_of(scope).answer_id = "set by the app"
     await send({"type": "http.response.start", "status": 201, "headers": []})
     await send({"type": "http.response.body", "body": b"done"})
 
 
-async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+async def reject(scope: Scope, receive: Receive, send: Send) -> None:
     raise Overloaded("full")
 
 
@@ -46,26 +46,34 @@ async def get(app: ASGIApp) -> httpx.Response:
         return await client.get("/thing")
 
 
-def observe(app: ASGIApp, *observers: Notes | Broken) -> RecordMiddleware:
-    return RecordMiddleware(app, observers, lambda waited_s: None, lambda: 0, keeps_content=False)
+def observe(app: ASGIApp, *observers: RecordingObserver | FailingObserver) -> RecordMiddleware:
+    return RecordMiddleware(
+        app,
+        observers,
+        on_first_token=lambda first_token_s: None,
+        count_restarts=lambda: 0,
+        keeps_content=False,
+    )
 
 
-async def test_a_request_is_told_with_its_status_and_what_was_noted_within() -> None:
-    notes = Notes()
-    assert (await get(observe(answer, notes))).text == "done"
-    [record] = notes.records
-    assert (record.path, record.status, record.answer_id) == ("/thing", 201, "noted within")
+async def test_the_record_has_the_status_and_what_the_app_has_set() -> None:
+    observer = RecordingObserver()
+    assert (await get(observe(answer, observer))).text == "done"
+    [record] = observer.records
+    assert (record.path, record.status, record.answer_id) == ("/thing", 201, "set by the app")
     assert record.error_code is None
 
 
-async def test_a_refusal_is_told_and_goes_on_outwards() -> None:
-    notes = Notes()
+async def test_an_error_is_recorded_and_raised_again() -> None:
+    observer = RecordingObserver()
     with pytest.raises(Overloaded):
-        await get(observe(refuse, notes))
-    assert [(record.status, record.error_code) for record in notes.records] == [(429, "overloaded")]
+        await get(observe(reject, observer))
+    assert [(record.status, record.error_code) for record in observer.records] == [
+        (429, "overloaded")
+    ]
 
 
-async def test_an_observer_that_fails_hurts_neither_the_request_nor_the_others() -> None:
-    notes = Notes()
-    assert (await get(observe(answer, Broken(), notes))).status_code == 201
-    assert len(notes.records) == 1
+async def test_a_failing_observer_affects_neither_the_request_nor_the_others() -> None:
+    observer = RecordingObserver()
+    assert (await get(observe(answer, FailingObserver(), observer))).status_code == 201
+    assert len(observer.records) == 1

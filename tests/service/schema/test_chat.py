@@ -24,24 +24,24 @@ from service.schema.usage import Usage
 NAMES: dict[str, Any] = {"id": "chatcmpl-1", "created": 1, "model": "m"}
 
 
-def ask(**fields: Any) -> ChatRequest:
+def decode(**fields: Any) -> ChatRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}]} | fields
     return decode_body(json.dumps(body).encode(), msgspec.json.Decoder(ChatRequest))
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_the_token_limit_has_two_names(name: str) -> None:
-    assert ask(**{name: 7}).token_limit == 7
-    assert ask().token_limit is None
+    assert decode(**{name: 7}).token_limit == 7
+    assert decode().token_limit is None
 
 
-def test_the_two_names_of_the_token_limit_exclude_each_other() -> None:
+def test_the_two_names_of_the_token_limit_cannot_be_combined() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        ask(max_tokens=5, max_completion_tokens=5)
+        decode(max_tokens=5, max_completion_tokens=5)
     assert caught.value.param == "max_tokens"
 
 
-def test_an_answer_has_the_shape_that_the_openai_package_reads() -> None:
+def test_a_response_has_the_shape_that_the_openai_package_parses() -> None:
     answer = ChatCompletion(
         **NAMES,
         choices=[ChatChoice(0, AnswerMessage("assistant", "hello"), "stop")],
@@ -72,7 +72,7 @@ def test_an_answer_has_the_shape_that_the_openai_package_reads() -> None:
     OpenAIChatCompletion.model_validate_json(body, strict=True)
 
 
-def test_only_the_event_that_says_so_carries_the_role() -> None:
+def test_only_the_first_event_has_the_role() -> None:
     first = encode(ChatDelta(role="assistant", content=""))
     second = encode(ChatDelta(content="hello"))
     last = encode(ChatDelta(), "stop")
@@ -83,13 +83,13 @@ def test_only_the_event_that_says_so_carries_the_role() -> None:
     assert last["choices"][0]["finish_reason"] == "stop"
 
 
-def test_usage_is_left_out_of_a_stream_unless_asked_for() -> None:
+def test_usage_is_absent_from_a_stream_unless_it_is_set() -> None:
     choices = [ChunkChoice(0, ChatDelta(content="x"))]
     assert "usage" not in json.loads(
         msgspec.json.encode(ChatCompletionChunk(**NAMES, choices=choices))
     )
-    asked = ChatCompletionChunk(**NAMES, choices=choices, usage=None)
-    assert json.loads(msgspec.json.encode(asked))["usage"] is None
+    with_usage = ChatCompletionChunk(**NAMES, choices=choices, usage=None)
+    assert json.loads(msgspec.json.encode(with_usage))["usage"] is None
 
 
 def encode(delta: ChatDelta, finish_reason: Any = None) -> dict[str, Any]:

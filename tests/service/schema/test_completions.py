@@ -13,7 +13,7 @@ from service.schema.completions import Completion, CompletionChoice, CompletionR
 from service.schema.usage import Usage
 
 
-def ask(prompt: Any, **fields: Any) -> CompletionRequest:
+def decode(prompt: Any, **fields: Any) -> CompletionRequest:
     body = json.dumps({"model": "m", "prompt": prompt} | fields).encode()
     return decode_body(body, msgspec.json.Decoder(CompletionRequest))
 
@@ -28,8 +28,8 @@ def ask(prompt: Any, **fields: Any) -> CompletionRequest:
         ([[1, 2], [3]], [[1, 2], [3]]),
     ],
 )
-def test_a_prompt_is_text_texts_tokens_or_lists_of_tokens(prompt: Any, prompts: Any) -> None:
-    assert ask(prompt).prompts == prompts
+def test_a_prompt_is_a_text_texts_tokens_or_lists_of_tokens(prompt: Any, prompts: Any) -> None:
+    assert decode(prompt).prompts == prompts
 
 
 @pytest.mark.parametrize(
@@ -51,20 +51,20 @@ def test_a_prompt_is_text_texts_tokens_or_lists_of_tokens(prompt: Any, prompts: 
 )
 def test_any_other_prompt_is_refused(prompt: Any, param: str, code: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        ask(prompt)
+        decode(prompt)
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
 def test_a_prompt_of_many_tokens_is_one_prompt() -> None:
-    assert len(ask([7] * 10_000).prompts) == 1
+    assert len(decode([7] * 10_000).prompts) == 1
 
 
-def test_without_a_limit_sixteen_tokens_are_made() -> None:
-    assert ask("a").token_limit == 16
-    assert ask("a", max_tokens=3).token_limit == 3
+def test_the_default_limit_is_sixteen_tokens() -> None:
+    assert decode("a").token_limit == 16
+    assert decode("a", max_tokens=3).token_limit == 3
 
 
-def test_an_answer_has_the_shape_that_the_openai_package_reads() -> None:
+def test_a_response_has_the_shape_that_the_openai_package_parses() -> None:
     answer = Completion(
         id="cmpl-1",
         created=1,

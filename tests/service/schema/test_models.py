@@ -9,7 +9,7 @@ from openai.types import Model as OpenAIModel
 from service.schema.models import Model, ModelList
 
 
-def test_the_list_has_the_shape_that_the_openai_package_reads() -> None:
+def test_the_list_has_the_shape_that_the_openai_package_parses() -> None:
     model = Model(id="m", created=1, loaded=True, context_length=4096, aliases=["default"])
     body = msgspec.json.encode(ModelList(data=[model]))
     assert json.loads(body) == {

@@ -20,7 +20,7 @@ TEXT = {"model": "m", "prompt": "hello"}
 
 REFUSED = {name: p.no_op_values for name, p in PARAMETERS.items() if p.support == "refused"}
 
-LOUD: dict[str, Any] = {
+EFFECTIVE: dict[str, Any] = {
     "audio": {"voice": "alloy", "format": "wav"},
     "modalities": ["text", "audio"],
     "moderation": {"model": "m"},
@@ -40,10 +40,10 @@ def text(**fields: Any) -> CompletionRequest:
     return decode_body(json.dumps(TEXT | fields).encode(), msgspec.json.Decoder(CompletionRequest))
 
 
-def ask(name: str, value: Any) -> GenerationRequest:
-    """Ask the endpoint that knows the parameter, chat first."""
-    known = name in ChatRequest.__struct_fields__
-    return chat(**{name: value}) if known else text(**{name: value})
+def decode(name: str, value: Any) -> GenerationRequest:
+    """A chat request with the parameter, or a completion request if chats do not have it."""
+    in_chat = name in ChatRequest.__struct_fields__
+    return chat(**{name: value}) if in_chat else text(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -59,46 +59,46 @@ def test_every_documented_parameter_is_in_the_table(
     assert names - set(PARAMETERS) == set()
 
 
-def test_the_table_holds_each_field_of_the_requests_and_nothing_else() -> None:
+def test_the_table_has_exactly_the_fields_of_the_requests() -> None:
     fields = {*ChatRequest.__struct_fields__, *CompletionRequest.__struct_fields__}
     assert fields == {name for name in PARAMETERS if "." not in name}
 
 
-def test_every_parameter_of_the_table_is_refused_in_these_tests() -> None:
-    of_both_meanings = {"stream_options.include_obfuscation"}
-    assert set(LOUD) == set(REFUSED) - of_both_meanings
+def test_every_refused_parameter_of_the_table_is_tested_here() -> None:
+    tested_separately = {"stream_options.include_obfuscation"}
+    assert set(EFFECTIVE) == set(REFUSED) - tested_separately
 
 
-@pytest.mark.parametrize("name", LOUD)
-def test_what_would_change_the_answer_is_refused_by_name(name: str) -> None:
+@pytest.mark.parametrize("name", EFFECTIVE)
+def test_a_value_with_an_unsupported_effect_is_refused_by_name(name: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        ask(name, LOUD[name])
+        decode(name, EFFECTIVE[name])
     assert (caught.value.param, caught.value.code) == (name, "unsupported_parameter")
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name in LOUD for value in (None, *REFUSED[name])]
+    ("name", "value"), [(name, value) for name in EFFECTIVE for value in (None, *REFUSED[name])]
 )
-def test_what_changes_nothing_is_taken(name: str, value: Any) -> None:
-    ask(name, value)
+def test_a_value_without_effect_is_accepted(name: str, value: Any) -> None:
+    decode(name, value)
 
 
-def test_a_neutral_integer_is_as_good_as_a_neutral_float() -> None:
+def test_a_penalty_may_be_an_integer() -> None:
     chat(presence_penalty=0, frequency_penalty=0)
 
 
 @pytest.mark.parametrize("value", [True, False])
-def test_without_tools_parallel_calls_mean_nothing(value: bool) -> None:
+def test_parallel_tool_calls_is_accepted_without_tools(value: bool) -> None:
     chat(parallel_tool_calls=value)
 
 
-def test_log_probabilities_mean_one_thing_to_each_endpoint() -> None:
-    assert [chat(logprobs=told).alternatives for told in (None, False, True)] == [None, None, 0]
+def test_logprobs_has_its_own_meaning_at_each_endpoint() -> None:
+    assert [chat(logprobs=flag).alternatives for flag in (None, False, True)] == [None, None, 0]
     assert chat(logprobs=True, top_logprobs=20).alternatives == 20
     assert text(logprobs=5).logprobs == 5
 
 
-def test_alternatives_want_log_probabilities() -> None:
+def test_top_logprobs_requires_logprobs() -> None:
     chat(top_logprobs=0)
     with pytest.raises(InvalidRequest) as caught:
         chat(top_logprobs=1)
@@ -106,7 +106,7 @@ def test_alternatives_want_log_probabilities() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"n": 2, "best_of": 1}, {"best_of": 2, "stream": True}])
-def test_the_best_are_of_no_fewer_than_are_given_and_not_streamed(fields: dict[str, Any]) -> None:
+def test_best_of_is_at_least_n_and_equal_to_it_in_a_stream(fields: dict[str, Any]) -> None:
     assert (text(n=2, best_of=3).choices, text(n=2, best_of=3).candidates) == (2, 3)
     text(n=2, best_of=2, stream=True)
     with pytest.raises(InvalidRequest) as caught:
@@ -114,22 +114,22 @@ def test_the_best_are_of_no_fewer_than_are_given_and_not_streamed(fields: dict[s
     assert caught.value.param == "best_of"
 
 
-def test_no_tokens_can_be_asked_for_with_an_echo_alone() -> None:
+def test_max_tokens_can_be_0_only_with_echo() -> None:
     assert text(max_tokens=0, echo=True).token_limit == 0
-    for ask_for in (text, chat):
+    for request in (text, chat):
         with pytest.raises(InvalidRequest) as caught:
-            ask_for(max_tokens=0)
+            request(max_tokens=0)
         assert caught.value.param == "max_tokens"
 
 
 @pytest.mark.parametrize("stream", [None, False])
-def test_stream_options_want_a_stream(stream: bool | None) -> None:
+def test_stream_options_require_a_stream(stream: bool | None) -> None:
     with pytest.raises(InvalidRequest) as caught:
         chat(stream=stream, stream_options={"include_usage": True})
     assert caught.value.param == "stream_options"
 
 
-def test_usage_is_included_only_when_asked() -> None:
+def test_usage_is_included_only_if_stream_options_say_so() -> None:
     assert chat(stream=True, stream_options={"include_usage": True}).include_usage
     assert not chat(stream=True, stream_options={}).include_usage
     assert not chat(stream=True).include_usage
@@ -142,7 +142,7 @@ def test_obfuscation_of_a_stream_is_refused_by_its_path() -> None:
     assert caught.value.param == "stream_options.include_obfuscation"
 
 
-def test_labels_and_hints_are_taken_as_what_they_are() -> None:
+def test_metadata_and_hints_are_accepted() -> None:
     request = chat(
         user="u",
         metadata={"k": "v"},
@@ -157,7 +157,7 @@ def test_labels_and_hints_are_taken_as_what_they_are() -> None:
 @pytest.mark.parametrize(
     ("stop", "strings"), [(None, []), ("a", ["a"]), (["a", "b", "c", "d"], ["a", "b", "c", "d"])]
 )
-def test_stop_is_always_read_as_a_list(stop: Any, strings: list[str]) -> None:
+def test_stop_strings_are_always_a_list(stop: Any, strings: list[str]) -> None:
     assert chat(stop=stop).stop_strings == strings
 
 
@@ -167,13 +167,13 @@ def test_a_seed_is_any_64_bit_integer(seed: int) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "-1", "abc", "1.5", "+3", "٣", str(2**31), "9" * 5000])
-def test_a_bias_on_what_is_no_token_id_is_refused(key: str) -> None:
+def test_a_bias_on_an_invalid_token_id_is_refused(key: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         chat(logit_bias={key: 1})
     assert caught.value.param == "logit_bias"
 
 
-def test_a_bias_is_read_by_token_id() -> None:
+def test_biases_are_by_token_id() -> None:
     assert chat(logit_bias={"5": 1, "0": -100}).biases == {5: 1.0, 0: -100.0}
 
 
@@ -205,7 +205,7 @@ def test_a_value_out_of_its_bounds_is_refused_by_name(name: str, value: Any) -> 
         ({"role": "assistant", "content": ""}, False),
     ],
 )
-def test_only_an_answer_can_be_gone_on_with(last: dict[str, Any], allowed: bool) -> None:
+def test_only_an_assistant_message_can_be_continued(last: dict[str, Any], allowed: bool) -> None:
     messages = [*CHAT["messages"], last]
     if allowed:
         chat(messages=messages, continue_final_message=True)
@@ -216,7 +216,7 @@ def test_only_an_answer_can_be_gone_on_with(last: dict[str, Any], allowed: bool)
 
 
 @pytest.mark.parametrize("fields", [{"prompt": [1, 2]}, {"echo": True}])
-def test_a_suffix_goes_with_text_alone(fields: dict[str, Any]) -> None:
+def test_a_suffix_requires_a_prompt_of_text(fields: dict[str, Any]) -> None:
     text(suffix="end")
     text(suffix="", **fields)
     with pytest.raises(InvalidRequest) as caught:

@@ -8,7 +8,7 @@ from service.security.addresses import is_address, is_loopback
 @pytest.mark.parametrize(
     "address", ["127.0.0.1", "127.9.9.9", "::1", "::1%lo0", "::ffff:127.0.0.1"]
 )
-def test_these_cannot_be_reached_from_another_machine(address: str) -> None:
+def test_loopback_addresses_are_recognised(address: str) -> None:
     assert is_loopback(address)
 
 
@@ -16,7 +16,7 @@ def test_these_cannot_be_reached_from_another_machine(address: str) -> None:
     "address",
     ["0.0.0.0", "::", "192.168.1.7", "::ffff:192.168.1.7", "fe80::1%en0", "localhost", "127.1", ""],
 )
-def test_these_can_be_or_are_no_addresses(address: str) -> None:
+def test_other_addresses_and_names_are_not_loopback_addresses(address: str) -> None:
     assert not is_loopback(address)
 
 
@@ -24,5 +24,5 @@ def test_these_can_be_or_are_no_addresses(address: str) -> None:
     ("text", "numeric"),
     [("10.0.0.1", True), ("::1", True), ("2130706433", False), ("0x7f.1", False), ("a", False)],
 )
-def test_a_name_is_no_address(text: str, numeric: bool) -> None:
+def test_only_numeric_addresses_are_addresses(text: str, numeric: bool) -> None:
     assert is_address(text) is numeric

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from service.config.api_keys import ApiKey
 from service.errors import RateLimited
-from service.security.rate_limits import RateLimits, TokenBucket, in_openai_time
+from service.security.rate_limits import RateLimits, TokenBucket, format_duration
 
 
 class Clock:
@@ -30,40 +30,40 @@ def headers(token_bucket: TokenBucket) -> dict[str, str]:
     return {name.decode(): value.decode() for name, value in token_bucket.headers()}
 
 
-def test_without_limits_nothing_is_refused_and_nothing_is_told() -> None:
-    token_bucket = RateLimits(0, 0).of(key())
+def test_without_limits_nothing_is_refused_and_no_headers_are_sent() -> None:
+    token_bucket = RateLimits(0, 0).bucket_for(key())
     for _ in range(1000):
-        token_bucket.enter()
-        token_bucket.spend(10**9)
+        token_bucket.acquire()
+        token_bucket.consume(10**9)
     assert headers(token_bucket) == {}
 
 
-def test_a_keys_own_limits_go_before_the_settings_and_0_is_none() -> None:
+def test_a_keys_own_limits_override_the_settings_and_0_is_no_limit() -> None:
     rate_limits = RateLimits(1, 100)
-    assert rate_limits.of(key()).max_concurrent == 1
-    token_bucket = rate_limits.of(key(3, 0))
+    assert rate_limits.bucket_for(key()).max_concurrent == 1
+    token_bucket = rate_limits.bucket_for(key(3, 0))
     assert (token_bucket.max_concurrent, token_bucket.tokens_per_minute) == (3, 0)
 
 
-def test_a_place_is_free_again_when_its_request_leaves() -> None:
-    token_bucket = RateLimits(2, 0).of(key())
-    token_bucket.enter()
-    token_bucket.enter()
+def test_a_released_request_allows_another_one() -> None:
+    token_bucket = RateLimits(2, 0).bucket_for(key())
+    token_bucket.acquire()
+    token_bucket.acquire()
     with pytest.raises(RateLimited) as caught:
-        token_bucket.enter()
+        token_bucket.acquire()
     assert (b"x-ratelimit-remaining-requests", b"0") in caught.value.headers
-    token_bucket.leave()
+    token_bucket.release()
     assert headers(token_bucket)["x-ratelimit-remaining-requests"] == "1"
-    token_bucket.enter()
+    token_bucket.acquire()
 
 
-def test_tokens_come_back_evenly_and_a_debt_is_waited_for() -> None:
+def test_tokens_are_refilled_evenly_and_an_excess_delays_the_next_request() -> None:
     clock = Clock()
-    token_bucket = RateLimits(0, 600, now=clock).of(key())
-    token_bucket.spend(900)
+    token_bucket = RateLimits(0, 600, now=clock).bucket_for(key())
+    token_bucket.consume(900)
     with pytest.raises(RateLimited) as caught:
-        token_bucket.enter()
-    # 300 too many and one to go on with, at 10 a second.
+        token_bucket.acquire()
+    # An excess of 300 and one token for the request, at 10 tokens per second.
     assert caught.value.retry_after_s == 31
     assert headers(token_bucket) == {
         "x-ratelimit-limit-tokens": "600",
@@ -71,39 +71,39 @@ def test_tokens_come_back_evenly_and_a_debt_is_waited_for() -> None:
         "x-ratelimit-reset-tokens": "1m30s",
     }
     clock.seconds = caught.value.retry_after_s
-    token_bucket.enter()
+    token_bucket.acquire()
     assert headers(token_bucket)["x-ratelimit-remaining-tokens"] == "10"
 
 
-def test_a_long_pause_saves_up_no_more_than_a_minutes_tokens() -> None:
+def test_after_a_long_pause_the_bucket_holds_one_minutes_tokens() -> None:
     clock = Clock()
-    token_bucket = RateLimits(0, 600, now=clock).of(key())
+    token_bucket = RateLimits(0, 600, now=clock).bucket_for(key())
     clock.seconds = 86400.0
     assert token_bucket.tokens == 600
 
 
-def test_a_limit_that_changes_counts_from_the_next_request_on() -> None:
+def test_a_changed_limit_applies_from_the_next_request() -> None:
     rate_limits = RateLimits(0, 0)
-    rate_limits.of(key(None, 10)).spend(20)
+    rate_limits.bucket_for(key(None, 10)).consume(20)
     with pytest.raises(RateLimited):
-        rate_limits.of(key(None, 10)).enter()
-    rate_limits.of(key(None, 1000)).enter()
+        rate_limits.bucket_for(key(None, 10)).acquire()
+    rate_limits.bucket_for(key(None, 1000)).acquire()
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 5000)), max_size=30))
-def test_over_any_time_no_more_is_granted_than_the_limit_and_one_request(
+def test_in_any_time_no_more_is_granted_than_the_limit_and_one_request(
     uses: list[tuple[float, int]],
 ) -> None:
     clock = Clock()
-    token_bucket = RateLimits(0, 1000, now=clock).of(key())
+    token_bucket = RateLimits(0, 1000, now=clock).bucket_for(key())
     granted, largest = 0, 0
     for pause, tokens in uses:
         clock.seconds += pause
         try:
-            token_bucket.enter()
+            token_bucket.acquire()
         except RateLimited:
             continue
-        token_bucket.spend(tokens)
+        token_bucket.consume(tokens)
         granted, largest = granted + tokens, max(largest, tokens)
     assert granted <= 1000 + clock.seconds * 1000 / 60 + largest + 1
 
@@ -112,5 +112,5 @@ def test_over_any_time_no_more_is_granted_than_the_limit_and_one_request(
     ("seconds", "text"),
     [(0.0, "0s"), (0.017, "17ms"), (1.0, "1s"), (1.04, "1.1s"), (60.0, "1m0s"), (361.5, "6m1.5s")],
 )
-def test_times_are_written_as_openai_writes_them(seconds: float, text: str) -> None:
-    assert in_openai_time(seconds) == text
+def test_durations_are_in_openais_format(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

@@ -1,4 +1,4 @@
-"""A worker's end is told in words and fields, and one for want of memory is recognised."""
+"""An exit is described by a reason and fields, and out of memory is recognised."""
 
 from __future__ import annotations
 
@@ -6,34 +6,38 @@ import signal
 
 import pytest
 
-from service.supervision.exit_reason import describe_exit, looks_like_memory
+from service.supervision.exit_reason import describe_exit, looks_like_out_of_memory
 
 
 def test_a_signal_is_named() -> None:
-    end = describe_exit(-signal.SIGSEGV, "busy", 1.23456, last_words=None, stalled=None)
-    assert (end.reason, end.signal, end.code) == ("signal SIGSEGV", "SIGSEGV", None)
-    assert (end.phase, end.uptime_s) == ("busy", 1.235)
-
-
-def test_a_signal_without_a_name_has_its_number() -> None:
-    assert describe_exit(-200, "idle", 0.0, last_words=None, stalled=None).signal == "200"
-
-
-def test_an_exit_code_is_told_with_the_last_words_where_there_were_some() -> None:
-    assert describe_exit(3, "idle", 0.0, last_words=None, stalled=None).reason == "exit code 3"
-    end = describe_exit(70, "busy", 0.0, last_words="the device failed", stalled=None)
-    assert (end.reason, end.signal, end.code) == ("the device failed", None, 70)
-
-
-def test_silence_is_the_reason_of_an_end_that_it_caused() -> None:
-    end = describe_exit(
-        -signal.SIGKILL, "busy", 0.0, last_words=None, stalled="no sign of progress"
+    last_exit = describe_exit(-signal.SIGSEGV, "busy", 1.23456, fatal_message=None, stall=None)
+    assert (last_exit.reason, last_exit.signal, last_exit.code) == (
+        "signal SIGSEGV",
+        "SIGSEGV",
+        None,
     )
-    assert (end.reason, end.signal) == ("no sign of progress", "SIGKILL")
+    assert (last_exit.phase, last_exit.uptime_s) == ("busy", 1.235)
+
+
+def test_a_signal_without_a_name_is_its_number() -> None:
+    assert describe_exit(-200, "idle", 0.0, fatal_message=None, stall=None).signal == "200"
+
+
+def test_the_reason_of_an_exit_code_is_the_fatal_message_if_there_is_one() -> None:
+    assert describe_exit(3, "idle", 0.0, fatal_message=None, stall=None).reason == "exit code 3"
+    last_exit = describe_exit(70, "busy", 0.0, fatal_message="the device failed", stall=None)
+    assert (last_exit.reason, last_exit.signal, last_exit.code) == ("the device failed", None, 70)
+
+
+def test_a_stall_is_the_reason_of_the_exit_that_it_caused() -> None:
+    last_exit = describe_exit(
+        -signal.SIGKILL, "busy", 0.0, fatal_message=None, stall="no sign of progress"
+    )
+    assert (last_exit.reason, last_exit.signal) == ("no sign of progress", "SIGKILL")
 
 
 @pytest.mark.parametrize(
-    ("status", "last_words", "stalled", "expected"),
+    ("status", "fatal_message", "stall", "expected"),
     [
         (-signal.SIGKILL, None, None, True),
         (-signal.SIGKILL, None, "no sign of progress", False),
@@ -45,7 +49,7 @@ def test_silence_is_the_reason_of_an_end_that_it_caused() -> None:
         (70, None, None, False),
     ],
 )
-def test_an_end_for_want_of_memory_is_one_by_sigkill_or_with_the_allocators_words(
-    status: int, last_words: str | None, stalled: str | None, expected: bool
+def test_out_of_memory_is_recognised_by_sigkill_or_a_failed_allocation(
+    status: int, fatal_message: str | None, stall: str | None, expected: bool
 ) -> None:
-    assert looks_like_memory(status, last_words, stalled) is expected
+    assert looks_like_out_of_memory(status, fatal_message, stall) is expected

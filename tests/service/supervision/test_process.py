@@ -1,4 +1,4 @@
-"""The worker's environment: ours, with what is preloaded, and the worker that belongs to us."""
+"""The environment of the worker process, and which `worker` package it runs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from service.supervision.preloads import Preloads
 from service.supervision.process import WORKER_COMMAND, worker_environ
 
 
-def test_what_is_preloaded_is_in_its_environment_with_all_of_ours() -> None:
+def test_the_environment_is_inherited_and_has_the_preloaded_libraries() -> None:
     environ = worker_environ({"A": "1", "LD_PRELOAD": "x.so"}, Preloads("/lib/blas.so"))
     assert (environ["A"], environ["LD_PRELOAD"]) == ("1", "/lib/blas.so x.so")
 
 
-def test_what_clients_are_known_by_is_not() -> None:
+def test_the_api_keys_are_not_in_the_environment() -> None:
     assert API_KEYS_VARIABLE not in worker_environ({API_KEYS_VARIABLE: "KEY"}, Preloads())
 
 
-def test_a_folder_of_the_same_name_where_the_service_was_started_is_not_taken(
+def test_a_folder_named_worker_in_the_current_directory_is_not_imported(
     tmp_path: Path,
 ) -> None:
-    impostor = tmp_path / "worker"
-    impostor.mkdir()
-    (impostor / "__init__.py").write_text("raise SystemExit('the wrong worker')")
+    other = tmp_path / "worker"
+    other.mkdir()
+    (other / "__init__.py").write_text("raise SystemExit('the wrong worker')")
     python, *options, _ = WORKER_COMMAND[:-1]
-    told = subprocess.run(
+    completed = subprocess.run(
         [python, *options, "-c", "import worker; print(worker.__file__)"],
         cwd=tmp_path,
         env=worker_environ({}, Preloads()),
@@ -35,4 +35,4 @@ def test_a_folder_of_the_same_name_where_the_service_was_started_is_not_taken(
         text=True,
         check=True,
     )
-    assert told.stdout.strip() == worker.__file__
+    assert completed.stdout.strip() == worker.__file__

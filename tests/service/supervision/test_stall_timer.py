@@ -1,4 +1,4 @@
-"""Silence grows while nothing is heard, and only by what the service itself was awake for."""
+"""The stall timer counts time without messages, but not time the service was suspended."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import pytest
 from service.supervision.stall_timer import StallTimer
 
 
-def test_it_grows_with_each_look_and_ends_with_a_word() -> None:
-    silence = StallTimer(10.0)
-    silence.grow(11.0, 2.0)
-    silence.grow(12.5, 2.0)
-    assert silence.seconds == 2.5
-    silence.end(12.6)
-    assert silence.seconds == 0.0
+def test_it_advances_until_it_is_reset() -> None:
+    timer = StallTimer(10.0)
+    timer.advance(11.0, 2.0)
+    timer.advance(12.5, 2.0)
+    assert timer.seconds == 2.5
+    timer.reset(12.6)
+    assert timer.seconds == 0.0
 
 
-def test_what_was_before_the_last_word_is_no_silence() -> None:
-    silence = StallTimer(10.0)
-    silence.end(11.9)
-    silence.grow(12.0, 2.0)
-    assert silence.seconds == pytest.approx(0.1)
+def test_it_counts_only_the_time_since_the_last_reset() -> None:
+    timer = StallTimer(10.0)
+    timer.reset(11.9)
+    timer.advance(12.0, 2.0)
+    assert timer.seconds == pytest.approx(0.1)
 
 
-def test_an_hour_in_which_nobody_listened_is_one_step() -> None:
-    silence = StallTimer(10.0)
-    silence.grow(3610.0, 2.0)
-    assert silence.seconds == 2.0
+def test_an_hour_in_which_the_service_was_suspended_counts_as_one_step() -> None:
+    timer = StallTimer(10.0)
+    timer.advance(3610.0, 2.0)
+    assert timer.seconds == 2.0

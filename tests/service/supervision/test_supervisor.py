@@ -1,4 +1,4 @@
-"""The supervisor over a real process: it waits for memory, and it is told to stop at any time."""
+"""The supervisor with a real process: it waits for memory, and can be stopped at any time."""
 
 from __future__ import annotations
 
@@ -18,12 +18,19 @@ from tests.fakes.worker import WEIGHT_BYTES
 
 pytestmark = pytest.mark.anyio
 
-CONFIGURE = Configure([ModelSource("fake", "unused")], 8, 512, 0, 0, 0)
-PATIENCE = Timeouts(load_timeout_s=60.0, stall_s=60.0)
+CONFIGURE = Configure(
+    models=[ModelSource("fake", "unused")],
+    max_running=8,
+    prefill_step_tokens=512,
+    context_limit_tokens=0,
+    memory_limit_bytes=0,
+    cache_limit_bytes=0,
+)
+TIMEOUTS = Timeouts(load_timeout_s=60.0, stall_s=60.0)
 
 
-class Idler:
-    """A listener with nothing to do that counts what it is told."""
+class IdleObserver:
+    """An observer without requests that counts its calls."""
 
     busy = False
 
@@ -51,7 +58,7 @@ def supervise(
         CONFIGURE,
         FAKE_WORKER_COMMAND,
         os.environ,
-        timeouts=PATIENCE,
+        timeouts=TIMEOUTS,
         on_loading=lambda _: None,
         restart_limits=restart_limits,
         available_bytes=lambda: next(available),
@@ -64,26 +71,29 @@ def kill(supervisor: Supervisor) -> None:
 
 
 @pytest.mark.parametrize("enough", [WEIGHT_BYTES, None])
-async def test_the_next_worker_starts_when_there_is_memory_for_it_or_nobody_knows(
+async def test_the_next_worker_starts_once_memory_is_available_or_unknown(
     enough: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    supervisor, idler = supervise(iter([WEIGHT_BYTES - 1, enough])), Idler()
-    supervisor.listen(idler)
+    supervisor, observer = supervise(iter([WEIGHT_BYTES - 1, enough])), IdleObserver()
+    supervisor.set_observer(observer)
     running = asyncio.create_task(supervisor.run())
-    await idler.ready.get()
+    await observer.ready.get()
     kill(supervisor)
-    await idler.ready.get()
-    assert (supervisor.restarts, supervisor.status, idler.lost) == (1, "healthy", 1)
+    await observer.ready.get()
+    assert (supervisor.restarts, supervisor.status, observer.lost) == (1, "healthy", 1)
     assert caplog.text.count("waiting for memory") == 1
     await supervisor.stop()
     await running
 
 
-async def test_stopping_while_it_waits_starts_no_other_worker() -> None:
-    supervisor, idler = supervise(iter([]), RestartLimits(first_back_off_s=3600.0)), Idler()
-    supervisor.listen(idler)
+async def test_no_worker_starts_after_a_stop_during_the_back_off() -> None:
+    supervisor, observer = (
+        supervise(iter([]), RestartLimits(initial_back_off_s=3600.0)),
+        IdleObserver(),
+    )
+    supervisor.set_observer(observer)
     running = asyncio.create_task(supervisor.run())
-    await idler.ready.get()
+    await observer.ready.get()
     kill(supervisor)
     while supervisor.last_exit is None:  # noqa: ASYNC110
         await asyncio.sleep(0)
@@ -94,14 +104,14 @@ async def test_stopping_while_it_waits_starts_no_other_worker() -> None:
     assert (supervisor.last_exit.signal, supervisor.last_exit.phase) == ("SIGKILL", "idle")
 
 
-async def test_a_command_that_cannot_serve_is_the_end_with_its_exit_code() -> None:
+async def test_a_first_worker_that_exits_fails_the_service_with_its_exit_code() -> None:
     supervisor = Supervisor(
         CONFIGURE,
         (sys.executable, "-c", "raise SystemExit(9)"),
         os.environ,
-        timeouts=PATIENCE,
+        timeouts=TIMEOUTS,
         on_loading=lambda _: None,
     )
-    supervisor.listen(Idler())
+    supervisor.set_observer(IdleObserver())
     await supervisor.run()
-    assert (supervisor.status, supervisor.failure) == ("failed", "the worker ended: exit code 9")
+    assert (supervisor.status, supervisor.failure) == ("failed", "the worker exited: exit code 9")

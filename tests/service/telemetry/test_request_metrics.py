@@ -1,4 +1,4 @@
-"""What the metrics count, and what a client cannot make them grow by."""
+"""The metrics count each request once, and a client cannot create new series."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from opentelemetry.sdk.metrics.export import (
 from service.errors import Overloaded
 from service.requestlog.record import RequestRecord
 from service.telemetry.request_metrics import RequestMetrics
-from tests.service.records import finished_record, scope, submit
+from tests.service.records import chat_submit, finished_record, scope
 
 Point = HistogramDataPoint | NumberDataPoint
 
 
-class Measured:
-    """Instruments whose values can be read."""
+class Metrics:
+    """The metrics of requests, and their current values."""
 
     def __init__(self) -> None:
         self._reader = InMemoryMetricReader()
         self.provider = MeterProvider([self._reader], shutdown_on_exit=False)
-        self.instruments = RequestMetrics(self.provider.get_meter("test"))
+        self.recorder = RequestMetrics(self.provider.get_meter("test"))
 
     def points(self) -> dict[str, list[Point]]:
         data = self._reader.get_metrics_data()
@@ -39,20 +39,22 @@ class Measured:
 
 
 @pytest.fixture
-def measured() -> Iterator[Measured]:
-    measured = Measured()
-    yield measured
-    measured.provider.shutdown()
+def metrics() -> Iterator[Metrics]:
+    metrics = Metrics()
+    yield metrics
+    metrics.provider.shutdown()
 
 
 def sum_of(points: list[Point]) -> float:
     return sum(p.sum if isinstance(p, HistogramDataPoint) else p.value for p in points)
 
 
-def test_an_answer_counts_in_every_metric_of_generations(measured: Measured) -> None:
+def test_a_successful_generation_is_recorded_in_every_metric_of_generations(
+    metrics: Metrics,
+) -> None:
     record = finished_record()
-    measured.instruments.observe(record)
-    points = measured.points()
+    metrics.recorder.observe(record)
+    points = metrics.points()
     assert sum_of(points["gen_ai.client.token.usage"]) == 16
     assert sum_of(points["gen_ai.server.request.duration"]) == record.duration_s
     assert sum_of(points["gen_ai.server.time_to_first_token"]) == record.first_token_s
@@ -69,22 +71,24 @@ def test_an_answer_counts_in_every_metric_of_generations(measured: Measured) -> 
     }
 
 
-def test_a_failure_counts_by_its_code_and_in_no_metric_of_successes(measured: Measured) -> None:
+def test_a_failed_generation_is_recorded_by_its_code_and_not_in_the_metrics_of_successful_ones(
+    metrics: Metrics,
+) -> None:
     record = RequestRecord()
-    record.ask("chat", "m", [submit()], stream=False)
-    record.fail(Overloaded("words"))
+    record.set_generation("chat", "m", [chat_submit()], stream=False)
+    record.fail(Overloaded("full"))
     record.end(scope())
-    measured.instruments.observe(record)
-    points = measured.points()
+    metrics.recorder.observe(record)
+    points = metrics.points()
     [point] = points["gen_ai.server.request.duration"]
     assert (point.attributes or {})["error.type"] == "overloaded"
     assert "gen_ai.server.time_to_first_token" not in points
 
 
-def test_a_client_cannot_make_new_series(measured: Measured) -> None:
+def test_a_client_cannot_create_new_series(metrics: Metrics) -> None:
     for number in range(50):
         record = RequestRecord()
         record.status = 404
-        record.end(scope(f"/made/up/{number}") | {"method": f"M{number}"})
-        measured.instruments.observe(record)
-    assert len(measured.points()["http.server.request.duration"]) == 1
+        record.end(scope(f"/no/such/path/{number}") | {"method": f"M{number}"})
+        metrics.recorder.observe(record)
+    assert len(metrics.points()["http.server.request.duration"]) == 1

@@ -1,4 +1,4 @@
-"""What the spans of a generation say, and what they leave out."""
+"""The spans of a generation and their attributes."""
 
 from __future__ import annotations
 
@@ -14,71 +14,71 @@ from protocol.messages import ChatPrompt, Prompt, TextPrompt, TokenPrompt
 from service.errors import WorkerCrashed
 from service.requestlog.record import RequestRecord
 from service.telemetry.spans import Spans, attributes_of
-from tests.service.records import finished_record, scope, submit
+from tests.service.records import chat_submit, finished_record, make_submit, scope
 
 
-class Traced:
-    """Spans that are kept."""
+class Tracing:
+    """Creates spans and keeps them."""
 
     def __init__(self) -> None:
-        self._kept = InMemorySpanExporter()
+        self._exporter = InMemorySpanExporter()
         self.provider = TracerProvider(shutdown_on_exit=False)
-        self.provider.add_span_processor(SimpleSpanProcessor(self._kept))
+        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         self._spans = Spans(self.provider.get_tracer("test"))
 
-    def of(self, record: RequestRecord) -> list[ReadableSpan]:
+    def spans_of(self, record: RequestRecord) -> list[ReadableSpan]:
         self._spans.observe(record)
-        return list(self._kept.get_finished_spans())
+        return list(self._exporter.get_finished_spans())
 
 
 @pytest.fixture
-def traced() -> Iterator[Traced]:
-    traced = Traced()
-    yield traced
-    traced.provider.shutdown()
+def tracing() -> Iterator[Tracing]:
+    tracing = Tracing()
+    yield tracing
+    tracing.provider.shutdown()
 
 
-def test_a_request_that_generates_nothing_has_no_spans_here(traced: Traced) -> None:
+def test_a_request_that_is_no_generation_has_no_spans(tracing: Tracing) -> None:
     record = RequestRecord()
     record.end(scope("/v1/models"))
-    assert traced.of(record) == []
+    assert tracing.spans_of(record) == []
 
 
-def test_the_phases_last_as_long_as_the_worker_said(traced: Traced) -> None:
-    spans = {span.name: span for span in traced.of(finished_record())}
-    lengths = {
+def test_the_spans_of_the_phases_have_the_durations_of_the_worker(tracing: Tracing) -> None:
+    spans = {span.name: span for span in tracing.spans_of(finished_record())}
+    durations_ms = {
         name: round(((span.end_time or 0) - (span.start_time or 0)) / 1e6)
         for name, span in spans.items()
         if name != "chat m"
     }
-    assert lengths == {"queue": 10, "prefill": 20, "decode": 30}
+    assert durations_ms == {"queue": 10, "prefill": 20, "decode": 30}
     assert spans["queue"].end_time == spans["prefill"].start_time
 
 
-def test_a_failure_is_told_by_its_code(traced: Traced) -> None:
+def test_a_failed_generation_has_its_code_without_the_message(tracing: Tracing) -> None:
     record = RequestRecord()
-    record.ask("chat", "m", [submit()], stream=False)
-    record.fail(WorkerCrashed("words"))
+    record.set_generation("chat", "m", [chat_submit()], stream=False)
+    record.fail(WorkerCrashed("private"))
     record.end(scope())
-    [span] = traced.of(record)
+    [span] = tracing.spans_of(record)
     assert span.attributes is not None
     assert span.attributes["error.type"] == "worker_crashed"
     assert not span.status.is_ok
-    assert "words" not in span.to_json()
+    assert "private" not in span.to_json()
 
 
-def test_sampling_is_told_as_it_was_asked_for() -> None:
-    told = attributes_of(finished_record())
-    assert told["gen_ai.request.seed"] == 7
-    assert told["gen_ai.request.stop_sequences"] == ["."]
-    assert told["gen_ai.usage.input_tokens"] == 12
-    assert "gen_ai.request.top_k" not in told
+def test_the_attributes_have_the_sampling_of_the_request() -> None:
+    attributes = attributes_of(finished_record())
+    assert attributes["gen_ai.request.seed"] == 7
+    assert attributes["gen_ai.request.stop_sequences"] == ["."]
+    assert attributes["gen_ai.usage.input_tokens"] == 12
+    assert "gen_ai.request.top_k" not in attributes
 
 
-def test_content_is_told_only_where_the_record_keeps_it() -> None:
+def test_the_attributes_have_content_only_if_the_record_keeps_it() -> None:
     assert "gen_ai.input.messages" not in attributes_of(finished_record())
-    told = attributes_of(finished_record(keeps_content=True))
-    assert json.loads(told["gen_ai.output.messages"])[0]["parts"][0]["content"] == "world"
+    attributes = attributes_of(finished_record(keeps_content=True))
+    assert json.loads(attributes["gen_ai.output.messages"])[0]["parts"][0]["content"] == "world"
 
 
 CALL = {"id": "c1", "function": {"name": "add", "arguments": "{}"}}
@@ -109,10 +109,9 @@ CALL = {"id": "c1", "function": {"name": "add", "arguments": "{}"}}
         ),
     ],
 )
-def test_every_kind_of_prompt_has_the_conventions_shape(
+def test_every_kind_of_prompt_is_converted_to_the_conventions(
     prompt: Prompt, messages: list[object]
 ) -> None:
     record = RequestRecord(keeps_content=True)
-    asked = submit()
-    record.ask("chat", "m", [type(asked)(1, "m", prompt, asked.sampling)], stream=False)
+    record.set_generation("chat", "m", [make_submit(1, prompt)], stream=False)
     assert json.loads(attributes_of(record)["gen_ai.input.messages"]) == messages

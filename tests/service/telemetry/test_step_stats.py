@@ -1,4 +1,4 @@
-"""Steps add up to totals and to seconds, and only the last minutes are kept."""
+"""Steps are summed in total and per second, and only the last minutes are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from service.telemetry.step_stats import KEPT_S, StepStats
 
 
 class Clock:
-    """Unix time that stands until it is moved."""
+    """Unix time that changes only when `now` is set."""
 
     now = 1000.5
 
@@ -23,8 +23,14 @@ def clock() -> Clock:
 
 
 def step(*tokens: int, running: int = 1, waiting: int = 0, memory: int = 0) -> tuple[Stats, int]:
-    """A step in which each sequence got so many tokens."""
-    stats = Stats(running, waiting, Memory(active=memory), device_ms=2.0, host_ms=0.5)
+    """The statistics of a step, and the sum of `tokens`, one number per sequence."""
+    stats = Stats(
+        running=running,
+        waiting=waiting,
+        memory=Memory(active=memory),
+        device_ms=2.0,
+        host_ms=0.5,
+    )
     return stats, sum(tokens)
 
 
@@ -38,7 +44,7 @@ def test_steps_add_up_to_totals(clock: Clock) -> None:
     assert totals.host_s == pytest.approx(0.001)
 
 
-def test_a_second_counts_its_tokens_and_keeps_its_last_state(clock: Clock) -> None:
+def test_a_second_has_the_sum_of_its_tokens_and_its_last_state(clock: Clock) -> None:
     step_stats = StepStats(clock)
     step_stats.add_step(*step(3, running=5, waiting=4, memory=10))
     step_stats.add_step(*step(2, running=1, waiting=2, memory=30))
@@ -52,7 +58,7 @@ def test_a_second_counts_its_tokens_and_keeps_its_last_state(clock: Clock) -> No
     assert (second.at, second.tokens) == (1001, 1)
 
 
-def test_only_what_came_after_is_told_again(clock: Clock) -> None:
+def test_since_returns_only_later_seconds(clock: Clock) -> None:
     step_stats = StepStats(clock)
     for _ in range(3):
         step_stats.add_step(*step(1))
@@ -60,14 +66,14 @@ def test_only_what_came_after_is_told_again(clock: Clock) -> None:
     assert [second.at for second in step_stats.since(1000)] == [1001, 1002]
 
 
-def test_seconds_older_than_what_is_kept_are_not_told(clock: Clock) -> None:
+def test_since_returns_no_second_older_than_the_window(clock: Clock) -> None:
     step_stats = StepStats(clock)
     step_stats.add_step(*step(1))
     clock.now += KEPT_S + 1
     assert step_stats.since(0) == []
 
 
-def test_a_clock_that_is_set_back_loses_nothing(clock: Clock) -> None:
+def test_no_token_is_lost_if_the_clock_is_set_back(clock: Clock) -> None:
     step_stats = StepStats(clock)
     step_stats.add_step(*step(1))
     clock.now -= 500

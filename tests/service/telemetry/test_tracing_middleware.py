@@ -1,4 +1,4 @@
-"""A request is one span of its caller's trace, and its stream goes through untouched."""
+"""A request is one span of its caller's trace, and its stream passes unchanged."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ async def stream(request: Request) -> StreamingResponse:
     return StreamingResponse(iter(CHUNKS))
 
 
-async def tell_trace(request: Request) -> Response:
+async def trace_id(request: Request) -> Response:
     return Response(trace.format_trace_id(trace.get_current_span().get_span_context().trace_id))
 
 
-class Traced:
-    """An app whose spans are kept."""
+class TracedApp:
+    """A traced app, and its finished spans."""
 
     def __init__(self) -> None:
-        self.kept = InMemorySpanExporter()
+        self.exporter = InMemorySpanExporter()
         self.provider = TracerProvider(shutdown_on_exit=False)
-        self.provider.add_span_processor(SimpleSpanProcessor(self.kept))
-        routes = [Route(path, tell_trace) for path in ("/trace", "/health", "/status")]
+        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        routes = [Route(path, trace_id) for path in ("/trace", "/health", "/status")]
         self.app = TracingMiddleware(
             Starlette(routes=[Route("/x", stream), *routes]), self.provider
         )
@@ -48,22 +48,22 @@ class Traced:
             return await client.get(path, headers={"traceparent": PARENT})
 
 
-async def test_a_stream_is_one_span_and_loses_nothing() -> None:
-    traced = Traced()
-    assert (await traced.get("/x")).content == b"".join(CHUNKS)
-    [span] = traced.kept.get_finished_spans()
+async def test_a_stream_is_one_span_and_complete() -> None:
+    app = TracedApp()
+    assert (await app.get("/x")).content == b"".join(CHUNKS)
+    [span] = app.exporter.get_finished_spans()
     assert span.attributes is not None
     assert 200 in span.attributes.values()
     assert span.parent is not None
     assert span.parent.span_id == 0xB7AD6B7169203331
 
 
-async def test_what_is_done_within_belongs_to_the_callers_trace() -> None:
-    assert (await Traced().get("/trace")).text == TRACE
+async def test_the_app_runs_in_the_trace_of_the_caller() -> None:
+    assert (await TracedApp().get("/trace")).text == TRACE
 
 
 @pytest.mark.parametrize("path", ["/health", "/status", "/status?after=1"])
-async def test_what_is_polled_makes_no_span(path: str) -> None:
-    traced = Traced()
-    assert (await traced.get(path)).status_code == 200
-    assert traced.kept.get_finished_spans() == ()
+async def test_a_polled_route_creates_no_span(path: str) -> None:
+    app = TracedApp()
+    assert (await app.get(path)).status_code == 200
+    assert app.exporter.get_finished_spans() == ()

@@ -1,4 +1,4 @@
-"""Prefixes outlive the worker on disk, and nothing that happens to their files is an error."""
+"""Prefixes on disk survive a restart of the worker, and a bad file is never an error."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from protocol.messages import Sampling
 from tests.models.hybrid import make_hybrid
 from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
+from worker.cache.serialization import SerializedNode
 from worker.engine.engine import Engine
 from worker.engine.sampler import make_row
 
@@ -42,21 +43,21 @@ def llama(llama_path: Path) -> nn.Module:
 
 
 class Run:
-    """One worker's life over a folder: an engine with a cache whose memory begins empty."""
+    """One run of a worker over a folder: an engine with a prompt cache that starts empty."""
 
     def __init__(self, model: nn.Module, folder: Path, limit_bytes: int = PLENTY_BYTES) -> None:
-        self.files = DiskStore(folder, limit_bytes)
+        self.store = DiskStore(folder, limit_bytes)
         self._engine = Engine(
             model,
             max_running=4,
             prefill_step_tokens=64,
             name=KEY,
-            prompt_cache=PrefixCache(PLENTY_BYTES, self.files),
+            prompt_cache=PrefixCache(PLENTY_BYTES, self.store),
         )
 
     def answer(self, prompt: list[int]) -> tuple[int, list[int]]:
-        """How much of the prompt was cached, and twelve tokens."""
-        self.files.fetch(KEY, prompt)
+        """The number of the prompt's cached tokens, and twelve tokens of the answer."""
+        self.store.fetch(KEY, prompt)
         cached = self._engine.insert(0, list(prompt), 12, make_row(GREEDY), [SYSTEM_TOKENS])
         tokens = []
         while len(self._engine):
@@ -64,14 +65,14 @@ class Run:
         return cached, tokens
 
     def end(self) -> None:
-        self.files.close()
+        self.store.close()
 
 
 def files_in(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file())
 
 
-def test_the_first_request_after_a_restart_goes_on_from_what_was_kept(
+def test_the_first_request_after_a_restart_continues_from_the_files(
     model: nn.Module, tmp_path: Path
 ) -> None:
     first = Run(model, tmp_path)
@@ -94,21 +95,22 @@ def test_the_first_request_after_a_restart_goes_on_from_what_was_kept(
     expected.end()
 
 
-def test_prompts_that_part_in_the_middle_of_a_file_are_both_found_again(
-    llama: nn.Module, tmp_path: Path
+def test_prompts_that_differ_in_the_middle_of_a_node_are_all_found_again(
+    model: nn.Module, tmp_path: Path
 ) -> None:
     other = PROMPT[:90] + [7] * 40
-    first = Run(llama, tmp_path)
-    first.answer(PROMPT)
-    first.answer(other)
+    third = PROMPT[:75] + [8] * 40
+    prompts = (PROMPT, other, third)
+    first = Run(model, tmp_path)
+    answers = [first.answer(prompt)[1] for prompt in prompts]
     first.end()
-    for prompt in (PROMPT, other):
-        run = Run(llama, tmp_path)
-        assert run.answer(prompt)[0] == len(prompt) - 1
+    for prompt, answer in zip(prompts, answers, strict=True):
+        run = Run(model, tmp_path)
+        assert run.answer(prompt) == (len(prompt) - 1, answer)
         run.end()
 
 
-def test_files_are_their_owners_alone(llama: nn.Module, tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_files(llama: nn.Module, tmp_path: Path) -> None:
     run = Run(llama, tmp_path / "cache")
     run.answer(PROMPT)
     run.end()
@@ -141,41 +143,57 @@ def test_a_damaged_file_is_ignored_with_a_warning(
     assert "is ignored" in caplog.text
 
 
-def test_what_lies_in_the_folder_and_is_not_ours_stays(
+def test_a_file_with_an_unknown_cache_class_is_ignored_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokens = list(range(20))
+    layers = [{"kind": "UnknownCache", "leaves": {"": {"value": 1}}}]
+    store = DiskStore(tmp_path, PLENTY_BYTES)
+    store.put(KEY, tokens, SerializedNode(0, 20, layers, {}))
+    store.close()
+
+    again = DiskStore(tmp_path, PLENTY_BYTES)
+    again.fetch(KEY, [*tokens, 5])
+    assert PrefixCache(PLENTY_BYTES, again).find(KEY, [*tokens, 5]).length == 0
+    again.close()
+    assert "UnknownCache" in caplog.text
+
+
+def test_other_files_in_the_folder_are_kept_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep me")
     DiskStore(tmp_path, 0).close()
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep me"
-    assert "mine.txt is not ours" in caplog.text
+    assert "mine.txt is not a cache file" in caplog.text
 
 
-def test_the_files_never_take_more_than_the_limit(llama: nn.Module, tmp_path: Path) -> None:
+def test_the_files_never_exceed_the_limit(llama: nn.Module, tmp_path: Path) -> None:
     limit = 200_000
     run = Run(llama, tmp_path, limit)
-    chance = random.Random(1)
+    rng = random.Random(1)
     for _ in range(30):
-        run.answer(chance.choices(range(10, 500), k=chance.randrange(20, 150)))
-        assert run.files.nbytes <= limit
+        run.answer(rng.choices(range(10, 500), k=rng.randrange(20, 150)))
+        assert run.store.nbytes <= limit
     run.end()
-    taken = sum(path.stat().st_size for path in files_in(tmp_path))
-    assert limit / 2 < taken <= limit
+    used = sum(path.stat().st_size for path in files_in(tmp_path))
+    assert limit / 2 < used <= limit
     smaller = DiskStore(tmp_path, limit // 4)
     smaller.close()
     assert sum(path.stat().st_size for path in files_in(tmp_path)) <= limit // 4
 
 
-def test_half_precision_comes_back_bit_for_bit(tmp_path: Path) -> None:
+def test_half_precision_is_restored_bit_for_bit(tmp_path: Path) -> None:
     tokens = list(range(20))
     keys = mx.random.normal((1, 2, 20, 8)).astype(mx.bfloat16)
     layer = KVCache()
     layer.update_and_fetch(keys, keys * 2)
-    files = DiskStore(tmp_path, PLENTY_BYTES)
-    cache = PrefixCache(PLENTY_BYTES, files)
+    store = DiskStore(tmp_path, PLENTY_BYTES)
+    cache = PrefixCache(PLENTY_BYTES, store)
     cache.insert(KEY, tokens, [layer])
     cache.write()
-    files.close()
+    store.close()
 
     again = DiskStore(tmp_path, PLENTY_BYTES)
     again.fetch(KEY, [*tokens, 5])

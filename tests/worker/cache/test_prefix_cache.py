@@ -1,4 +1,4 @@
-"""The prompt cache holds what was computed, hands out the longest prefix, and keeps its limit."""
+"""The prompt cache finds the longest cached prefix and keeps its limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ prompts = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_siz
 
 
 def plain(tokens: Tokens) -> KVCache:
-    """A layer whose keys at each place are that place's token, repeated."""
+    """A layer whose keys at each position repeat that position's token."""
     cache = KVCache()
     cache.update_and_fetch(
         *[mx.array(tokens, mx.float32)[None, None, :, None] * ones() for _ in "kv"]
@@ -40,7 +40,7 @@ def rotating(tokens: Tokens) -> RotatingKVCache:
 
 
 def tokens_in(prefix: Prefix, layer: int = 0) -> Tokens:
-    """The tokens whose keys a prefix's plain layer holds."""
+    """The tokens of the keys in a prefix's plain layer."""
     keys, values = prefix.layers[layer].keys_and_values()
     assert mx.array_equal(keys, values)
     return [int(key[0]) for key in keys[0, 0].tolist()]
@@ -54,7 +54,7 @@ def shared(one: Tokens, other: Tokens) -> int:
 
 
 @given(prompts)
-def test_a_plain_cache_gives_back_the_longest_prefix_held_but_the_last_token(
+def test_a_plain_cache_finds_the_longest_cached_prefix_without_the_last_token(
     seen: list[Tokens],
 ) -> None:
     cache = PrefixCache(PLENTY_BYTES)
@@ -68,7 +68,7 @@ def test_a_plain_cache_gives_back_the_longest_prefix_held_but_the_last_token(
 
 
 @given(prompts)
-def test_what_prompts_share_is_held_once(seen: list[Tokens]) -> None:
+def test_a_common_prefix_is_held_once(seen: list[Tokens]) -> None:
     cache = PrefixCache(PLENTY_BYTES)
     for tokens in seen:
         cache.insert("m", tokens, [plain(tokens)])
@@ -77,7 +77,7 @@ def test_what_prompts_share_is_held_once(seen: list[Tokens]) -> None:
 
 
 @given(prompts, st.integers(0, 30))
-def test_the_limit_holds_after_every_insert_and_what_was_used_last_is_held(
+def test_every_insert_keeps_the_limit_and_the_prefix_used_last(
     seen: list[Tokens], limit_tokens: int
 ) -> None:
     cache = PrefixCache(limit_tokens * TOKEN_BYTES)
@@ -89,7 +89,7 @@ def test_the_limit_holds_after_every_insert_and_what_was_used_last_is_held(
 
 
 @given(prompts)
-def test_shrinking_to_nothing_forgets_everything(seen: list[Tokens]) -> None:
+def test_shrinking_to_zero_evicts_everything(seen: list[Tokens]) -> None:
     cache = PrefixCache(PLENTY_BYTES)
     for tokens in seen:
         cache.insert("m", tokens, [plain(tokens)])
@@ -99,7 +99,7 @@ def test_shrinking_to_nothing_forgets_everything(seen: list[Tokens]) -> None:
 
 
 @given(prompts)
-def test_a_state_that_cannot_be_cut_is_reused_only_where_it_was_taken(seen: list[Tokens]) -> None:
+def test_a_state_that_cannot_be_cut_is_reused_only_where_it_was_saved(seen: list[Tokens]) -> None:
     cache = PrefixCache(PLENTY_BYTES)
     for number, tokens in enumerate(seen):
         prefix = cache.find("m", tokens)
@@ -118,7 +118,7 @@ def test_a_state_that_cannot_be_cut_is_reused_only_where_it_was_taken(seen: list
         cache.insert("m", tokens, [plain(tokens), rotating(tokens)])
 
 
-def test_models_share_the_limit_but_no_prefix() -> None:
+def test_models_share_the_limit_but_no_prefixes() -> None:
     cache = PrefixCache(6 * TOKEN_BYTES)
     cache.insert("one", [1, 2, 3, 4], [plain([1, 2, 3, 4])])
     assert cache.find("two", [1, 2, 3, 4]).length == 0
@@ -127,10 +127,10 @@ def test_models_share_the_limit_but_no_prefix() -> None:
     assert cache.find("one", [1, 2, 3, 4]).length == 0
 
 
-def test_dropping_a_model_frees_its_bytes_and_leaves_the_others() -> None:
+def test_dropping_a_model_frees_its_bytes_and_keeps_the_others() -> None:
     cache = PrefixCache(PLENTY_BYTES)
     long = list(range(5000))
-    for end in range(1, 3000, 2):  # a span each, deeper than Python recurses
+    for end in range(1, 3000, 2):  # one node each, deeper than Python's recursion limit
         cache.insert("one", long[:end], [plain(long[:end])])
     cache.insert("two", [1, 2], [plain([1, 2])])
     cache.drop("one")
@@ -141,7 +141,7 @@ def test_dropping_a_model_frees_its_bytes_and_leaves_the_others() -> None:
 
 def test_live_conversations_do_not_evict_each_other_while_the_limit_holds() -> None:
     system = list(range(100))
-    turns: dict[int, Any] = {talk: [*system, 1000 + talk] for talk in range(20)}
+    turns: dict[int, Any] = {number: [*system, 1000 + number] for number in range(20)}
     cache = PrefixCache((100 + 20 * 11) * TOKEN_BYTES)
     for turn in range(10):
         for tokens in turns.values():

@@ -1,7 +1,8 @@
-"""The engine's tokens are those of mlx-lm's own `BatchGenerator`, and rows come and go freely."""
+"""The engine's tokens are those of mlx-lm's own generator, also while rows join and leave."""
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,15 +14,19 @@ from mlx_lm.generate import BatchGenerator
 from mlx_lm.sample_utils import make_logits_processors
 from mlx_lm.utils import load_model
 
-from protocol.messages import FinishReason, Sampling
+from protocol.events import FinishReason
+from protocol.messages import Sampling
 from tests.oracle import greedy_tokens, text_tokens
+from worker.cache.kv_cost import probe
 from worker.engine import decode_groups as groups
 from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine, weight_bytes_of
+from worker.engine.mlx_batch import RowBatchGenerator
 from worker.engine.sampler import make_row
 
 GREEDY = Sampling(seed=0, temperature=0.0)
 TOKENS = 40
+RECOMMENDED_BYTES = 1 << 34
 MIXED = [
     GREEDY,
     Sampling(1, 1.0),
@@ -41,7 +46,7 @@ def make_engine(path: Path, *, max_running: int = 16, prefill_step_tokens: int =
 
 
 def run(engine: Engine, rows: int) -> tuple[dict[int, list[int]], dict[int, FinishReason]]:
-    """All tokens and the reasons, until this many rows have ended."""
+    """All tokens and the finish reasons, until this many rows have ended."""
     tokens: dict[int, list[int]] = {}
     reasons: dict[int, FinishReason] = {}
     while len(reasons) < rows:
@@ -53,7 +58,7 @@ def run(engine: Engine, rows: int) -> tuple[dict[int, list[int]], dict[int, Fini
 
 
 def prompts(path: Path) -> Iterator[list[int]]:
-    """Prompts shorter and longer than a slice of prefill."""
+    """Prompts shorter and longer than a chunk of prefill."""
     for n in range(12):
         yield text_tokens(path, f"Prompt {n} " + "and more " * (n * 3))
 
@@ -74,20 +79,22 @@ def test_tokens_are_those_of_mlx_lms_batch_generator(model_paths: dict[str, Path
         assert [ours[id] for id in range(len(uids))] == [expected[uid] for uid in uids]
 
 
-def test_rows_that_come_and_go_at_random_change_no_others_tokens(llama_path: Path) -> None:
-    chance = random.Random(3)
+def test_rows_that_join_and_leave_at_random_do_not_change_the_tokens_of_others(
+    llama_path: Path,
+) -> None:
+    rng = random.Random(3)
     engine = make_engine(llama_path, max_running=4)
     expected = [greedy_tokens(llama_path, prompt, TOKENS) for prompt in prompts(llama_path)]
     got: dict[int, list[int]] = {}
     waiting = list(enumerate(prompts(llama_path)))
     removed: set[int] = set()
     while waiting or len(engine):
-        if waiting and chance.random() < 0.4:
+        if waiting and rng.random() < 0.4:
             id, prompt = waiting.pop()
             engine.insert(id, prompt, TOKENS, make_row(GREEDY))
-        if got and chance.random() < 0.05:
-            removed.add(gone := chance.choice(list(got)))
-            engine.remove([gone, 999])
+        if got and rng.random() < 0.05:
+            removed.add(id := rng.choice(list(got)))
+            engine.remove([id, 999])
         for token in engine.step():
             assert token.id not in removed or len(got[token.id]) == TOKENS
             got.setdefault(token.id, []).append(token.token)
@@ -98,23 +105,23 @@ def test_rows_that_come_and_go_at_random_change_no_others_tokens(llama_path: Pat
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen", "gemma"])
-def test_rows_that_decode_in_batches_of_their_own_draw_what_they_draw_alone(
+def test_rows_in_separate_decode_batches_draw_the_tokens_that_they_draw_alone(
     family: str, model_paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chance = random.Random(5)
+    rng = random.Random(5)
     path = model_paths[family]
     model, _ = load_model(path)
-    # So that any padding is worth another pass.
+    # Any padding then costs more than another pass.
     monkeypatch.setattr(groups, "PASS_BYTES", 1 - weight_bytes_of(model))
     engine = Engine(model, max_running=8, prefill_step_tokens=512)
-    waiting = [text_tokens(path, "more " * chance.choice([9, 300, 900])) for _ in range(24)]
+    waiting = [text_tokens(path, "more " * rng.choice([9, 300, 900])) for _ in range(24)]
     expected = dict(enumerate(greedy_tokens(path, prompt, TOKENS) for prompt in waiting))
     got: dict[int, list[int]] = {}
     while waiting or len(engine):
-        if waiting and chance.random() < 0.2:
+        if waiting and rng.random() < 0.2:
             engine.insert(len(waiting) - 1, waiting.pop(), TOKENS, make_row(GREEDY))
-        if got and chance.random() < 0.03:
-            engine.remove([chance.choice(list(got))])
+        if got and rng.random() < 0.03:
+            engine.remove([rng.choice(list(got))])
         for token in engine.step():
             got.setdefault(token.id, []).append(token.token)
     assert len(got) == len(expected)
@@ -123,7 +130,7 @@ def test_rows_that_decode_in_batches_of_their_own_draw_what_they_draw_alone(
     assert sum(len(tokens) == TOKENS for tokens in got.values()) > 12
 
 
-def test_a_long_row_takes_no_memory_for_the_short_ones_beside_it(llama_path: Path) -> None:
+def test_a_long_row_adds_no_padding_to_the_short_rows_beside_it(llama_path: Path) -> None:
     engine = make_engine(llama_path, prefill_step_tokens=512)
     for id, prompt in enumerate(prompts(llama_path)):
         engine.insert(id, prompt, 200, make_row(GREEDY))
@@ -141,7 +148,7 @@ def test_a_long_row_takes_no_memory_for_the_short_ones_beside_it(llama_path: Pat
     assert cost.batch_bytes(13, len(long)) > 6 * grown
 
 
-def test_a_stop_token_ends_its_row_alone(llama_path: Path) -> None:
+def test_a_stop_token_ends_only_its_row(llama_path: Path) -> None:
     first, second = list(prompts(llama_path))[:2]
     whole = greedy_tokens(llama_path, first, TOKENS)
     other = greedy_tokens(llama_path, second, TOKENS)
@@ -156,7 +163,9 @@ def test_a_stop_token_ends_its_row_alone(llama_path: Path) -> None:
     assert len(engine) == 0
 
 
-def test_rows_of_all_parameters_draw_together_what_each_draws_alone(llama_path: Path) -> None:
+def test_rows_with_different_parameters_draw_in_one_batch_what_each_draws_alone(
+    llama_path: Path,
+) -> None:
     prompt = next(prompts(llama_path))
     engine = make_engine(llama_path)
     for id, sampling in enumerate(MIXED):
@@ -168,7 +177,7 @@ def test_rows_of_all_parameters_draw_together_what_each_draws_alone(llama_path: 
     assert len({tuple(tokens) for tokens in together.values()}) == len(MIXED)
 
 
-def test_repetition_is_penalised_as_mlx_lm_does(llama_path: Path) -> None:
+def test_the_repetition_penalty_is_that_of_mlx_lm(llama_path: Path) -> None:
     model, _ = load_model(llama_path)
     theirs = BatchGenerator(model, max_tokens=TOKENS)
     engine = make_engine(llama_path)
@@ -185,7 +194,7 @@ def test_repetition_is_penalised_as_mlx_lm_does(llama_path: Path) -> None:
 
 
 class Alternating:
-    """Allows even tokens after odd ones and odd ones after even ones; fails when told to."""
+    """Allows even tokens after odd ones and odd ones after even ones; fails after `fail_after`."""
 
     complete = False
 
@@ -216,22 +225,22 @@ def test_a_constraint_sees_each_token_before_the_next_is_drawn(llama_path: Path)
     assert tokens[1] == greedy_tokens(llama_path, plain, TOKENS)
 
 
-def test_a_constraint_that_fails_is_told_with_its_rows_token_and_no_others(
+def test_the_error_of_a_constraint_is_returned_with_the_token_of_its_row_only(
     llama_path: Path,
 ) -> None:
     first, second = list(prompts(llama_path))[:2]
     engine = make_engine(llama_path)
     engine.insert(0, first, TOKENS, make_row(GREEDY, constraint=Alternating(fail_after=3)))
     engine.insert(1, second, TOKENS, make_row(GREEDY))
-    told: dict[int, list[str | None]] = {0: [], 1: []}
-    while len(told[1]) < TOKENS:
+    faults: dict[int, list[str | None]] = {0: [], 1: []}
+    while len(faults[1]) < TOKENS:
         for token in engine.step():
-            told[token.id].append(token.fault)
-    assert told[0][:4] == [None, None, "seen enough", "seen enough"]
-    assert set(told[1]) == {None}
+            faults[token.id].append(token.fault)
+    assert faults[0][:4] == [None, None, "seen enough", "seen enough"]
+    assert set(faults[1]) == {None}
 
 
-def test_a_row_removed_in_prefill_never_gives_a_token(llama_path: Path) -> None:
+def test_a_row_removed_in_prefill_draws_no_token(llama_path: Path) -> None:
     engine = make_engine(llama_path)
     long = text_tokens(llama_path, "long " * 200)
     engine.insert(1, long, TOKENS, make_row(GREEDY))
@@ -243,17 +252,66 @@ def test_a_row_removed_in_prefill_never_gives_a_token(llama_path: Path) -> None:
     assert tokens == {2: greedy_tokens(llama_path, long[:10], 3)}
 
 
-def test_many_rows_leave_no_memory_behind(llama_path: Path) -> None:
+def test_ended_rows_free_their_memory(llama_path: Path) -> None:
     engine = make_engine(llama_path)
 
-    def fill_and_empty() -> int:
+    def run_all() -> int:
         for id, prompt in enumerate(prompts(llama_path)):
             engine.insert(id, prompt, 5, make_row(GREEDY))
         run(engine, 12)
         return mx.get_active_memory()
 
-    first = fill_and_empty()
-    assert max(fill_and_empty() for _ in range(20)) <= first * 1.01
+    first = run_all()
+    assert max(run_all() for _ in range(20)) <= first * 1.01
+
+
+@pytest.fixture
+def wired_limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The wired limits that are set, on a device that recommends one, as Metal does."""
+    limits: list[int] = []
+
+    def set_wired_limit(limit: int) -> int:
+        limits.append(limit)
+        return 0
+
+    gc.collect()  # generators of other tests restore their limits now, not in this test
+    info = mx.device_info() | {"max_recommended_working_set_size": RECOMMENDED_BYTES}
+    monkeypatch.setattr(mx, "device_info", lambda: info)
+    monkeypatch.setattr(mx, "set_wired_limit", set_wired_limit)
+    return limits
+
+
+def test_loading_generating_and_closing_leave_the_wired_limit_alone(
+    llama_path: Path, wired_limits: list[int]
+) -> None:
+    engine = make_engine(llama_path)
+    engine.insert(0, next(prompts(llama_path)), 3, make_row(GREEDY))
+    run(engine, 1)
+    del engine
+    gc.collect()
+    assert wired_limits == []
+
+
+def test_mlx_lms_own_generator_sets_the_wired_limit_and_restores_it(
+    llama_path: Path, wired_limits: list[int]
+) -> None:
+    make_engine(llama_path)
+    model, _ = load_model(llama_path)
+    BatchGenerator(model).close()
+    assert wired_limits == [RECOMMENDED_BYTES, 0]
+
+
+def test_a_generator_that_cannot_be_made_leaves_the_wired_limit_alone(
+    llama_path: Path, wired_limits: list[int]
+) -> None:
+    model, _ = load_model(llama_path)
+    padding = groups.PaddingCost(probe(model, 32), weight_bytes_of(model))
+    with pytest.raises(TypeError):
+        RowBatchGenerator(model, padding, no_such_setting=1)
+    gc.collect()
+    assert wired_limits == []
+    BatchGenerator(model).close()
+    assert wired_limits == [RECOMMENDED_BYTES, 0]
 
 
 @pytest.mark.skipif(not mx.metal.is_available(), reason="only Metal has a wired limit")

@@ -1,4 +1,4 @@
-"""Conversations that go on are answered as if nothing were cached, and pay for new tokens only."""
+"""Answers with the prompt cache are those without it, and only new tokens are computed."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ GREEDY = Sampling(seed=0, temperature=0.0)
 ANSWER_TOKENS = 20
 SYSTEM_TOKENS = 150
 TURNS = 10
-TALKS = 4
+CONVERSATIONS = 4
 PLENTY_BYTES = 1 << 30
 
 
-class Talks:
-    """Some conversations with one system prompt, carried on turn by turn over one engine."""
+class Conversations:
+    """Several conversations with one system prompt, which take turns on one engine."""
 
     def __init__(self, model: nn.Module, cache: PrefixCache) -> None:
         self.model = model
         self.engine = Engine(
-            model, max_running=TALKS, prefill_step_tokens=32, name="m", prompt_cache=cache
+            model, max_running=CONVERSATIONS, prefill_step_tokens=32, name="m", prompt_cache=cache
         )
-        self.chance = random.Random(1)
+        self.rng = random.Random(1)
         system = self._draw(SYSTEM_TOKENS)
-        self.tokens = [list(system) for _ in range(TALKS)]
+        self.tokens = [list(system) for _ in range(CONVERSATIONS)]
 
     def ask(self) -> list[int]:
-        """Put a new question to each; how many tokens of each prompt were cached."""
+        """Add a question to each; the number of cached tokens of each prompt."""
         for tokens in self.tokens:
-            tokens += self._draw(self.chance.randrange(2, 60))
+            tokens += self._draw(self.rng.randrange(2, 60))
         return [
             self.engine.insert(id, list(tokens), ANSWER_TOKENS, make_row(GREEDY), [SYSTEM_TOKENS])
             for id, tokens in enumerate(self.tokens)
         ]
 
     def answer(self) -> list[list[int]]:
-        """The answers to what was asked, which the conversations then hold."""
+        """The answers, which are added to the chats."""
         answers: list[list[int]] = [[] for _ in self.tokens]
         while len(self.engine):
             for token in self.engine.step():
@@ -57,12 +57,12 @@ class Talks:
         return answers
 
     def expect(self, prompt: list[int]) -> list[int]:
-        """mlx-lm's own answer, alone and from the first token on."""
+        """mlx-lm's own answer, without a batch and a cache."""
         steps = generate_step(mx.array(prompt), self.model, max_tokens=ANSWER_TOKENS)
         return [int(token) for token, _ in steps]
 
     def _draw(self, count: int) -> list[int]:
-        return self.chance.choices(range(10, VOCABULARY_SIZE), k=count)
+        return self.rng.choices(range(10, VOCABULARY_SIZE), k=count)
 
 
 @pytest.fixture(params=["llama", "qwen", "gemma", "hybrid"])
@@ -73,71 +73,71 @@ def model(request: pytest.FixtureRequest, model_paths: dict[str, Path]) -> nn.Mo
     return loaded
 
 
-def test_each_turn_pays_for_its_new_tokens_and_is_answered_as_without_a_cache(
+def test_each_turn_computes_only_its_new_tokens_and_is_answered_as_without_a_cache(
     model: nn.Module,
 ) -> None:
-    talks = Talks(model, PrefixCache(PLENTY_BYTES))
-    held = [0] * TALKS
+    chats = Conversations(model, PrefixCache(PLENTY_BYTES))
+    cached = [0] * CONVERSATIONS
     for _ in range(TURNS):
-        assert talks.ask() == held
-        expected = [talks.expect(tokens) for tokens in talks.tokens]
-        assert talks.answer() == expected
-        held = [len(tokens) for tokens in talks.tokens]
+        assert chats.ask() == cached
+        expected = [chats.expect(tokens) for tokens in chats.tokens]
+        assert chats.answer() == expected
+        cached = [len(tokens) for tokens in chats.tokens]
 
 
-def test_a_system_prompt_serves_conversations_that_part_after_it(model: nn.Module) -> None:
+def test_conversations_that_differ_after_the_system_prompt_reuse_it(model: nn.Module) -> None:
     cache = PrefixCache(PLENTY_BYTES)
-    first, second = Talks(model, cache), Talks(model, cache)
+    first, second = Conversations(model, cache), Conversations(model, cache)
     first.ask()
     first.answer()
-    second.chance.seed(2)
+    second.rng.seed(2)
     assert all(SYSTEM_TOKENS <= cached < SYSTEM_TOKENS + 3 for cached in second.ask())
     expected = [second.expect(tokens) for tokens in second.tokens]
     assert second.answer() == expected
 
 
-def test_the_same_prompt_again_computes_its_last_token_only(model: nn.Module) -> None:
-    talks = Talks(model, PrefixCache(PLENTY_BYTES))
-    talks.ask()
-    prompts = [list(tokens) for tokens in talks.tokens]
-    once = talks.answer()
-    talks.tokens = prompts
+def test_a_repeated_prompt_computes_only_its_last_token(model: nn.Module) -> None:
+    chats = Conversations(model, PrefixCache(PLENTY_BYTES))
+    chats.ask()
+    prompts = [list(tokens) for tokens in chats.tokens]
+    once = chats.answer()
+    chats.tokens = prompts
     lengths = [len(prompt) for prompt in prompts]
     cached = [
-        talks.engine.insert(id, list(p), ANSWER_TOKENS, make_row(GREEDY))
+        chats.engine.insert(id, list(p), ANSWER_TOKENS, make_row(GREEDY))
         for id, p in enumerate(prompts)
     ]
     assert cached == [length - 1 for length in lengths]
-    assert talks.answer() == once
+    assert chats.answer() == once
 
 
-def test_a_row_that_is_removed_leaves_what_it_had_computed(llama: nn.Module) -> None:
-    talks = Talks(llama, PrefixCache(PLENTY_BYTES))
-    talks.ask()
-    while not talks.engine.step():
+def test_the_computed_tokens_of_a_removed_row_are_cached(llama: nn.Module) -> None:
+    chats = Conversations(llama, PrefixCache(PLENTY_BYTES))
+    chats.ask()
+    while not chats.engine.step():
         pass
-    talks.engine.remove(range(TALKS))
-    lengths = [len(tokens) for tokens in talks.tokens]
-    cached = [talks.engine.insert(id, t, 1, make_row(GREEDY)) for id, t in enumerate(talks.tokens)]
+    chats.engine.remove(range(CONVERSATIONS))
+    lengths = [len(tokens) for tokens in chats.tokens]
+    cached = [chats.engine.insert(id, t, 1, make_row(GREEDY)) for id, t in enumerate(chats.tokens)]
     assert cached == [length - 1 for length in lengths]
 
 
-def test_two_thousand_requests_never_hold_more_than_the_limit(llama: nn.Module) -> None:
+def test_the_cache_of_two_thousand_requests_never_exceeds_the_limit(llama: nn.Module) -> None:
     limit = 100_000
     cache = PrefixCache(limit)
     engine = Engine(llama, max_running=16, prefill_step_tokens=256, name="m", prompt_cache=cache)
-    chance = random.Random(5)
-    starts = [chance.choices(range(10, 900), k=chance.randrange(1, 40)) for _ in range(12)]
-    cached = waiting = 0
+    rng = random.Random(5)
+    starts = [rng.choices(range(10, 900), k=rng.randrange(1, 40)) for _ in range(12)]
+    cached = most_bytes = 0
     for id in range(2000):
-        prompt = chance.choice(starts) + chance.choices(range(10, 900), k=chance.randrange(1, 20))
-        cached += engine.insert(id, prompt, chance.randrange(1, 4), make_row(GREEDY)) > 0
+        prompt = rng.choice(starts) + rng.choices(range(10, 900), k=rng.randrange(1, 20))
+        cached += engine.insert(id, prompt, rng.randrange(1, 4), make_row(GREEDY)) > 0
         while len(engine) >= 16:
             engine.step()
-            waiting = max(waiting, cache.nbytes)
+            most_bytes = max(most_bytes, cache.nbytes)
             assert cache.nbytes <= limit
-    assert waiting > limit // 2, "the limit was never near"
-    assert cached > 200, "the cache was hardly used"
+    assert most_bytes > limit // 2, "the cache was never near its limit"
+    assert cached > 200, "the cache was rarely used"
 
 
 @pytest.fixture

@@ -1,55 +1,56 @@
-"""Slices of prompts are as long as those who decode can bear."""
+"""The chunk size follows the measured speeds of decoding and prefill."""
 
 from __future__ import annotations
 
 from worker.engine.prefill_budget import (
-    LEAST_TOKENS,
-    SHORTEST_SLICE_S,
-    SLICE_PER_DECODE,
+    MIN_CHUNK_TOKENS,
+    MIN_PREFILL_S,
+    PREFILL_PER_DECODE,
     PrefillBudget,
 )
 
-MOST = 512
+MAX_TOKENS = 512
 
 
-def paced(*, decode_s: float, token_s: float) -> PrefillBudget:
-    pace = PrefillBudget(MOST)
-    pace.note(decode_s, 4, 0)
-    pace.note(decode_s + 100 * token_s, 4, 100)
-    return pace
+def make_budget(*, decode_s: float, token_s: float) -> PrefillBudget:
+    """A budget that has measured these speeds."""
+    budget = PrefillBudget(MAX_TOKENS)
+    budget.record_step(decode_s, 4, 0)
+    budget.record_step(decode_s + 100 * token_s, 4, 100)
+    return budget
 
 
-def test_while_nobody_decodes_a_slice_is_as_long_as_it_may_be() -> None:
-    assert paced(decode_s=0.01, token_s=0.001).slice_tokens(0, 1) == MOST
+def test_while_no_row_decodes_a_chunk_has_the_largest_size() -> None:
+    assert make_budget(decode_s=0.01, token_s=0.001).chunk_tokens(0, 1) == MAX_TOKENS
 
 
-def test_before_a_prompt_was_measured_a_slice_is_as_long_as_it_may_be() -> None:
-    assert PrefillBudget(MOST).slice_tokens(4, 1) == MOST
+def test_before_a_prefill_is_measured_a_chunk_has_the_largest_size() -> None:
+    assert PrefillBudget(MAX_TOKENS).chunk_tokens(4, 1) == MAX_TOKENS
 
 
-def test_beside_decoding_a_slice_takes_as_much_longer_as_is_allowed() -> None:
-    tokens = paced(decode_s=0.02, token_s=0.0002).slice_tokens(4, 1)
-    assert tokens == int(SLICE_PER_DECODE * 0.02 / 0.0002)
+def test_beside_decoding_a_chunk_takes_a_fixed_multiple_of_a_decode_step() -> None:
+    tokens = make_budget(decode_s=0.02, token_s=0.0002).chunk_tokens(4, 1)
+    assert tokens == int(PREFILL_PER_DECODE * 0.02 / 0.0002)
 
 
-def test_a_very_quick_model_is_given_the_shortest_slice() -> None:
-    tokens = paced(decode_s=0.001, token_s=0.0001).slice_tokens(4, 1)
-    assert tokens in (int(SHORTEST_SLICE_S / 0.0001), int(SHORTEST_SLICE_S / 0.0001) - 1)
+def test_beside_a_very_fast_decode_step_a_chunk_takes_the_shortest_time() -> None:
+    tokens = make_budget(decode_s=0.001, token_s=0.0001).chunk_tokens(4, 1)
+    assert tokens in (int(MIN_PREFILL_S / 0.0001), int(MIN_PREFILL_S / 0.0001) - 1)
 
 
-def test_several_prompts_share_a_slice() -> None:
-    pace = paced(decode_s=0.02, token_s=0.0002)
-    assert pace.slice_tokens(4, 4) == pace.slice_tokens(4, 1) // 4
+def test_several_prompts_share_the_budget_of_a_step() -> None:
+    budget = make_budget(decode_s=0.02, token_s=0.0002)
+    assert budget.chunk_tokens(4, 4) == budget.chunk_tokens(4, 1) // 4
 
 
-def test_a_slice_is_neither_empty_nor_longer_than_it_may_be() -> None:
-    assert paced(decode_s=0.02, token_s=1.0).slice_tokens(4, 8) == LEAST_TOKENS
-    assert paced(decode_s=0.02, token_s=1e-9).slice_tokens(4, 1) == MOST
+def test_a_chunk_is_neither_smaller_nor_larger_than_its_bounds() -> None:
+    assert make_budget(decode_s=0.02, token_s=1.0).chunk_tokens(4, 8) == MIN_CHUNK_TOKENS
+    assert make_budget(decode_s=0.02, token_s=1e-9).chunk_tokens(4, 1) == MAX_TOKENS
 
 
-def test_the_pace_follows_a_prompt_that_grows_slower() -> None:
-    pace = paced(decode_s=0.02, token_s=0.0002)
-    before = pace.slice_tokens(4, 1)
+def test_chunks_get_smaller_when_prefill_gets_slower() -> None:
+    budget = make_budget(decode_s=0.02, token_s=0.0002)
+    before = budget.chunk_tokens(4, 1)
     for _ in range(20):
-        pace.note(0.02 + 100 * 0.0004, 4, 100)
-    assert pace.slice_tokens(4, 1) < 0.6 * before
+        budget.record_step(0.02 + 100 * 0.0004, 4, 100)
+    assert budget.chunk_tokens(4, 1) < 0.6 * before

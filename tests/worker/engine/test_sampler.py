@@ -1,4 +1,4 @@
-"""A draw depends on its row alone: logits, parameters, seed and position."""
+"""A draw depends only on its row: logits, parameters, seed and position."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
 from protocol.messages import Sampling
 from worker.engine.bitmask import BitMask
-from worker.engine.sampler import Row, draw_key, draw_tokens, lowest_kept, make_row, noise
+from worker.engine.sampler import (
+    Row,
+    draw_key,
+    draw_tokens,
+    gumbel_noise,
+    make_row,
+    min_kept_logits,
+)
 
 VOCABULARY = 50
 SETTINGS = [
@@ -32,7 +39,7 @@ SETTINGS = [
     Sampling(seed=13, temperature=1.0, min_tokens=6),
     Sampling(seed=14, temperature=0.0, presence_penalty=1.0, logit_bias={9: 3.0}, min_tokens=3),
 ]
-ENDS = frozenset({0, 1, 2, 5})
+STOP_TOKENS = frozenset({0, 1, 2, 5})
 PROMPT = [7, 8, 8, 30]
 DRAWS = 20
 
@@ -43,11 +50,11 @@ def logits() -> mx.array:
 
 
 def make_rows() -> list[Row]:
-    return [make_row(sampling, ENDS, prompt=PROMPT) for sampling in SETTINGS]
+    return [make_row(sampling, STOP_TOKENS, prompt=PROMPT) for sampling in SETTINGS]
 
 
 def draw_on(logits: mx.array, rows: list[Row], count: int) -> list[list[int]]:
-    """`count` draws from the same logits, each row told what it drew."""
+    """`count` draws from the same logits; each row accepts its tokens."""
     drawn = []
     for _ in range(count):
         drawn.append(ids(draw_tokens(logits, rows)))
@@ -63,33 +70,36 @@ def ids(tokens: mx.array) -> list[int]:
 
 def test_a_row_draws_the_same_token_alone_and_in_a_mixed_batch(logits: mx.array) -> None:
     together = draw_on(logits, make_rows(), DRAWS)
-    for place, sampling in enumerate(SETTINGS):
-        row = make_row(sampling, ENDS, prompt=PROMPT)
-        alone = draw_on(logits[place : place + 1], [row], DRAWS)
-        assert alone == [[tokens[place]] for tokens in together]
+    for index, sampling in enumerate(SETTINGS):
+        row = make_row(sampling, STOP_TOKENS, prompt=PROMPT)
+        alone = draw_on(logits[index : index + 1], [row], DRAWS)
+        assert alone == [[tokens[index]] for tokens in together]
 
 
-def test_a_row_resumed_anywhere_goes_on_as_if_it_had_drawn_the_tokens_before(
+def test_a_row_resumed_at_any_token_draws_what_it_would_have_drawn(
     logits: mx.array,
 ) -> None:
     drawn = draw_on(logits, make_rows(), DRAWS)
     for cut in (1, 5, 9):
         rows = [
             make_row(
-                sampling, ENDS, prompt=PROMPT, resume=[tokens[place] for tokens in drawn[:cut]]
+                sampling,
+                STOP_TOKENS,
+                prompt=PROMPT,
+                resume=[tokens[index] for tokens in drawn[:cut]],
             )
-            for place, sampling in enumerate(SETTINGS)
+            for index, sampling in enumerate(SETTINGS)
         ]
         assert draw_on(logits, rows, DRAWS - cut) == drawn[cut:]
 
 
-def test_drawing_leaves_the_logits_as_they_were(logits: mx.array) -> None:
+def test_drawing_does_not_change_the_logits(logits: mx.array) -> None:
     before = mx.array(logits)
     draw_on(logits, make_rows(), 2)
     assert mx.array_equal(before, logits).item()
 
 
-def test_temperature_zero_is_the_likeliest_token_whatever_else_is_asked(logits: mx.array) -> None:
+def test_temperature_zero_draws_the_most_likely_token_with_any_filters(logits: mx.array) -> None:
     rows = [make_row(Sampling(9, 0.0, top_p=0.1, top_k=3)) for _ in SETTINGS]
     assert ids(draw_tokens(logits, rows)) == ids(mx.argmax(logits, axis=-1))
 
@@ -112,14 +122,14 @@ def test_draws_follow_the_distribution() -> None:
         (Sampling(0, 1e-9), {0}),
     ],
 )
-def test_a_filter_leaves_only_the_tokens_it_names(sampling: Sampling, allowed: set[int]) -> None:
+def test_a_filter_keeps_only_its_tokens(sampling: Sampling, allowed: set[int]) -> None:
     logits = mx.broadcast_to(mx.log(mx.array([[0.5, 0.3, 0.15, 0.05]])), (300, 4))
     rows = [make_row(sampling, resume=[0] * position) for position in range(300)]
     assert set(ids(draw_tokens(logits, rows))) == allowed
 
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**24))
-def test_a_key_is_two_words(seed: int, position: int) -> None:
+def test_a_key_is_two_words_of_32_bits(seed: int, position: int) -> None:
     assert all(0 <= word < 2**32 for word in draw_key(seed, position))
 
 
@@ -128,25 +138,25 @@ def test_keys_of_neighbouring_seeds_and_positions_all_differ() -> None:
     assert len(keys) == 10_000
 
 
-def test_logits_that_differ_in_their_last_bits_are_drawn_alike() -> None:
+def test_logits_that_differ_in_their_last_bits_give_the_same_draws() -> None:
     count = 4000
     flat = mx.random.normal((count, 1000), key=mx.random.key(1)) * 2
-    shaken = flat + mx.random.normal(flat.shape, key=mx.random.key(2)) * 1e-4
+    perturbed = flat + mx.random.normal(flat.shape, key=mx.random.key(2)) * 1e-4
     draws = [
         ids(draw_tokens(logits, [make_row(Sampling(seed, 1.0)) for seed in range(count)]))
-        for logits in (flat, shaken)
+        for logits in (flat, perturbed)
     ]
-    # A draw that goes up the cumulated distribution moves 15 to 18 of them.
+    # Sampling by the cumulative distribution changes 15 to 18 of them.
     assert sum(one != other for one, other in zip(*draws, strict=True)) <= 1
 
 
-def test_noise_is_a_rows_own_and_has_the_gumbel_distribution() -> None:
+def test_noise_depends_only_on_the_key_and_has_the_gumbel_distribution() -> None:
     keys = mx.array([draw_key(seed, 3) for seed in range(64)], mx.uint32)
-    together = noise(keys, 500)
-    alone = mx.concatenate([noise(keys[place : place + 1], 500) for place in range(64)])
+    together = gumbel_noise(keys, 500)
+    alone = mx.concatenate([gumbel_noise(keys[row : row + 1], 500) for row in range(64)])
     assert mx.array_equal(together, alone).item()
     values = np.array(together).reshape(-1)
-    # Its mean is Euler's constant, its variance a sixth of pi squared.
+    # The mean is Euler's constant, the variance a sixth of pi squared.
     assert values.mean() == pytest.approx(0.5772, abs=0.03)
     assert values.var() == pytest.approx(np.pi**2 / 6, abs=0.06)
 
@@ -161,16 +171,16 @@ def test_noise_is_a_rows_own_and_has_the_gumbel_distribution() -> None:
         (Sampling(0, top_p=0.95), lambda logits: apply_top_p(logits, 0.95)),
     ],
 )
-def test_a_filter_leaves_what_mlx_lms_own_leaves(
+def test_a_filter_keeps_the_tokens_that_mlx_lms_filter_keeps(
     logits: mx.array, sampling: Sampling, theirs: Callable[[mx.array], mx.array]
 ) -> None:
     normalised = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    lowest = lowest_kept(logits, [sampling] * len(SETTINGS))
-    assert lowest is not None
-    assert mx.array_equal(logits >= lowest, theirs(normalised) > -mx.inf).item()
+    min_logits = min_kept_logits(logits, [sampling] * len(SETTINGS))
+    assert min_logits is not None
+    assert mx.array_equal(logits >= min_logits, theirs(normalised) > -mx.inf).item()
 
 
-def test_a_constraint_leaves_its_tokens_alone_to_be_drawn(logits: mx.array) -> None:
+def test_only_the_tokens_of_a_constraint_are_drawn(logits: mx.array) -> None:
     rows = [make_row(sampling, constraint=Only({3, 40})) for sampling in SETTINGS[:4]]
     rows += make_rows()[4:]
     drawn = draw_on(logits, rows, DRAWS)
@@ -178,7 +188,7 @@ def test_a_constraint_leaves_its_tokens_alone_to_be_drawn(logits: mx.array) -> N
     assert [tokens[4:] for tokens in drawn] == [t[4:] for t in draw_on(logits, make_rows(), DRAWS)]
 
 
-def test_a_constraint_that_fails_is_a_fault_of_its_row(logits: mx.array) -> None:
+def test_the_error_of_a_constraint_is_set_on_its_row_only(logits: mx.array) -> None:
     rows = make_rows()
     rows[0] = make_row(SETTINGS[0], constraint=Only(set()))
     draw_on(logits, rows, 2)
@@ -186,7 +196,7 @@ def test_a_constraint_that_fails_is_a_fault_of_its_row(logits: mx.array) -> None
 
 
 class Only:
-    """Allows some tokens, and fails where there are none."""
+    """Allows only these tokens; without any it fails."""
 
     complete = False
 

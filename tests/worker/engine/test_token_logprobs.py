@@ -1,4 +1,4 @@
-"""Log-probabilities are the model's own, for the rows that ask; one prefill serves many rows."""
+"""Log-probabilities are the model's own, on request; rows with one prompt share a prefill."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ GREEDY = Sampling(seed=0, temperature=0.0)
 TOKENS = 12
 
 
-class CountedModel:
-    """A model that counts the tokens it is given."""
+class CountingModel:
+    """A model that counts its input tokens."""
 
     def __init__(self, path: Path) -> None:
         self.model: nn.Module = load_model(path)[0]
@@ -50,7 +50,7 @@ def run(engine: Engine) -> dict[int, list[tuple[int, Score | None]]]:
     return drawn
 
 
-def test_scores_are_mlx_lms_own_and_come_only_where_they_were_asked_for(llama_path: Path) -> None:
+def test_scores_are_those_of_mlx_lm_and_only_of_rows_that_request_them(llama_path: Path) -> None:
     prompt = text_tokens(llama_path, "score this")
     model = load_model(llama_path)[0]
     theirs = BatchGenerator(model, max_tokens=TOKENS)
@@ -72,7 +72,9 @@ def test_scores_are_mlx_lms_own_and_come_only_where_they_were_asked_for(llama_pa
 
 
 @pytest.mark.parametrize("length", [1, 2, 33, 150])
-def test_a_prompts_scores_are_those_of_one_pass_over_it(llama_path: Path, length: int) -> None:
+def test_the_scores_of_a_prompt_are_those_of_one_pass_over_it(
+    llama_path: Path, length: int
+) -> None:
     model = load_model(llama_path)[0]
     prompt = (text_tokens(llama_path, "a long prompt to score, " * 40))[:length]
     engine = make_engine(model)
@@ -84,16 +86,16 @@ def test_a_prompts_scores_are_those_of_one_pass_over_it(llama_path: Path, length
     logits = model(mx.array([prompt]))[0]
     logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     assert [score.token for score in scorer.scores] == prompt[1:]
-    for place, score in enumerate(scorer.scores):
-        assert score.logprob == pytest.approx(logprobs[place, prompt[place + 1]].item(), abs=1e-3)
-        assert score.top[0][0] == mx.argmax(logprobs[place]).item()
+    for index, score in enumerate(scorer.scores):
+        assert score.logprob == pytest.approx(logprobs[index, prompt[index + 1]].item(), abs=1e-3)
+        assert score.top[0][0] == mx.argmax(logprobs[index]).item()
 
 
-def test_rows_with_one_prompt_share_its_prefill_and_draw_what_each_draws_alone(
+def test_rows_with_one_prompt_share_a_prefill_and_draw_what_each_draws_alone(
     llama_path: Path, gemma_path: Path
 ) -> None:
     for path in (llama_path, gemma_path):
-        model = CountedModel(path)
+        model = CountingModel(path)
         prompt = text_tokens(path, "shared by all of them " * 20)
         rows = [Sampling(seed, 1.0, presence_penalty=seed / 4) for seed in range(5)]
         alone = []
@@ -111,7 +113,7 @@ def test_rows_with_one_prompt_share_its_prefill_and_draw_what_each_draws_alone(
 
 
 @pytest.mark.parametrize("removed", [[0], [1], [0, 1], [2]])
-def test_any_of_those_that_share_a_prefill_can_leave_before_its_end(
+def test_any_row_of_a_shared_prefill_can_be_removed_before_its_end(
     llama_path: Path, removed: list[int]
 ) -> None:
     engine = make_engine(load_model(llama_path)[0])
@@ -127,13 +129,13 @@ def test_any_of_those_that_share_a_prefill_can_leave_before_its_end(
 
 
 @pytest.mark.parametrize(
-    ("logprob", "told"),
+    ("logprob", "expected"),
     [(-0.5, -0.5), (1e-9, 0.0), (float("-inf"), LOWEST_LOGPROB), (float("nan"), LOWEST_LOGPROB)],
 )
-def test_a_logprob_is_always_a_number(logprob: float, told: float) -> None:
-    assert finite(logprob) == told
+def test_a_returned_logprob_is_always_finite(logprob: float, expected: float) -> None:
+    assert finite(logprob) == expected
 
 
-def test_offsets_count_characters_and_skip_what_is_not_in_the_text() -> None:
+def test_offsets_count_characters_and_skip_tokens_outside_the_text() -> None:
     tokens = [b"<bos>", b"a", b"\xf0\x9f", b"\x98\x80", b" b"]
     assert list(offsets("a\U0001f600 b", tokens)) == [0, 0, 1, 2, 2]

@@ -1,4 +1,4 @@
-"""What a refusal calls the parameter that asked for a grammar."""
+"""The parameter that a rejection names when a grammar cannot be enforced."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
 from protocol.messages import Sampling, Submit, TokenPrompt, ToolUse
-from worker.intake.compile_queue import param_of
+from worker.intake.compile_queue import grammar_param
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,15 @@ from worker.intake.compile_queue import param_of
         (Lark('start: "x"'), ToolUse(["stop"], required=True), False, "tool_choice"),
     ],
 )
-def test_a_refusal_names_the_parameter_that_can_be_changed(
+def test_a_rejection_names_the_parameter_that_the_client_can_change(
     grammar: Grammar, calls: ToolUse | None, supported: bool, param: str
 ) -> None:
-    submit = Submit(1, "any", TokenPrompt([1]), Sampling(seed=0), grammar=grammar, calls=calls)
-    assert param_of(submit, supported=supported) == param
+    submit = Submit(
+        id=1,
+        model="any",
+        prompt=TokenPrompt([1]),
+        sampling=Sampling(seed=0),
+        grammar=grammar,
+        calls=calls,
+    )
+    assert grammar_param(submit, supported=supported) == param

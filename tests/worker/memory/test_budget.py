@@ -1,4 +1,4 @@
-"""Memory figures are MLX's own."""
+"""The measured memory is what MLX reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import mlx.core as mx
 from worker.memory.budget import measure
 
 
-def test_an_array_that_is_held_is_active_memory() -> None:
+def test_a_live_array_counts_as_active_memory() -> None:
     before = measure(0).active
     array = mx.zeros((1024, 1024))
     mx.eval(array)

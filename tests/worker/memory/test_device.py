@@ -1,4 +1,4 @@
-"""The device is described, and set up so that nothing compiles in the middle of a stream."""
+"""The device's description, and its setup: no compilation while serving, batch scheduling."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ print({os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/t
 """
 
 
-@pytest.mark.skipif(mx.metal.is_available(), reason="fused functions are kept on Metal")
+@pytest.mark.skipif(mx.metal.is_available(), reason="compilation stays on for Metal")
 def test_no_function_is_compiled_on_the_cpu() -> None:
-    # A compiled function is traced once; one that is not runs each time it is called.
+    # A compiled function is traced once; a function that is not compiled runs at every call.
     probe = [sys.executable, "-c", PROBE]
     ran = subprocess.run(probe, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "3"
@@ -42,7 +42,7 @@ def test_no_function_is_compiled_on_the_cpu() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 @pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="the CPU only")
-def test_on_the_cpu_no_thread_pushes_aside_the_one_that_feeds_it() -> None:
+def test_on_the_cpu_every_thread_runs_under_batch_scheduling() -> None:
     ran = subprocess.run(
         [sys.executable, "-c", THREADS], capture_output=True, text=True, check=True
     )

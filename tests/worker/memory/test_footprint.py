@@ -1,4 +1,4 @@
-"""What the system counts as this process's memory, and that freed memory goes back to it."""
+"""Freed memory is returned to the system and leaves the footprint."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from service.supervision.preloads import find_preloads
 
 MIB = 1 << 20
 SCRIPT = """
-from worker.memory.footprint import read_footprint, return_freed
+from worker.memory.footprint import read_footprint, trim_heap
 blocks = [bytes(2000) for _ in range(100_000)]
 held = read_footprint()
 del blocks
-return_freed()
+trim_heap()
 print(held, read_footprint())
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
 @pytest.mark.parametrize("allocator", ["off", "auto"])
-def test_what_is_freed_goes_back_to_the_system(allocator: str) -> None:
+def test_freed_memory_is_returned_to_the_system(allocator: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT],
-        env=find_preloads("off", allocator).put_into({}),
+        env=find_preloads("off", allocator).apply_to({}),
         capture_output=True,
         text=True,
         check=True,

@@ -1,12 +1,17 @@
-"""A family's adapter is found by its config, and adds only what the files leave out."""
+"""A model's family is found by its config, and adds only what its files leave out."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_tokenizer
 
+from protocol.messages import ChatPrompt, ModelSource, Sampling, Submit, ToolUse
 from worker.models.families import (
     DefaultFamily,
     FamilyRegistry,
@@ -15,6 +20,9 @@ from worker.models.families import (
     detect_model_family,
 )
 from worker.models.llama import LlamaFamily
+from worker.models.model_config import ModelConfigLoader
+from worker.tool_calls.bare_json import BARE_JSON_SYNTAX
+from worker.tool_calls.syntax import CallSyntax
 
 
 @pytest.mark.parametrize(
@@ -26,11 +34,11 @@ from worker.models.llama import LlamaFamily
         ({}, "unknown"),
     ],
 )
-def test_the_family_is_what_the_config_names(config: dict[str, object], family: str) -> None:
+def test_the_family_is_the_model_type_of_the_config(config: dict[str, object], family: str) -> None:
     assert detect_model_family(config) == family
 
 
-def test_llama_has_its_own_adapter_and_other_families_the_default() -> None:
+def test_llama_has_a_family_of_its_own_and_others_have_the_default() -> None:
     registry = build_registry()
     assert isinstance(registry.family_for("llama"), LlamaFamily)
     assert isinstance(registry.family_for("qwen3"), DefaultFamily)
@@ -38,9 +46,9 @@ def test_llama_has_its_own_adapter_and_other_families_the_default() -> None:
 
 def test_a_registered_family_is_found() -> None:
     registry = FamilyRegistry(default=DefaultFamily())
-    adapter = LlamaFamily()
-    registry.register_family("new", adapter)
-    assert registry.family_for("new") is adapter
+    family = LlamaFamily()
+    registry.register_family("new", family)
+    assert registry.family_for("new") is family
 
 
 def test_a_family_is_registered_once() -> None:
@@ -48,20 +56,21 @@ def test_a_family_is_registered_once() -> None:
         build_registry().register_family("llama", DefaultFamily())
 
 
-def test_what_lacks_an_adapters_methods_is_refused() -> None:
-    with pytest.raises(TypeError, match="no ModelFamily"):
+def test_an_object_without_a_familys_methods_is_refused() -> None:
+    with pytest.raises(TypeError, match="not a ModelFamily"):
         build_registry().register_family("new", object())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("adapter", [LlamaFamily(), DefaultFamily()])
-def test_every_adapter_keeps_the_protocol(adapter: object) -> None:
-    assert isinstance(adapter, ModelFamily)
+@pytest.mark.parametrize("family", [LlamaFamily(), DefaultFamily()])
+def test_every_family_has_the_methods_of_the_protocol(family: object) -> None:
+    assert isinstance(family, ModelFamily)
 
 
-def test_llama_3_ends_by_turn_text_and_message(llama_path: Path) -> None:
+def test_llama_3_stops_at_the_end_of_turn_text_and_message(llama_path: Path) -> None:
     tokenizer = load_tokenizer(llama_path)
-    ends = ["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"]
-    assert LlamaFamily().stop_tokens(tokenizer) == set(tokenizer.convert_tokens_to_ids(ends))
+    stop_tokens = ["<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"]
+    expected = set(tokenizer.convert_tokens_to_ids(stop_tokens))
+    assert LlamaFamily().stop_tokens(tokenizer) == expected
 
 
 def test_a_llama_without_llama_3s_tokens_gets_nothing(qwen_path: Path) -> None:
@@ -70,7 +79,7 @@ def test_a_llama_without_llama_3s_tokens_gets_nothing(qwen_path: Path) -> None:
     assert LlamaFamily().chat_template(tokenizer) is None
 
 
-def test_a_llama_3_without_a_template_gets_metas(llama_path: Path) -> None:
+def test_a_llama_3_without_a_template_gets_metas_template(llama_path: Path) -> None:
     tokenizer = load_tokenizer(llama_path)
     tokenizer.chat_template = LlamaFamily().chat_template(tokenizer)
     text = tokenizer.apply_chat_template(
@@ -85,7 +94,48 @@ def test_a_llama_3_without_a_template_gets_metas(llama_path: Path) -> None:
     )
 
 
-def test_the_default_adapter_adds_nothing(gemma_path: Path) -> None:
+class NewFamily:
+    """A family with one fact of each kind."""
+
+    def stop_tokens(self, tokenizer: TokenizerWrapper) -> set[int]:
+        return {7}
+
+    def chat_template(self, tokenizer: TokenizerWrapper) -> str | None:
+        return "{{ messages[0]['content'] }}"
+
+    def call_syntaxes(self, tokenizer: TokenizerWrapper) -> Sequence[CallSyntax]:
+        return (BARE_JSON_SYNTAX,)
+
+
+def test_a_registered_family_needs_no_other_change(gemma_path: Path, tmp_path: Path) -> None:
+    path = shutil.copytree(gemma_path, tmp_path / "new")
+    file = path / "tokenizer_config.json"
+    settings = json.loads(file.read_text("utf-8"))
+    del settings["chat_template"]
+    file.write_text(json.dumps(settings), "utf-8")
+    registry = build_registry()
+    registry.register_family(
+        json.loads((path / "config.json").read_text())["model_type"], NewFamily()
+    )
+    config = ModelConfigLoader(registry, 0).load(ModelSource("new", str(path)), download=False)
+    assert 7 in config.stop_tokens
+    tokens = config.prompts.build(ChatPrompt([{"role": "user", "content": "hello"}]))
+    assert tokens == load_tokenizer(path).encode("hello", add_special_tokens=False)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    submit = Submit(
+        id=1,
+        model="new",
+        prompt=ChatPrompt([{"role": "user", "content": "hello"}], tools=[tool]),
+        sampling=Sampling(seed=0),
+        calls=ToolUse(["f"], required=True),
+    )
+    grammar = config.parsers.required_call_grammar(submit, tokens)
+    assert grammar is not None
+    assert "parameters" in grammar.text
+    assert "<tool_call>" not in grammar.text
+
+
+def test_the_default_family_adds_nothing(gemma_path: Path) -> None:
     tokenizer = load_tokenizer(gemma_path)
     assert DefaultFamily().stop_tokens(tokenizer) == set()
     assert DefaultFamily().chat_template(tokenizer) is None

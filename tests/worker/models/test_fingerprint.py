@@ -1,4 +1,4 @@
-"""The same model and versions have one name, and other content has another."""
+"""The fingerprint is the same for the same model content, and another for other content."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def copied(llama_path: Path, tmp_path: Path) -> Path:
     return shutil.copytree(llama_path, tmp_path / "elsewhere")
 
 
-def test_a_copy_elsewhere_has_the_same_name(llama_path: Path, copied: Path) -> None:
+def test_a_copy_elsewhere_has_the_same_fingerprint(llama_path: Path, copied: Path) -> None:
     assert fingerprint(copied) == fingerprint(llama_path)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
-def test_other_content_has_another_name(llama_path: Path, copied: Path, name: str) -> None:
+def test_other_content_has_another_fingerprint(llama_path: Path, copied: Path, name: str) -> None:
     file = copied / name
     file.write_bytes(file.read_bytes()[:-1] + b" ")
     assert fingerprint(copied) != fingerprint(llama_path)
 
 
-def test_an_adapter_counts(llama_path: Path, copied: Path) -> None:
+def test_a_lora_adapter_changes_the_fingerprint(llama_path: Path, copied: Path) -> None:
     (copied / "adapters.safetensors").write_bytes(b"weights")
     assert fingerprint(llama_path, copied) != fingerprint(llama_path)

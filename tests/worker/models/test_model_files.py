@@ -1,4 +1,4 @@
-"""What a model's folder says is read in full, and a folder that is not there is said so."""
+"""The facts in a model's folder are all read, and a missing folder is reported."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 from mlx_lm.utils import load_tokenizer
 
-from worker.models.model_files import context_length_of, eos_ids, resolve, stop_tokens_of
+from worker.models.model_files import (
+    context_length_of,
+    eos_token_ids_of,
+    find_model_folder,
+    stop_tokens_of,
+)
 
 
-def test_the_stop_set_joins_both_configs_and_the_tokenizer(
+def test_the_stop_tokens_are_those_of_both_configs_and_the_tokenizer(
     llama_path: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": 901}))
@@ -25,12 +30,12 @@ def test_the_stop_set_joins_both_configs_and_the_tokenizer(
     ("content", "ids"),
     [({}, set()), ({"eos_token_id": None}, set()), ({"eos_token_id": 0}, {0})],
 )
-def test_an_end_that_is_not_named_adds_nothing(
+def test_a_missing_eos_token_id_adds_no_stop_token(
     tmp_path: Path, content: dict[str, Any], ids: set[int]
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(content))
-    assert eos_ids(tmp_path / "config.json") == ids
-    assert eos_ids(tmp_path / "nothing.json") == set()
+    assert eos_token_ids_of(tmp_path / "config.json") == ids
+    assert eos_token_ids_of(tmp_path / "nothing.json") == set()
 
 
 @pytest.mark.parametrize(
@@ -42,17 +47,17 @@ def test_an_end_that_is_not_named_adds_nothing(
         ({"text_config": {"max_position_embeddings": 300}}, 0, 300),
     ],
 )
-def test_the_context_is_the_models_own_or_the_limit(
+def test_the_context_length_is_the_models_own_or_the_limit(
     config: dict[str, Any], limit: int, length: int
 ) -> None:
     assert context_length_of(config, limit) == length
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./missing", "~/missing-model"])
-def test_a_path_that_is_not_there_is_never_looked_up_on_the_hub(source: str) -> None:
+def test_a_missing_path_is_never_looked_up_on_the_hub(source: str) -> None:
     with pytest.raises(FileNotFoundError, match="there is no folder"):
-        resolve(source, download=True)
+        find_model_folder(source, download=True)
 
 
-def test_a_folder_is_itself(tmp_path: Path) -> None:
-    assert resolve(str(tmp_path), download=True) == tmp_path
+def test_a_folder_on_disk_is_used_as_it_is(tmp_path: Path) -> None:
+    assert find_model_folder(str(tmp_path), download=True) == tmp_path

@@ -1,4 +1,4 @@
-"""Loading tells its progress and what it decided, and a model that cannot be had is said so."""
+"""Loading reports its progress and the model's facts, and a model that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -8,35 +8,36 @@ from pathlib import Path
 
 import pytest
 
-from protocol.messages import Configure, Loading, ModelSource
+from protocol.messages import Loading, ModelSource
+from tests.worker.driver import make_configure
 from worker.models.families import build_registry
 from worker.models.model_config import LoadError, ModelConfigLoader
 from worker.models.pool import ModelPool
 
 
 def load(path: Path) -> tuple[ModelPool, list[Loading]]:
-    told: list[Loading] = []
-    configure = Configure([ModelSource("tiny", str(path))], 4, 64, 0, 0, 0)
-    pool = ModelPool(configure, ModelConfigLoader(build_registry(), 0), on_loading=told.append)
+    reports: list[Loading] = []
+    configure = make_configure([ModelSource("tiny", str(path))])
+    pool = ModelPool(configure, ModelConfigLoader(build_registry(), 0), on_loading=reports.append)
     pool.load_all()
-    return pool, told
+    return pool, reports
 
 
-def test_loading_tells_its_progress_from_nothing_to_all(llama_path: Path) -> None:
-    _, told = load(llama_path)
-    assert told[0].done_bytes == 0
-    assert told[-1].done_bytes == told[-1].total_bytes > 0
-    assert [loading.done_bytes for loading in told] == sorted(t.done_bytes for t in told)
+def test_loading_reports_its_progress_from_nothing_to_all(llama_path: Path) -> None:
+    _, reports = load(llama_path)
+    assert reports[0].done_bytes == 0
+    assert reports[-1].done_bytes == reports[-1].total_bytes > 0
+    assert [report.done_bytes for report in reports] == sorted(r.done_bytes for r in reports)
 
 
 def test_a_model_is_described_by_its_own_files(gemma_path: Path) -> None:
-    pool, told = load(gemma_path)
+    pool, reports = load(gemma_path)
     config = json.loads((gemma_path / "config.json").read_text())
     info = pool["tiny"].info
     assert info.family == config["model_type"]
     assert info.context_length == config["max_position_embeddings"]
     assert info.vocabulary_size == config["vocab_size"]
-    assert info.weight_bytes == told[-1].total_bytes
+    assert info.weight_bytes == reports[-1].total_bytes
 
 
 def test_a_folder_without_a_model_is_a_load_error(tmp_path: Path) -> None:

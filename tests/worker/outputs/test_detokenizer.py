@@ -1,4 +1,4 @@
-"""Streamed text is the tokenizer's own decoding, for every kind of vocabulary."""
+"""Streamed text equals the tokenizer's own decoding, for every kind of vocabulary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from worker.outputs.detokenizer import (
     ByteDetokenizer,
-    WholeTextDetokenizer,
+    MlxLmDetokenizer,
     byte_level_alphabet,
     make_detokenizers,
 )
@@ -42,20 +42,20 @@ def stream(tokenizer: TokenizerWrapper, tokens: list[int]) -> list[str]:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_text_streams_without_a_broken_character(
+def test_text_is_streamed_in_whole_characters(
     tokenizers: dict[str, TokenizerWrapper], text: str
 ) -> None:
     for tokenizer in tokenizers.values():
         tokens = tokenizer.encode(text, add_special_tokens=False)
         parts = stream(tokenizer, tokens)
-        # Not the text itself: a tokenizer may normalise what it reads.
+        # Not the text itself: a tokenizer may normalise its input.
         assert "".join(parts) == tokenizer.decode(tokens)
         assert all("\ufffd" not in part for part in parts)
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 900), max_size=30))
-def test_byte_level_text_is_the_tokenizers_own_decoding_of_any_tokens(
+def test_byte_level_text_equals_the_tokenizers_own_decoding_of_any_tokens(
     tokenizers: dict[str, TokenizerWrapper], tokens: list[int]
 ) -> None:
     for tokenizer in (tokenizers["llama"], tokenizers["qwen"]):
@@ -64,12 +64,12 @@ def test_byte_level_text_is_the_tokenizers_own_decoding_of_any_tokens(
         )
 
 
-def test_known_vocabularies_are_read_as_bytes(tokenizers: dict[str, TokenizerWrapper]) -> None:
+def test_known_vocabularies_are_decoded_as_bytes(tokenizers: dict[str, TokenizerWrapper]) -> None:
     for tokenizer in tokenizers.values():
         assert isinstance(make_detokenizers(tokenizer)(False), ByteDetokenizer)
 
 
-def test_special_tokens_come_out_as_they_are_written(
+def test_special_tokens_are_decoded_to_their_text(
     tokenizers: dict[str, TokenizerWrapper],
 ) -> None:
     for tokenizer in tokenizers.values():
@@ -82,15 +82,15 @@ def test_an_id_beyond_the_vocabulary_has_no_text(tokenizers: dict[str, Tokenizer
         assert "".join(stream(tokenizer, [len(tokenizer) + 5])) == ""
 
 
-def test_another_kind_of_vocabulary_streams_by_mlx_lms_own_detokenizer() -> None:
+def test_other_vocabularies_use_mlx_lms_own_detokenizer() -> None:
     words = Tokenizer(WordPiece({"[UNK]": 0, "hel": 1, "##lo": 2, "world": 3}, unk_token="[UNK]"))
     words.decoder = decoders.WordPiece()
     tokenizer = TokenizerWrapper(PreTrainedTokenizerFast(tokenizer_object=words))
-    assert isinstance(make_detokenizers(tokenizer)(False), WholeTextDetokenizer)
+    assert isinstance(make_detokenizers(tokenizer)(False), MlxLmDetokenizer)
     assert "".join(stream(tokenizer, [1, 2, 3])) == "hello world"
 
 
-def test_the_byte_level_alphabet_is_the_tokenizers_librarys() -> None:
+def test_the_byte_level_alphabet_equals_that_of_the_tokenizers_library() -> None:
     from tokenizers.pre_tokenizers import ByteLevel
 
     assert sorted(byte_level_alphabet().values()) == sorted(ByteLevel.alphabet())

@@ -1,4 +1,4 @@
-"""Reasoning, content and calls are told apart however their text is cut."""
+"""Reasoning, content and calls are separated for any division of the text into deltas."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.worker.tool_calls.answers import (
     SECTIONS,
     THINK,
     TOOLS,
-    Read,
+    ParsedAnswer,
     make_text,
-    read,
+    parse,
     syntaxes_of,
 )
 from worker.outputs.segmenter import Segmenter
-from worker.tool_calls.parser import SyntaxPatterns
+from worker.tool_calls.parser import CompiledSyntax
 
 FAMILIES = ["json_tools", "qwen3_coder", "kimi_k2", "mistral", "llama", "gemma4"]
 words = st.sampled_from(
@@ -27,13 +27,15 @@ words = st.sampled_from(
 )
 
 
-def read_pieces(pieces: Sequence[str], family: str, *, reasoning: bool, cut: bool) -> Read:
-    patterns = [SyntaxPatterns(syntax, TOOLS, ["get_weather"]) for syntax in syntaxes_of(family)]
-    segmenter = Segmenter(THINK, patterns, reasoning=reasoning)
-    answer = Read()
-    for piece in pieces:
-        answer.add(segmenter.push(piece))
-    answer.add(segmenter.finish(cut=cut))
+def parse_deltas(
+    deltas: Sequence[str], family: str, *, reasoning: bool, truncated: bool
+) -> ParsedAnswer:
+    syntaxes = [CompiledSyntax(syntax, TOOLS, ["get_weather"]) for syntax in syntaxes_of(family)]
+    segmenter = Segmenter(THINK, syntaxes, reasoning=reasoning)
+    answer = ParsedAnswer()
+    for delta in deltas:
+        answer.add(segmenter.push(delta))
+    answer.add(segmenter.finish(truncated=truncated))
     return answer
 
 
@@ -44,50 +46,49 @@ def read_pieces(pieces: Sequence[str], family: str, *, reasoning: bool, cut: boo
     st.booleans(),
     st.booleans(),
 )
-def test_an_answer_is_the_same_however_it_is_cut_into_pieces(
-    chosen: list[str], breakpoints: list[int], family: str, reasoning: bool, cut: bool
+def test_an_answer_is_parsed_alike_for_any_division_into_deltas(
+    chosen: list[str], cuts: list[int], family: str, reasoning: bool, truncated: bool
 ) -> None:
     section = SECTIONS[family]
     text = "".join(chosen).replace("SECTION", section).replace("HALF", section[: len(section) // 2])
-    places = [0, *sorted(breakpoints), len(text)]
-    pieces = [text[a:b] for a, b in pairwise(places)]
-    whole = read_pieces([text], family, reasoning=reasoning, cut=cut)
-    assert read_pieces(pieces, family, reasoning=reasoning, cut=cut) == whole
-    assert read_pieces(list(text), family, reasoning=reasoning, cut=cut) == whole
+    deltas = [text[a:b] for a, b in pairwise([0, *sorted(cuts), len(text)])]
+    whole = parse_deltas([text], family, reasoning=reasoning, truncated=truncated)
+    assert parse_deltas(deltas, family, reasoning=reasoning, truncated=truncated) == whole
+    assert parse_deltas(list(text), family, reasoning=reasoning, truncated=truncated) == whole
 
 
-def test_a_think_block_is_reasoning_without_the_line_breaks_at_its_borders() -> None:
-    answer = read("<think>\nWhy?\n\nSo.\n</think>\n\nYes.", make_text())
+def test_a_think_block_is_reasoning_without_the_line_breaks_next_to_its_markers() -> None:
+    answer = parse("<think>\nWhy?\n\nSo.\n</think>\n\nYes.", make_text())
     assert (answer.reasoning, answer.content) == ("Why?\n\nSo.", "Yes.")
 
 
-def test_a_think_block_that_the_prompt_opened_needs_no_marker() -> None:
-    answer = read("Why?\n</think>\n\nYes.", make_text(reasoning=True))
+def test_a_think_block_that_the_prompt_opened_needs_no_start_marker() -> None:
+    answer = parse("Why?\n</think>\n\nYes.", make_text(reasoning=True))
     assert (answer.reasoning, answer.content) == ("Why?", "Yes.")
 
 
-def test_reasoning_that_is_cut_is_reasoning() -> None:
-    answer = read("<think>\nWhy? </thi", make_text(), cut=True)
+def test_truncated_reasoning_is_reasoning() -> None:
+    answer = parse("<think>\nWhy? </thi", make_text(), truncated=True)
     assert (answer.reasoning, answer.content) == ("Why? </thi", "")
 
 
 @pytest.mark.parametrize("text", ["I say <think> and </think>.", "</think> is a marker"])
-def test_think_markers_in_prose_are_text(text: str) -> None:
-    assert read(text, make_text()) == Read(content=text)
+def test_think_markers_inside_content_are_content(text: str) -> None:
+    assert parse(text, make_text()) == ParsedAnswer(content=text)
 
 
-def test_a_stop_string_applies_to_content_alone() -> None:
-    answer = read("<think>one stop two</think>three stop four", make_text(stop=["stop"]))
+def test_a_stop_string_applies_only_to_content() -> None:
+    answer = parse("<think>one stop two</think>three stop four", make_text(stop=["stop"]))
     assert (answer.reasoning, answer.content) == ("one stop two", "three ")
 
 
 def test_a_call_after_reasoning_leaves_no_content() -> None:
     text = f"<think>\nWhy?\n</think>\n\n{SECTIONS['json_tools']}\n"
-    answer = read(text, make_text(syntaxes_of("json_tools")))
+    answer = parse(text, make_text(syntaxes_of("json_tools")))
     assert (answer.reasoning, answer.content, len(answer.calls)) == ("Why?", "", 1)
 
 
 def test_the_tokens_of_a_think_block_are_counted() -> None:
     text = make_text()
-    read("<think>ab</think>cdef", text)
+    parse("<think>ab</think>cdef", text)
     assert text.reasoning_tokens == len("<think>ab</think>") - len("<think>") + 1

@@ -1,4 +1,4 @@
-"""Text comes out whole, and no part of a stop string ever does."""
+"""Characters are released whole, and no part of a stop string is ever released."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.outputs.detokenizer import ByteDetokenizer, WithoutLeadingSpace
+from worker.outputs.detokenizer import ByteDetokenizer, LeadingSpaceStripper
 from worker.outputs.segmenter import Markers, Segmenter
 from worker.outputs.text import StopStrings, Text
 from worker.tool_calls.deltas import ContentDelta, OutputDelta
 
-pieces = st.lists(st.text("ab\u00e9\U0001f600", max_size=4), max_size=12)
+delta_lists = st.lists(st.text("ab\u00e9\U0001f600", max_size=4), max_size=12)
 stop_lists = st.lists(st.text("ab\u00e9\U0001f600", min_size=1, max_size=4), max_size=4)
 
 
-def cut(pieces: Sequence[str], stop: Sequence[str]) -> tuple[str, bool]:
-    """What is released of text that comes in these pieces."""
+def apply_stops(deltas: Sequence[str], stop: Sequence[str]) -> tuple[str, bool]:
+    """The text released of these deltas, and whether a stop string was found."""
     stops = StopStrings(stop)
-    text = "".join(stops.push(piece) for piece in pieces)
+    text = "".join(stops.push(delta) for delta in deltas)
     matched = stops.matched
     return text + stops.flush(), matched
 
 
 def first_stop(text: str, stop: Sequence[str]) -> int | None:
-    """Where the stop string begins that is complete first, reading letter by letter."""
+    """Where the stop string starts that is completed first, by a search character by character."""
     for end in range(len(text) + 1):
-        found = [end - len(s) for s in stop if text[:end].endswith(s)]
-        if found:
-            return min(found)
+        starts = [end - len(s) for s in stop if text[:end].endswith(s)]
+        if starts:
+            return min(starts)
     return None
 
 
@@ -38,8 +38,8 @@ def byte_tokens(text: str) -> list[int]:
     return list(text.encode())
 
 
-class Words:
-    """A `Text` of byte tokens without markers or calls: all of it is content."""
+class PlainText:
+    """A `Text` of byte tokens without markers or calls: everything is content."""
 
     def __init__(self, stop: Sequence[str] = (), min_tokens: int = 0) -> None:
         detokenizer = ByteDetokenizer(lambda token: bytes([token]))
@@ -50,68 +50,70 @@ class Words:
         return self._text.stopped
 
     def push(self, token: int) -> str:
-        return words(self._text.push(token))
+        return content_of(self._text.push(token))
 
     def finish(self) -> str:
-        return words(self._text.finish(cut=True))
+        return content_of(self._text.finish(truncated=True))
 
 
-def words(pieces: Sequence[OutputDelta]) -> str:
-    assert all(isinstance(piece, ContentDelta) for piece in pieces)
-    return "".join(piece.text for piece in pieces if isinstance(piece, ContentDelta))
+def content_of(deltas: Sequence[OutputDelta]) -> str:
+    assert all(isinstance(delta, ContentDelta) for delta in deltas)
+    return "".join(delta.text for delta in deltas if isinstance(delta, ContentDelta))
 
 
-@given(pieces, stop_lists)
-def test_text_ends_before_the_first_stop_string_however_it_is_cut(
-    pieces: list[str], stop: list[str]
+@given(delta_lists, stop_lists)
+def test_text_ends_before_the_first_stop_string_for_any_division_into_deltas(
+    deltas: list[str], stop: list[str]
 ) -> None:
-    whole = "".join(pieces)
+    whole = "".join(deltas)
     expected = first_stop(whole, stop)
-    text, matched = cut(pieces, stop)
+    text, matched = apply_stops(deltas, stop)
     assert matched == (expected is not None)
     assert text == whole[:expected]
 
 
-@given(pieces, stop_lists)
-def test_no_released_text_has_to_be_taken_back(pieces: list[str], stop: list[str]) -> None:
-    whole, _ = cut(pieces, stop)
+@given(delta_lists, stop_lists)
+def test_released_text_is_always_a_prefix_of_the_final_text(
+    deltas: list[str], stop: list[str]
+) -> None:
+    whole, _ = apply_stops(deltas, stop)
     stops = StopStrings(stop)
     released = ""
-    for piece in pieces:
-        released += stops.push(piece)
+    for delta in deltas:
+        released += stops.push(delta)
         assert whole.startswith(released)
 
 
 @given(st.text(max_size=30), stop_lists)
-def test_every_character_split_over_tokens_comes_out_whole(text: str, stop: list[str]) -> None:
-    stream = Words(stop)
+def test_a_character_split_over_tokens_is_released_whole(text: str, stop: list[str]) -> None:
+    stream = PlainText(stop)
     released = [stream.push(token) for token in text.encode()] + [stream.finish()]
     assert all("\ufffd" not in part for part in released) or "\ufffd" in text
     assert "".join(released) == text[: first_stop(text, stop)]
 
 
 @given(st.binary(max_size=40))
-def test_bytes_that_are_no_text_become_replacement_characters(data: bytes) -> None:
-    stream = Words()
+def test_bytes_that_are_not_utf_8_become_replacement_characters(data: bytes) -> None:
+    stream = PlainText()
     text = "".join(stream.push(byte) for byte in data) + stream.finish()
     assert text == data.decode(errors="replace")
 
 
-def test_a_stop_string_inside_a_character_of_several_tokens_matches_when_it_is_whole() -> None:
-    stream = Words(["\U0001f600"])
+def test_a_stop_string_of_one_character_in_several_tokens_matches_once_it_is_complete() -> None:
+    stream = PlainText(["\U0001f600"])
     released = "".join(stream.push(token) for token in byte_tokens("hi \U0001f600 there"))
     assert (released, stream.stopped) == ("hi ", True)
 
 
-def test_text_that_only_begins_like_a_stop_string_is_released_at_the_end() -> None:
-    stream = Words(["<end>"])
+def test_the_beginning_of_a_stop_string_is_released_at_the_end() -> None:
+    stream = PlainText(["<end>"])
     assert "".join(stream.push(token) for token in byte_tokens("ok <en")) == "ok "
     assert stream.finish() == "<en"
     assert not stream.stopped
 
 
 def test_an_incomplete_character_at_the_end_becomes_one_replacement() -> None:
-    stream = Words()
+    stream = PlainText()
     tokens = byte_tokens("a\U0001f600")[:-1]
     assert "".join(stream.push(token) for token in tokens) == "a"
     assert stream.finish() == "\ufffd"
@@ -121,13 +123,13 @@ def test_an_incomplete_character_at_the_end_becomes_one_replacement() -> None:
     ("text", "expected"), [(" hi", "hi"), ("  hi", " hi"), ("hi there", "hi there"), (" ", "")]
 )
 def test_a_chat_answer_loses_one_leading_space(text: str, expected: str) -> None:
-    detokenizer = WithoutLeadingSpace(ByteDetokenizer(lambda token: bytes([token])))
+    detokenizer = LeadingSpaceStripper(ByteDetokenizer(lambda token: bytes([token])))
     parts = [detokenizer.push(token) for token in byte_tokens(text)]
     assert "".join(parts) + detokenizer.flush() == expected
 
 
-def test_stop_strings_are_not_looked_for_before_the_least_tokens() -> None:
-    text = Words(["a"], min_tokens=3)
+def test_stop_strings_are_ignored_in_the_first_min_tokens() -> None:
+    text = PlainText(["a"], min_tokens=3)
     assert "".join(map(text.push, byte_tokens("abab"))) == "abab"
     assert not text.stopped
     assert text.push(ord("a")) == ""

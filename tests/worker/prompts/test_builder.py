@@ -1,4 +1,4 @@
-"""Prompts become the model's own token ids, or a refusal that names the parameter."""
+"""Prompts become the model's token ids, or an error that names the parameter."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def submit(prompt: Prompt, max_tokens: int | None) -> Submit:
     return Submit(1, "m", prompt, Sampling(0), max_tokens)
 
 
-def test_a_client_that_writes_special_tokens_closes_no_turn(
+def test_special_tokens_in_a_message_do_not_end_its_turn(
     builder: PromptBuilder, llama_path: Path
 ) -> None:
     eot = load_tokenizer(llama_path).convert_tokens_to_ids("<|eot_id|>")
@@ -51,22 +51,22 @@ def test_a_client_that_writes_special_tokens_closes_no_turn(
     assert hostile.count(eot) == plain.count(eot) == 1
 
 
-def test_special_tokens_in_a_text_prompt_are_tokens(
+def test_special_tokens_in_a_text_prompt_are_encoded_as_such(
     builder: PromptBuilder, llama_path: Path
 ) -> None:
     eot = load_tokenizer(llama_path).convert_tokens_to_ids("<|eot_id|>")
     assert eot in builder.build(TextPrompt("a<|eot_id|>b"))
 
 
-def test_a_developer_speaks_as_system_to_a_template_that_knows_no_developer(
+def test_a_developer_message_has_the_role_system_if_the_template_does_not_support_developer(
     builder: PromptBuilder,
 ) -> None:
-    told = {"content": "be brief"}
-    developer = builder.build(chat({"role": "developer", **told}, user("hi")))
-    assert developer == builder.build(chat({"role": "system", **told}, user("hi")))
+    message = {"content": "be brief"}
+    developer = builder.build(chat({"role": "developer", **message}, user("hi")))
+    assert developer == builder.build(chat({"role": "system", **message}, user("hi")))
 
 
-def test_a_developer_keeps_the_role_where_the_template_knows_it(llama_path: Path) -> None:
+def test_a_developer_message_keeps_its_role_if_the_template_supports_it(llama_path: Path) -> None:
     template = "{% for m in messages %}{{ '[developer]' if m.role == 'developer' else '' }}"
     builder = make_builder(llama_path, template + "{{ m.content }}{% endfor %}")
     message = {"role": "developer", "content": "be brief"}
@@ -81,8 +81,8 @@ def test_tool_calls_reach_the_template_with_their_arguments_as_an_object(llama_p
     builder = make_builder(llama_path, template)
     function = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
     call = {"id": "1", "type": "function", "function": function}
-    said = {"role": "assistant", "content": "", "tool_calls": [call]}
-    assert builder.build(chat(said)) == builder.build(chat(user("Paris")))
+    message = {"role": "assistant", "content": "", "tool_calls": [call]}
+    assert builder.build(chat(message)) == builder.build(chat(user("Paris")))
 
 
 @pytest.mark.parametrize(
@@ -95,13 +95,15 @@ def test_tool_calls_reach_the_template_with_their_arguments_as_an_object(llama_p
         "{{ unclosed",
     ],
 )
-def test_what_a_template_refuses_is_the_clients_error(llama_path: Path, template: str) -> None:
+def test_messages_that_the_template_refuses_are_the_clients_error(
+    llama_path: Path, template: str
+) -> None:
     with pytest.raises(PromptError) as caught:
         make_builder(llama_path, template).build(chat(user("hi")))
     assert (caught.value.code, caught.value.param) == ("invalid_value", "messages")
 
 
-def test_a_templates_own_words_are_told(llama_path: Path) -> None:
+def test_the_error_contains_the_templates_own_message(llama_path: Path) -> None:
     builder = make_builder(llama_path, "{{ raise_exception('roles must alternate') }}")
     with pytest.raises(PromptError, match="roles must alternate"):
         builder.build(chat(user("hi")))
@@ -112,24 +114,28 @@ def test_an_empty_prompt_is_refused(qwen_path: Path) -> None:
         make_builder(qwen_path).build(TextPrompt(""))
 
 
-def test_a_token_id_outside_the_vocabulary_is_refused_by_name(builder: PromptBuilder) -> None:
+def test_a_token_id_outside_the_vocabulary_is_refused_with_its_position(
+    builder: PromptBuilder,
+) -> None:
     with pytest.raises(PromptError, match="Token id 1000 at 1 is outside 0 to 999"):
         builder.build(TokenPrompt([1, VOCABULARY]))
 
 
-@pytest.mark.parametrize(("length", "asked", "limit"), [(90, None, 10), (90, 10, 10), (1, 5, 5)])
+@pytest.mark.parametrize(
+    ("length", "max_tokens", "limit"), [(90, None, 10), (90, 10, 10), (1, 5, 5)]
+)
 def test_an_answer_may_fill_the_context(
-    builder: PromptBuilder, length: int, asked: int | None, limit: int
+    builder: PromptBuilder, length: int, max_tokens: int | None, limit: int
 ) -> None:
-    assert builder.limit(submit(TokenPrompt([1]), asked), length) == limit
+    assert builder.limit(submit(TokenPrompt([1]), max_tokens), length) == limit
 
 
-@pytest.mark.parametrize(("length", "asked"), [(100, None), (101, None), (90, 11), (500, 1)])
-def test_what_does_not_fit_the_context_is_refused_with_both_lengths(
-    builder: PromptBuilder, length: int, asked: int | None
+@pytest.mark.parametrize(("length", "max_tokens"), [(100, None), (101, None), (90, 11), (500, 1)])
+def test_a_request_that_exceeds_the_context_is_refused_with_both_lengths(
+    builder: PromptBuilder, length: int, max_tokens: int | None
 ) -> None:
     with pytest.raises(PromptError, match=f"100 tokens, but the request has {length}") as caught:
-        builder.limit(submit(chat(user("x")), asked), length)
+        builder.limit(submit(chat(user("x")), max_tokens), length)
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
 
 
@@ -139,7 +145,7 @@ def test_an_echo_is_the_prompts_text(builder: PromptBuilder) -> None:
     assert builder.echo(TokenPrompt(builder.build(TextPrompt(text))[1:])) == text
 
 
-def test_an_answer_that_is_gone_on_with_is_left_open(builder: PromptBuilder) -> None:
+def test_an_answer_to_be_continued_is_left_open(builder: PromptBuilder) -> None:
     messages = [user("Tell me."), {"role": "assistant", "content": "Once upon a"}]
     open_prompt = builder.build(ChatPrompt(messages, continue_final=True))
     closed = builder.build(ChatPrompt(messages))

@@ -1,4 +1,4 @@
-"""Prefill stops where other conversations, and the next turn of this one, part from a prompt."""
+"""Breakpoints are where other conversations, and the next turn, diverge from a prompt."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def user(text: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen"])
-def test_a_border_stands_before_the_first_question(
+def test_a_breakpoint_is_before_the_first_question(
     model_paths: dict[str, Path], family: str
 ) -> None:
     prompts = builder(model_paths[family])
     tokens = prompts.build(ChatPrompt([SYSTEM, user("What is it?")]))
     others = prompts.build(ChatPrompt([SYSTEM, user("Who was that?")]))
-    border = prompts.breakpoints(ChatPrompt([SYSTEM, user("What is it?")]), tokens)[0]
-    assert tokens[:border] == others[:border]
-    assert tokens[border] != others[border]
+    position = prompts.breakpoints(ChatPrompt([SYSTEM, user("What is it?")]), tokens)[0]
+    assert tokens[:position] == others[:position]
+    assert tokens[position] != others[position]
 
 
-def test_a_border_stands_where_the_next_turn_will_part(model_paths: dict[str, Path]) -> None:
+def test_a_breakpoint_is_where_the_next_turn_will_diverge(model_paths: dict[str, Path]) -> None:
     for path in model_paths.values():
         prompts = builder(path)
         first: Messages = [user("What is it?")]
@@ -47,16 +47,18 @@ def test_a_border_stands_where_the_next_turn_will_part(model_paths: dict[str, Pa
         answer = {"role": "assistant", "content": "It is a stone."}
         following = prompts.build(ChatPrompt([*first, answer, user("And that?")]))
         shared = [stop for stop in stops if tokens[:stop] == following[:stop]]
-        assert max(shared) > len(tokens) - 12, "all of the question is shared"
+        assert max(shared) > len(tokens) - 12, "the whole question is shared"
 
 
-def test_breakpoints_are_found_only_where_the_model_wants_them(llama_path: Path) -> None:
+def test_breakpoints_are_computed_only_for_models_that_need_them(llama_path: Path) -> None:
     source = ModelSource("tiny", str(llama_path))
     config = ModelConfigLoader(build_registry(), 0).load(source, download=False)
     prompt = ChatPrompt([SYSTEM, user("What is it?")])
     submit = Submit(1, "tiny", prompt, Sampling(seed=0))
-    without, found = (prepare(config, submit, wants_breakpoints=wants) for wants in (False, True))
+    without, with_breakpoints = (
+        prepare(config, submit, wants_breakpoints=wants) for wants in (False, True)
+    )
     assert isinstance(without, PreparedRequest)
-    assert isinstance(found, PreparedRequest)
+    assert isinstance(with_breakpoints, PreparedRequest)
     assert list(without.breakpoints) == []
-    assert found.breakpoints
+    assert with_breakpoints.breakpoints

@@ -1,4 +1,4 @@
-"""A suffix becomes the model's own fill-in-the-middle prompt."""
+"""A prompt with a suffix becomes the model's fill-in-the-middle prompt."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def builder(path: Path, *special: str) -> PromptBuilder:
 
 
 @pytest.mark.parametrize("triple", KNOWN_TRIPLES)
-def test_the_prefix_comes_first_then_the_suffix_then_the_middle_is_asked_for(
+def test_the_prompt_is_prefix_then_suffix_then_the_middle_token(
     llama_path: Path, triple: tuple[str, str, str]
 ) -> None:
     tokenizer = load_tokenizer(llama_path)
     tokenizer.add_special_tokens({"additional_special_tokens": list(triple)})
-    before, after = (
+    prefix_ids, suffix_ids = (
         tokenizer.encode(text, add_special_tokens=False) for text in ("one ", " three")
     )
     prefix, suffix, middle = tokenizer.convert_tokens_to_ids(list(triple))
     assert builder(llama_path, *triple).build(TextPrompt("one ", " three")) == [
         *(tokenizer.bos_token_id, prefix),
-        *before,
+        *prefix_ids,
         suffix,
-        *after,
+        *suffix_ids,
         middle,
     ]
 

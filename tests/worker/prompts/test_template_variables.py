@@ -1,4 +1,4 @@
-"""A request may set what the model's template reads, and nothing else."""
+"""A request may set the variables that the model's template reads, and no others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def variables(path: Path, template: str | None) -> TemplateVariables:
     return TemplateVariables(tokenizer)
 
 
-def test_what_a_template_reads_may_be_set_and_what_others_give_it_may_not(llama_path: Path) -> None:
+def test_a_variable_that_the_template_reads_may_be_set_unless_transformers_sets_it(
+    llama_path: Path,
+) -> None:
     assert variables(llama_path, THINKING).names == ["enable_thinking", "tone"]
 
 
@@ -37,7 +39,9 @@ def test_what_a_template_reads_may_be_set_and_what_others_give_it_may_not(llama_
         *("messages", "bos_token", "documents", "unknown", "sanitize_control_tokens"),
     ],
 )
-def test_any_other_name_is_refused_and_those_known_are_told(llama_path: Path, name: str) -> None:
+def test_any_other_name_is_refused_and_the_error_lists_the_variables(
+    llama_path: Path, name: str
+) -> None:
     with pytest.raises(PromptError) as caught:
         variables(llama_path, THINKING + "{{ add_generation_prompt }}{{ documents }}").options(
             {"tone": "warm", name: 1}, None
@@ -56,29 +60,31 @@ def test_any_other_name_is_refused_and_those_known_are_told(llama_path: Path, na
         ("{{ thinking }}", "none", {"thinking": False}),
     ],
 )
-def test_an_effort_is_told_to_the_template_in_its_own_way(
+def test_a_reasoning_effort_is_passed_in_the_variable_that_the_template_reads(
     llama_path: Path, template: str, effort: str, options: dict[str, Any]
 ) -> None:
     assert variables(llama_path, template).options({}, effort) == options
 
 
 @pytest.mark.parametrize("template", ["{{ messages }}", None])
-def test_an_effort_that_no_template_reads_is_refused(
+def test_a_reasoning_effort_is_refused_if_the_template_does_not_read_it(
     llama_path: Path, template: str | None
 ) -> None:
-    known = variables(llama_path, template)
-    assert known.options({}, None) == {}
+    allowed = variables(llama_path, template)
+    assert allowed.options({}, None) == {}
     with pytest.raises(PromptError) as caught:
-        known.options({}, "low")
+        allowed.options({}, "low")
     assert caught.value.param == "reasoning_effort"
 
 
-def test_blocks_of_transformers_and_broken_templates_are_read_too() -> None:
+def test_generation_blocks_and_invalid_templates_are_parsed() -> None:
     assert variables_of("{% generation %}{{ a }}{% endgeneration %}{% break %}") == {"a"}
     assert variables_of("{% if %}") == set()
 
 
-def test_what_a_template_sets_is_its_own_unless_it_asks_whether_it_was_given() -> None:
+def test_a_variable_that_the_template_sets_is_its_own_unless_it_tests_whether_it_is_defined() -> (
+    None
+):
     assert variables_of("{% if a %}{% set b = 1 %}{% endif %}{{ b }}") == {"a"}
     assert variables_of("{% if not b is defined %}{% set b = 1 %}{% endif %}{{ b }}") == {"b"}
     assert variables_of("{% set b = b | default(1) %}{{ b }}") == {"b"}

@@ -1,4 +1,4 @@
-"""The loop on real models: batching, joining and leaving, stopping, cancelling, resuming."""
+"""The engine core on real models: batching, joining and leaving, stopping, cancelling, resuming."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from protocol.events import Failed, Finished, Rejected, Started, TextDelta
 from protocol.messages import (
     Cancel,
     ChatPrompt,
-    Failed,
-    Finished,
-    Rejected,
     Sampling,
     SetMaxRunning,
-    Started,
     Step,
     Submit,
-    TextDelta,
     TextPrompt,
     TokenPrompt,
 )
@@ -47,7 +43,9 @@ def pool(llama_path: Path, qwen_path: Path, gemma_path: Path) -> ModelPool:
 
 
 def greedy(id: int, model: str, prompt: str, max_tokens: int = ANSWER_TOKENS) -> Submit:
-    return Submit(id, model, TextPrompt(prompt), GREEDY, max_tokens)
+    return Submit(
+        id=id, model=model, prompt=TextPrompt(prompt), sampling=GREEDY, max_tokens=max_tokens
+    )
 
 
 def prompts(count: int) -> list[str]:
@@ -55,7 +53,7 @@ def prompts(count: int) -> list[str]:
     return [f"Number {n}: " + "the quick brown fox " * (n * n % 90) for n in range(1, count + 1)]
 
 
-def test_greedy_tokens_are_mlx_lms_own_alone_and_beside_fifteen_others(
+def test_greedy_tokens_are_those_of_mlx_lm_alone_and_in_a_batch_of_sixteen(
     pool: ModelPool, model_paths: dict[str, Path]
 ) -> None:
     for path in model_paths.values():
@@ -68,17 +66,25 @@ def test_greedy_tokens_are_mlx_lms_own_alone_and_beside_fifteen_others(
         assert tokens_of(alone, 5) == tokens_of(together, 5)
 
 
-def test_models_side_by_side_each_get_a_step_in_every_round(pool: ModelPool) -> None:
+def test_each_of_several_models_gets_a_step_in_every_round(pool: ModelPool) -> None:
     submits = [greedy(n, model.info.id, "side by side") for n, model in enumerate(pool)]
     steps = run_loop(pool, submits)
     decoding = [step for step in steps if any(isinstance(e, TextDelta) for e in step.events)]
     assert all(len(step.events) >= len(submits) for step in decoding[1:-1])
 
 
-def test_seeded_text_is_the_same_whatever_runs_beside_it(pool: ModelPool, llama_path: Path) -> None:
+def test_seeded_text_does_not_depend_on_the_rest_of_the_batch(
+    pool: ModelPool, llama_path: Path
+) -> None:
     def seeded(id: int, seed: int, temperature: float, top_p: float) -> Submit:
         sampling = Sampling(seed, temperature, top_p)
-        return Submit(id, llama_path.name, TextPrompt("once upon"), sampling, ANSWER_TOKENS)
+        return Submit(
+            id=id,
+            model=llama_path.name,
+            prompt=TextPrompt("once upon"),
+            sampling=sampling,
+            max_tokens=ANSWER_TOKENS,
+        )
 
     submits = [seeded(n, n % 8, 0.5 + n % 3 / 2, 1.0 - n % 2 / 4) for n in range(16)]
     together = run_loop(pool, submits)
@@ -96,11 +102,17 @@ PENALISED = [
 ]
 
 
-def test_an_answer_with_penalties_resumed_anywhere_is_the_undisturbed_one(
+def test_an_answer_with_penalties_is_the_same_when_it_is_resumed_anywhere(
     pool: ModelPool, llama_path: Path
 ) -> None:
     submits = [
-        Submit(n, llama_path.name, TextPrompt("and on"), sampling, ANSWER_TOKENS)
+        Submit(
+            id=n,
+            model=llama_path.name,
+            prompt=TextPrompt("and on"),
+            sampling=sampling,
+            max_tokens=ANSWER_TOKENS,
+        )
         for n, sampling in enumerate(PENALISED)
     ]
     whole = run_loop(pool, submits)
@@ -118,21 +130,23 @@ def test_a_request_that_comes_later_joins_the_running_batch(
     pool: ModelPool, llama_path: Path
 ) -> None:
     first, second = (greedy(n, llama_path.name, "join") for n in (1, 2))
-    fed: list[Work] = []
+    added: list[Work] = []
 
-    def feed(step: Step) -> list[Work]:
-        if not fed and len(tokens_of([step], 1)):
-            fed.append(prepare(pool[second.model].config, second))
-            return fed
+    def add_second(step: Step) -> list[Work]:
+        if not added and len(tokens_of([step], 1)):
+            added.append(prepare(pool[second.model].config, second))
+            return added
         return []
 
-    steps = run_loop(pool, [first], after_step=feed)
+    steps = run_loop(pool, [first], after_step=add_second)
     running = [step.stats.running for step in steps]
     assert max(running) == 2
     assert text_of(steps, 1) == text_of(steps, 2)
 
 
-def test_no_more_run_than_may_and_the_rest_wait_in_order(pool: ModelPool, llama_path: Path) -> None:
+def test_at_most_max_running_requests_run_and_the_rest_wait_in_order(
+    pool: ModelPool, llama_path: Path
+) -> None:
     submits = [greedy(n, llama_path.name, "wait", max_tokens=4) for n in range(10)]
     steps = run_loop(pool, submits, max_running=3)
     assert max(step.stats.running for step in steps) == 3
@@ -158,7 +172,9 @@ def test_a_cancelled_request_leaves_within_one_step(pool: ModelPool, llama_path:
     assert isinstance(end_of(steps, 2), Finished)
 
 
-def test_a_request_cancelled_in_prefill_or_in_the_queue_is_gone(llama_path: Path) -> None:
+def test_a_request_cancelled_in_prefill_or_in_the_queue_gets_no_more_events(
+    llama_path: Path,
+) -> None:
     pool = make_pool(llama_path, prefill_step_tokens=64)
     long = greedy(1, llama_path.name, "word " * 900)
     queued = greedy(2, llama_path.name, "queued")
@@ -182,18 +198,29 @@ def test_a_long_prompt_is_prefilled_in_slices_while_others_decode(llama_path: Pa
     assert sum(len(tokens_of([step], 1)) for step in before_long) >= 10
 
 
-def test_resuming_gives_the_tokens_of_an_undisturbed_run(
+def test_a_resumed_answer_has_the_tokens_of_one_that_was_not_interrupted(
     pool: ModelPool, model_paths: dict[str, Path]
 ) -> None:
     settings = [GREEDY, Sampling(seed=11, temperature=0.9, top_p=0.95)]
     for path in model_paths.values():
         for n, sampling in enumerate(settings):
-            submit = Submit(n, path.name, TextPrompt("resume me"), sampling, ANSWER_TOKENS)
+            submit = Submit(
+                id=n,
+                model=path.name,
+                prompt=TextPrompt("resume me"),
+                sampling=sampling,
+                max_tokens=ANSWER_TOKENS,
+            )
             whole = run_loop(pool, [submit])
             for kept in (1, 7, ANSWER_TOKENS - 1):
                 resume = tokens_of(whole, n)[:kept]
                 resumed = Submit(
-                    n, path.name, submit.prompt, sampling, ANSWER_TOKENS, resume=resume
+                    id=n,
+                    model=path.name,
+                    prompt=submit.prompt,
+                    sampling=sampling,
+                    max_tokens=ANSWER_TOKENS,
+                    resume=resume,
                 )
                 steps = run_loop(pool, [resumed])
                 assert resume + tokens_of(steps, n) == tokens_of(whole, n)
@@ -211,7 +238,14 @@ def test_a_stop_string_ends_the_text_before_itself_and_frees_the_row(
 ) -> None:
     whole = text_of(run_loop(pool, [greedy(1, llama_path.name, "stop here")]), 1)
     stop = whole[len(whole) // 2 :][:5]
-    submit = Submit(2, llama_path.name, TextPrompt("stop here"), GREEDY, 400, stop=[stop])
+    submit = Submit(
+        id=2,
+        model=llama_path.name,
+        prompt=TextPrompt("stop here"),
+        sampling=GREEDY,
+        max_tokens=400,
+        stop=[stop],
+    )
     steps = run_loop(pool, [submit])
     assert text_of(steps, 2) == whole[: whole.index(stop)]
     end = end_of(steps, 2)
@@ -223,31 +257,35 @@ def test_a_stop_string_ends_the_text_before_itself_and_frees_the_row(
 
 def test_an_answer_that_fills_the_context_ends_by_length(llama_path: Path) -> None:
     pool = make_pool(llama_path, context_limit=40)
-    submit = Submit(1, llama_path.name, TokenPrompt([300] * 30), GREEDY)
+    submit = Submit(id=1, model=llama_path.name, prompt=TokenPrompt([300] * 30), sampling=GREEDY)
     steps = run_loop(pool, [submit])
     end = end_of(steps, 1)
     assert isinstance(end, Finished)
     assert (end.reason, end.prompt_tokens, end.completion_tokens) == ("length", 30, 10)
 
 
-def test_one_requests_bad_prompt_touches_no_other(pool: ModelPool, llama_path: Path) -> None:
+def test_a_bad_prompt_does_not_affect_other_requests(pool: ModelPool, llama_path: Path) -> None:
     fine = greedy(1, llama_path.name, "fine")
-    bad = Submit(2, llama_path.name, TokenPrompt([10**6]), GREEDY, 4)
-    too_long = Submit(3, llama_path.name, TextPrompt("x"), GREEDY, 10**6)
+    bad = Submit(
+        id=2, model=llama_path.name, prompt=TokenPrompt([10**6]), sampling=GREEDY, max_tokens=4
+    )
+    too_long = Submit(
+        id=3, model=llama_path.name, prompt=TextPrompt("x"), sampling=GREEDY, max_tokens=10**6
+    )
     steps = run_loop(pool, [bad, fine, too_long])
     assert text_of(steps, 1) == text_of(run_loop(pool, [fine]), 1)
     assert [type(event) for event in events_of(steps, 2)] == [Rejected]
-    refused = end_of(steps, 3)
-    assert isinstance(refused, Rejected)
-    assert refused.code == "context_length_exceeded"
+    rejected = end_of(steps, 3)
+    assert isinstance(rejected, Rejected)
+    assert rejected.code == "context_length_exceeded"
 
 
-def test_a_fault_in_one_sequences_text_ends_that_one_alone(
+def test_an_error_in_one_sequences_text_ends_only_that_sequence(
     pool: ModelPool, llama_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Faulty(Text):
         def push(self, token: int) -> list[OutputDelta]:
-            raise LookupError("a fault staged by the test")
+            raise LookupError("an error that the test causes")
 
     submits = [greedy(1, llama_path.name, "a"), greedy(2, llama_path.name, "b")]
     expected = text_of(run_loop(pool, submits), 2)
@@ -266,7 +304,7 @@ def test_a_fault_in_one_sequences_text_ends_that_one_alone(
     assert text_of(steps, 2) == expected
 
 
-def test_a_chat_prompt_is_the_models_own_template(
+def test_a_chat_prompt_is_rendered_by_the_models_own_template(
     pool: ModelPool, model_paths: dict[str, Path]
 ) -> None:
     messages = [{"role": "user", "content": "Hello there"}]
@@ -276,10 +314,10 @@ def test_a_chat_prompt_is_the_models_own_template(
         )
 
 
-def test_a_limit_changes_how_many_run_at_once(pool: ModelPool) -> None:
+def test_set_max_running_changes_how_many_requests_run(pool: ModelPool) -> None:
     submits = [greedy(n, "tiny-llama", "limited", max_tokens=12) for n in range(6)]
 
-    raised = iter([[SetMaxRunning(4)]])
-    steps = run_loop(pool, submits, max_running=1, after_step=lambda _: next(raised, []))
+    messages = iter([[SetMaxRunning(4)]])
+    steps = run_loop(pool, submits, max_running=1, after_step=lambda _: next(messages, []))
     assert steps[0].stats.running == 1
     assert max(step.stats.running for step in steps) == 4

@@ -1,4 +1,4 @@
-"""A pool of real models in one budget: loads between steps, evictions, waits, memory given back."""
+"""Real models in one memory budget: loads between steps, evictions, waits, freed memory."""
 
 from __future__ import annotations
 
@@ -13,27 +13,24 @@ from weakref import WeakKeyDictionary
 import mlx.core as mx
 import pytest
 
+from protocol.events import Finished, Rejected, TextDelta
 from protocol.messages import (
     CommandResult,
-    Configure,
-    Finished,
     Memory,
     ModelsChanged,
     ModelSource,
-    Rejected,
     Sampling,
     Shutdown,
     Step,
     Submit,
-    TextDelta,
     TextPrompt,
 )
-from tests.worker.driver import end_of, make_config_loader, text_of, tokens_of
+from tests.worker.driver import end_of, make_config_loader, make_configure, text_of, tokens_of
 from worker.intake.prepared import PreparedRequest, prepare
 from worker.intake.preprocessor import Preprocessor
 from worker.intake.receiver import Work
 from worker.memory.budget import Budget, Measure
-from worker.models import weight_loader as loading
+from worker.models import weight_loader
 from worker.models.model_config import ModelConfig
 from worker.models.pool import ModelPool
 from worker.scheduler import admission
@@ -46,7 +43,7 @@ STEP_S = 0.05
 
 
 class Clock:
-    """A clock that moves when it is told to."""
+    """A clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -55,31 +52,30 @@ class Clock:
         return self.now
 
 
-# The clock that each pool was made with.
+# The clock of each pool.
 CLOCK_OF: WeakKeyDictionary[ModelPool, Clock] = WeakKeyDictionary()
 
 
 class Simulation:
-    """A loop over real models, whose clock moves by a fixed time a step and over every wait."""
+    """An engine core over real models; its clock advances by `STEP_S` a step, and at each wait."""
 
     def __init__(self, pool: ModelPool, wait_s: float = 30.0) -> None:
         self.pool = pool
         self.clock = CLOCK_OF[pool]
         self.steps: list[Step] = []
-        self.models: list[ModelsChanged] = []
-        self.coming: list[tuple[float, Submit]] = []
-        self.arrivals: list[tuple[float, Work]] = []
-        self._outcomes: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self.state_changes: list[ModelsChanged] = []
+        self.arrivals: list[tuple[float, Submit]] = []
         self._configs: dict[str, ModelConfig] = {}
         self._config_loader = make_config_loader()
-        preprocessor = Preprocessor(pool.sources, self._config_loader, self._outcomes)
-        self.loop = EngineCore(
+        inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        preprocessor = Preprocessor(pool.sources, self._config_loader, inbox)
+        self.core = EngineCore(
             pool,
             preprocessor,
             self,
-            self.emit,
-            measure_from(mx.get_active_memory() - pool.account.spent),
-            8,
+            send=self.send,
+            measure_memory=measure_from(mx.get_active_memory() - pool.account.reserved_bytes),
+            max_running=8,
             memory_wait_s=wait_s,
             clock=self.clock,
         )
@@ -92,26 +88,26 @@ class Simulation:
     def now(self, now: float) -> None:
         self.clock.now = now
 
-    def emit(self, message: Step | ModelsChanged | CommandResult) -> None:
+    def send(self, message: Step | ModelsChanged | CommandResult) -> None:
         self.now += STEP_S
         match message:
             case Step():
                 self.steps.append(message)
             case ModelsChanged():
-                self.models.append(message)
+                self.state_changes.append(message)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Work:
-        """What has come by now; a wait is a leap of the clock."""
-        while self.coming:
-            at, submit = self.coming[0]
+        """The next request that has arrived; a wait advances the clock."""
+        while self.arrivals:
+            at, submit = self.arrivals[0]
             if at > self.now:
                 if not block:
                     raise queue.Empty
-                leap = at - self.now if timeout is None else min(timeout, at - self.now)
-                self.now += leap
+                wait_s = at - self.now if timeout is None else min(timeout, at - self.now)
+                self.now += wait_s
                 if self.now < at:
                     raise queue.Empty
-            self.coming.pop(0)
+            self.arrivals.pop(0)
             return self._prepare(submit)
         if block and timeout is None:
             return Shutdown()
@@ -125,29 +121,29 @@ class Simulation:
             [source] = [s for s in self.pool.sources if s.id == submit.model]
             config = self._config_loader.load(source, download=False)
             self._configs[submit.model] = config
-        outcome = prepare(config, submit)
-        if isinstance(outcome, PreparedRequest):
-            return dataclasses.replace(outcome, received_at=self.now)
-        return outcome
+        prepared = prepare(config, submit)
+        if isinstance(prepared, PreparedRequest):
+            return dataclasses.replace(prepared, received_at=self.now)
+        return prepared
 
     def run(self, submits: Sequence[tuple[float, Submit]]) -> None:
-        self.coming = sorted(submits, key=lambda pair: pair[0])
-        self.loop.run()
+        self.arrivals = sorted(submits, key=lambda pair: pair[0])
+        self.core.run()
 
 
-def measure_from(start: int) -> Measure:
-    """MLX's own figures alone, without what was held before: the tests' process is large."""
-    return lambda: Memory(active=mx.get_active_memory() - start)
+def measure_from(start_bytes: int) -> Measure:
+    """MLX's active memory over `start_bytes`; not the footprint: the tests' process is large."""
+    return lambda: Memory(active=mx.get_active_memory() - start_bytes)
 
 
-def make(
+def make_pool(
     *paths: Path, budget: int = 1 << 40, preload: Sequence[str] = (), pinned: Sequence[str] = ()
 ) -> ModelPool:
     sources = [
         ModelSource(path.name, str(path), pinned=path.name in pinned, idle_s=300.0)
         for path in paths
     ]
-    configure = Configure(sources, 8, 64, 0, 0, 0, preload=list(preload))
+    configure = make_configure(sources, preload=list(preload))
     clock = Clock()
     pool = ModelPool(configure, make_config_loader(), Budget(budget, 0, 0), clock=clock)
     CLOCK_OF[pool] = clock
@@ -155,40 +151,40 @@ def make(
     return pool
 
 
-def ask(id: int, model: str, tokens: int = 24, prompt: str = "hello") -> Submit:
-    return Submit(id, model, TextPrompt(prompt), GREEDY, tokens)
+def make_submit(id: int, model: str, tokens: int = 24, prompt: str = "hello") -> Submit:
+    return Submit(id=id, model=model, prompt=TextPrompt(prompt), sampling=GREEDY, max_tokens=tokens)
 
 
-def weights_of(*paths: Path) -> int:
+def weight_bytes_of(*paths: Path) -> int:
     return sum((path / "model.safetensors").stat().st_size for path in paths)
 
 
 def largest_pause(steps: Sequence[Step], id: int) -> int:
-    """How many steps passed at most between two of a stream's tokens."""
-    places = [
-        place
-        for place, step in enumerate(steps)
+    """The largest distance, in steps, between two successive tokens of a stream."""
+    with_token = [
+        number
+        for number, step in enumerate(steps)
         if any(isinstance(e, TextDelta) and e.id == id for e in step.events)
     ]
-    return max(later - earlier for earlier, later in pairwise(places))
+    return max(later - earlier for earlier, later in pairwise(with_token))
 
 
-def test_two_models_stream_on_while_a_third_is_loaded(
+def test_two_models_keep_streaming_while_a_third_is_loaded(
     llama_path: Path, qwen_path: Path, gemma_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loading, "LOAD_SLICE_BYTES", 64 * 1024)
-    pool = make(llama_path, qwen_path, gemma_path, preload=[llama_path.name, qwen_path.name])
+    monkeypatch.setattr(weight_loader, "LOAD_SLICE_BYTES", 64 * 1024)
+    pool = make_pool(llama_path, qwen_path, gemma_path, preload=[llama_path.name, qwen_path.name])
     simulation = Simulation(pool)
     first, second, third = (
-        ask(1, llama_path.name, 120),
-        ask(2, qwen_path.name, 120),
-        ask(3, gemma_path.name, 8),
+        make_submit(1, llama_path.name, 120),
+        make_submit(2, qwen_path.name, 120),
+        make_submit(3, gemma_path.name, 8),
     )
     simulation.run([(0.0, first), (0.0, second), (1.0, third)])
     slices = [
         state.done_bytes
-        for told in simulation.models
-        for state in told.models
+        for change in simulation.state_changes
+        for state in change.models
         if state.id == gemma_path.name and state.status == "loading"
     ]
     assert len(set(slices)) > 5
@@ -201,12 +197,12 @@ def test_two_models_stream_on_while_a_third_is_loaded(
     assert all(isinstance(end_of(simulation.steps, id), Finished) for id in (1, 2, 3))
 
 
-def test_a_budget_for_two_of_three_serves_all_for_an_hour(
+def test_a_budget_for_two_models_serves_three_for_an_hour(
     llama_path: Path, qwen_path: Path, gemma_path: Path
 ) -> None:
     paths = [llama_path, qwen_path, gemma_path]
-    budget = int(weights_of(*paths) * 0.8)
-    pool = make(*paths, budget=budget)
+    budget = int(weight_bytes_of(*paths) * 0.8)
+    pool = make_pool(*paths, budget=budget)
     simulation = Simulation(pool)
     chance = random.Random(5)
     submits: list[tuple[float, Submit]] = []
@@ -216,20 +212,20 @@ def test_a_budget_for_two_of_three_serves_all_for_an_hour(
         id = len(submits) + 1
         prompt = "word " * chance.randrange(1, 60)
         model = chance.choice(paths).name
-        submits.append((at, ask(id, model, chance.randrange(1, 60), prompt)))
+        submits.append((at, make_submit(id, model, chance.randrange(1, 60), prompt)))
     simulation.run(submits)
     ends = {e.id: e for step in simulation.steps for e in step.events if isinstance(e, Finished)}
     assert set(ends) == {submit.id for _, submit in submits}
     assert simulation.now >= HOUR_S
     assert max(step.stats.memory.reserved for step in simulation.steps) <= budget
-    resident = [
-        [state.id for state in told.models if state.status != "unloaded"]
-        for told in simulation.models
+    in_memory = [
+        [state.id for state in change.models if state.status != "unloaded"]
+        for change in simulation.state_changes
     ]
-    assert max(map(len, resident)) >= 2
+    assert max(map(len, in_memory)) >= 2
     loads = sum(
         1
-        for before, after in pairwise(simulation.models)
+        for before, after in pairwise(simulation.state_changes)
         for old, new in zip(before.models, after.models, strict=True)
         if old.status != "loaded" and new.status == "loaded"
     )
@@ -237,82 +233,93 @@ def test_a_budget_for_two_of_three_serves_all_for_an_hour(
 
 
 def test_answers_are_the_same_after_an_eviction(llama_path: Path, qwen_path: Path) -> None:
-    budget = int(weights_of(llama_path) * 1.9)
-    simulation = Simulation(make(llama_path, qwen_path, budget=budget))
-    submits = [(n * 10.0, ask(n, p.name)) for n, p in enumerate([llama_path, qwen_path] * 2, 1)]
+    budget = int(weight_bytes_of(llama_path) * 1.9)
+    simulation = Simulation(make_pool(llama_path, qwen_path, budget=budget))
+    submits = [
+        (n * 10.0, make_submit(n, p.name)) for n, p in enumerate([llama_path, qwen_path] * 2, 1)
+    ]
     simulation.run(submits)
     assert text_of(simulation.steps, 1) == text_of(simulation.steps, 3) != ""
     assert text_of(simulation.steps, 2) == text_of(simulation.steps, 4) != ""
 
 
-def test_a_request_whose_model_never_gets_room_is_told_who_holds_it(
+def test_the_rejection_of_a_model_that_never_fits_names_the_model_that_holds_the_memory(
     llama_path: Path, qwen_path: Path
 ) -> None:
-    budget = int(weights_of(llama_path) * 1.9)
-    pool = make(
+    budget = int(weight_bytes_of(llama_path) * 1.9)
+    pool = make_pool(
         llama_path, qwen_path, budget=budget, preload=[llama_path.name], pinned=[llama_path.name]
     )
     simulation = Simulation(pool)
-    simulation.run([(0.0, ask(1, qwen_path.name)), (1.0, ask(2, llama_path.name))])
-    refused = end_of(simulation.steps, 1)
-    assert isinstance(refused, Rejected)
-    assert refused.code == "insufficient_memory"
-    assert llama_path.name in refused.message
+    simulation.run([(0.0, make_submit(1, qwen_path.name)), (1.0, make_submit(2, llama_path.name))])
+    rejected = end_of(simulation.steps, 1)
+    assert isinstance(rejected, Rejected)
+    assert rejected.code == "insufficient_memory"
+    assert llama_path.name in rejected.message
     assert isinstance(end_of(simulation.steps, 2), Finished)
 
 
-def test_a_request_waits_for_a_busy_model_and_is_served_when_it_is_idle(
+def test_a_request_waits_for_the_memory_of_a_busy_model_and_is_served_when_it_is_idle(
     llama_path: Path, qwen_path: Path
 ) -> None:
-    budget = int(weights_of(llama_path) * 1.9)
-    pool = make(llama_path, qwen_path, budget=budget, preload=[llama_path.name])
+    budget = int(weight_bytes_of(llama_path) * 1.9)
+    pool = make_pool(llama_path, qwen_path, budget=budget, preload=[llama_path.name])
     simulation = Simulation(pool)
-    simulation.run([(0.0, ask(1, llama_path.name, 100)), (0.1, ask(2, qwen_path.name))])
+    simulation.run(
+        [(0.0, make_submit(1, llama_path.name, 100)), (0.1, make_submit(2, qwen_path.name))]
+    )
     assert isinstance(end_of(simulation.steps, 1), Finished)
     assert isinstance(end_of(simulation.steps, 2), Finished)
 
 
-def test_a_request_behind_a_busy_model_waits_no_longer_than_it_may(
+def test_a_request_that_waits_too_long_for_a_busy_models_memory_is_rejected(
     llama_path: Path, qwen_path: Path
 ) -> None:
-    budget = int(weights_of(llama_path) * 1.9)
-    pool = make(llama_path, qwen_path, budget=budget, preload=[llama_path.name])
+    budget = int(weight_bytes_of(llama_path) * 1.9)
+    pool = make_pool(llama_path, qwen_path, budget=budget, preload=[llama_path.name])
     simulation = Simulation(pool, wait_s=2.0)
-    simulation.run([(0.0, ask(1, llama_path.name, 200)), (0.1, ask(2, qwen_path.name))])
-    refused = end_of(simulation.steps, 2)
-    assert isinstance(refused, Rejected)
-    assert refused.code == "insufficient_memory"
+    simulation.run(
+        [(0.0, make_submit(1, llama_path.name, 200)), (0.1, make_submit(2, qwen_path.name))]
+    )
+    rejected = end_of(simulation.steps, 2)
+    assert isinstance(rejected, Rejected)
+    assert rejected.code == "insufficient_memory"
     assert isinstance(end_of(simulation.steps, 1), Finished)
 
 
-def test_what_can_never_fit_is_too_long_and_what_will_fit_waits(llama_path: Path) -> None:
-    pool = make(llama_path, preload=[llama_path.name])
+def test_a_request_that_never_fits_is_rejected_and_one_that_will_fit_waits(
+    llama_path: Path,
+) -> None:
+    pool = make_pool(llama_path, preload=[llama_path.name])
     cost = pool[llama_path.name].engine.kv_cost
-    budget = weights_of(llama_path) + cost.batch_bytes(1, 512)
-    pool = make(llama_path, budget=budget, preload=[llama_path.name])
+    budget = weight_bytes_of(llama_path) + cost.batch_bytes(1, 512)
+    pool = make_pool(llama_path, budget=budget, preload=[llama_path.name])
     simulation = Simulation(pool)
-    submits = [ask(n, llama_path.name, 300) for n in range(1, 4)]
-    too_long = ask(4, llama_path.name, 2000)
+    submits = [make_submit(n, llama_path.name, 300) for n in range(1, 4)]
+    too_long = make_submit(4, llama_path.name, 2000)
     simulation.run([(0.0, submit) for submit in [*submits, too_long]])
     assert all(isinstance(end_of(simulation.steps, n), Finished) for n in range(1, 4))
     assert max(step.stats.running for step in simulation.steps) == 1
-    refused = end_of(simulation.steps, 4)
-    assert isinstance(refused, Rejected)
-    assert (refused.code, refused.param) == ("context_length_exceeded", "prompt")
+    rejected = end_of(simulation.steps, 4)
+    assert isinstance(rejected, Rejected)
+    assert (rejected.code, rejected.param) == ("context_length_exceeded", "prompt")
 
 
-def test_answers_of_no_set_length_share_memory_and_end_where_it_ends(
+def test_answers_without_a_limit_share_memory_and_end_when_it_is_full(
     llama_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "RESERVATION_TOKENS", 64)
-    pool = make(llama_path, preload=[llama_path.name])
-    open_ended = [Submit(n, llama_path.name, TextPrompt(f"{n}"), GREEDY) for n in (1, 2)]
+    pool = make_pool(llama_path, preload=[llama_path.name])
+    open_ended = [
+        Submit(id=n, model=llama_path.name, prompt=TextPrompt(f"{n}"), sampling=GREEDY)
+        for n in (1, 2)
+    ]
     cost = pool[llama_path.name].engine.kv_cost
     alone = Simulation(pool)
-    alone.run([(0.0, ask(n, llama_path.name, 500, f"{n}")) for n in (1, 2)])
-    budget = weights_of(llama_path) + cost.batch_bytes(2, 256)
+    alone.run([(0.0, make_submit(n, llama_path.name, 500, f"{n}")) for n in (1, 2)])
+    budget = weight_bytes_of(llama_path) + cost.batch_bytes(2, 256)
     assert cost.batch_bytes(1, 512) == cost.batch_bytes(2, 256)
-    pool = make(llama_path, budget=budget, preload=[llama_path.name], pinned=[llama_path.name])
+    pool = make_pool(llama_path, budget=budget, preload=[llama_path.name], pinned=[llama_path.name])
     simulation = Simulation(pool)
     simulation.run([(0.0, submit) for submit in open_ended])
     assert max(step.stats.running for step in simulation.steps) == 2
@@ -324,12 +331,16 @@ def test_answers_of_no_set_length_share_memory_and_end_where_it_ends(
         assert tokens_of(simulation.steps, submit.id)[:500] == tokens_of(alone.steps, submit.id)
 
 
-def test_an_unused_model_gives_its_memory_back(llama_path: Path, qwen_path: Path) -> None:
-    pool = make(llama_path, qwen_path, preload=[llama_path.name], pinned=[llama_path.name])
+def test_an_unused_model_is_unloaded_and_its_memory_freed(
+    llama_path: Path, qwen_path: Path
+) -> None:
+    pool = make_pool(llama_path, qwen_path, preload=[llama_path.name], pinned=[llama_path.name])
     simulation = Simulation(pool)
     before = mx.get_active_memory()
-    simulation.run([(0.0, ask(1, qwen_path.name, 200)), (400.0, ask(2, llama_path.name))])
-    held = [step.stats.memory.active for step in simulation.steps]
-    assert max(held) - held[0] >= weights_of(qwen_path) * 0.9
+    simulation.run(
+        [(0.0, make_submit(1, qwen_path.name, 200)), (400.0, make_submit(2, llama_path.name))]
+    )
+    active = [step.stats.memory.active for step in simulation.steps]
+    assert max(active) - active[0] >= weight_bytes_of(qwen_path) * 0.9
     assert qwen_path.name not in pool
     assert mx.get_active_memory() <= before * 1.05

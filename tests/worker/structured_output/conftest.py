@@ -1,4 +1,4 @@
-"""The demo model's vocabulary, and what compiles its grammars."""
+"""The demo model's vocabulary, and a compiler for it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from worker.structured_output.compiler import GrammarCompiler
 from worker.structured_output.vocabulary import Vocabulary, make_vocabulary
 
 VOCABULARY_SIZE = 1536
-ENDS = {1, 4}
+STOP_TOKEN_IDS = {1, 4}
 
 
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
-    made = make_vocabulary(load_tokenizer(demo_model_path()), VOCABULARY_SIZE, ENDS)
-    assert made is not None
-    return made
+    vocabulary = make_vocabulary(load_tokenizer(demo_model_path()), VOCABULARY_SIZE, STOP_TOKEN_IDS)
+    assert vocabulary is not None
+    return vocabulary
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What compiles, what is refused and how soon, and what is kept."""
+"""Which grammars compile, which are refused and why, and how long results stay cached."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
-from tests.worker.structured_output.writing import accepts, compile_grammar
-from worker.structured_output import compiler as compilers
+from tests.worker.structured_output.matching import accepts, compile_grammar
+from worker.structured_output import compiler as compiler_module
 from worker.structured_output.compiler import GrammarCompiler
 from worker.structured_output.constraint import CompiledGrammar, GrammarError
 from worker.structured_output.vocabulary import Vocabulary
@@ -22,25 +22,25 @@ def schema(value: Any) -> JsonSchema:
 
 
 def optional_properties(count: int) -> dict[str, Any]:
-    properties = {f"p{place}": {"type": "string"} for place in range(count)}
+    properties = {f"p{index}": {"type": "string"} for index in range(count)}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def chain(links: int) -> dict[str, Any]:
-    """A reference to a reference, and so on."""
+    """A chain of references of this length."""
     links_by_name: dict[str, Any] = {
-        f"d{place}": {"$ref": f"#/$defs/d{place + 1}"} for place in range(links)
+        f"d{index}": {"$ref": f"#/$defs/d{index + 1}"} for index in range(links)
     }
     return {"$ref": "#/$defs/d0", "$defs": links_by_name | {f"d{links}": {"type": "string"}}}
 
 
 def rules(count: int) -> str:
-    body = "\n".join(f'r{place}: "a{place}" r{place + 1}?' for place in range(count))
+    body = "\n".join(f'r{index}: "a{index}" r{index + 1}?' for index in range(count))
     return f'start: r0\n{body}\nr{count}: "x"'
 
 
 @pytest.mark.parametrize(
-    ("grammar", "answers", "others"),
+    ("grammar", "matching", "not_matching"),
     [
         (JsonObject(), ['{"a":[1,{}]}', '{"a": 1, "b": null}', "{}"], ["[]", "", "{", '{"a":\n1}']),
         (schema({"type": "integer"}), ["1", "-20"], ["1.5", '"1"']),
@@ -61,20 +61,20 @@ def rules(count: int) -> str:
         (Lark('root ::= "x" [0-9]+'), ["x1"], ["x"]),
     ],
 )  # fmt: skip
-def test_an_answer_is_what_the_grammar_allows(
+def test_a_grammar_accepts_exactly_the_texts_that_match_it(
     compiler: GrammarCompiler,
     vocabulary: Vocabulary,
     grammar: Grammar,
-    answers: list[str],
-    others: list[str],
+    matching: list[str],
+    not_matching: list[str],
 ) -> None:
     compiled = compile_grammar(compiler, grammar)
-    assert [text for text in answers if not accepts(compiled, vocabulary, text)] == []
-    assert [text for text in others if accepts(compiled, vocabulary, text)] == []
+    assert [text for text in matching if not accepts(compiled, vocabulary, text)] == []
+    assert [text for text in not_matching if accepts(compiled, vocabulary, text)] == []
 
 
 @pytest.mark.parametrize(
-    ("grammar", "told"),
+    ("grammar", "message"),
     [
         pytest.param(schema(optional_properties(10_000)), "longer than", id="time"),
         pytest.param(schema(optional_properties(1_000)), "items", id="optional properties"),
@@ -103,61 +103,61 @@ def test_an_answer_is_what_the_grammar_allows(
         pytest.param(Lark("root ::= ("), "", id="no GBNF"),
     ],
 )
-def test_what_cannot_be_held_to_is_refused_with_the_reason(
-    compiler: GrammarCompiler, grammar: Grammar, told: str
+def test_a_grammar_that_cannot_be_enforced_is_refused_with_the_reason(
+    compiler: GrammarCompiler, grammar: Grammar, message: str
 ) -> None:
-    outcome = compiler.compile(grammar)
-    assert isinstance(outcome, GrammarError)
-    assert told in str(outcome)
-    assert 0 < len(str(outcome)) <= 200
-    assert compiler.known(grammar) is outcome
+    result = compiler.compile(grammar)
+    assert isinstance(result, GrammarError)
+    assert message in str(result)
+    assert 0 < len(str(result)) <= 200
+    assert compiler.cached(grammar) is result
 
 
-def test_after_grammars_that_ended_their_check_others_compile(compiler: GrammarCompiler) -> None:
+def test_other_grammars_compile_after_one_that_killed_its_trial(compiler: GrammarCompiler) -> None:
     assert isinstance(compiler.compile(schema(chain(20_001))), GrammarError)
     assert isinstance(compiler.compile(schema({"const": "after"})), CompiledGrammar)
 
 
-def test_a_checking_process_that_was_ended_is_begun_again(vocabulary: Vocabulary) -> None:
+def test_a_sandbox_that_was_killed_is_restarted(vocabulary: Vocabulary) -> None:
     compiler = GrammarCompiler(vocabulary)
     compile_grammar(compiler, TextChoice(["before"]))
-    assert compiler.checking_pid is not None
-    os.kill(compiler.checking_pid, signal.SIGKILL)
+    assert compiler.sandbox_pid is not None
+    os.kill(compiler.sandbox_pid, signal.SIGKILL)
     compile_grammar(compiler, TextChoice(["after"]))
     compiler.close()
     compile_grammar(compiler, TextChoice(["after it was closed"]))
     compiler.close()
 
 
-def test_compiled_grammars_are_kept_within_a_number(
+def test_the_cache_keeps_at_most_a_number_of_grammars(
     vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compilers, "KEPT_GRAMMARS", 2)
+    monkeypatch.setattr(compiler_module, "MAX_CACHED_GRAMMARS", 2)
     compiler = GrammarCompiler(vocabulary)
     first, second, third = (TextChoice([text]) for text in ("one", "two", "three"))
-    kept = compile_grammar(compiler, first)
+    cached = compile_grammar(compiler, first)
     compile_grammar(compiler, second)
-    assert compile_grammar(compiler, first) is kept
+    assert compile_grammar(compiler, first) is cached
     compile_grammar(compiler, third)
-    assert [compiler.known(each) is not None for each in (first, second, third)] == [
+    assert [compiler.cached(each) is not None for each in (first, second, third)] == [
         True, False, True,
     ]  # fmt: skip
     compiler.close()
 
 
-def test_compiled_grammars_are_kept_within_a_size(
+def test_the_cache_keeps_at_most_a_number_of_bytes(
     vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compilers, "KEPT_BYTES", 1)
+    monkeypatch.setattr(compiler_module, "MAX_CACHED_BYTES", 1)
     compiler = GrammarCompiler(vocabulary)
     compile_grammar(compiler, TextChoice(["one"]))
     compile_grammar(compiler, TextChoice(["two"]))
-    assert compiler.known(TextChoice(["one"])) is None
-    assert compiler.known(TextChoice(["two"])) is not None
+    assert compiler.cached(TextChoice(["one"])) is None
+    assert compiler.cached(TextChoice(["two"])) is not None
     compiler.close()
 
 
-def test_a_tokenizer_that_cannot_be_read_refuses_every_grammar() -> None:
-    outcome = GrammarCompiler(None).compile(JsonObject())
-    assert isinstance(outcome, GrammarError)
-    assert "tokenizer" in str(outcome)
+def test_every_grammar_is_refused_without_a_vocabulary() -> None:
+    result = GrammarCompiler(None).compile(JsonObject())
+    assert isinstance(result, GrammarError)
+    assert "tokenizer" in str(result)

@@ -1,4 +1,4 @@
-"""What a model writes to a schema is what the schema says, by another's judgement."""
+"""An answer constrained by a schema is valid by an independent validator (jsonschema)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from worker.models.pool import ModelPool
 
 EXAMPLES = 3
 BATCH = 12
-MOST_TOKENS = 1500
+MAX_TOKENS = 1500
 
 
 @pytest.fixture(scope="module")
@@ -31,19 +31,19 @@ def pool(model_paths: dict[str, Path]) -> Iterator[ModelPool]:
         pool[path.name].config.grammars.close()
 
 
-# Without shrinking, which takes minutes here: a failure shows its one schema and text.
+# Without shrinking, which takes minutes here: a failure shows one schema and its text.
 @settings(max_examples=EXAMPLES, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     family=st.sampled_from(["llama", "qwen", "gemma"]),
-    asked=st.lists(schemas(), min_size=BATCH, max_size=BATCH),
+    batch=st.lists(schemas(), min_size=BATCH, max_size=BATCH),
     temperature=st.sampled_from([0.5, 1.0, 2.0]),
     seed=st.integers(0, 2**32),
 )
-def test_a_model_that_babbles_writes_what_any_schema_allows(
+def test_an_untrained_model_generates_what_any_schema_allows(
     pool: ModelPool,
     model_paths: dict[str, Path],
     family: str,
-    asked: list[Schema],
+    batch: list[Schema],
     temperature: float,
     seed: int,
 ) -> None:
@@ -53,13 +53,13 @@ def test_a_model_that_babbles_writes_what_any_schema_allows(
             model_paths[family].name,
             TextPrompt("Tell me."),
             Sampling(seed=seed + id, temperature=temperature),
-            max_tokens=MOST_TOKENS,
+            max_tokens=MAX_TOKENS,
             grammar=JsonSchema(json.dumps(schema)),
         )
-        for id, schema in enumerate(asked)
+        for id, schema in enumerate(batch)
     ]
     steps = run_loop(pool, submits)
-    for id, schema in enumerate(asked):
+    for id, schema in enumerate(batch):
         end = end_of(steps, id)
         assert isinstance(end, Finished), (end, schema)
         assert end.reason == "stop", text_of(steps, id)
@@ -67,5 +67,5 @@ def test_a_model_that_babbles_writes_what_any_schema_allows(
 
 
 def validate(text: str, schema: Schema) -> None:
-    """Raises where `text` is no JSON, or not of the schema."""
+    """Raise an error if `text` is not JSON or does not match the schema."""
     jsonschema.Draft202012Validator(schema).validate(json.loads(text))

@@ -1,4 +1,4 @@
-"""Answers in every family's syntax, and how they are read whole and in pieces."""
+"""Example calls in every family's syntax, and a parser of whole answers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from worker.models import llama
 from worker.outputs.detokenizer import ByteDetokenizer
 from worker.outputs.segmenter import Markers, Segmenter
 from worker.outputs.text import Text
-from worker.tool_calls.bare_json import BARE
+from worker.tool_calls.bare_json import BARE_JSON_SYNTAX
 from worker.tool_calls.deltas import ContentDelta, OutputDelta, ToolCallArguments, ToolCallStart
 from worker.tool_calls.formats import make_syntax
-from worker.tool_calls.parser import SyntaxPatterns
+from worker.tool_calls.parser import CompiledSyntax
 from worker.tool_calls.syntax import CallSyntax
 
 THINK = Markers("<think>", "</think>")
@@ -36,7 +36,7 @@ TOOLS: list[dict[str, Any]] = [
 CITY = '{"city": "Paris"}'
 BOTH = '{"city": "Paris", "days": 2}'
 
-# Parser -> a section with one call of get_weather for two days in Paris.
+# mlx-lm's parser -> a section with one call of get_weather for two days in Paris.
 SECTIONS = {
     "function_gemma": "<start_function_call>call:get_weather{city:<escape>Paris<escape>,days:2}"
     "<end_function_call>",
@@ -76,24 +76,24 @@ SECTIONS = {
 
 
 def syntaxes_of(family: str) -> Sequence[CallSyntax]:
-    """The syntaxes of a family by the name of its section above."""
+    """The syntaxes of a family, by its key in `SECTIONS`."""
     if family.startswith("llama"):
-        return (BARE, llama.TAGGED)
+        return (BARE_JSON_SYNTAX, llama.TAGGED)
     return (make_syntax(family.split()[0]),)
 
 
 @dataclass
-class Read:
-    """What an answer was read as."""
+class ParsedAnswer:
+    """All deltas of an answer, joined."""
 
     content: str = ""
     reasoning: str = ""
     calls: list[tuple[str, str]] = field(default_factory=list)
-    called: bool = False
+    has_tool_calls: bool = False
 
-    def add(self, pieces: Sequence[OutputDelta]) -> None:
-        for piece in pieces:
-            match piece:
+    def add(self, deltas: Sequence[OutputDelta]) -> None:
+        for delta in deltas:
+            match delta:
                 case ContentDelta(text, "content"):
                     self.content += text
                 case ContentDelta(text):
@@ -119,19 +119,19 @@ def make_text(
     reasoning: bool = False,
     names: Sequence[str] = ("get_weather", "get"),
 ) -> Text:
-    """The reader of one answer whose tokens are bytes."""
-    patterns = [SyntaxPatterns(syntax, TOOLS, names) for syntax in syntaxes]
-    segmenter = Segmenter(THINK, patterns, parallel=parallel, reasoning=reasoning)
-    return Text(ByteDetokenizer(lambda token: bytes([token])), stop, segmenter, trim=bool(patterns))
+    """The parser of one answer whose tokens are bytes."""
+    compiled = [CompiledSyntax(syntax, TOOLS, names) for syntax in syntaxes]
+    segmenter = Segmenter(THINK, compiled, parallel=parallel, reasoning=reasoning)
+    return Text(ByteDetokenizer(lambda token: bytes([token])), stop, segmenter, trim=bool(compiled))
 
 
-def read(text: str, stream: Text, *, cut: bool = False) -> Read:
-    """The answer, token by token, where a token is a byte."""
-    answer = Read()
+def parse(text: str, parser: Text, *, truncated: bool = False) -> ParsedAnswer:
+    """Parse an answer token by token; a token is a byte."""
+    answer = ParsedAnswer()
     for token in text.encode():
-        answer.add(stream.push(token))
-        if stream.stopped:
+        answer.add(parser.push(token))
+        if parser.stopped:
             break
-    answer.add(stream.finish(cut=cut))
-    answer.called = stream.called
+    answer.add(parser.finish(truncated=truncated))
+    answer.has_tool_calls = parser.has_tool_calls
     return answer

@@ -1,4 +1,4 @@
-"""What a call's arguments are held to."""
+"""The schema that constrains a call's arguments."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import pytest
 
 from worker.tool_calls.grammar import arguments_schema
 
-NAMED = {"type": "object", "properties": {"city": {"type": "string"}}}
+WITH_PROPERTIES = {"type": "object", "properties": {"city": {"type": "string"}}}
 
 
-@pytest.mark.parametrize("named", [NAMED, {"type": "object", "properties": {}}])
-def test_arguments_are_those_that_the_function_names(named: dict[str, Any]) -> None:
-    asked = arguments_schema({"name": "look", "parameters": named})
-    assert asked["additionalProperties"] is False
-    assert asked["properties"] == named["properties"]
+@pytest.mark.parametrize("parameters", [WITH_PROPERTIES, {"type": "object", "properties": {}}])
+def test_only_arguments_that_the_function_declares_are_allowed(parameters: dict[str, Any]) -> None:
+    schema = arguments_schema({"name": "look", "parameters": parameters})
+    assert schema["additionalProperties"] is False
+    assert schema["properties"] == parameters["properties"]
 
 
 @pytest.mark.parametrize(
-    "named",
+    "parameters",
     [
         {"type": "object"},
-        {**NAMED, "additionalProperties": {"type": "integer"}},
-        {**NAMED, "allOf": [{"properties": {"day": {"type": "string"}}}]},
+        {**WITH_PROPERTIES, "additionalProperties": {"type": "integer"}},
+        {**WITH_PROPERTIES, "allOf": [{"properties": {"day": {"type": "string"}}}]},
     ],
 )
-def test_a_schema_that_asks_for_others_is_left_as_it_is(named: dict[str, Any]) -> None:
-    asked = arguments_schema({"name": "look", "parameters": named})
-    assert {name: asked[name] for name in named} == named
-    assert asked.get("additionalProperties") == named.get("additionalProperties")
+def test_a_schema_that_allows_other_arguments_stays_unchanged(parameters: dict[str, Any]) -> None:
+    schema = arguments_schema({"name": "look", "parameters": parameters})
+    assert {name: schema[name] for name in parameters} == parameters
+    assert schema.get("additionalProperties") == parameters.get("additionalProperties")

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.config.scalars import SettingsError
+from service.host.agent_job import refuse_relative_paths
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration file beside a model's folder, in the working directory."""
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "mlxd.toml"
+
+
+@pytest.mark.parametrize("source", ["tiny", "./tiny", "./missing", "../missing"])
+def test_a_relative_folder_of_a_model_is_refused(source: str, file: Path) -> None:
+    file.write_text(f'[[models]]\nsource = "{source}"')
+    with pytest.raises(SettingsError, match=f"{source} is relative"):
+        refuse_relative_paths(file)
+
+
+@pytest.mark.parametrize("source", ["/models/tiny", "~/tiny", "org/name"])
+def test_an_absolute_folder_and_a_hub_id_are_accepted(source: str, file: Path) -> None:
+    file.write_text(
+        f'tls_cert = "~/c.pem"\n[[models]]\nid = "demo"\n[[models]]\nsource = "{source}"'
+    )
+    refuse_relative_paths(file)
+
+
+def test_a_relative_path_of_a_setting_is_refused(file: Path) -> None:
+    file.write_text('tls_cert = "c.pem"')
+    with pytest.raises(SettingsError, match=r"c\.pem is relative"):
+        refuse_relative_paths(file)

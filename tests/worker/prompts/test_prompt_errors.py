@@ -1,0 +1,24 @@
+"""The error for a request that exceeds a limit names the limit and both lengths."""
+
+from __future__ import annotations
+
+import pytest
+
+from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TokenPrompt
+from worker.prompts.prompt_errors import context_length_exceeded
+
+
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "request_text", "param"),
+    [
+        (TokenPrompt([1]), 30, "90 in the prompt and 30 in the answer.", "prompt"),
+        (ChatPrompt([]), None, "90 in the prompt.", "messages"),
+    ],
+)
+def test_the_message_has_the_limit_and_what_the_request_needs(
+    prompt: Prompt, max_tokens: int | None, request_text: str, param: str
+) -> None:
+    submit = Submit(1, "m", prompt, Sampling(0), max_tokens)
+    error = context_length_exceeded(submit, 90, "The limit is 100 tokens")
+    assert error.message == f"The limit is 100 tokens, but the request has {request_text}"
+    assert (error.code, error.param) == ("context_length_exceeded", param)
