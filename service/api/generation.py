@@ -117,7 +117,7 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
         )
         record.answer_id = header.id
         if request.stream:
-            frames = self._frames(request, header, inflight)
+            frames = stream_frames(self._format, request, header, inflight)
             return EventStream(inflight, frames, keep_alive_s=self._keep_alive_s)
         async with inflight:
             answers = await collect_answers(inflight, len(submits))
@@ -125,26 +125,30 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
         selected = select_best(answers, request.candidates, request.choices)
         return json_response(self._format.to_response(request, header, selected, usage))
 
-    async def _frames(
-        self, request: RequestT, header: ResponseHeader, inflight: InflightRequest
-    ) -> AsyncIterator[bytes]:
-        """The frames of the stream, joined by batch; empty bytes after a keep-alive wake-up."""
-        no_usage: ChunkUsage = None if request.include_usage else UNSET
-        encoder = StreamEncoder(
-            partial(self._format.to_choice, request),
-            lambda choices: self._format.to_chunk(request, header, choices, no_usage),
-        )
-        ends: list[Finished] = []
-        gate = LogprobGate()
-        async for batch in inflight.batches():
-            ends += batch.finished
-            events = ((inflight.index(event), gate.admit(event)) for event in batch.events)
-            data = b"".join([encoder.encode(index, event) for index, event in events])
-            if data or not batch.events:
-                yield data
-        if request.include_usage:
-            usage = sum_usage(ends, request.candidates)
-            yield frame(msgspec.json.encode(self._format.to_chunk(request, header, [], usage)))
+
+async def stream_frames(
+    api_format: ApiFormat[RequestT, ChoiceT],
+    request: RequestT,
+    header: ResponseHeader,
+    inflight: InflightRequest,
+) -> AsyncIterator[bytes]:
+    """The frames of the stream, joined by batch; empty bytes after a keep-alive wake-up."""
+    no_usage: ChunkUsage = None if request.include_usage else UNSET
+    encoder = StreamEncoder(
+        partial(api_format.to_choice, request),
+        lambda choices: api_format.to_chunk(request, header, choices, no_usage),
+    )
+    ends: list[Finished] = []
+    gate = LogprobGate()
+    async for batch in inflight.batches():
+        ends += batch.finished
+        events = ((inflight.index(event), gate.admit(event)) for event in batch.events)
+        data = b"".join([encoder.encode(index, event) for index, event in events])
+        if data or not batch.events:
+            yield data
+    if request.include_usage:
+        usage = sum_usage(ends, request.candidates)
+        yield frame(msgspec.json.encode(api_format.to_chunk(request, header, [], usage)))
 
 
 def spend(bucket: TokenBucket, batch: EventBatch) -> None:

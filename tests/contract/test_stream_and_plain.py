@@ -16,13 +16,13 @@ from protocol.messages import Memory, Sampling, Stats, Step, Submit, TextPrompt
 from service.api.answers import collect_answers
 from service.api.chat.format import ChatFormat
 from service.api.completions import CompletionFormat
-from service.api.generation import GenerationEndpoint, ResponseHeader
+from service.api.generation import ApiFormat, ResponseHeader, stream_frames
 from service.inflight.registry import RequestRegistry
 from service.inflight.request import InflightRequest
 from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
 from service.schema.usage import Usage
-from tests.service.inflight.test_registry import RecordingWorker
+from tests.service.inflight.recording_worker import RecordingWorker
 from worker.engine.engine import Token
 from worker.engine.sampler import make_row
 from worker.engine.token_logprobs import Score
@@ -81,27 +81,20 @@ async def open_request(events: list[Event], step_ends: set[int]) -> InflightRequ
 
 
 async def both(
-    endpoint: GenerationEndpoint[Any, Any], request: Any, events: list[Event], step_ends: set[int]
+    api_format: ApiFormat[Any, Any], request: Any, events: list[Event], step_ends: set[int]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The choice of the plain answer, and the choices of the stream's chunks."""
     answers = await collect_answers(await open_request(events, step_ends), 1)
-    plain = endpoint._format.to_response(request, HEADER, answers, Usage(1, 1, 2))
+    plain = api_format.to_response(request, HEADER, answers, Usage(1, 1, 2))
+    inflight = await open_request(events, step_ends)
     frames = [
         part.removeprefix(b"data: ")
-        async for data in endpoint._frames(request, HEADER, await open_request(events, step_ends))
+        async for data in stream_frames(api_format, request, HEADER, inflight)
         for part in data.split(b"\n\n")
         if part
     ]
     chunks = [json.loads(part)["choices"][0] for part in frames]
     return json.loads(msgspec.json.encode(plain))["choices"][0], chunks
-
-
-def make_endpoint(api_format: Any) -> GenerationEndpoint[Any, Any]:
-    """An endpoint that only converts between shapes."""
-    unused: Any = None
-    return GenerationEndpoint(
-        api_format, model_names=unused, registry=unused, bodies=unused, keep_alive_s=1
-    )
 
 
 @given(token_streams, stop_lists, st.sets(st.integers(0, 30)))
@@ -112,9 +105,8 @@ def test_a_chat_stream_has_the_text_and_tokens_of_the_plain_answer(
         {"model": "m", "messages": [{"role": "user", "content": "x"}], "logprobs": True},
         ChatRequest,
     )
-    endpoint = make_endpoint(ChatFormat())
     events = events_of(tokens, stop, trim=True)
-    plain, chunks = anyio.run(both, endpoint, request, events, step_ends)
+    plain, chunks = anyio.run(both, ChatFormat(), request, events, step_ends)
     streamed = "".join(chunk["delta"].get("content") or "" for chunk in chunks)
     assert streamed == plain["message"]["content"]
     assert chunks[-1]["finish_reason"] == plain["finish_reason"]
@@ -130,10 +122,9 @@ def test_a_completion_stream_has_the_text_and_tokens_of_the_plain_answer(
     tokens: list[int], stop: list[str], step_ends: set[int]
 ) -> None:
     request = msgspec.convert({"model": "m", "prompt": "x", "logprobs": 1}, CompletionRequest)
-    endpoint = make_endpoint(CompletionFormat())
     events = events_of(tokens, stop, trim=False)
     assert isinstance(events[0], Started)
-    plain, chunks = anyio.run(both, endpoint, request, events, step_ends)
+    plain, chunks = anyio.run(both, CompletionFormat(), request, events, step_ends)
     assert "".join(chunk["text"] for chunk in chunks) == plain["text"]
     for part in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
         streamed = [value for c in chunks if c["logprobs"] for value in c["logprobs"][part]]

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from protocol.events import Event, Failed, Rejected, Started, TextDelta
-from protocol.messages import Cancel, Step, Submit, ToWorker
+from protocol.messages import Cancel, Step, Submit
 from service.errors import (
     ClientDisconnected,
     GenerationFailed,
@@ -22,25 +22,10 @@ from service.inflight.crash_policy import MARGIN_TOKENS
 from service.inflight.registry import RequestRegistry
 from service.inflight.request import InflightRequest
 from service.schema.health import HealthStatus
+from tests.service.inflight.recording_worker import RecordingWorker
 from tests.service.records import IDLE, make_finished, make_submit
 
 pytestmark = pytest.mark.anyio
-
-
-class RecordingWorker:
-    """Records the messages that it gets; the tests send the events."""
-
-    def __init__(self) -> None:
-        self.status: HealthStatus = "healthy"
-        self.failure: str | None = None
-        self.max_running = 8
-        self.sent: list[ToWorker] = []
-
-    def send(self, message: ToWorker) -> None:
-        self.sent.append(message)
-
-    async def wait_loaded(self, timeout_s: float) -> None:
-        self.status = "healthy"
 
 
 @pytest.fixture
