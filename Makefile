@@ -1,5 +1,7 @@
 # make serve    create the environment and serve      ARGS="--model PATH_OR_HUB_ID" passes flags
 # make test     create the environment and run all tests       ARGS="-k stop" passes flags
+# make test-fast  the same without the tests that start a service, a worker or a browser
+# make ci       run all that a change must pass: check, clients, test, .ci/all
 # make clients  create the environments of test clients that cannot share .venv
 # make bench    measure beside mlx_lm.server and the bare loop     ARGS="--rounds 1" passes flags
 # make soak     run one minute of requests and kills; a lost request fails it
@@ -10,13 +12,22 @@
 PYTHON := .venv/bin/python
 SOURCES := service worker protocol tests
 
-.PHONY: serve test clients bench soak check format clean FORCE
+# Tests of one file stay in one process, so that they share its services.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+
+.PHONY: serve test test-fast ci clients bench soak check format clean FORCE
 
 serve: .venv/runtime
 	$(PYTHON) -m service serve $(ARGS)
 
 test: .venv/dev
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTHON) -m pytest $(PARALLEL) $(ARGS)
+
+test-fast: .venv/dev
+	$(PYTHON) -m pytest $(PARALLEL) -m "not service" $(ARGS)
+
+ci: check clients test
+	.ci/all
 
 clients: .venv/clients
 
