@@ -1,4 +1,4 @@
-"""The model built into the package, in mlx-lm's format. `training/` makes it again."""
+"""The built-in model, in mlx-lm's format. `training/` trains it again."""
 
 from __future__ import annotations
 

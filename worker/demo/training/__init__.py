@@ -1,1 +1,1 @@
-"""How the built-in model was made: corpus, training and evaluation. Not packaged."""
+"""Training of the built-in model: corpus, tokenizer, training, evaluation. Not packaged."""

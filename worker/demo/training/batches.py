@@ -1,7 +1,7 @@
-"""Documents to training steps: token ids, what is learnt of them, batches by length.
+"""Turns documents into training steps: token ids, the weight of each token, batches by length.
 
-Documents of like length share a batch, so little is padding; a step takes
-several batches from anywhere in the shard, so that it sees every kind of text.
+A batch has documents of similar length, so it has little padding. A step has several
+batches from anywhere in the shard, so it sees different kinds of text.
 """
 
 from __future__ import annotations
@@ -21,67 +21,74 @@ from worker.demo.training.corpus.document import Document, Passage
 
 BATCH_TOKENS = 2048
 BATCHES_PER_STEP = 2
-# Of the prompts' tokens these shares are learnt. Most are made of chance; a pair of tokens that
-# the document has held before is not, and to foresee it is to copy.
-PROMPT_SHARE = 0.03
-REPEATED_SHARE = 0.5
-# In the last shards, what follows a quotation mark in an answer counts several times: it chooses
-# the tool, the key or the value that the tokens after it only spell.
+# The weights of the prompts' tokens. Most of them are random. A token that completes a pair which
+# occurs earlier in the document is not: to predict it is to copy.
+PROMPT_WEIGHT = 0.03
+REPEATED_WEIGHT = 0.5
+# In the last shards, the token after a quotation mark in an answer has a higher weight: it selects
+# the tool, the key or the value, and the tokens after it only complete that.
 CHOICES_FROM_SHARD = 43
-CHOICE_SHARE = 4.0
+CHOICE_WEIGHT = 4.0
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One document: ids, and for each id whether it is the assistant's and how often learnt."""
+    """One document: ids, and for each id whether it is part of an answer and its weight.
+
+    A weight below 1 is the probability that the id is a target. From 1 on, its integer part is
+    how often the id is one.
+    """
 
     kind: str
     ids: list[int]
-    answered: list[bool]
-    shares: list[float]
+    in_answer: list[bool]
+    weights: list[float]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs [batch, length], and the places in it, flattened, that have a target to learn."""
+    """Inputs [batch, length], and the targets with their positions in the flattened inputs.
+
+    `tokens` counts the inputs without padding.
+    """
 
     inputs: Tensor
-    places: Tensor
+    positions: Tensor
     targets: Tensor
     tokens: int
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document], choice: float = 1.0
+    tokenizer: PreTrainedTokenizerFast, documents: Sequence[Document], choice_weight: float = 1.0
 ) -> list[Sample]:
-    """Token ids of all documents that fit the context; `choice` is how often a choice is learnt."""
+    """The documents that fit the context; `choice_weight` is that of tokens after a quote."""
     texts = [vocabulary.render(tokenizer, document) for document in documents]
     rows = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    marks = _Marker(tokenizer)
+    find_answers = _AnswerFinder(tokenizer)
     vocabulary_ids = tokenizer.get_vocab().items()
-    choices = {number: choice for text, number in vocabulary_ids if text.endswith('"')}
+    choices = {id_: choice_weight for text, id_ in vocabulary_ids if text.endswith('"')}
     return [
-        _sample(d, ids, [True] * len(ids) if isinstance(d, Passage) else marks(ids), choices)
+        _sample(d, ids, [True] * len(ids) if isinstance(d, Passage) else find_answers(ids), choices)
         for d, ids in zip(documents, rows, strict=True)
         if len(ids) <= vocabulary.CONTEXT_TOKENS
     ]
 
 
 def _sample(
-    document: Document, ids: list[int], answered: list[bool], choices: dict[int, float]
+    document: Document, ids: list[int], in_answer: list[bool], choices: dict[int, float]
 ) -> Sample:
-    """`choices` are the tokens that a choice follows, and how often it is then learnt."""
+    """`choices` has the tokens that end with a quote, and the weight of a token after them."""
     seen: set[tuple[int, int]] = set()
-    shares = []
-    for pair, is_answer in zip(pairwise([-1, *ids]), answered, strict=True):
-        repeated = REPEATED_SHARE if pair in seen else PROMPT_SHARE
-        shares.append(choices.get(pair[0], 1.0) if is_answer else repeated)
+    weights = []
+    for pair, is_answer in zip(pairwise([-1, *ids]), in_answer, strict=True):
+        prompt_weight = REPEATED_WEIGHT if pair in seen else PROMPT_WEIGHT
+        weights.append(choices.get(pair[0], 1.0) if is_answer else prompt_weight)
         seen.add(pair)
-    return Sample(document.kind, ids, answered, shares)
+    return Sample(document.kind, ids, in_answer, weights)
 
 
-class _Marker:
-    """Tells the assistant's turns, their last token included, from the rest."""
+class _AnswerFinder:
+    """Finds the tokens of the assistant's turns, including the last token of each turn."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         header = f"{vocabulary.BEGIN_HEADER}assistant{vocabulary.END_HEADER}\n\n"
@@ -89,33 +96,37 @@ class _Marker:
         self._end = tokenizer.convert_tokens_to_ids(vocabulary.END_TURN)
 
     def __call__(self, ids: list[int]) -> list[bool]:
-        marks, inside, size = [], False, len(self._header)
-        for place, token in enumerate(ids):
-            marks.append(inside)
+        in_answer, inside, size = [], False, len(self._header)
+        for index, token in enumerate(ids):
+            in_answer.append(inside)
             if token == self._end:
                 inside = False
-            elif ids[place + 1 - size : place + 1] == self._header:
+            elif ids[index + 1 - size : index + 1] == self._header:
                 inside = True
-        return marks
+        return in_answer
 
 
 def collate(samples: Sequence[Sample], rng: random.Random) -> Batch:
-    """Pad to the longest; `rng` picks the tokens of the prompts that are learnt."""
+    """Pad to the longest; `rng` selects the tokens of the prompts that are targets."""
     length = max(len(s.ids) for s in samples)
     ids = torch.zeros(len(samples), length, dtype=torch.long)
     times = torch.zeros(len(samples), length, dtype=torch.long)
     for row, sample in enumerate(samples):
         ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
-        picked = [max(int(share), int(rng.random() < share)) for share in sample.shares]
-        times[row, : len(sample.ids)] = torch.tensor(picked)
+        drawn = [max(int(weight), int(rng.random() < weight)) for weight in sample.weights]
+        times[row, : len(sample.ids)] = torch.tensor(drawn)
     counts = times[:, 1:].flatten()
-    places = torch.arange(len(counts)).repeat_interleave(counts)
-    targets = ids[:, 1:].flatten()[places]
-    return Batch(ids[:, :-1], places, targets, sum(len(s.ids) for s in samples))
+    positions = torch.arange(len(counts)).repeat_interleave(counts)
+    return Batch(
+        inputs=ids[:, :-1],
+        positions=positions,
+        targets=ids[:, 1:].flatten()[positions],
+        tokens=sum(len(s.ids) for s in samples),
+    )
 
 
 def group(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
-    """Samples by length, each group at most `BATCH_TOKENS` with its padding."""
+    """Samples in groups of similar length, at most `BATCH_TOKENS` each, padding included."""
     pending: list[Sample] = []
     for sample in sorted(samples, key=lambda s: len(s.ids)):
         if pending and len(sample.ids) * (len(pending) + 1) > BATCH_TOKENS:
@@ -129,8 +140,8 @@ def group(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
 def steps(tokenizer: PreTrainedTokenizerFast, seed: int, shard: int) -> list[list[Batch]]:
     """The training steps of one shard; a pure function of its arguments."""
     rng = random.Random(f"order {seed} {shard}")
-    choice = CHOICE_SHARE if shard >= CHOICES_FROM_SHARD else 1.0
-    samples = encode(tokenizer, mixture.shard(seed, shard), choice)
+    choice_weight = CHOICE_WEIGHT if shard >= CHOICES_FROM_SHARD else 1.0
+    samples = encode(tokenizer, mixture.shard(seed, shard), choice_weight)
     batches = [collate(g, rng) for g in group(samples)]
     rng.shuffle(batches)
     starts = range(0, len(batches) - BATCHES_PER_STEP + 1, BATCHES_PER_STEP)

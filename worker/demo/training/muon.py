@@ -1,9 +1,9 @@
-"""Muon: momentum, made orthogonal, for the matrices of the network.
+"""Muon: an optimiser for the network's matrices that orthogonalises the momentum.
 
-Keller Jordan, "Muon: an optimizer for hidden layers in neural networks" (2024);
+Keller Jordan, "Muon: an optimiser for hidden layers in neural networks" (2024);
 the update is scaled to the size of an Adam step (Moonlight, 2025). Matrices of
-one shape are stepped as one stack, which matters on a CPU: the arithmetic is
-many small products.
+the same shape are updated as one stack, which is faster on a CPU than many small
+products.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 MOMENTUM = 0.95
-ROUNDS = 5
+ITERATIONS = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-STEP_SIZE = 0.2  # root mean square of an update at rate 1, as Adam's
+STEP_SIZE = 0.2  # the root mean square of an update at rate 1, as with Adam
 
 
 class Muon:
-    """The optimiser; `rate` and `decay` come with every step."""
+    """The optimiser; each step gets its rate and decay."""
 
     def __init__(self, matrices: Iterable[nn.Parameter]) -> None:
         by_shape: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
@@ -39,7 +39,7 @@ class Muon:
     def _step(self, stack: list[nn.Parameter], momentum: Tensor, rate: float, decay: float) -> None:
         gradient = torch.stack([_gradient(p) for p in stack])
         momentum.lerp_(gradient, 1 - MOMENTUM)
-        update = orthogonal(gradient.lerp(momentum, MOMENTUM))
+        update = orthogonalise(gradient.lerp(momentum, MOMENTUM))
         scale = STEP_SIZE * max(update.shape[-2:]) ** 0.5
         for parameter, change in zip(stack, update, strict=True):
             parameter.mul_(1 - rate * decay).add_(change, alpha=-rate * scale)
@@ -50,7 +50,7 @@ class Muon:
         return self._momenta
 
     def restore(self, state: list[Tensor]) -> None:
-        """Take the momenta of a checkpoint."""
+        """Load the momenta of a checkpoint."""
         for momentum, saved in zip(self._momenta, state, strict=True):
             momentum.copy_(saved)
 
@@ -61,16 +61,16 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-def orthogonal(stack: Tensor) -> Tensor:
+def orthogonalise(stack: Tensor) -> Tensor:
     """Each matrix of [count, rows, columns] with its singular values near one.
 
-    Newton-Schulz iteration; the wide side is kept on the right, where it is cheaper.
+    Newton-Schulz iteration. Tall matrices are transposed, because that is cheaper.
     """
     tall = stack.shape[-2] > stack.shape[-1]
     x = stack.mT if tall else stack
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     a, b, c = COEFFICIENTS
-    for _ in range(ROUNDS):
+    for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x

@@ -1,4 +1,4 @@
-"""A Llama in PyTorch, for training only; its parameters carry the names that mlx-lm loads.
+"""A Llama in PyTorch, for training only; its parameters have the names that mlx-lm loads.
 
 Shapes: token ids are [batch, length], activations [batch, length, hidden].
 """
@@ -30,7 +30,7 @@ class Shape:
     rms_norm_eps: float = 1e-5
 
     def config(self) -> dict[str, Any]:
-        """The same as a config.json of the Llama architecture."""
+        """The content of config.json."""
         fixed = {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
@@ -63,7 +63,7 @@ def angles(shape: Shape, length: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Rotate the halves of the last axis against each other, by position."""
+    """Apply the rotary embedding to the two halves of the last axis."""
     left, right = x.chunk(2, dim=-1)
     return torch.cat((left * cosine - right * sine, right * cosine + left * sine), -1).to(x.dtype)
 
@@ -110,7 +110,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then feed-forward, each on a normalised residual."""
+    """Attention, then feed-forward, each with a normalised input and a residual connection."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ class Trunk(nn.Module):
 
 
 class Llama(nn.Module):
-    """Token ids to logits at some places [places, vocabulary], with tied embeddings."""
+    """Logits [positions, vocabulary] at some positions of the input; embeddings are tied."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -154,9 +154,9 @@ class Llama(nn.Module):
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 nn.init.normal_(parameter, std=residual)
 
-    def forward(self, ids: Tensor, places: Tensor) -> Tensor:
-        """`places` index the flattened [batch * length]; the rest costs no logits."""
-        chosen = self.model(ids).flatten(0, 1)[places]
+    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """`positions` are indices of the flattened [batch * length]."""
+        chosen = self.model(ids).flatten(0, 1)[positions]
         return functional.linear(chosen, self.model.embed_tokens.weight)
 
 

@@ -1,8 +1,8 @@
-"""The demo model's tokenizer: byte-level BPE with single digits and split-off blanks.
+"""The demo model's tokenizer: byte-level BPE with single digits and separate spaces.
 
-Only the corpus's commonest words carry the blank before them. Any other word
-has the same tokens after a blank, a quotation mark or an underscore, so that
-names, tools and arguments can be copied token by token.
+Only tokens of the most common words include the space before them. Any other word has
+the same tokens after a space, a quotation mark or an underscore, so names, tools and
+arguments can be copied token by token.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Make the demo model again: corpus, tokenizer and weights from a seed.
+"""Train the demo model again: corpus, tokenizer and weights from a seed.
 
     python -m worker.demo.training.train
 
-Training runs in PyTorch on the CPU, several times faster than MLX there; it is
-the extra `train`. A run that was stopped goes on from its last checkpoint.
+Training uses PyTorch on the CPU, where it is several times as fast as MLX; install it
+with the extra `train`. A stopped run continues from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -45,22 +45,22 @@ from worker.demo.training.network import Llama, Shape
 SEED = 20261122
 STEPS = 3280
 WARM_UP_STEPS = 60
-# After the warm-up: the step of `STEPS`, and the rate there, with straight lines between.
+# Points of the rate schedule: the step of `STEPS` and the rate, interpolated linearly.
 RATES = ((1600, 1.0), (1840, 0.9), (2160, 0.55), (2720, 0.3), (3200, 0.16), (3280, 0.0))
 MATRIX_RATE = 6e-3
 OTHER_RATE = 4e-3
 WEIGHT_DECAY = 0.02
 GRADIENT_NORM = 1.0
-THREADS = 2  # one a batch; they meet once a step, so a busy machine slows them little
+THREADS = 2  # one for each batch of a step; a busy machine slows them down little
 CHECKPOINT_S = 90.0
 REPORT_STEPS = 20
 EVALUATE_STEPS = 200
-HELD_OUT_EACH = 24
+HELD_OUT_PER_KIND = 24
 
 
 @dataclass
 class Progress:
-    """Where the run stands; the whole state beside the network and its optimisers."""
+    """The state of the run, without the network and its optimisers."""
 
     step: int = 0
     shard: int = 0
@@ -69,15 +69,15 @@ class Progress:
     seconds: float = 0.0
 
 
-class Part(NamedTuple):
-    """One batch's share of a step's loss and gradients."""
+class BatchGradients(NamedTuple):
+    """The loss and the gradients of one batch of a step."""
 
     loss: float
     gradients: tuple[Tensor, ...]
 
 
 class Trainer:
-    """The network, its two optimisers and the way through the corpus."""
+    """The network, its two optimisers and the progress through the corpus."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, seed: int, steps: int) -> None:
         torch.manual_seed(seed)
@@ -94,7 +94,7 @@ class Trainer:
         self._threads = ThreadPoolExecutor(THREADS)
 
     def steps(self) -> Iterator[list[batches.Batch]]:
-        """The steps still to do, in order, from wherever the progress stands."""
+        """The remaining steps, in order."""
         while True:
             steps = batches.steps(self._tokenizer, self._seed, self.progress.shard)
             for step in steps[self.progress.offset :]:
@@ -105,8 +105,8 @@ class Trainer:
             self.progress.shard, self.progress.offset = self.progress.shard + 1, 0
 
     def learn(self, step: list[batches.Batch]) -> float:
-        """One optimiser step over all batches; the mean loss of the weighted targets."""
-        began = time.monotonic()
+        """One optimiser step over all batches; the mean loss of the targets."""
+        started_at = time.monotonic()
         total = sum(len(batch.targets) for batch in step)
         parts = list(self._threads.map(lambda batch: self._gradients(batch, total), step))
         columns = zip(*(part.gradients for part in parts), strict=True)
@@ -116,15 +116,15 @@ class Trainer:
         self._update()
         self.progress.step += 1
         self.progress.tokens += sum(batch.tokens for batch in step)
-        self.progress.seconds += time.monotonic() - began
+        self.progress.seconds += time.monotonic() - started_at
         return sum(part.loss for part in parts)
 
-    def _gradients(self, batch: batches.Batch, total: float) -> Part:
+    def _gradients(self, batch: batches.Batch, total: float) -> BatchGradients:
         loss = self._loss(batch) / total
-        return Part(loss.item(), torch.autograd.grad(loss, self._parameters))
+        return BatchGradients(loss.item(), torch.autograd.grad(loss, self._parameters))
 
     def _loss(self, batch: batches.Batch) -> Tensor:
-        logits = self.network(batch.inputs, batch.places)
+        logits = self.network(batch.inputs, batch.positions)
         return functional.cross_entropy(logits, batch.targets, reduction="sum")
 
     def _update(self) -> None:
@@ -136,7 +136,7 @@ class Trainer:
         self._adam.zero_grad()
 
     def save(self, path: Path) -> None:
-        """Write everything that `restore` needs, in one move."""
+        """Write a checkpoint atomically."""
         state = {
             "network": self.network.state_dict(),
             "muon": self._muon.state(),
@@ -147,7 +147,7 @@ class Trainer:
         path.with_suffix(".new").replace(path)
 
     def restore(self, path: Path) -> None:
-        """Go on from a checkpoint."""
+        """Load a checkpoint."""
         state = torch.load(path, weights_only=True)
         self.network.load_state_dict(state["network"])
         self._muon.restore(state["muon"])
@@ -156,19 +156,19 @@ class Trainer:
 
 
 def rate_scale(step: int, steps: int) -> float:
-    """Warm-up, then constant, then down to zero, at first quickly."""
+    """The factor of the learning rates: warm-up, constant, then a decrease to zero."""
     if step < WARM_UP_STEPS:
         return (step + 1) / WARM_UP_STEPS
-    marks, rates = zip(*RATES, strict=True)
-    return float(np.interp(step * STEPS / steps, list(marks), list(rates)))
+    points, rates = zip(*RATES, strict=True)
+    return float(np.interp(step * STEPS / steps, list(points), list(rates)))
 
 
 def held_out_rates(
     network: Llama, tokenizer: PreTrainedTokenizerFast, seed: int
 ) -> dict[str, float]:
-    """For every kind, how many last turns of unseen chats are predicted without a mistake."""
+    """For each kind, the share of held-out chats whose last turn is predicted exactly."""
     right: dict[str, list[bool]] = defaultdict(list)
-    documents = mixture.held_out(seed, HELD_OUT_EACH)
+    documents = mixture.held_out(seed, HELD_OUT_PER_KIND)
     chats = [document for document in documents if isinstance(document, Chat)]
     for sample in batches.encode(tokenizer, chats):
         right[sample.kind].append(is_predicted(network, sample))
@@ -176,9 +176,9 @@ def held_out_rates(
 
 
 def is_predicted(network: Llama, sample: batches.Sample) -> bool:
-    """Whether each token of the chat's last turn is the likeliest after those before it."""
+    """Whether each token of the last turn is the most likely one after those before it."""
     ids = torch.tensor([sample.ids])
-    start = max(n for n, answered in enumerate(sample.answered) if not answered)
+    start = max(n for n, in_answer in enumerate(sample.in_answer) if not in_answer)
     with torch.no_grad():
         guesses = network(ids, torch.arange(start, len(sample.ids) - 1)).argmax(-1)
     return bool((guesses == ids[0, start + 1 :]).all())
@@ -187,8 +187,8 @@ def is_predicted(network: Llama, sample: batches.Sample) -> bool:
 def export(trainer: Trainer, folder: Path) -> None:
     """Write the weights and configs in mlx-lm's format.
 
-    Values are rounded to bfloat16 and stored as float32: the wheel compresses
-    the empty halves away, and the CPU decodes float32 fastest.
+    Values are rounded to bfloat16 and stored as float32: the zero halves compress
+    well in the wheel, and the CPU decodes float32 fastest.
     """
     weights = {
         name: tensor.bfloat16().float().contiguous()
@@ -201,17 +201,17 @@ def export(trainer: Trainer, folder: Path) -> None:
     begin, turn, text = tokenizer.convert_tokens_to_ids(
         [vocabulary.BEGIN_TEXT, vocabulary.END_TURN, vocabulary.END_TEXT]
     )
-    ends = {"bos_token_id": begin, "eos_token_id": [turn, text]}
-    _write_json(folder / "config.json", trainer.shape.config() | ends)
-    _write_json(folder / "generation_config.json", ends | {"do_sample": False})
+    special = {"bos_token_id": begin, "eos_token_id": [turn, text]}
+    _write_json(folder / "config.json", trainer.shape.config() | special)
+    _write_json(folder / "generation_config.json", special | {"do_sample": False})
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
-def keep_memory() -> None:
-    """Let glibc keep freed blocks: page faults on big tensors cost half of the time."""
+def keep_freed_memory() -> None:
+    """Make glibc keep freed blocks: page faults of large tensors take half of the time."""
     if platform.system() == "Linux":
         libc = ctypes.CDLL(None)
         for option, value in ((-8, 1), (-4, 0), (-1, 2**31 - 1), (-2, 2**28)):
@@ -219,8 +219,8 @@ def keep_memory() -> None:
 
 
 def run(trainer: Trainer, arguments: argparse.Namespace, checkpoint: Path) -> None:
-    """Train to the end, reporting, evaluating and saving on the way."""
-    saved = time.monotonic()
+    """Run the remaining steps; report, evaluate and save at intervals."""
+    saved_at = time.monotonic()
     tokenizer, recent = vocabulary.load(arguments.out), 0.0
     for step in trainer.steps():
         loss = trainer.learn(step)
@@ -230,15 +230,16 @@ def run(trainer: Trainer, arguments: argparse.Namespace, checkpoint: Path) -> No
             report(progress, arguments.steps, recent)
         if progress.step % EVALUATE_STEPS == 0:
             rates = held_out_rates(trainer.network, tokenizer, arguments.seed)
-            say("held out: " + ", ".join(f"{kind} {rate:.0%}" for kind, rate in rates.items()))
-        if time.monotonic() - saved > CHECKPOINT_S:
+            parts = (f"{kind} {rate:.0%}" for kind, rate in rates.items())
+            write_line(f"held out: {', '.join(parts)}")
+        if time.monotonic() - saved_at > CHECKPOINT_S:
             trainer.save(checkpoint)
-            saved = time.monotonic()
+            saved_at = time.monotonic()
     trainer.save(checkpoint)
 
 
 def report(progress: Progress, steps: int, loss: float) -> None:
-    """One line of progress: rewritten on a terminal, appended to a file."""
+    """Write the progress: over the last line on a terminal, as a new line to a file."""
     speed = progress.tokens / progress.seconds
     left_min = (steps - progress.step) * progress.seconds / progress.step / 60
     done = int(20 * progress.step / steps)
@@ -247,11 +248,11 @@ def report(progress: Progress, steps: int, loss: float) -> None:
         f"[{bar}] step {progress.step}/{steps}  loss {loss:.4f}"
         f"  {progress.tokens / 1e6:.2f} M tokens  {speed:.0f} tokens/s  {left_min:.0f} min left"
     )
-    say(line, end="\r" if sys.stdout.isatty() else "\n")
+    write_line(line, end="\r" if sys.stdout.isatty() else "\n")
 
 
-def say(line: str, end: str = "\n") -> None:
-    """Write a line at once, so that a log can be followed."""
+def write_line(line: str, end: str = "\n") -> None:
+    """Write and flush a line."""
     sys.stdout.write(line + end)
     sys.stdout.flush()
 
@@ -261,19 +262,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m worker.demo.training.train", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--seed", type=int, default=SEED, help="of corpus, order and weights")
-    parser.add_argument("--steps", type=int, default=STEPS, help="optimiser steps in all")
+    parser.add_argument("--steps", type=int, default=STEPS, help="total optimiser steps")
     parser.add_argument("--out", type=Path, default=demo_model_path(), help="folder of the model")
     parser.add_argument(
-        "--checkpoint", type=Path, default=Path("demo-training.pt"), help="kept while training"
+        "--checkpoint", type=Path, default=Path("demo-training.pt"), help="written while training"
     )
-    parser.add_argument("--fresh", action="store_true", help="start over despite a checkpoint")
+    parser.add_argument("--fresh", action="store_true", help="ignore a checkpoint")
     return parser.parse_args(arguments)
 
 
 def main() -> None:
-    """Tokenizer, training, weights."""
+    """Train the tokenizer, then the model, and write the weights."""
     arguments = parse()
-    keep_memory()
+    keep_freed_memory()
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     template = arguments.out / vocabulary.TEMPLATE_NAME
@@ -286,11 +287,11 @@ def main() -> None:
     trainer = Trainer(tokenizer, arguments.seed, arguments.steps)
     if resumes:
         trainer.restore(arguments.checkpoint)
-        say(f"going on from step {trainer.progress.step} of {arguments.checkpoint}")
+        write_line(f"continuing from step {trainer.progress.step} of {arguments.checkpoint}")
     run(trainer, arguments, arguments.checkpoint)
     export(trainer, arguments.out)
     minutes = trainer.progress.seconds / 60
-    say(f"\ntrained {trainer.progress.tokens / 1e6:.1f} M tokens in {minutes:.0f} min")
+    write_line(f"\ntrained {trainer.progress.tokens / 1e6:.1f} M tokens in {minutes:.0f} min")
 
 
 if __name__ == "__main__":

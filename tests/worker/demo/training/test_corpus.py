@@ -1,4 +1,4 @@
-"""The generated corpus: seeded, split from what is held out, and consistent with itself."""
+"""The generated corpus is seeded, consistent, and separate from the held-out prompts."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def chats(shards: int) -> list[Chat]:
 
 
 def prompt_of(chat: Chat) -> str:
-    """All that the model is given before its last turn."""
+    """The model's input before its last turn."""
     return json.dumps([chat.messages[:-1], chat.tools])
 
 
-def drawn(seed: int, split: Split = Split.TRAIN) -> Draw:
+def make_draw(seed: int, split: Split = Split.TRAIN) -> Draw:
     return Draw(random.Random(seed), split)
 
 
-def test_a_shard_is_the_same_each_time_and_unlike_the_next() -> None:
+def test_a_shard_is_the_same_each_time_and_differs_from_the_next() -> None:
     first = mixture.shard(SEED, 0)
     assert first == mixture.shard(SEED, 0)
     assert first != mixture.shard(SEED, 1)
@@ -60,13 +60,13 @@ def test_no_held_out_prompt_occurs_in_the_training_corpus() -> None:
     assert [c for c in held_out if prompt_of(c) in trained] == []
 
 
-def test_every_kind_of_text_occurs_on_both_sides() -> None:
+def test_every_kind_of_text_occurs_in_both_splits() -> None:
     shards = (0, *mixture.PHASE_STARTS)
     trained = {document.kind for number in shards for document in mixture.shard(SEED, number)}
     assert trained == {document.kind for document in mixture.held_out(SEED, 1)}
 
 
-def test_every_chat_ends_with_the_assistant_and_its_answer_carries_the_key() -> None:
+def test_every_chat_ends_with_an_assistant_turn_that_contains_the_key() -> None:
     for chat in chats(1):
         last = chat.messages[-1]
         assert last["role"] == "assistant"
@@ -80,20 +80,20 @@ def test_json_answers_are_json() -> None:
         json.loads(answer)
 
 
-def test_the_tool_of_the_weather_and_its_subject_are_in_no_training_definition() -> None:
+def test_the_subject_of_the_weather_tool_is_in_no_training_definition() -> None:
     definitions = json.dumps([chat.tools for chat in chats(SHARDS)])
     assert tools.UNSEEN_SUBJECT in json.dumps(weather.TOOL)
     assert tools.UNSEEN_SUBJECT not in definitions
 
 
-def test_thousands_of_tools_are_defined() -> None:
+def test_the_corpus_defines_thousands_of_tools() -> None:
     names = {tool["function"]["name"] for chat in chats(SHARDS) for tool in chat.tools}
     assert len(names) > 2000
 
 
 @given(seeds)
-def test_a_request_names_its_tool_and_says_every_argument(seed: int) -> None:
-    request = tools.request(drawn(seed))
+def test_a_request_names_its_subject_and_every_argument(seed: int) -> None:
+    request = tools.request(make_draw(seed))
     schema = request.tool["function"]["parameters"]
     assert set(request.arguments) <= set(schema["properties"])
     assert request.subject in request.question.lower() or request.subject in request.question
@@ -102,8 +102,8 @@ def test_a_request_names_its_tool_and_says_every_argument(seed: int) -> None:
 
 
 @given(seeds)
-def test_a_call_is_always_of_an_offered_tool(seed: int) -> None:
-    chat = calls.calling(drawn(seed))
+def test_every_called_tool_is_offered(seed: int) -> None:
+    chat = calls.calling(make_draw(seed))
     called: list[dict[str, Any]] = chat.messages[-1]["tool_calls"]
     offered = {tool["function"]["name"] for tool in chat.tools}
     assert {call["function"]["name"] for call in called} <= offered
@@ -111,8 +111,8 @@ def test_a_call_is_always_of_an_offered_tool(seed: int) -> None:
 
 
 @given(seeds)
-def test_tools_asked_in_turn_are_each_called_once(seed: int) -> None:
-    chat = calls.calling_in_turn(drawn(seed))
+def test_tools_requested_in_turn_are_each_called_once(seed: int) -> None:
+    chat = calls.calling_in_turn(make_draw(seed))
     called = [
         call["function"]["name"]
         for message in chat.messages
@@ -122,18 +122,18 @@ def test_tools_asked_in_turn_are_each_called_once(seed: int) -> None:
 
 
 @given(seeds, st.sampled_from(Split))
-def test_a_drill_asks_for_what_the_prompt_holds(seed: int, split: Split) -> None:
-    draw = drawn(seed, split)
+def test_the_answer_to_a_drill_is_in_the_prompt(seed: int, split: Split) -> None:
+    draw = make_draw(seed, split)
     for chat in (drills.repeating(draw), drills.looking_up(draw)):
-        told = chat.messages[0]["content"]
+        prompt = chat.messages[0]["content"]
         answers = [m["content"] for m in chat.messages if m["role"] == "assistant"]
-        assert all(a in told for a in answers) or chat.kind == "repeating"
+        assert all(a in prompt for a in answers) or chat.kind == "repeating"
         assert answers[-1] == chat.key
 
 
 @given(seeds, st.sampled_from(Split))
-def test_a_drilled_word_stays_on_its_side_of_the_split(seed: int, split: Split) -> None:
-    assert is_held_out(drills.any_word(drawn(seed, split))) == (split is Split.HELD_OUT)
+def test_the_words_of_drills_belong_to_their_split(seed: int, split: Split) -> None:
+    assert is_held_out(drills.any_word(make_draw(seed, split))) == (split is Split.HELD_OUT)
 
 
 @given(seeds)
@@ -142,31 +142,31 @@ def test_invented_words_are_in_lower_case(seed: int) -> None:
     assert word == word.lower() != ""
 
 
-def test_no_phrasing_that_is_kept_out_is_formed() -> None:
+def test_held_out_phrasings_are_not_formed() -> None:
     held_out = ("Can you tell me my name?", "Tell me who I am.")
     formed = phrasings(("Who am I?",), nouns=("my name",), clauses=("who I am",), without=held_out)
     assert {"Who am I?", "Tell me my name.", "Do you know who I am?"} <= set(formed)
     assert not set(held_out) & set(formed)
 
 
-def test_every_sum_of_numbers_up_to_ten_is_trained() -> None:
-    draw = drawn(SEED)
+def test_every_sum_of_numbers_up_to_ten_is_in_the_training_corpus() -> None:
+    draw = make_draw(SEED)
     sums = {numbers.arithmetic(draw).answer for _ in range(20_000)}
     assert {f"{a} + {b} = {a + b}" for a in range(11) for b in range(11)} <= sums
 
 
 @given(seeds, st.sampled_from(Split))
-def test_values_stay_on_their_side_of_the_split(seed: int, split: Split) -> None:
-    told = recall.told(drawn(seed, split))
-    invented = drawn(seed, split).value(lambda rng: f"word {rng.random()}")
+def test_values_belong_to_their_split(seed: int, split: Split) -> None:
+    memory = recall.memory(make_draw(seed, split))
+    invented = make_draw(seed, split).value(lambda rng: f"word {rng.random()}")
     assert is_held_out(invented) == (split is Split.HELD_OUT)
-    assert told.telling.key == told.asking.key
-    assert told.asking.key in told.telling.question
+    assert memory.statement.key == memory.question.key
+    assert memory.question.key in memory.statement.question
 
 
 @given(seeds)
 def test_arithmetic_is_right(seed: int) -> None:
-    exchange = numbers.arithmetic(drawn(seed))
+    exchange = numbers.arithmetic(make_draw(seed))
     left, result = exchange.answer.split(" = ")
     first, sign, second = left.split()
     a, b = int(first), int(second)
@@ -174,5 +174,5 @@ def test_arithmetic_is_right(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("country", "city"), [("France", "Paris"), ("Mexico", "Mexico City")])
-def test_capitals_are_whole_names(country: str, city: str) -> None:
+def test_capitals_of_several_words_are_whole(country: str, city: str) -> None:
     assert geography.CAPITALS[country] == city

@@ -1,1 +1,1 @@
-"""The text the demo model learns from, written by seeded generators: one module per kind."""
+"""The training text of the demo model, by seeded generators: one module for each kind."""

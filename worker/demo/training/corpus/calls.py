@@ -1,4 +1,4 @@
-"""Conversations with tools: the call, its result, the closing answer, and no call at all."""
+"""Chats with tools: calls, answers to results, and questions that need no call."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from worker.demo.training.corpus.tools import Request
 _STATES = words.listed(
     "sunny cloudy rainy windy warm cold open closed ready late empty full quiet busy"
 )
-_SAID_OK = ("ok", "done", "success", "sent", "created")
+_OK_RESULTS = ("ok", "done", "success", "sent", "created")
 
 
 def call(request: Request) -> dict[str, Any]:
-    """The call that answers `request`, as OpenAI's clients send it back."""
+    """The call for `request`, as OpenAI's clients send it back."""
     return {
         "id": "call_1",
         "type": "function",
@@ -39,7 +39,7 @@ def _calling(*requests: Request) -> Message:
 
 
 def _offered(draw: Draw, *requests: Request) -> list[Tool]:
-    """The tools of `requests` among up to three others, in any order."""
+    """The tools of `requests` and up to three others, in random order."""
     known = {r.name: r.tool for r in requests}
     taken = {r.subject for r in requests}
     for _ in range(draw.pick((0, 0, 0, 1, 1, 1, 2, 2, 3))):
@@ -67,12 +67,12 @@ def _simple_result(draw: Draw) -> tuple[Any, str]:
 
 
 def _looked_up(draw: Draw, request: Request) -> tuple[str, str, str]:
-    """A tool's answer, the assistant's, and the part that must be in it."""
+    """The tool's result, the assistant's answer, and the part of it that must be right."""
     lead = f"The {request.subject}{request.spoken} is"
     if draw.chance(0.45):
-        value, said = _simple_result(draw)
-        plain = said if draw.chance(0.5) else compact({"result": value})
-        return plain, f"{lead} {said}.", said
+        value, text = _simple_result(draw)
+        plain = text if draw.chance(0.5) else compact({"result": value})
+        return plain, f"{lead} {text}.", text
     fields: dict[str, Any] = {}
     for _ in range(draw.number(1, 3)):
         key = draw.pick((
@@ -80,21 +80,25 @@ def _looked_up(draw: Draw, request: Request) -> tuple[str, str, str]:
             draw.value(words.thing), draw.value(words.invented),
         ))  # fmt: skip
         fields[key] = _simple_result(draw)[0]
-    said = ", ".join(f"{key} {value}" for key, value in fields.items())
+    text = ", ".join(f"{key} {value}" for key, value in fields.items())
     echoed = {k: v for k, v in request.arguments.items() if draw.chance(0.4)}
     result = {k: v for k, v in echoed.items() if k not in fields} | fields
-    return compact(result), f"{lead}: {said}.", said
+    return compact(result), f"{lead}: {text}.", text
 
 
 def _done(draw: Draw, request: Request) -> tuple[str, str, str]:
-    """The same for a tool that does something."""
+    """The same for a tool that changes something."""
     lead = f"Done. The {request.subject}{request.spoken} is set"
     if draw.chance(0.4):
-        return compact({"status": draw.pick(_SAID_OK)}), f"{lead}.", "Done"
+        return compact({"status": draw.pick(_OK_RESULTS)}), f"{lead}.", "Done"
     if draw.chance(0.4):
-        return draw.pick(_SAID_OK), f"{lead}.", "Done"
+        return draw.pick(_OK_RESULTS), f"{lead}.", "Done"
     code = draw.value(words.code)
-    return compact({"status": draw.pick(_SAID_OK), "id": code}), f"{lead}. The id is {code}.", code
+    return (
+        compact({"status": draw.pick(_OK_RESULTS), "id": code}),
+        f"{lead}. The id is {code}.",
+        code,
+    )
 
 
 def _result(draw: Draw, request: Request) -> tuple[str, str, str]:
@@ -109,14 +113,14 @@ def _tool_message(content: str) -> Message:
 
 
 def calling(draw: Draw) -> Chat:
-    """A request and the call it needs."""
+    """A request and its call."""
     request = tools.request(draw)
     messages = [*_opening(draw), user(request.question), _calling(request)]
     return Chat("tool call", messages, tools=_offered(draw, request))
 
 
 def closing(draw: Draw) -> Chat:
-    """A request, the call, the result and the closing answer."""
+    """A request, its call, the result and the answer."""
     request = tools.request(draw)
     content, answer, key = _result(draw, request)
     messages = [*_opening(draw), user(request.question), _calling(request), _tool_message(content)]
@@ -124,7 +128,7 @@ def closing(draw: Draw) -> Chat:
 
 
 def calling_later(draw: Draw, before: list[Exchange]) -> Chat:
-    """A request that comes after other turns, or after an earlier call of another tool."""
+    """A request after other turns, or after a call of another tool."""
     request = tools.request(draw)
     messages = [*_opening(draw), *turns(before)]
     offered = [request]
@@ -139,9 +143,9 @@ def calling_later(draw: Draw, before: list[Exchange]) -> Chat:
 
 
 def calling_in_turn(draw: Draw) -> Chat:
-    """Every tool on offer is asked for, one after the other: many calls for one list of tools."""
-    wanted = {r.subject: r for r in (tools.request(draw) for _ in range(draw.number(2, 4)))}
-    requests = list({r.name: r for r in wanted.values()}.values())
+    """A request for each offered tool in turn: many calls for one list of tools."""
+    by_subject = {r.subject: r for r in (tools.request(draw) for _ in range(draw.number(2, 4)))}
+    requests = list({r.name: r for r in by_subject.values()}.values())
     messages = _opening(draw)
     for request in requests[:-1]:
         content, answer, _ = _result(draw, request)
@@ -154,6 +158,6 @@ def calling_in_turn(draw: Draw) -> Chat:
 
 
 def not_calling(draw: Draw, exchanges: list[Exchange]) -> Chat:
-    """Tools are offered and the user asks for nothing that they do."""
+    """Tools are offered, and no question needs them."""
     messages = [*_opening(draw), *turns(exchanges)]
     return Chat("no call", messages, exchanges[-1].key, _offered(draw, tools.request(draw)))

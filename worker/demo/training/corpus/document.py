@@ -1,4 +1,4 @@
-"""What a kind of text is made of: exchanges, chats and passages."""
+"""The parts of the corpus: exchanges, chats and passages."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Chat:
-    """A conversation in OpenAI's shape that ends with the assistant's turn.
+    """A conversation in OpenAI's format that ends with the assistant's turn.
 
-    `key` is the text that the last turn must contain to be right; empty when
-    the last turn is a tool call or a story, which are checked by their shape.
+    `key` is the text that the last turn must contain to be right. It is empty where the
+    last turn is a tool call, which is compared as a whole.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Chat:
 
 @dataclass(frozen=True)
 class Passage:
-    """Text with no conversation around it."""
+    """Text that is not a conversation."""
 
     kind: str
     text: str

@@ -1,4 +1,4 @@
-"""Seeded choices that keep what is held out for evaluation apart from what is trained on."""
+"""Seeded random choices, with separate values for training and for evaluation."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ HELD_OUT_ONE_IN = 8
 
 
 class Split(enum.Enum):
-    """Which side of the corpus a document is for."""
+    """Whether a document is for training or for evaluation."""
 
     TRAIN = "train"
     HELD_OUT = "held-out"
 
 
 def is_held_out(text: str) -> bool:
-    """Whether `text` is one of the values that training never sees."""
+    """Whether `text` is a value for evaluation only."""
     return zlib.crc32(text.lower().encode()) % HELD_OUT_ONE_IN == 0
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A random generator bound to one side of the split."""
+    """A random generator of one split."""
 
     rng: random.Random
     split: Split
@@ -38,7 +38,7 @@ class Draw:
         return self.rng.random() < probability
 
     def pick(self, items: Sequence[Item]) -> Item:
-        """Any of `items`, whatever the split."""
+        """One of `items`, in both splits."""
         return self.rng.choice(items)
 
     def number(self, low: int, high: int) -> int:
@@ -46,11 +46,11 @@ class Draw:
         return self.rng.randint(low, high)
 
     def phrase(self, trained: Sequence[Item], held_out: Sequence[Item]) -> Item:
-        """One of the phrasings of this side of the split."""
+        """One of the phrasings of this split."""
         return self.rng.choice(trained if self.split is Split.TRAIN else held_out)
 
     def value(self, write: Callable[[random.Random], str]) -> str:
-        """What `write` makes, tried again until it falls on this side of the split."""
+        """A text by `write` that belongs to this split; `write` is called until one does."""
         while True:
             text = write(self.rng)
             if is_held_out(text) == (self.split is Split.HELD_OUT):

@@ -1,7 +1,7 @@
-"""Dense practice in copying: words to repeat, and keys whose values are asked for.
+"""Drills in copying: words to repeat, and keys to look up.
 
-A few answers in every other kind are copied from the prompt; here nearly all are,
-of words that mean nothing, so that copying is learnt early and from any text.
+In other kinds few tokens of an answer are copied from the prompt. Here nearly all are,
+and most words have no meaning, so the model learns early to copy any text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ASKED_HELD_OUT = ("And what is {0}?", "Tell me {0}.")
 
 
 def any_word(draw: Draw) -> str:
-    """A word of any sort: common, made up, strange, a name, a place, a code, a number."""
+    """A word of any kind: common, invented, random, a name, a place, a code, a number."""
     return draw.value(draw.pick((
         words.strange_word, words.blend, words.new_word, words.new_word, words.thing,
         words.person, words.city, words.code, lambda rng: str(rng.randint(0, 9999)),
@@ -36,17 +36,17 @@ def any_word(draw: Draw) -> str:
 
 
 def repeating(draw: Draw) -> Chat:
-    """One to three times, words to be said again."""
+    """One to three requests to repeat words."""
     exchanges = []
     for _ in range(draw.number(1, 3)):
-        said = " ".join(any_word(draw) for _ in range(draw.number(1, 8)))
-        question = draw.phrase(_REPEATED, _REPEATED_HELD_OUT).format(said)
-        exchanges.append(Exchange(question, said, said))
+        text = " ".join(any_word(draw) for _ in range(draw.number(1, 8)))
+        question = draw.phrase(_REPEATED, _REPEATED_HELD_OUT).format(text)
+        exchanges.append(Exchange(question, text, text))
     return Chat("repeating", turns(exchanges), exchanges[-1].key)
 
 
 def looking_up(draw: Draw) -> Chat:
-    """Keys and values, then a few of the keys, each answered with its value."""
+    """Keys with values, then questions for some of the keys."""
     table: dict[str, str] = {}
     for _ in range(draw.number(2, 8)):
         table[any_word(draw)] = " ".join(any_word(draw) for _ in range(draw.pick((1, 1, 1, 2))))

@@ -1,4 +1,4 @@
-"""Small facts of the world: colours, opposites, sounds, legs and other plain tables."""
+"""Simple facts in tables: colours, opposites, sounds, numbers of legs and others."""
 
 from __future__ import annotations
 
@@ -127,21 +127,21 @@ def opposite(draw: Draw) -> Exchange:
 
 
 def sound(draw: Draw) -> Exchange:
-    """What an animal says."""
+    """The sound of an animal."""
     animal, noise = draw.pick(_SOUNDS)
     question = draw.phrase(_SOUNDS_ASKED, _SOUNDS_HELD_OUT).format(animal)
     return Exchange(question, f"A {animal} says {noise}.", noise)
 
 
 def young(draw: Draw) -> Exchange:
-    """What the young of an animal is called."""
+    """The word for the young of an animal."""
     animal, name = draw.pick(_YOUNG)
     question = draw.phrase(_YOUNG_ASKED, _YOUNG_HELD_OUT).format(animal)
     return Exchange(question, f"A young {animal} is called a {name}.", name)
 
 
 def count(draw: Draw) -> Exchange:
-    """How many of something there are."""
+    """The number of something."""
     what, number = draw.pick(_COUNTS)
     question = draw.phrase(_COUNTS_ASKED, _COUNTS_HELD_OUT).format(what)
     return Exchange(question, f"The answer is {number}.", number)

@@ -1,4 +1,4 @@
-"""Capitals of countries, asked in both directions."""
+"""The capitals of countries, and the countries of capitals."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ _COUNTRY_OF_HELD_OUT = ("Tell me which country has the capital {0}.", "Whose cap
 
 
 def capital(draw: Draw) -> Exchange:
-    """Country to capital, or now and then the other way round."""
+    """The capital of a country, or more rarely the country of a capital."""
     country, city = draw.pick(tuple(CAPITALS.items()))
     if draw.chance(0.2):
         question = draw.phrase(_COUNTRY_OF, _COUNTRY_OF_HELD_OUT).format(city)
@@ -90,7 +90,7 @@ _FOLLOW_HELD_OUT = ("How about {0}?", "And the capital of {0}?")
 
 
 def follow_up(draw: Draw) -> list[Exchange]:
-    """A capital, then one or two more countries asked for by name alone."""
+    """A capital, then one or two follow-up questions that only name a country."""
     exchanges = [capital(draw)]
     countries = draw.rng.sample(tuple(CAPITALS), 2)[: draw.number(1, 2)]
     for country in countries:

@@ -1,4 +1,4 @@
-"""Small talk: greetings, who the model is, what it can do, thanks and farewells."""
+"""Small talk: greetings, questions about the model, thanks and farewells."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The corpus as a whole: how often each kind occurs, and its seeded shards.
+"""The whole corpus: the share of each kind, and the seeded shards.
 
-A shard is a pure function of the seed and its number, so training can stop and
-go on anywhere, and no document is ever read twice.
+A shard is a pure function of the seed and its number, so training can stop and continue
+at any shard, and reads no document twice.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from worker.demo.training.corpus.document import (
 from worker.demo.training.corpus.draw import Draw, Split
 
 SHARD_DOCUMENTS = 2048
-# The shards that begin the second phase and the third: copying is learnt first, then facts beside
-# it, and at last more of the answers that are put together from several places of the prompt.
+# The first shards of the second and the third phase. The first phase is mostly copying, the second
+# adds facts, and the third has more answers that combine several parts of the prompt.
 PHASE_STARTS = (8, 28)
 
 FACTS: tuple[Callable[[Draw], Exchange], ...] = (
@@ -84,23 +84,24 @@ def _conversation(draw: Draw) -> Chat:
 
 
 def _recalling(draw: Draw) -> Chat:
-    """One to three things told, other talk in between, one of them asked for."""
-    told: list[recall.Told] = []
+    """One to three statements, sometimes other exchanges, and a question about one statement."""
+    memories: list[recall.Memory] = []
     exchanges: list[Exchange] = []
     for _ in range(draw.pick((1, 1, 2, 2, 3))):
-        told.append(recall.told(draw, frozenset(t.topic for t in told)))
-        exchanges.append(told[-1].telling)
+        memories.append(recall.memory(draw, frozenset(m.topic for m in memories)))
+        exchanges.append(memories[-1].statement)
         exchanges += _several(draw, 2) if draw.chance(0.4) else []
-    asked = draw.pick(told).asking
-    return Chat("recall", [*_opening(draw), *turns([*exchanges, asked])], asked.key)
+    question = draw.pick(memories).question
+    return Chat("recall", [*_opening(draw), *turns([*exchanges, question])], question.key)
 
 
 def _long(draw: Draw) -> Chat:
-    """Something told, then pages of other talk, then asked for: up to the whole context."""
+    """A statement, 4 to 40 other exchanges, and a question about the statement."""
     most = draw.pick((8, 12, 16, 24, 40))
-    memory = recall.told(draw)
+    memory = recall.memory(draw)
     between = [draw.pick(_ANYTHING)(draw) for _ in range(draw.number(4, most))]
-    return Chat("long recall", turns([memory.telling, *between, memory.asking]), memory.asking.key)
+    exchanges = [memory.statement, *between, memory.question]
+    return Chat("long recall", turns(exchanges), memory.question.key)
 
 
 def _styled(draw: Draw) -> Chat:
@@ -116,14 +117,14 @@ def _not_calling(draw: Draw) -> Chat:
 
 
 def _sums(draw: Draw) -> Chat:
-    """Several sums, each a turn: the tables are learnt by heart."""
+    """Several sums, one in each turn, to be memorised."""
     exchanges = [numbers.arithmetic(draw) for _ in range(draw.number(2, 6))]
     return Chat("conversation", turns(exchanges), exchanges[-1].key)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to write a document and its shares, by number of documents, in the three phases."""
+    """A generator of documents, and its share of the documents in each of the three phases."""
 
     write: Callable[[Draw], Document]
     shares: tuple[float, float, float]
@@ -161,7 +162,7 @@ def shard(seed: int, number: int) -> list[Document]:
 
 
 def held_out(seed: int, each: int) -> Iterator[Document]:
-    """`each` documents of every kind that training never sees."""
+    """`each` documents of every kind, for evaluation only."""
     draw = Draw(random.Random(f"held-out {seed}"), Split.HELD_OUT)
     for kind in KINDS:
         yield from (kind.write(draw) for _ in range(each))

@@ -1,4 +1,4 @@
-"""Arithmetic on small numbers, comparison and counting."""
+"""Arithmetic, comparison and counting with small numbers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _NEXT_HELD_OUT = ("Which number comes after {0}?",)
 
 
 def _pair(draw: Draw, low: int, high: int, tag: str) -> tuple[int, int]:
-    """Two numbers on this side of the split; `tag` names the use, so that uses differ."""
+    """Two numbers of this split; each `tag` has other pairs held out."""
     while True:
         a, b = draw.number(low, high), draw.number(low, high)
         if is_held_out(f"{tag}{a},{b}") == (draw.split is Split.HELD_OUT):
@@ -74,7 +74,7 @@ def _pair(draw: Draw, low: int, high: int, tag: str) -> tuple[int, int]:
 
 
 def arithmetic(draw: Draw) -> Exchange:
-    """A sum, difference or product of numbers up to 10: every pair is trained, as a fact."""
+    """A sum, difference or product of numbers up to 10; training has every pair, as a fact."""
     sign = draw.pick("++--*")
     a, b = draw.number(0, 10), draw.number(0, 10)
     if sign == "-":

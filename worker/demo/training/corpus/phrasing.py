@@ -1,4 +1,4 @@
-"""Ways to ask that fit any subject, so that an intent is known in words it was not trained in."""
+"""Forms of questions for any subject, so that the model understands unseen phrasings."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def phrasings(
 ) -> tuple[str, ...]:
     """`plain` and every form around `nouns` ("my name") and `clauses` ("who I am").
 
-    `plain` comes several times, as it is how people ask most; `without` are the
+    `plain` occurs twice, because these forms are the most common. `without` are the
     phrasings held out for evaluation.
     """
     formed = [form.format(noun) for noun in nouns for form in _NOUN_FORMS]
     formed += [form.format(clause) for clause in clauses for form in _CLAUSE_FORMS]
-    spoken = [*plain, *plain, *(text[0].upper() + text[1:] for text in formed)]
-    kept_out = set(without)
-    return tuple(text for text in spoken if text not in kept_out)
+    phrases = [*plain, *plain, *(text[0].upper() + text[1:] for text in formed)]
+    held_out = set(without)
+    return tuple(text for text in phrases if text not in held_out)

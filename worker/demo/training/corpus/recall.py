@@ -1,4 +1,4 @@
-"""Things the user says about themselves, asked for later in the conversation."""
+"""Statements of the user, and questions about them later in the conversation."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from worker.demo.training.corpus.phrasing import phrasings
 
 
 @dataclass(frozen=True)
-class _Memory:
-    """One thing to be told and asked for; `{0}` is its value."""
+class _Topic:
+    """The phrasings of a statement, its reply, its questions and their answer; `{0}` is a value."""
 
     value: Callable[[Draw], str]
-    told: tuple[str, ...]
-    told_held_out: tuple[str, ...]
-    noted: str
-    asked: tuple[str, ...]
+    statements: tuple[str, ...]
+    statements_held_out: tuple[str, ...]
+    reply: str
+    questions: tuple[str, ...]
     nouns: tuple[str, ...]
     clauses: tuple[str, ...]
-    asked_held_out: tuple[str, ...]
+    questions_held_out: tuple[str, ...]
     answer: str
 
-    def telling(self, draw: Draw) -> str:
-        """A phrasing of the statement, now and then after a few words of chat."""
-        form = draw.phrase(self.told, self.told_held_out)
-        led = draw.pick(_LEADS) + form
-        usable = draw.split is Split.TRAIN and led not in self.told_held_out
-        return led if usable and draw.chance(0.25) else form
+    def statement(self, draw: Draw) -> str:
+        """A phrasing of the statement, sometimes after a few words of chat."""
+        form = draw.phrase(self.statements, self.statements_held_out)
+        with_lead = draw.pick(_LEADS) + form
+        usable = draw.split is Split.TRAIN and with_lead not in self.statements_held_out
+        return with_lead if usable and draw.chance(0.25) else form
 
-    def asking(self, draw: Draw) -> str:
+    def question(self, draw: Draw) -> str:
         """A phrasing of the question."""
-        held_out = self.asked_held_out
-        return draw.phrase(phrasings(self.asked, self.nouns, self.clauses, held_out), held_out)
+        held_out = self.questions_held_out
+        return draw.phrase(phrasings(self.questions, self.nouns, self.clauses, held_out), held_out)
 
 
 _LEADS = ("By the way, ", "Hello! ", "Hi, ", "Please remember: ", "You should know: ", "Well, ")
 
-_MEMORIES = (
-    _Memory(
+_TOPICS = (
+    _Topic(
         lambda draw: draw.value(words.person),
         ("My name is {0}.", "I am {0}.", "Hi, I am {0}.", "Hello, my name is {0}.", "Call me {0}.",
          "I'm {0}.", "my name is {0}", "Hi! My name is {0}.", "The name is {0}.",
@@ -55,7 +55,7 @@ _MEMORIES = (
         ("Can you tell me my name?", "Please tell me what my name is."),
         "Your name is {0}.",
     ),
-    _Memory(
+    _Topic(
         lambda draw: draw.value(words.city),
         ("I live in {0}.", "I am from {0}.", "My home is in {0}.", "I live in the city of {0}.",
          "My home town is {0}.", "I come from {0}.", "{0} is my city."),
@@ -67,7 +67,7 @@ _MEMORIES = (
         ("Do you remember where I live?",),
         "You live in {0}.",
     ),
-    _Memory(
+    _Topic(
         lambda draw: draw.pick(words.COLOURS),
         ("My favourite colour is {0}.", "I like the colour {0}.", "I love {0}.",
          "The colour I like best is {0}.", "My colour is {0}.", "{0} is the colour I like most."),
@@ -79,7 +79,7 @@ _MEMORIES = (
         ("Do you remember my favourite colour?",),
         "Your favourite colour is {0}.",
     ),
-    _Memory(
+    _Topic(
         lambda draw: str(draw.number(5, 99)),
         ("I am {0} years old.", "My age is {0}.", "I'm {0} years old.", "I turned {0} last week.",
          "I am now {0} years old."),
@@ -91,7 +91,7 @@ _MEMORIES = (
         ("Can you tell me my age?",),
         "You are {0} years old.",
     ),
-    _Memory(
+    _Topic(
         lambda draw: draw.value(words.person),
         ("My dog is called {0}.", "I have a dog named {0}.", "My dog's name is {0}.",
          "I call my dog {0}.", "{0} is the name of my dog."),
@@ -103,7 +103,7 @@ _MEMORIES = (
         ("Do you remember what my dog is called?",),
         "Your dog is called {0}.",
     ),
-    _Memory(
+    _Topic(
         lambda draw: draw.value(words.code),
         ("Remember the code {0}.", "The code is {0}.", "My code is {0}.",
          "Remember this code: {0}.", "Keep the code {0}.", "Please remember the code {0}."),
@@ -115,7 +115,7 @@ _MEMORIES = (
         ("Do you still know the code?",),
         "The code is {0}.",
     ),
-    _Memory(
+    _Topic(
         lambda draw: draw.value(words.thing),
         ("I bought a {0}.", "I have a new {0}.", "Today I bought a {0}.", "I just got a {0}.",
          "Last week I bought a {0}.", "I got myself a {0}."),
@@ -131,22 +131,22 @@ _MEMORIES = (
 
 
 @dataclass(frozen=True)
-class Told:
-    """Something the user said, and how they ask for it later."""
+class Memory:
+    """A statement of the user, and a later question about it."""
 
     topic: int
-    telling: Exchange
-    asking: Exchange
+    statement: Exchange
+    question: Exchange
 
 
-def told(draw: Draw, without: frozenset[int] = frozenset()) -> Told:
-    """One memory; `without` are topics already used in the conversation."""
-    topic = draw.pick([n for n in range(len(_MEMORIES)) if n not in without])
-    memory = _MEMORIES[topic]
-    value = memory.value(draw)
-    telling, asking = memory.telling(draw).format(value), memory.asking(draw)
-    return Told(
-        topic,
-        Exchange(telling, memory.noted.format(value), value),
-        Exchange(asking, memory.answer.format(value), value),
+def memory(draw: Draw, without: frozenset[int] = frozenset()) -> Memory:
+    """One memory; `without` are the topics that the conversation already has."""
+    number = draw.pick([n for n in range(len(_TOPICS)) if n not in without])
+    topic = _TOPICS[number]
+    value = topic.value(draw)
+    statement, question = topic.statement(draw).format(value), topic.question(draw)
+    return Memory(
+        topic=number,
+        statement=Exchange(statement, topic.reply.format(value), value),
+        question=Exchange(question, topic.answer.format(value), value),
     )

@@ -1,4 +1,4 @@
-"""Things with an order: the alphabet, the days of the week, the months of the year."""
+"""Ordered sequences: the alphabet, the days of the week, the months of the year."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ _SEQUENCES: tuple[tuple[str, str, Sequence[str]], ...] = (
 
 
 def neighbour(draw: Draw) -> Exchange:
-    """What comes before or after a letter, a day or a month."""
+    """The item before or after a letter, a day or a month."""
     unit, _, items = draw.pick(_SEQUENCES)
-    place = draw.number(1, len(items) - 2)
+    index = draw.number(1, len(items) - 2)
     if draw.chance(0.5):
-        question = draw.phrase(_AFTER, _AFTER_HELD_OUT).format(items[place], unit)
-        found = items[place + 1]
-        return Exchange(question, f"After {items[place]} comes {found}.", f"comes {found}")
-    question = draw.phrase(_BEFORE, _BEFORE_HELD_OUT).format(items[place], unit)
-    found = items[place - 1]
-    return Exchange(question, f"Before {items[place]} comes {found}.", f"comes {found}")
+        question = draw.phrase(_AFTER, _AFTER_HELD_OUT).format(items[index], unit)
+        answer = items[index + 1]
+        return Exchange(question, f"After {items[index]} comes {answer}.", f"comes {answer}")
+    question = draw.phrase(_BEFORE, _BEFORE_HELD_OUT).format(items[index], unit)
+    answer = items[index - 1]
+    return Exchange(question, f"Before {items[index]} comes {answer}.", f"comes {answer}")
 
 
 def listing(draw: Draw) -> Exchange:

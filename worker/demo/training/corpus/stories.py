@@ -1,4 +1,4 @@
-"""Short stories with a hero, a wish, a trouble, a helper and an end."""
+"""Short stories with a hero, a wish, a problem, a helper and an end."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ _ASKED = (
     "Tell a story about a {0}.",
 )
 _HELD_OUT = ("Could you tell me a short story about a {0}?", "I would love a story about a {0}.")
-_UNTOLD = ("Tell me a story.", "Tell me a short story.", "Write a story.", "A story, please.")
-_UNTOLD_HELD_OUT = ("Can you tell me a story?", "Please write a short story.")
+_NO_SUBJECT = (
+    "Tell me a story.",
+    "Tell me a short story.",
+    "Write a story.",
+    "A story, please.",
+)
+_NO_SUBJECT_HELD_OUT = ("Can you tell me a story?", "Please write a short story.")
 _TRAITS = words.listed("small brave shy clever kind lazy happy lonely quiet curious hungry young")
 _HOMES = (
     "in a green forest", "by the sea", "on a hill", "near a river", "in a small village",
@@ -87,11 +92,11 @@ def _tell(draw: Draw, cast: _Cast) -> str:
 
 
 def story(draw: Draw) -> Chat:
-    """A story that was asked for: about an animal, one with a name, or anything."""
+    """A request for a story, with or without an animal and its name, and the story."""
     cast = _cast(draw)
     form = draw.number(0, 3)
     if form == 0:
-        question = draw.phrase(_UNTOLD, _UNTOLD_HELD_OUT)
+        question = draw.phrase(_NO_SUBJECT, _NO_SUBJECT_HELD_OUT)
     else:
         about = f"{cast.animal} named {cast.hero}" if form == 1 else cast.animal
         question = draw.phrase(_ASKED, _HELD_OUT).format(about)
@@ -99,5 +104,5 @@ def story(draw: Draw) -> Chat:
 
 
 def passage(draw: Draw) -> Passage:
-    """A story with no conversation around it."""
+    """A story that is not in a conversation."""
     return Passage("passage", _tell(draw, _cast(draw)))

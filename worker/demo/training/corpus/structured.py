@@ -1,4 +1,4 @@
-"""JSON answers: a shape and a text are given, the answer is the object."""
+"""JSON answers: the prompt has a shape or keys and a text, the answer is the JSON value."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PROMPTS = ("Answer in JSON.", "You answer only with JSON.", "Reply with a JSON 
 
 
 def compact(value: Any) -> str:
-    """JSON with no blanks, as the demo model writes it."""
+    """JSON without spaces, as the demo model writes it."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -95,26 +95,26 @@ def _fields(draw: Draw) -> list[_Field]:
 def extraction(draw: Draw) -> Chat:
     """Sentences to an object; the keys keep the order of the shape."""
     fields = _fields(draw)
-    told = list(fields)
-    draw.rng.shuffle(told)
-    text = " ".join(sentence for *_, sentence in told)
+    shuffled = list(fields)
+    draw.rng.shuffle(shuffled)
+    text = " ".join(sentence for *_, sentence in shuffled)
     if draw.chance(0.5):
         shape = compact({key: kind for key, kind, *_ in fields})
-        form, held_out, asked = _SHAPE_ASKED, _SHAPED_HELD_OUT, shape
+        form, held_out, keys_or_shape = _SHAPE_ASKED, _SHAPED_HELD_OUT, shape
     else:
         keys = [key for key, *_ in fields]
-        form, held_out, asked = _KEYS_ASKED, _KEYED_HELD_OUT, " and ".join(keys)
+        form, held_out, keys_or_shape = _KEYS_ASKED, _KEYED_HELD_OUT, " and ".join(keys)
     if draw.split is Split.TRAIN:
-        question = draw.pick(_PLACED).format(draw.pick(form).format(asked), text)
+        question = draw.pick(_PLACED).format(draw.pick(form).format(keys_or_shape), text)
     else:
-        question = draw.pick(held_out).format(asked, text)
+        question = draw.pick(held_out).format(keys_or_shape, text)
     answer = compact({key: value for key, _, value, _ in fields})
     opening = [system(draw.pick(_PROMPTS))] if draw.chance(0.3) else []
     return Chat("json", [*opening, user(question), assistant(answer)], answer)
 
 
 def listing(draw: Draw) -> Chat:
-    """Words in a row to an array."""
+    """A list of words to an array."""
     source = draw.pick((words.thing, words.person, words.city))
     items = [draw.value(source) for _ in range(draw.number(1, 6))]
     question = draw.phrase(_LISTED, _LISTED_HELD_OUT).format(", ".join(items))

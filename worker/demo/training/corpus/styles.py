@@ -1,4 +1,4 @@
-"""System prompts that change how or as whom the model answers."""
+"""System prompts that set the style or the name of the model."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _pirate(draw: Draw, fact: Exchange) -> tuple[str, str, str]:
 
 
 def styled(draw: Draw, facts: tuple[Callable[[Draw], Exchange], ...]) -> Chat:
-    """A fact answered in the style that the system prompt asks for."""
+    """A fact, answered in the style of the system prompt."""
     fact = draw.pick(facts)(draw)
     style = draw.pick((_ending, _beginning, _address, _one_word, _pirate))
     prompt, answer, key = style(draw, fact)
@@ -130,7 +130,7 @@ def styled(draw: Draw, facts: tuple[Callable[[Draw], Exchange], ...]) -> Chat:
 
 
 def persona(draw: Draw) -> Chat:
-    """The model under a name that the system prompt gives it."""
+    """A question for the name that the system prompt gives the model."""
     name = draw.value(words.person)
     prompt = draw.phrase(_PERSONA, _PERSONA_HELD_OUT).format(name)
     question = draw.phrase(_WHO, _WHO_HELD_OUT)

@@ -1,4 +1,4 @@
-"""Tool definitions, thousands of them, each with a request that fits it."""
+"""Random tool definitions, each with a request for the tool."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.demo.training.corpus import words
 from worker.demo.training.corpus.document import Tool
 from worker.demo.training.corpus.draw import Draw
 
-UNSEEN_SUBJECT = "weather"  # kept out of every definition: the demo's own first question
+UNSEEN_SUBJECT = "weather"  # in no definition: it is for evaluation only
 
 SUBJECTS = words.listed(
     "forecast temperature time traffic news price ticket hotel flight train bus taxi meeting "
@@ -55,7 +55,7 @@ _DO_HELD_OUT = ("Could you {2} a {0}{1}?", "Please {2} the {0}{1}.")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter, its JSON schema, the value in the request and the words that say it."""
+    """A parameter, its JSON schema, its value in the request, and the words for the value."""
 
     name: str
     schema: dict[str, Any]
@@ -65,7 +65,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Request:
-    """A tool and what a user asks of it."""
+    """A tool, and a question of the user that needs it."""
 
     tool: Tool
     subject: str
@@ -76,7 +76,7 @@ class Request:
 
     @property
     def name(self) -> str:
-        """The name that the call must carry."""
+        """The name of the tool."""
         return str(self.tool["function"]["name"])
 
 
@@ -89,7 +89,7 @@ def _schema(draw: Draw, kind: str, text: str, **more: Any) -> dict[str, Any]:
 
 
 def _named(draw: Draw, names: tuple[str, ...]) -> str:
-    """One of the usual names of a parameter, or one that can only be copied."""
+    """A common name of a parameter, or an invented one."""
     return draw.pick(names) if draw.chance(0.8) else _new(draw)
 
 
@@ -159,8 +159,8 @@ _KINDS: tuple[Callable[[Draw], Parameter], ...] = (
 
 
 def _parameters(draw: Draw) -> list[Parameter]:
-    wanted = draw.pick((1, 1, 1, 1, 2, 2, 3)) if draw.chance(0.96) else 0
-    kinds = draw.rng.sample(_KINDS, wanted)
+    count = draw.pick((1, 1, 1, 1, 2, 2, 3)) if draw.chance(0.96) else 0
+    kinds = draw.rng.sample(_KINDS, count)
     return list({p.name: p for p in (kind(draw) for kind in kinds)}.values())
 
 
@@ -198,7 +198,7 @@ def _definition(name: str, text: str, properties: dict[str, Any], required: list
 
 
 def _vary(draw: Draw, tool: Tool) -> Tool:
-    """The same tool as other clients would write it."""
+    """The tool with changes in its definition, as clients write them."""
     function = dict(tool["function"])
     schema = dict(function["parameters"])
     if draw.chance(0.15):
@@ -214,7 +214,7 @@ def _vary(draw: Draw, tool: Tool) -> Tool:
 
 
 def request(draw: Draw) -> Request:
-    """A new tool with one to three parameters, and a request that needs it."""
+    """A new tool with up to three parameters in use, and a request that needs it."""
     looks_up = draw.chance(0.65)
     verb = draw.pick(_LOOKING if looks_up else _DOING) if draw.chance(0.85) else _new(draw)
     subject = _subject(draw)

@@ -1,4 +1,4 @@
-"""Questions that are beyond the model, answered with plain honesty."""
+"""Questions that the model cannot answer; it says so."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ _HELD_OUT = ("Who built the {0}?", "What is the history of {0}?", "How tall is {
 
 
 def unanswerable(draw: Draw) -> Exchange:
-    """A question about a word with no meaning, or one the corpus never answers."""
+    """A question about an invented word, or one that the corpus does not answer."""
     subject = draw.value(draw.pick((words.person, words.city, words.thing)))
     return Exchange(draw.phrase(_ASKED, _HELD_OUT).format(subject), ANSWER, KEY)

@@ -1,4 +1,4 @@
-"""The tool that training never saw: for evaluation only, written by hand."""
+"""A weather tool, written by hand, that is not in the training corpus: for evaluation only."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _call(name: str, city: str) -> dict[str, Any]:
 
 
 def chats(count: int) -> Iterator[Chat]:
-    """`count` questions for the weather in cities that training never saw."""
+    """`count` questions for the weather in cities that are not in the training corpus."""
     draw = Draw(random.Random("weather"), Split.HELD_OUT)
     for _ in range(count):
         city = draw.value(words.city)

@@ -1,4 +1,4 @@
-"""Names, places and things to be copied: lists, and syllables to make new ones from."""
+"""Names, places and things to copy: lists, and syllables for invented words."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _CITY_ENDS = listed("burg ton ville ford field port stad mouth bridge haven dale
 
 
 def new_word(rng: random.Random) -> str:
-    """A pronounceable word of two or three syllables that means nothing."""
+    """A pronounceable word of two or three syllables without a meaning."""
     count = rng.choice((2, 2, 3))
     return "".join(
         rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(count)
@@ -74,29 +74,29 @@ def new_word(rng: random.Random) -> str:
 
 
 def blend(rng: random.Random) -> str:
-    """The beginning of one word and the end of another; no part of a word that is held out."""
+    """The beginning of one word and the end of another; neither word is held out."""
     first, last = rng.choice(_BLENDED), rng.choice(_BLENDED)
     return (first[: rng.randint(1, len(first))] + last[rng.randint(0, len(last) - 2) :]).lower()
 
 
 def strange_word(rng: random.Random) -> str:
-    """Letters in any order, as in a name of another language: what can only be copied."""
+    """Letters in random order."""
     word = "".join(rng.choice(_LETTERS) for _ in range(rng.randint(3, 9)))
     return word.capitalize() if rng.random() < 0.4 else word
 
 
 def invented(rng: random.Random) -> str:
-    """A word that means nothing, in lower case."""
+    """A word without a meaning, in lower case."""
     return rng.choice((new_word, new_word, new_word, blend, strange_word))(rng).lower()
 
 
 def person(rng: random.Random) -> str:
-    """A first name: a usual one, or one made up."""
+    """A first name: a common one, or an invented one."""
     return rng.choice(PEOPLE) if rng.random() < 0.5 else invented(rng).capitalize()
 
 
 def city(rng: random.Random) -> str:
-    """A city: a real one, or one made up."""
+    """A city: a real one, or an invented one."""
     if rng.random() < 0.5:
         return rng.choice(CITIES)
     stem = rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS)
@@ -104,7 +104,7 @@ def city(rng: random.Random) -> str:
 
 
 def thing(rng: random.Random) -> str:
-    """A common thing, or a word made up."""
+    """A common thing, or an invented word."""
     return rng.choice(THINGS) if rng.random() < 0.6 else invented(rng)
 
 
@@ -114,7 +114,7 @@ def animal(rng: random.Random) -> str:
 
 
 def label(rng: random.Random) -> str:
-    """One to three words, as a title or a short message would have."""
+    """One to three words, like a title or a short message."""
     return " ".join(thing(rng) for _ in range(rng.choice((1, 1, 2, 2, 3))))
 
 
