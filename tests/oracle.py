@@ -1,7 +1,7 @@
-"""What mlx-lm itself answers, alone and greedy, on the same weights: what the service must equal.
+"""Greedy answers of mlx-lm itself on the same weights, without batching: the expected output.
 
-Prompts are token ids, so that no two sides can differ about special tokens.
-Call it from the main thread: MLX belongs to one thread of a process.
+Prompts are token ids, so both sides have the same special tokens. Call it only from the
+main thread: MLX must be used from one thread of a process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 @dataclass(frozen=True)
 class Answer:
-    """`tokens` without the one that ended it; `text` as mlx-lm's detokenizer gives it."""
+    """`tokens` has no stop token; `text` is that of mlx-lm's detokenizer."""
 
     tokens: tuple[int, ...]
     text: str
@@ -27,7 +27,7 @@ class Answer:
 
 
 def greedy(path: Path, prompt: Sequence[int], max_tokens: int) -> Answer:
-    """mlx-lm's answer of at most `max_tokens` tokens. Each is computed once."""
+    """mlx-lm's answer of at most `max_tokens` tokens. Each answer is computed once."""
     return _answer(path, tuple(prompt), max_tokens)
 
 
@@ -36,12 +36,12 @@ def greedy_tokens(path: Path, prompt: Sequence[int], max_tokens: int) -> list[in
 
 
 def greedy_text(path: Path, prompt: Sequence[int], max_tokens: int) -> str:
-    """The text as a chat answer has it: a space that begins the first word may be left out."""
+    """The text of a chat answer: a space before the first word may be missing."""
     return greedy(path, prompt, max_tokens).text
 
 
 def chat_tokens(path: Path, messages: Sequence[dict[str, Any]]) -> list[int]:
-    """The prompt that the model's own template makes of `messages`, ready for an answer."""
+    """The prompt of `messages` by the model's template, with the header of the answer."""
     tokens: list[int] = tokenizer(path).apply_chat_template(
         list(messages), add_generation_prompt=True
     )
@@ -49,13 +49,13 @@ def chat_tokens(path: Path, messages: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def text_tokens(path: Path, text: str) -> list[int]:
-    """The prompt that the model's tokenizer makes of `text`, with what it puts before it."""
+    """The token ids of `text`, with the tokens that the tokenizer adds before it."""
     tokens: list[int] = tokenizer(path).encode(text)
     return tokens
 
 
 def decode(path: Path, tokens: Sequence[int]) -> str:
-    """All the text of `tokens`, special tokens and a first space included."""
+    """The text of `tokens`, including special tokens and a first space."""
     return str(tokenizer(path).decode(list(tokens)))
 
 

@@ -1,4 +1,4 @@
-"""Prompts unlike each other: short, long, repetitive, of several scripts, with line breaks."""
+"""Different prompts: short, long, repetitive, in several scripts, with line breaks."""
 
 PROMPTS = (
     "The way of water",

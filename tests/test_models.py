@@ -1,4 +1,4 @@
-"""The tiny models are fit to prove something: their text varies, splits characters, repeats."""
+"""The tiny models suit the tests: their text varies, splits characters and is reproducible."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_answers_to_different_prompts_differ(path: Path) -> None:
     assert len(answers) == len(PROMPTS)
 
 
-def test_answers_never_end_by_themselves(path: Path) -> None:
+def test_answers_never_end_with_a_stop_token(path: Path) -> None:
     answers = [
         oracle.greedy(path, oracle.text_tokens(path, prompt), ANSWER_TOKENS) for prompt in PROMPTS
     ]
@@ -62,7 +62,7 @@ def test_answers_never_end_by_themselves(path: Path) -> None:
     assert {len(answer.tokens) for answer in answers} == {ANSWER_TOKENS}
 
 
-def test_answers_of_the_brief_model_mostly_end_by_themselves(brief_path: Path) -> None:
+def test_answers_of_the_brief_model_mostly_end_with_a_stop_token(brief_path: Path) -> None:
     answers = [
         oracle.greedy(brief_path, oracle.text_tokens(brief_path, prompt), 2 * ANSWER_TOKENS)
         for prompt in PROMPTS
@@ -73,7 +73,7 @@ def test_answers_of_the_brief_model_mostly_end_by_themselves(brief_path: Path) -
     assert len({len(answer.tokens) for answer in ended}) > 1
 
 
-def test_greedy_text_has_characters_that_several_tokens_spell(path: Path) -> None:
+def test_greedy_text_has_characters_of_several_tokens(path: Path) -> None:
     text = "".join(
         oracle.greedy_text(path, oracle.text_tokens(path, prompt), ANSWER_TOKENS)
         for prompt in PROMPTS
@@ -82,40 +82,40 @@ def test_greedy_text_has_characters_that_several_tokens_spell(path: Path) -> Non
     for character in families.SPLIT_CHARACTERS:
         assert character in text
         assert len(oracle.tokenizer(path).encode(character, add_special_tokens=False)) > 1
-    # At most the last character of each answer is cut short.
+    # At most the last character of each answer is incomplete.
     assert text.count("\ufffd") <= len(PROMPTS)
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_the_tokenizer_gives_back_the_text_it_was_given(path: Path, text: str) -> None:
+def test_decoding_restores_the_encoded_text(path: Path, text: str) -> None:
     tokens = oracle.tokenizer(path).encode(text, add_special_tokens=False)
 
     assert oracle.decode(path, tokens) == text
 
 
-def test_combining_characters_come_back_as_they_were_or_composed(
+def test_combining_characters_are_restored_or_composed(
     model_paths: dict[str, Path],
 ) -> None:
     combining, composed = "e\u0301", "\u00e9"
-    back = {
+    decoded = {
         name: oracle.decode(
             path, oracle.tokenizer(path).encode(combining, add_special_tokens=False)
         )
         for name, path in model_paths.items()
     }
 
-    assert back == {"llama": combining, "qwen": composed, "gemma": combining}
+    assert decoded == {"llama": combining, "qwen": composed, "gemma": combining}
 
 
 def test_every_byte_is_a_token(path: Path) -> None:
     vocabulary = json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     fallback = {f"<0x{byte:02X}>" for byte in range(256)}
-    stand_ins = {token for token in vocabulary if len(token) == 1}
+    single_characters = {token for token in vocabulary if len(token) == 1}
 
-    assert fallback <= set(vocabulary) or len(stand_ins) == 256
+    assert fallback <= set(vocabulary) or len(single_characters) == 256
 
 
-def test_the_chat_template_ends_where_the_answer_begins(path: Path) -> None:
+def test_the_chat_template_ends_with_the_header_of_the_answer(path: Path) -> None:
     tokens = oracle.chat_tokens(path, [{"role": "user", "content": "Hello there"}])
     text = oracle.decode(path, tokens)
 
@@ -123,34 +123,34 @@ def test_the_chat_template_ends_where_the_answer_begins(path: Path) -> None:
     assert text.rstrip("\n").endswith(("assistant", "assistant<|end_header_id|>", "model"))
 
 
-def test_text_in_a_batch_equals_text_alone(path: Path) -> None:
+def test_an_answer_in_a_batch_equals_the_answer_alone(path: Path) -> None:
     prompts = [oracle.text_tokens(path, prompt) for prompt in PROMPTS]
     alone = [oracle.greedy_tokens(path, prompt, ANSWER_TOKENS) for prompt in prompts]
 
     assert batched(path, prompts) == alone
 
 
-def test_text_resumed_from_its_tokens_equals_text_in_one_go(path: Path) -> None:
+def test_an_answer_resumed_from_its_tokens_equals_the_whole_answer(path: Path) -> None:
     prompts = [oracle.text_tokens(path, prompt) for prompt in PROMPTS]
     whole = [oracle.greedy_tokens(path, prompt, ANSWER_TOKENS) for prompt in prompts]
-    begun = [tokens[:RESUME_AFTER_TOKENS] for tokens in whole]
+    beginnings = [tokens[:RESUME_AFTER_TOKENS] for tokens in whole]
 
     resumed = [
         oracle.greedy_tokens(path, prompt + tokens, ANSWER_TOKENS - RESUME_AFTER_TOKENS)
-        for prompt, tokens in zip(prompts, begun, strict=True)
+        for prompt, tokens in zip(prompts, beginnings, strict=True)
     ]
 
-    assert [first + rest for first, rest in zip(begun, resumed, strict=True)] == whole
+    assert [first + rest for first, rest in zip(beginnings, resumed, strict=True)] == whole
 
 
-def test_a_model_is_the_same_every_time_it_is_made(llama_path: Path, tmp_path: Path) -> None:
+def test_a_model_is_the_same_each_time_it_is_made(llama_path: Path, tmp_path: Path) -> None:
     again = families.make(families.LLAMA, tmp_path / "again")
 
     for file in sorted(llama_path.iterdir()):
         assert (again / file.name).read_bytes() == file.read_bytes()
 
 
-def test_loading_says_nothing(model_paths: dict[str, Path]) -> None:
+def test_loading_prints_nothing(model_paths: dict[str, Path]) -> None:
     paths = [str(path) for path in model_paths.values()]
     program = f"from mlx_lm import load\nfor path in {paths!r}: load(path)"
 
@@ -162,7 +162,7 @@ def test_loading_says_nothing(model_paths: dict[str, Path]) -> None:
 
 
 def batched(path: Path, prompts: list[list[int]]) -> list[list[int]]:
-    """Each prompt's answer by mlx-lm, all of them in one batch."""
+    """mlx-lm's answer to each prompt, in one batch."""
     model, _ = load(str(path))
     generator = BatchGenerator(model, max_tokens=ANSWER_TOKENS)
     uids = generator.insert(prompts)

@@ -1,1 +1,1 @@
-"""Tiny real models in mlx-lm's own format: untrained weights, real tokenizers and templates."""
+"""Tiny models in mlx-lm's format: random weights, real tokenizers and chat templates."""

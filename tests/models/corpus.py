@@ -1,4 +1,4 @@
-"""Text to train the tokenizers on: invented, the same every time."""
+"""Training text of the tokenizers: random, and the same in every run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = [
     "most", "know",
 ]
 # fmt: on
-# Scripts whose commonest characters become tokens of their own; all others stay split.
+# The most common characters of these scripts become single tokens; others need several.
 OTHER_SCRIPTS = ["от и до", "και το", "نور", "日本", "中文", "naïve", "über", "señor"]
 SENTENCES = 1200
 

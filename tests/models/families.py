@@ -1,4 +1,4 @@
-"""Three tiny models of real families, about 0.2 million parameters each, in 32-bit floats."""
+"""Tiny models of three real families, about 0.2 million parameters each, in float32."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ CONTEXT_TOKENS = 4096
 SLIDING_WINDOW_TOKENS = 64
 SEED = 0
 LEARNED_TOKENS = 1000
-ROWS_MULTIPLE = 64  # as published models do, the rows of the embedding are more than the tokens
-# Each takes several tokens in each of the tokenizers, and no two share a byte.
+ROWS_MULTIPLE = 64  # the embedding has more rows than there are tokens, as in published models
+# Each needs several tokens in each of the tokenizers, and no two share a byte.
 SPLIT_CHARACTERS = "😀語ก"
 
 SIZES: dict[str, Any] = {
@@ -39,10 +39,10 @@ SIZES: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Family:
-    """What tells one family's model from another's.
+    """The differences between the models of the families.
 
-    `ends` are the tokens that end an answer: generation_config.json names them
-    all, the other files only the first.
+    `stop_tokens` end an answer: generation_config.json has all of them, the other files only
+    the first.
     """
 
     model_type: str
@@ -51,7 +51,7 @@ class Family:
     tokenizer: Callable[[], Tokenizer]
     template: str
     bos: str | None
-    ends: tuple[str, ...]
+    stop_tokens: tuple[str, ...]
     pad: str
     sizes: dict[str, Any]
     embedding_deviation: float
@@ -76,7 +76,7 @@ LLAMA = Family(
     ),
     template=templates.LLAMA,
     bos="<|begin_of_text|>",
-    ends=("<|eot_id|>", "<|end_of_text|>"),
+    stop_tokens=("<|eot_id|>", "<|end_of_text|>"),
     pad="<|end_of_text|>",
     sizes={"num_hidden_layers": 2},
     embedding_deviation=1.0,
@@ -91,7 +91,7 @@ QWEN = Family(
     ),
     template=templates.QWEN,
     bos=None,
-    ends=("<|im_end|>", "<|endoftext|>"),
+    stop_tokens=("<|im_end|>", "<|endoftext|>"),
     pad="<|endoftext|>",
     sizes={"num_hidden_layers": 2},
     embedding_deviation=1.0,
@@ -108,7 +108,7 @@ GEMMA = Family(
     ),
     template=templates.GEMMA,
     bos="<bos>",
-    ends=("<end_of_turn>", "<eos>"),
+    stop_tokens=("<end_of_turn>", "<eos>"),
     pad="<pad>",
     sizes={
         "num_hidden_layers": 2,
@@ -116,15 +116,15 @@ GEMMA = Family(
         "sliding_window": SLIDING_WINDOW_TOKENS,
         "sliding_window_pattern": 2,
     },
-    # The model multiplies embeddings by 8, the square root of its width.
+    # The model multiplies embeddings by 8, the square root of its hidden size.
     embedding_deviation=0.25,
 )
 
 
 def make(family: Family, folder: Path, *, brief: bool = False) -> Path:
-    """Write a model of `family` into `folder`, which is made, and return it.
+    """Write a model of `family` to `folder`, which must not exist yet, and return the folder.
 
-    Its answers never end by themselves; with `brief` they do, after some tens of
+    Its answers never end with a stop token; with `brief` they do, after some tens of
     tokens.
     """
     folder.mkdir(parents=True)
@@ -133,7 +133,7 @@ def make(family: Family, folder: Path, *, brief: bool = False) -> Path:
     tokenizer.save(str(folder / "tokenizer.json"))
     _write(folder / "tokenizer_config.json", _tokenizer_config(family))
     _write(folder / "config.json", config)
-    _write(folder / "generation_config.json", {"eos_token_id": _ends(family, tokenizer)})
+    _write(folder / "generation_config.json", {"eos_token_id": _stop_token_ids(family, tokenizer)})
     values = _weights(family, tokenizer, config, brief=brief)
     mx.save_safetensors(
         str(folder / "model.safetensors"),
@@ -149,14 +149,14 @@ def _config(family: Family, tokenizer: Tokenizer) -> dict[str, Any]:
         "model_type": family.model_type,
         "vocab_size": (tokenizer.get_vocab_size() // ROWS_MULTIPLE + 1) * ROWS_MULTIPLE,
         "bos_token_id": tokenizer.token_to_id(family.bos) if family.bos else None,
-        "eos_token_id": _ends(family, tokenizer)[0],
+        "eos_token_id": _stop_token_ids(family, tokenizer)[0],
         **SIZES,
         **family.sizes,
     }
 
 
-def _ends(family: Family, tokenizer: Tokenizer) -> list[int]:
-    ids = map(tokenizer.token_to_id, family.ends)
+def _stop_token_ids(family: Family, tokenizer: Tokenizer) -> list[int]:
+    ids = map(tokenizer.token_to_id, family.stop_tokens)
     return [token for token in ids if token is not None]
 
 
@@ -164,7 +164,7 @@ def _tokenizer_config(family: Family) -> dict[str, Any]:
     return {
         "tokenizer_class": family.tokenizer_class,
         "bos_token": family.bos,
-        "eos_token": family.ends[0],
+        "eos_token": family.stop_tokens[0],
         "pad_token": family.pad,
         "model_max_length": CONTEXT_TOKENS,
         "clean_up_tokenization_spaces": False,
@@ -179,11 +179,12 @@ def _weights(
     spellings = [
         tokenizer.encode(character, add_special_tokens=False).ids for character in SPLIT_CHARACTERS
     ]
-    favoured = [spelling[0] for spelling in spellings]
+    boosted = [spelling[0] for spelling in spellings]
     if brief:
-        favoured += _ends(family, tokenizer)
-    weights.silence(values, set(_wordless(tokenizer, config["vocab_size"])).difference(favoured))
-    weights.favour(values, favoured)
+        boosted += _stop_token_ids(family, tokenizer)
+    unprintable = set(_unprintable(tokenizer, config["vocab_size"]))
+    weights.suppress(values, unprintable.difference(boosted))
+    weights.boost(values, boosted)
     weights.link(values, spellings)
     return values
 
@@ -194,17 +195,17 @@ def _model(config: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _wordless(tokenizer: Tokenizer, rows: int) -> Iterable[int]:
-    """Ids that are no text by themselves: special, control, part of a character, past the end."""
+def _unprintable(tokenizer: Tokenizer, rows: int) -> Iterable[int]:
+    """Ids without text of their own: special, control, part of a character, no token at all."""
     special = tokenizer.get_added_tokens_decoder()
     for token in range(rows):
         text = "" if token in special else tokenizer.decode([token], skip_special_tokens=False)
-        if not text or any(_unfit(character) for character in text):
+        if not text or not all(_is_printable(character) for character in text):
             yield token
 
 
-def _unfit(character: str) -> bool:
-    return character == "\ufffd" or not (character.isprintable() or character in "\n\t")
+def _is_printable(character: str) -> bool:
+    return character != "\ufffd" and (character.isprintable() or character in "\n\t")
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

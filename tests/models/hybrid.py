@@ -1,4 +1,4 @@
-"""A tiny LFM2: convolutions that keep a state beside attention. Weights only, no tokenizer."""
+"""A tiny LFM2: convolutions with a state, and attention. It has no tokenizer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VOCABULARY_SIZE = 512
 
 
 def make_hybrid() -> nn.Module:
-    """The model in 32-bit floats; its caches are of two kinds, one of which cannot be cut."""
+    """The model in float32; one of its two kinds of caches cannot be cut."""
     model = lfm2.Model(
         lfm2.ModelArgs(
             model_type="lfm2",
@@ -38,7 +38,9 @@ def make_hybrid() -> nn.Module:
     values = weights.draw(model, embedding_deviation=1.0, seed=0)
     generator = np.random.default_rng(1)
     for name, value in values.items():
-        if value.ndim == 3:  # a convolution's few inputs want larger weights than a matrix's many
+        if (
+            value.ndim == 3
+        ):  # a convolution has few inputs, so it needs larger weights than a matrix
             values[name] = generator.normal(0.0, 1.0, value.shape).astype(np.float32)
     model.update(tree_unflatten([(name, mx.array(value)) for name, value in values.items()]))
     mx.eval(model.parameters())

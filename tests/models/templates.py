@@ -1,4 +1,4 @@
-"""Chat templates in the manner of each family."""
+"""Chat templates like those of each family."""
 
 LLAMA = (
     "{{ bos_token }}"
@@ -19,7 +19,7 @@ QWEN = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-# Gemma knows no system role, and refuses what it does not know.
+# Gemma has no system role, and its template rejects other roles.
 GEMMA = (
     "{{ bos_token }}"
     "{% for message in messages %}"

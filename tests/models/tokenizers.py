@@ -1,7 +1,7 @@
-"""Real tokenizers of the two kinds in use: byte-level BPE, and SentencePiece with byte fallback.
+"""Tokenizers of the two common kinds: byte-level BPE, and SentencePiece with byte fallback.
 
-Both know all 256 bytes, and few characters beyond ASCII as a whole: emoji and
-most of CJK are split over tokens.
+Both have tokens for all 256 bytes, and for few characters beyond ASCII: emoji and most
+of CJK need several tokens.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ BYTE_LEVEL_PIECES = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s*[\r\n]+|\s+(?!\S)|\s+
 
 
 def byte_level(size: int, special: Sequence[str], *, bos: str | None, nfc: bool) -> Tokenizer:
-    """`size` learned tokens as GPT-2 and its heirs write them, then the special ones.
+    """`size` learned tokens in the format of GPT-2, then the special ones.
 
-    With `bos`, encoded text begins with it. With `nfc`, combining characters are
-    composed with their letters where Unicode can.
+    With `bos`, encoded text begins with it. With `nfc`, text is normalised to composed
+    characters.
     """
     tokenizer = Tokenizer(models.BPE())
     if nfc:
@@ -52,7 +52,7 @@ def byte_level(size: int, special: Sequence[str], *, bos: str | None, nfc: bool)
 
 
 def sentencepiece(size: int, special: Sequence[str], *, bos: str) -> Tokenizer:
-    """The special tokens, `UNKNOWN` among them, the 256 bytes, then `size` learned ones."""
+    """The special tokens, including `UNKNOWN`, the 256 bytes, then `size` learned tokens."""
     learned = Tokenizer(models.BPE())
     learned.normalizer = normalizers.Replace(" ", SPACE)
     learned.pre_tokenizer = pre_tokenizers.Split(SPACE, behavior="merged_with_next")
@@ -61,7 +61,7 @@ def sentencepiece(size: int, special: Sequence[str], *, bos: str) -> Tokenizer:
     names = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *bpe["vocab"]]
     tokenizer = Tokenizer(
         models.BPE(
-            vocab={name: place for place, name in enumerate(names)},
+            vocab={name: index for index, name in enumerate(names)},
             merges=[(left, right) for left, right in bpe["merges"]],
             unk_token=UNKNOWN,
             fuse_unk=True,

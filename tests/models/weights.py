@@ -1,8 +1,8 @@
-"""Untrained weights that talk: drawn so that greedy text varies instead of repeating one token.
+"""Random weights with which greedy text varies instead of repeating one token.
 
-Usual initial weights are so small that the last token decides the next, which
-soon is a loop. Here every part of the network has a say, and an answer is a
-long walk through the vocabulary that any change in its context diverts.
+Usual initial weights are so small that only the last token determines the next one, and
+the text soon repeats. With these larger weights every part of the network affects the
+next token: an answer has many different tokens, and any change of its context changes it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ MATRIX_DEVIATION = 2.5  # over the square root of the number of inputs
 INPUT = "model.embed_tokens.weight"
 OUTPUT = "lm_head.weight"
 QUERY_NORM = "q_norm.weight"
-QUERY_SCALE = (
-    4.0  # where queries and keys are normalised, attention is too even to tell places apart
-)
+# Without it, attention with normalised queries and keys is almost the same for all positions.
+QUERY_SCALE = 4.0
 RESIDUAL_WRITERS = ("o_proj.weight", "down_proj.weight")
-FAVOUR = 1.3  # on the deviation of a token's logit: such a token comes several times as often
+BOOST = 1.3  # factor of the deviation of a token's logit: the token is several times as frequent
 LINK_INPUT = 8.0
 LINK_OUTPUT = 100.0
 
 
 def draw(model: nn.Module, *, embedding_deviation: float, seed: int) -> Weights:
-    """Weights by name for each parameter of `model`."""
+    """Random weights for each parameter of `model`, by name."""
     generator = np.random.default_rng(seed)
     shapes = {name: value.shape for name, value in tree_flatten(model.parameters())}
 
@@ -45,21 +44,21 @@ def draw(model: nn.Module, *, embedding_deviation: float, seed: int) -> Weights:
     return {name: values(name, shapes[name]) for name in sorted(shapes)}
 
 
-def silence(weights: Weights, tokens: Iterable[int]) -> None:
-    """Make `tokens` never the most likely ones: their logits are 0, the highest is far above."""
+def suppress(weights: Weights, tokens: Iterable[int]) -> None:
+    """Set the logits of `tokens` to 0, far below the highest logit, so they are never drawn."""
     weights[OUTPUT][list(tokens)] = 0.0
 
 
-def favour(weights: Weights, tokens: Iterable[int]) -> None:
-    """Make `tokens` come more often than chance has it."""
-    weights[OUTPUT][list(tokens)] *= FAVOUR
+def boost(weights: Weights, tokens: Iterable[int]) -> None:
+    """Make `tokens` more frequent."""
+    weights[OUTPUT][list(tokens)] *= BOOST
 
 
 def link(weights: Weights, sequences: Iterable[Sequence[int]]) -> None:
-    """Make an answer that begins one of `sequences` go on to its end, whatever came before.
+    """Make an answer with the first token of a sequence continue to the sequence's end.
 
-    Each link, from one token to the next, gets a hidden dimension that only its
-    first token sets, no layer writes, and only its second token listens to.
+    Each pair of adjacent tokens gets a hidden dimension. Only the embedding of its first
+    token sets it, no layer changes it, and only the logit of its second token reads it.
     """
     links = [pair for sequence in sequences for pair in pairwise(sequence)]
     assert len({first for first, _ in links}) == len(links), "a token can have one successor only"
