@@ -21,7 +21,7 @@ from worker.demo.training.corpus.document import Document, Passage
 
 BATCH_TOKENS = 2048
 BATCHES_PER_STEP = 2
-# The weights of the prompts' tokens. Most of them are random. A token that completes a pair which
+# Weights of prompt tokens. Most prompt tokens are random. A token that completes a pair which
 # occurs earlier in the document is not: to predict it is to copy.
 PROMPT_WEIGHT = 0.03
 REPEATED_WEIGHT = 0.5
