@@ -49,7 +49,7 @@ def greedy(id: int, model: str, prompt: str, max_tokens: int = ANSWER_TOKENS) ->
 
 
 def prompts(count: int) -> list[str]:
-    """Prompts of many lengths, up to several prefill slices."""
+    """Prompts of many lengths, up to several prefill chunks."""
     return [f"Number {n}: " + "the quick brown fox " * (n * n % 90) for n in range(1, count + 1)]
 
 
