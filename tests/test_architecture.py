@@ -22,6 +22,7 @@ from tests.sources import (
     violations,
     within,
 )
+from tests.words import ODD_WORDS
 
 DISTRICTS: dict[str, tuple[str, ...]] = {
     # district -> the districts that it may import, besides protocol
@@ -150,11 +151,6 @@ OLD_CLASSES = re.compile(
     r"\b(GrammarDesk|Draughtsman|Blueprint|CallReader|OfferedCalls|PrefillPace|LiveSequence"
     r"|Mailbox|Residency|SiteGuard|Observatory|ExchangeMiddleware|ChatDialect|CompletionDialect"
     r"|ResidentModel|WITHHELD|CallOpened|PromptScored|StartScreen|LlamaAdapter|ModelAdapter)\b"
-)
-ODD_WORDS = re.compile(
-    r"\b(convict(s|ed)?|acquit(s|ted)?|dall(y|ies)|quarrels?|owed|draughtsm[ae]n|(is|are) told"
-    r"|twins?|desk)\b",
-    re.IGNORECASE,
 )
 WORD_RULES_FILE = "tests/test_architecture.py"
 

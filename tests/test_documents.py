@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tests.sources import ROOT, tracked_files
-from tests.test_architecture import ODD_WORDS
+from tests.words import ODD_WORDS
 
 # `path/to/file.py` in backticks, and the target of a Markdown link.
 NAMED = re.compile(r"`([\w./-]+\.(?:py|md|toml|json|js|html|png|plist|service|txt)|[\w./-]+/)`")

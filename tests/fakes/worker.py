@@ -271,7 +271,7 @@ def count_start(path: str) -> int:
 def hang() -> NoReturn:
     """Block forever."""
     while True:
-        threading.Event().wait()
+        signal.pause()
 
 
 if __name__ == "__main__":

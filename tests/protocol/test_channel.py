@@ -175,3 +175,5 @@ def test_sending_to_a_closed_end_raises_no_error(pair: Pair) -> None:
     worker.close()
     service.send(Cancel([1]))
     service.flush(5.0)
+    with pytest.raises(Closed):
+        service.recv()

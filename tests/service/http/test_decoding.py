@@ -317,7 +317,7 @@ def test_in_warn_mode_an_unsupported_parameter_is_still_refused() -> None:
 # ---------------------------------------------------------------- arbitrary input
 
 
-def decode_or_refuse(body: bytes, mode: UnknownFields) -> None:
+def check_decodes_or_refuses(body: bytes, mode: UnknownFields) -> None:
     """Decode `body`; only `InvalidRequest` may be raised."""
     with contextlib.suppress(InvalidRequest):
         decode_body(body, CHAT, mode)
@@ -327,14 +327,14 @@ def decode_or_refuse(body: bytes, mode: UnknownFields) -> None:
 
 @given(st.binary(), MODES)
 def test_any_bytes_are_decoded_or_refused(body: bytes, mode: UnknownFields) -> None:
-    decode_or_refuse(body, mode)
+    check_decodes_or_refuses(body, mode)
 
 
 @given(st.binary(max_size=20), st.integers(0, len(GOOD)), MODES)
 def test_a_body_with_any_bytes_inserted_is_decoded_or_refused(
     noise: bytes, at: int, mode: UnknownFields
 ) -> None:
-    decode_or_refuse(GOOD[:at] + noise + GOOD[at:], mode)
+    check_decodes_or_refuses(GOOD[:at] + noise + GOOD[at:], mode)
 
 
 NAMES = st.sampled_from(
@@ -351,4 +351,4 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 @given(st.dictionaries(NAMES, VALUES, max_size=5), MODES)
 def test_any_json_is_decoded_or_refused(fields: dict[str, Any], mode: UnknownFields) -> None:
     for document in (fields, HELLO | fields, HELLO | {"prompt": "x"} | fields):
-        decode_or_refuse(json.dumps(document).encode(), mode)
+        check_decodes_or_refuses(json.dumps(document).encode(), mode)

@@ -150,6 +150,7 @@ async def test_a_client_that_does_not_read_the_rest_of_a_complete_response_is_di
     ):
         await sent.wait()
         await until_closed(server)
+        assert len(server.connections) == 0
 
 
 async def test_a_client_that_reads_slowly_is_not_disconnected() -> None:
@@ -182,6 +183,7 @@ async def test_a_disconnect_is_noticed_even_with_pipelined_requests(request_: by
             client.writer.transport.abort()
         await app.disconnected.wait()
         await until_closed(server)
+        assert len(server.connections) == 0
 
 
 @pytest.mark.parametrize("request_", [WAIT, WAIT + GET])
@@ -201,7 +203,7 @@ async def test_a_disconnect_of_an_idle_connection_is_noticed() -> None:
     async with served() as (_, server):
         async with connected(server.port) as client:
             await client.send(GET)
-            await client.read_response()
+            assert (await client.read_response())[0] == 200
         await until_closed(server)
 
 

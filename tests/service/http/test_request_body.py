@@ -242,7 +242,7 @@ async def test_a_disconnect_is_noticed_while_the_response_is_prepared() -> None:
         async with connected(port) as client:
             await client.send_headers("/wait", "Content-Length: 0")
             await endpoints.waiting.wait()
-        await endpoints.disconnected.wait()
+        assert await endpoints.disconnected.wait()
 
 
 async def test_a_disconnect_during_the_body_is_not_logged(
@@ -261,7 +261,7 @@ async def test_a_stream_of_starlette_notices_a_disconnect() -> None:
         async with connected(port) as client:
             await client.send_headers("/stream", method="GET")
             await client.reader.readuntil(b"first")
-        await endpoints.disconnected.wait()
+        assert await endpoints.disconnected.wait()
 
 
 async def test_after_the_response_the_end_is_not_a_disconnect() -> None:

@@ -113,7 +113,7 @@ def test_a_schema_that_breaks_a_strict_rule_is_refused_only_if_it_is_strict(
 def test_a_schema_that_follows_the_strict_rules_is_accepted(
     use: Any, param: str, schema: dict[str, Any]
 ) -> None:
-    decode(use(schema, strict=True))
+    assert decode(use(schema, strict=True)) is not None
 
 
 @pytest.mark.parametrize("use", [tool, function])
