@@ -78,8 +78,12 @@ class SleepPrevention:
 
 
 async def terminate(process: asyncio.subprocess.Process) -> None:
-    """Terminate a process, and wait for its end for `END_TIMEOUT_S` at most."""
+    """Terminate a process and wait for its end; after `END_TIMEOUT_S` kill it."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
-    with contextlib.suppress(TimeoutError):
+    try:
         await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

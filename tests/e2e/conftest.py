@@ -9,6 +9,7 @@ import httpx
 import openai
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 
 
@@ -26,13 +27,15 @@ def demo() -> Iterator[Daemon]:
         yield daemon
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def http(daemon: Daemon) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=daemon.url, timeout=60) as client:
+    """Plain requests to the service of three models."""
+    with plain_http.client(daemon.url) as client:
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def client(daemon: Daemon) -> Iterator[openai.OpenAI]:
+    """The `openai` package's requests to the service of three models."""
     with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as client:
         yield client

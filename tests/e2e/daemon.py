@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from tests.e2e import plain_http
 from tests.waiting import HANG_S, wait_for
 
 # Below those that systems give to clients (32,768 and up on Linux, 49,152 on macOS).
@@ -60,7 +61,7 @@ class Daemon:
     def health(self) -> dict[str, Any]:
         """What `/health` says now."""
         # Reading certificates, which nothing here needs, would take longer than the request.
-        report: dict[str, Any] = httpx.get(f"{self.url}/health", verify=False).json()
+        report: dict[str, Any] = plain_http.get(f"{self.url}/health").json()
         return report
 
     def wait_for(self, condition: Callable[[], bool]) -> None:

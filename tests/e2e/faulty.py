@@ -11,11 +11,11 @@ from typing import Any
 import anyio
 import httpx
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.fakes.worker import answer
 
 PROGRAM = "tests.fakes.service"
-TIMEOUT_S = 60.0
 # How long a worker with work may be silent. A fake one that is not at fault sends every 2 ms.
 STALL_S = 2.0
 
@@ -96,9 +96,8 @@ def complete_all(daemon: Daemon, asked: Sequence[Asked]) -> list[Reply]:
         replies[place] = await complete(client, asked[place])
 
     async def all_of_them() -> None:
-        limits = httpx.Limits(max_connections=None)
         async with (
-            httpx.AsyncClient(base_url=daemon.url, timeout=TIMEOUT_S, limits=limits) as client,
+            plain_http.async_client(daemon.url) as client,
             anyio.create_task_group() as group,
         ):
             for place in range(len(asked)):

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import free_port
 from tests.waiting import HANG_S, wait_for
 
@@ -64,7 +65,7 @@ def wait_healthy(port: int, process: subprocess.Popen[bytes], logs: Path) -> Non
     def is_healthy() -> bool:
         assert process.poll() is None, printed()
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+            return plain_http.get(f"http://127.0.0.1:{port}/health").status_code == 200
         return False
 
     def printed() -> str:

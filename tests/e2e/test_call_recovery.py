@@ -15,6 +15,7 @@ import anyio
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.json_events import Body, parts_of
 from tests.prompts import PROMPTS
@@ -102,9 +103,8 @@ async def call_all(daemon: Daemon, asked: list[Body], kills: tuple[int, ...] = (
                 grown.set()
                 grown = anyio.Event()
 
-    limits = httpx.Limits(max_connections=None)
     async with (
-        httpx.AsyncClient(base_url=daemon.url, timeout=120, limits=limits) as client,
+        plain_http.async_client(daemon.url) as client,
         anyio.create_task_group() as group,
     ):
         for place in range(len(asked)):

@@ -12,6 +12,7 @@ import anyio
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.oracle import decode, greedy_tokens, text_tokens
 
@@ -44,7 +45,7 @@ async def complete_all(
     """The answers to all prompts, while the worker dies this often under them."""
     texts: dict[str, str] = {}
     async with (
-        httpx.AsyncClient(base_url=daemon.url, timeout=120) as client,
+        plain_http.async_client(daemon.url) as client,
         anyio.create_task_group() as requests,
     ):
         for prompt, extra in zip(PROMPTS, extras or [{}] * len(PROMPTS), strict=True):
@@ -90,8 +91,8 @@ def test_a_worker_that_is_gone_is_told_by_health_and_comes_back(llama_path: Path
         os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
         gone = daemon.wait_until("status", be="restarting")
         assert gone["worker"]["last_exit"]["reason"] == "signal SIGKILL"
-        assert httpx.get(f"{daemon.url}/health").status_code == 503
+        assert plain_http.get(f"{daemon.url}/health").status_code == 503
         asked = {"model": "default", "prompt": "waits for the next worker", "max_tokens": 2}
-        answer = httpx.post(f"{daemon.url}/v1/completions", json=asked, timeout=60)
+        answer = plain_http.post(f"{daemon.url}/v1/completions", json=asked)
         assert answer.status_code == 200
         assert daemon.health()["worker"]["restarts"] == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 
 
@@ -28,4 +29,4 @@ def test_unknown_fields_are_dropped_and_logged_where_a_setting_says_so(llama_pat
 
 
 def complete(daemon: Daemon, asked: dict[str, object]) -> int:
-    return httpx.post(f"{daemon.url}/v1/completions", json=asked, timeout=60).status_code
+    return plain_http.post(f"{daemon.url}/v1/completions", json=asked).status_code

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.wire import (
     COMPLETIONS,
@@ -82,7 +82,7 @@ def test_a_client_that_does_not_read_is_cut_off_and_others_are_served(
     deaf.sendall(post(completion(8, stream=True)))
     own.wait_until("requests.running", be=8)
     asked = completion(tokens=300, stream=True)
-    answer = httpx.post(f"{own.url}{COMPLETIONS}", json=asked, timeout=60)
+    answer = plain_http.post(f"{own.url}{COMPLETIONS}", json=asked)
     assert answer.text.endswith("data: [DONE]\n\n")
     own.wait_line("disconnecting clients that do not read")
     own.wait_until("requests.running", be=0)
@@ -155,8 +155,8 @@ def test_what_is_no_http_1_is_refused_without_a_body(own: Daemon, sent: bytes, s
 
 
 def test_head_options_and_http_1_0_are_answered(own: Daemon) -> None:
-    assert httpx.head(f"{own.url}/health").status_code == 200
-    refused = httpx.options(f"{own.url}{COMPLETIONS}")
+    assert plain_http.request("HEAD", f"{own.url}/health").status_code == 200
+    refused = plain_http.request("OPTIONS", f"{own.url}{COMPLETIONS}")
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
     assert refused.json()["error"]["code"] == "method_not_allowed"
     with connect(own) as client:

@@ -11,13 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.faulty import Asked, assert_served, complete_all, faulty
 from tests.e2e.wire import COMPLETIONS, completion, connect, post
 
 
 def ask(daemon: Daemon) -> httpx.Response:
-    return httpx.post(f"{daemon.url}{COMPLETIONS}", json=completion(tokens=1), timeout=60)
+    return plain_http.post(f"{daemon.url}{COMPLETIONS}", json=completion(tokens=1))
 
 
 def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
@@ -40,14 +41,14 @@ def test_past_the_queue_requests_get_429_and_those_before_them_go_on(llama_path:
     with running(llama_path, flags=flags) as daemon, ExitStack() as stack:
         asked = completion(tokens=1500, stream=True)
         first = stack.enter_context(
-            httpx.stream("POST", f"{daemon.url}{COMPLETIONS}", json=asked, timeout=60)
+            plain_http.stream("POST", f"{daemon.url}{COMPLETIONS}", json=asked)
         )
         for waiting in (1, 2):
             stack.enter_context(connect(daemon)).sendall(post(asked))
             daemon.wait_until("requests.waiting", be=waiting)
         for _ in range(10):
             assert_refused(ask(daemon), 429, "overloaded")
-        assert httpx.get(f"{daemon.url}/health").status_code == 200
+        assert plain_http.get(f"{daemon.url}/health").status_code == 200
         assert first.read().endswith(b"data: [DONE]\n\n")
 
 
@@ -86,7 +87,7 @@ def test_a_request_that_the_device_does_not_take_in_time_gets_503(impatient: Dae
 def test_during_a_restart_what_has_begun_waits_and_what_has_not_gets_503(impatient: Daemon) -> None:
     asked = completion(stream=True)
     worker = impatient.health()["worker"]["pid"]
-    with httpx.stream("POST", f"{impatient.url}{COMPLETIONS}", json=asked, timeout=60) as answer:
+    with plain_http.stream("POST", f"{impatient.url}{COMPLETIONS}", json=asked) as answer:
         lines = answer.iter_lines()
         next(lines)
         os.kill(worker, signal.SIGKILL)

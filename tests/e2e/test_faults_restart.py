@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import STALL_S, Asked, assert_served, complete_all, faulty
 from tests.e2e.footprint import footprint_of, wait_until_back
@@ -85,7 +85,7 @@ def test_too_many_deaths_are_503_with_the_reason_and_the_next_worker_mends_it(
         daemon.wait_until("requests.running", be=2)
         kill_worker(daemon)
         report = daemon.wait_until("status", be="failed")
-        refused = httpx.post(f"{daemon.url}/v1/completions", json=asked.body)
+        refused = plain_http.post(f"{daemon.url}/v1/completions", json=asked.body)
         whole, streamed = replies.result()
         (tmp_path / "starts.released").touch()
         daemon.wait_until("status", be="healthy")
@@ -112,7 +112,7 @@ def test_one_stream_outlives_fifty_workers_and_they_leave_nothing(own: Daemon) -
     if not Path("/proc/self/task").exists():
         pytest.skip("there is no /proc to count in")
     asked = Asked("one stream", tokens=10**6, stream=True)
-    with httpx.stream("POST", f"{own.url}/v1/completions", json=asked.body, timeout=60) as answer:
+    with plain_http.stream("POST", f"{own.url}/v1/completions", json=asked.body) as answer:
         events = (line for line in answer.iter_lines() if line.startswith("data: {"))
         position = 0
         for kills in range(KILLS + 5):
@@ -129,7 +129,7 @@ def test_one_stream_outlives_fifty_workers_and_they_leave_nothing(own: Daemon) -
 
 def test_a_service_that_was_itself_stopped_does_not_take_its_worker_for_silent(own: Daemon) -> None:
     worker = own.wait_until("status", be="healthy")["worker"]["pid"]
-    with httpx.stream(
+    with plain_http.stream(
         "POST", f"{own.url}/v1/completions", json=Asked("x", 10**5, stream=True).body
     ) as answer:
         events = answer.iter_lines()

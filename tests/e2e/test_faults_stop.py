@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.wire import (
     COMPLETIONS,
@@ -74,7 +74,7 @@ def test_a_signal_ends_it_in_time_whatever_clients_are_connected(
     with running(llama_path, flags=flags, environ=environ) as daemon:
         worker = daemon.health()["worker"]["pid"]
         crowd(daemon, clients)
-        with httpx.stream("POST", f"{daemon.url}{COMPLETIONS}", json=STREAM, timeout=60) as answer:
+        with plain_http.stream("POST", f"{daemon.url}{COMPLETIONS}", json=STREAM) as answer:
             lines = answer.iter_lines()
             next(lines)
             daemon.signal(number)

@@ -10,9 +10,9 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import STALL_S, Asked, Reply, assert_served, complete_all, faulty
 
@@ -108,14 +108,14 @@ def test_a_workers_end_is_a_pause_and_is_told_by_health(
 def test_a_worker_that_hangs_and_hears_no_sigterm_is_killed_and_health_says_restarting(
     own: Daemon,
 ) -> None:
-    with httpx.stream(
-        "POST", f"{own.url}/v1/completions", json=Asked("[deaf 3]", stream=True).body, timeout=60
+    with plain_http.stream(
+        "POST", f"{own.url}/v1/completions", json=Asked("[deaf 3]", stream=True).body
     ) as answer:
         lines = answer.iter_lines()
         next(lines)
         report = own.wait_until("status", be="restarting")
         assert report["worker"]["pid"] is not None
-        assert httpx.get(f"{own.url}/health").status_code == 503
+        assert plain_http.get(f"{own.url}/health").status_code == 503
         assert "data: [DONE]" in list(lines)
     last_exit = own.wait_until("status", be="healthy")["worker"]["last_exit"]
     assert last_exit["signal"] == "SIGKILL"

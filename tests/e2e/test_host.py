@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.faulty import faulty
 from tests.e2e.footprint import footprint_of, wait_until_back
@@ -53,7 +54,7 @@ def test_no_input_of_a_client_starts_a_log_line(form: str) -> None:
                 assert read_answer(client)[0] < 500
         for field in ("model", "prompt", "user"):
             request = {**completion(tokens=1), field: f"\n{hostile}\x1b\u2028" + "x" * 5000}
-            assert httpx.post(f"{daemon.url}{COMPLETIONS}", json=request).status_code < 500
+            assert plain_http.post(f"{daemon.url}{COMPLETIONS}", json=request).status_code < 500
         daemon.stop()
         lines = "".join(daemon.lines).split("\n")
     assert any("FAKE" in line for line in lines), "the requests are logged"
@@ -66,7 +67,7 @@ def test_no_input_of_a_client_starts_a_log_line(form: str) -> None:
 def test_a_full_disk_under_the_log_file_stops_nothing() -> None:
     with faulty("--log-file", "/dev/full", "--log-level", "debug") as daemon:
         for _ in range(20):
-            answer = httpx.post(f"{daemon.url}{COMPLETIONS}", json=completion(tokens=1))
+            answer = plain_http.post(f"{daemon.url}{COMPLETIONS}", json=completion(tokens=1))
             assert answer.status_code == 200
         assert daemon.health()["status"] == "healthy"
         assert "Traceback" not in daemon.output
@@ -84,8 +85,8 @@ def test_the_log_file_contains_the_requests_and_no_key(tmp_path: Path) -> None:
     with faulty("--log-file", str(path), environ=KEYS) as daemon:
         request = {"model": "fake", "prompt": "x", "max_tokens": 1}
         url = f"{daemon.url}{COMPLETIONS}"
-        assert httpx.post(url, json=request, headers=bearer(PLAIN)).status_code == 200
-        assert httpx.post(url, json=request, headers=bearer("wrong")).status_code == 401
+        assert plain_http.post(url, json=request, headers=bearer(PLAIN)).status_code == 200
+        assert plain_http.post(url, json=request, headers=bearer("wrong")).status_code == 401
     text = path.read_text()
     requests = [json.loads(line)["request"] for line in text.splitlines() if '"request"' in line]
     assert [(line["status"], line.get("key")) for line in requests] == [(200, "key-1"), (401, None)]
@@ -106,14 +107,14 @@ def test_a_wall_clock_that_jumps_by_a_day_ends_nothing(llama_path: Path, tmp_pat
 
         def post(**more: Any) -> httpx.Response:
             request = completion(tokens=20, **more)
-            return httpx.post(
-                f"{daemon.url}{COMPLETIONS}", json=request, headers=bearer(PLAIN), timeout=60
+            return plain_http.post(
+                f"{daemon.url}{COMPLETIONS}", json=request, headers=bearer(PLAIN)
             )
 
         now = post().json()["created"]
         request = completion(tokens=3000, stream=True)
         url = f"{daemon.url}{COMPLETIONS}"
-        with httpx.stream("POST", url, json=request, headers=bearer(PLAIN), timeout=60) as response:
+        with plain_http.stream("POST", url, json=request, headers=bearer(PLAIN)) as response:
             lines = response.iter_lines()
             next(lines)
             for jump in (DAY_S, -DAY_S):
@@ -164,7 +165,7 @@ async def ask_all(daemon: Daemon, count: int) -> None:
         for number in numbers:
             await kinds[number % len(kinds)](client, number)
 
-    async with httpx.AsyncClient(base_url=daemon.url, timeout=60) as client:
+    async with plain_http.async_client(daemon.url) as client:
         await asyncio.gather(*(some(client) for _ in range(AT_ONCE)))
 
 

@@ -13,6 +13,7 @@ import httpx
 import openai
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import KEYS, NAMED, PLAIN, add_key, bearer
@@ -31,9 +32,7 @@ def test_a_key_may_have_so_many_requests_at_once_and_others_are_not_concerned(
 
         def post(key: str, **more: Any) -> httpx.Response:
             asked = completion(tokens=2, **more)
-            return httpx.post(
-                f"{daemon.url}/v1/completions", json=asked, headers=bearer(key), timeout=60
-            )
+            return plain_http.post(f"{daemon.url}/v1/completions", json=asked, headers=bearer(key))
 
         with stream(daemon, narrow) as response:
             assert response.headers["x-ratelimit-limit-requests"] == "1"
@@ -45,7 +44,7 @@ def test_a_key_may_have_so_many_requests_at_once_and_others_are_not_concerned(
             assert int(refused.headers["retry-after"]) >= 1
             assert refused.headers["x-ratelimit-remaining-requests"] == "0"
             assert refused.headers["x-ratelimit-reset-requests"] == "1s"
-            assert httpx.get(f"{daemon.url}/v1/models", headers=bearer(narrow)).is_success
+            assert plain_http.get(f"{daemon.url}/v1/models", headers=bearer(narrow)).is_success
             other = post(wide)
             assert other.is_success
             assert not any(name.startswith("x-ratelimit") for name in other.headers)
@@ -60,7 +59,7 @@ def stream(daemon: Daemon, key: str) -> Iterator[httpx.Response]:
     """A stream that has begun, and goes on until the block ends."""
     asked = completion(tokens=4000, stream=True)
     url = f"{daemon.url}/v1/completions"
-    with httpx.stream("POST", url, json=asked, headers=bearer(key), timeout=60) as response:
+    with plain_http.stream("POST", url, json=asked, headers=bearer(key)) as response:
         lines = response.iter_lines()
         next(lines)
         yield response
@@ -77,9 +76,7 @@ def test_a_key_whose_tokens_are_used_up_waits_for_more() -> None:
 
         def post(key: str, tokens: int) -> httpx.Response:
             asked = {**ASKED, "max_tokens": tokens}
-            return httpx.post(
-                f"{daemon.url}/v1/completions", json=asked, headers=bearer(key), timeout=60
-            )
+            return plain_http.post(f"{daemon.url}/v1/completions", json=asked, headers=bearer(key))
 
         began_at = time.monotonic()
         first = post(NAMED, first_tokens)

@@ -14,6 +14,7 @@ import httpx
 import openai
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import ADMIN, KEYS, NAMED, PLAIN, SECRETS, add_key, bearer, run_keys
@@ -44,7 +45,7 @@ def own() -> Iterator[Daemon]:
 
 @pytest.fixture
 def http(own: Daemon) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=own.url, timeout=60) as client:
+    with plain_http.client(own.url) as client:
         yield client
 
 
@@ -155,7 +156,7 @@ def test_administration_needs_an_administrators_key(http: httpx.Client) -> None:
 
 
 def test_no_key_is_ever_logged_or_handed_to_the_worker(own: Daemon) -> None:
-    httpx.get(f"{own.url}/v1/models", headers=bearer("a-wrong-key-that-came"))
+    plain_http.get(f"{own.url}/v1/models", headers=bearer("a-wrong-key-that-came"))
     assert not any(secret in own.output for secret in (*SECRETS, "a-wrong-key-that-came"))
     worker = own.health()["worker"]["pid"]
     environ = Path(f"/proc/{worker}/environ")
@@ -169,9 +170,9 @@ def test_no_key_is_ever_logged_or_handed_to_the_worker(own: Daemon) -> None:
 def test_without_keys_administration_is_for_this_machine_and_not_for_proxies_on_it(
     daemon: Daemon,
 ) -> None:
-    assert httpx.get(f"{daemon.url}/admin/nothing").status_code == 404
+    assert plain_http.get(f"{daemon.url}/admin/nothing").status_code == 404
     for name in ("x-forwarded-for", "forwarded"):
-        refused = httpx.get(f"{daemon.url}/admin/nothing", headers={name: "127.0.0.1"})
+        refused = plain_http.get(f"{daemon.url}/admin/nothing", headers={name: "127.0.0.1"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "admin_only")
 
 
@@ -240,7 +241,7 @@ def test_keys_are_added_listed_and_revoked_while_the_service_runs(tmp_path: Path
     with faulty("--keys-file", str(path)) as daemon:
 
         def status(key: str) -> int:
-            return httpx.get(f"{daemon.url}/v1/models", headers=bearer(key)).status_code
+            return plain_http.get(f"{daemon.url}/v1/models", headers=bearer(key)).status_code
 
         assert status(laptop) == 200
         phone = add_key(path, "phone", "--admin")
@@ -313,7 +314,7 @@ def test_a_file_without_keys_lets_nobody_in_and_says_so(tmp_path: Path) -> None:
     assert "every request is refused" in run_keys(path, "revoke", "laptop").stderr
     with faulty("--keys-file", str(path), wait=False) as daemon:
         daemon.wait_until("status", be="healthy")
-        assert httpx.get(f"{daemon.url}/v1/models").status_code == 401
+        assert plain_http.get(f"{daemon.url}/v1/models").status_code == 401
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"keys": [{"name": "x"}]}', '{"key": []}'])

@@ -15,6 +15,7 @@ from typing import IO, Any
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, free_port, running
 from tests.waiting import HANG_S, wait_for
 
@@ -31,7 +32,7 @@ def requests_of(daemon: Daemon) -> list[dict[str, Any]]:
 
 def test_every_request_is_one_line_of_json(llama_path: Path) -> None:
     body = {"model": "default", "prompt": "x", "max_tokens": 5}
-    with running(llama_path) as daemon, httpx.Client(base_url=daemon.url, timeout=60) as client:
+    with running(llama_path) as daemon, plain_http.client(daemon.url) as client:
         answered = client.post("/v1/completions", json=body)
         client.post("/v1/completions", json=body | {"max_tokens": -1})
         client.get("/v1/models%0a[INFO] FAKE%1b[31m")
@@ -65,12 +66,12 @@ def started(redirection: str, stdout: IO[bytes] | int | None) -> Iterator[str]:
 
 def is_healthy(url: str) -> bool:
     with contextlib.suppress(httpx.ConnectError):
-        return httpx.get(f"{url}/health", verify=False).status_code == 200
+        return plain_http.get(f"{url}/health").status_code == 200
     return False
 
 
 def serve_some(url: str, count: int = REQUESTS) -> None:
-    with httpx.Client(base_url=url, timeout=60) as client:
+    with plain_http.client(url) as client:
         for number in range(count):
             assert client.get(f"/v1/models/{number}-{'x' * 150}").status_code == 404
         body = {"model": "default", "prompt": "x", "max_tokens": 5}

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import msgspec
 import pytest
 from prometheus_client.openmetrics.parser import (
@@ -14,6 +13,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.faulty import Asked, faulty
 
@@ -27,14 +27,14 @@ def own(llama_path: Path) -> Iterator[Daemon]:
     with running(llama_path) as daemon:
         body = {"model": "default", "prompt": "x", "max_tokens": TOKENS, "temperature": 0}
         url = f"{daemon.url}/v1/completions"
-        httpx.post(url, json=body, timeout=60, verify=False)
-        httpx.post(url, json=body | {"max_tokens": -1}, verify=False)
+        plain_http.post(url, json=body)
+        plain_http.post(url, json=body | {"max_tokens": -1})
         yield daemon
 
 
 def values(daemon: Daemon) -> dict[str, float]:
     """Every sample by its name; those of one name added up."""
-    text = httpx.get(f"{daemon.url}/metrics", verify=False).text
+    text = plain_http.get(f"{daemon.url}/metrics").text
     found: dict[str, float] = {}
     for family in parse_text(text):
         for sample in family.samples:
@@ -58,7 +58,7 @@ def test_prompt_tokens_found_in_the_cache_are_counted(own: Daemon) -> None:
     before = values(own)
     body = {"model": "default", "prompt": [7] * 300, "max_tokens": 2, "temperature": 0}
     for _ in range(2):
-        httpx.post(f"{own.url}/v1/completions", json=body, timeout=60, verify=False)
+        plain_http.post(f"{own.url}/v1/completions", json=body)
     after = values(own)
     grown = {name: after[name] - before[name] for name in before if name in after}
     assert grown["mlxd_prompt_tokens_total"] == 600
@@ -69,10 +69,10 @@ def test_a_restart_is_counted_and_the_resumed_answer_as_one() -> None:
     with faulty() as daemon:
         url = f"{daemon.url}/v1/completions"
         asked = Asked("[die 5]")
-        answer = httpx.post(url, json=asked.body, timeout=60, verify=False)
+        answer = plain_http.post(url, json=asked.body)
         assert answer.json()["choices"][0]["text"] == asked.expected
         found = values(daemon)
-        [told] = httpx.get(f"{daemon.url}/status", verify=False).json()["recent"]
+        [told] = plain_http.get(f"{daemon.url}/status").json()["recent"]
     assert (told["restarts"], told["failed"]) == (1, False)
     assert found["mlxd_worker_restarts_total"] == 1
     assert found["mlxd_output_tokens_total"] == asked.tokens
@@ -81,7 +81,7 @@ def test_a_restart_is_counted_and_the_resumed_answer_as_one() -> None:
 
 def test_openmetrics_is_spoken_where_it_is_asked_for(own: Daemon) -> None:
     accept = {"accept": "application/openmetrics-text; version=1.0.0"}
-    answer = httpx.get(f"{own.url}/metrics", headers=accept, verify=False)
+    answer = plain_http.get(f"{own.url}/metrics", headers=accept)
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     families = parse_openmetrics(answer.text)  # type: ignore[no-untyped-call]
     assert "mlxd_worker_up" in [family.name for family in families]

@@ -12,19 +12,18 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
-
-TIMEOUT_S = 60.0
 
 
 def ask(daemon: Daemon, model: str, max_tokens: int = 8) -> httpx.Response:
     body = {"model": model, "prompt": "hello", "max_tokens": max_tokens, "temperature": 0}
-    return httpx.post(f"{daemon.url}/v1/completions", json=body, timeout=TIMEOUT_S)
+    return plain_http.post(f"{daemon.url}/v1/completions", json=body)
 
 
 def order(daemon: Daemon, model: str, verb: str, body: Any = None) -> httpx.Response:
     url = f"{daemon.url}/admin/models/{model}/{verb}"
-    return httpx.post(url, json=body or {}, timeout=TIMEOUT_S)
+    return plain_http.post(url, json=body or {})
 
 
 def statuses(daemon: Daemon) -> dict[str, str]:
@@ -52,7 +51,7 @@ def test_a_model_is_loaded_by_its_first_request_once_for_all_that_wait(
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.json()["choices"][0]["text"] for answer in answers}) == 1
         assert statuses(daemon) == {"tiny-llama": "loaded", "tiny-qwen": "loaded"}
-        listed = httpx.get(f"{daemon.url}/v1/models").json()["data"]
+        listed = plain_http.get(f"{daemon.url}/v1/models").json()["data"]
         assert [(m["id"], m["status"], m["loaded"]) for m in listed] == [
             ("tiny-llama", "loaded", True),
             ("tiny-qwen", "loaded", True),
@@ -77,7 +76,7 @@ def test_a_busy_model_is_not_unloaded(llama_path: Path) -> None:
         body = {"model": "default", "prompt": "x", "max_tokens": 3000, "stream": True}
         body["ignore_eos"] = True
         url = f"{daemon.url}/v1/completions"
-        with httpx.stream("POST", url, json=body, timeout=TIMEOUT_S) as answer:
+        with plain_http.stream("POST", url, json=body) as answer:
             lines = answer.iter_lines()
             next(lines)
             refused = order(daemon, "tiny-llama", "unload")
@@ -97,7 +96,7 @@ def test_what_has_changed_on_disk_is_there_after_unload_and_load(
         assert ask(daemon, "changing").json()["choices"][0]["text"] == before
         order(daemon, "changing", "unload")
         order(daemon, "changing", "load")
-        [model] = httpx.get(f"{daemon.url}/v1/models").json()["data"]
+        [model] = plain_http.get(f"{daemon.url}/v1/models").json()["data"]
         assert model["family"] == "qwen3"
         assert ask(daemon, "changing").json()["choices"][0]["text"] != before
 
@@ -145,10 +144,10 @@ def test_a_models_table_says_how_it_is_served(
         long = ask(daemon, "small", max_tokens=100)
         assert long.json()["error"]["code"] == "context_length_exceeded"
         chat = {"model": "tiny-qwen", "messages": [{"role": "user", "content": "hello"}]}
-        said = httpx.post(f"{daemon.url}/v1/chat/completions", json=chat).json()
+        said = plain_http.post(f"{daemon.url}/v1/chat/completions", json=chat).json()
         assert said["usage"]["completion_tokens"] == 5
         plain = {"model": "tiny-qwen", "prompt": "HELLO"}
-        continued = httpx.post(f"{daemon.url}/v1/completions", json=plain).json()
+        continued = plain_http.post(f"{daemon.url}/v1/completions", json=plain).json()
         text = continued["choices"][0]["text"]
         assert said["choices"][0]["message"]["content"] == text.removeprefix(" ")
 

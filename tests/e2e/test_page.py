@@ -8,10 +8,10 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.e2e import plain_http
 from tests.e2e.browser import chromium, opened
 from tests.e2e.daemon import Daemon, running
 
@@ -142,7 +142,7 @@ def test_the_status_contains_no_prompt_and_no_answer(page: Page, own_daemon: Dae
     expect(page.locator(".message.assistant .meta")).to_contain_text(ENDED)
     answer = text_of(page)
     assert answer
-    status = httpx.get(f"{own_daemon.url}/status", verify=False).text
+    status = plain_http.get(f"{own_daemon.url}/status").text
     assert "xylophone" not in status
     assert answer not in status
 

@@ -12,6 +12,7 @@ import openai
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import running
 from tests.models import families
 from worker.prompts.fill_in_middle import KNOWN_TRIPLES
@@ -203,7 +204,7 @@ def with_infill() -> Tokenizer:
 def test_a_model_with_tokens_for_it_fills_in_before_a_suffix(tmp_path: Path) -> None:
     family = dataclasses.replace(families.LLAMA, tokenizer=with_infill)
     path = families.make(family, tmp_path / "tiny-infill")
-    with running(path) as daemon, httpx.Client(base_url=daemon.url, timeout=60) as http:
+    with running(path) as daemon, plain_http.client(daemon.url) as http:
         model = http.get("/v1/capabilities").json()["data"][0]
         assert model["endpoints"][TEXT]["suffix"] == {"support": "honoured"}
         plain, filled = (ask(http, TEXT, temperature=0, **f).json() for f in ({}, {"suffix": "x"}))

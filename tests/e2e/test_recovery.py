@@ -17,6 +17,7 @@ import anyio
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.endings import processor_ticks, ticks_until_gone
 from tests.e2e.json_events import Body, parts_of
@@ -95,9 +96,8 @@ async def complete_all(daemon: Daemon, asked: list[Body], kills: int = 0) -> lis
     async def one(client: httpx.AsyncClient, place: int) -> None:
         outcomes[place] = await complete(client, asked[place])
 
-    limits = httpx.Limits(max_connections=None)
     async with (
-        httpx.AsyncClient(base_url=daemon.url, timeout=120, limits=limits) as client,
+        plain_http.async_client(daemon.url) as client,
         anyio.create_task_group() as group,
     ):
         for place in range(len(asked)):
@@ -175,7 +175,7 @@ def test_a_service_killed_during_a_long_prefill_takes_its_worker_with_it(llama_p
         body = {"model": "default", "prompt": [[5] * 4000] * 32, "max_tokens": 8}
         with ThreadPoolExecutor(1) as client:
             loaded = processor_ticks(worker)
-            sent = client.submit(httpx.post, f"{daemon.url}/v1/completions", json=body, timeout=60)
+            sent = client.submit(plain_http.post, f"{daemon.url}/v1/completions", json=body)
             daemon.wait_for(lambda: processor_ticks(worker) >= loaded + PREFILL_TICKS)
             assert daemon.health()["requests"]["running"] == 0
             killed_at = processor_ticks(worker)

@@ -21,11 +21,11 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.e2e.daemon import Daemon, running
 from tests.service.parts import describe
+from tests.waiting import HANG_S
 
 # An answer's length is not the question here.
 MOST_TOKENS = 4
 EXAMPLES = 5
-TIMEOUT_S = 30
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -56,7 +56,7 @@ described = schemathesis.openapi.from_dict(describe("tested"))
 )
 def test_every_answer_is_one_that_the_description_names(case: Case[Any], demo: Daemon) -> None:
     shorten(case)
-    case.call_and_validate(base_url=demo.url, checks=CHECKS, timeout=TIMEOUT_S)
+    case.call_and_validate(base_url=demo.url, checks=CHECKS, timeout=HANG_S)
 
 
 def shorten(case: Case[Any]) -> None:

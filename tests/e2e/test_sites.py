@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import faulty
 from tests.e2e.wire import COMPLETIONS, connect, read_answer, read_end
@@ -33,12 +34,12 @@ def open_to_a_friend() -> Iterator[Daemon]:
 
 def get(daemon: Daemon, path: str = "/v1/models", **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.get(f"{daemon.url}{path}", headers=named)
+    return plain_http.get(f"{daemon.url}{path}", headers=named)
 
 
 def post(daemon: Daemon, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.post(f"{daemon.url}{COMPLETIONS}", json=ASKED, headers=named)
+    return plain_http.post(f"{daemon.url}{COMPLETIONS}", json=ASKED, headers=named)
 
 
 def preflight(daemon: Daemon, origin: str) -> httpx.Response:
@@ -47,7 +48,7 @@ def preflight(daemon: Daemon, origin: str) -> httpx.Response:
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization,content-type",
     }
-    return httpx.options(f"{daemon.url}{COMPLETIONS}", headers=headers)
+    return plain_http.request("OPTIONS", f"{daemon.url}{COMPLETIONS}", headers=headers)
 
 
 def assert_refused(response: httpx.Response, code: str) -> None:
@@ -183,7 +184,7 @@ def test_what_a_form_can_send_is_refused_though_it_hides_where_it_comes_from(
     own: Daemon, kind: str, path: str
 ) -> None:
     headers = {"content-type": kind} if kind else {}
-    refused = httpx.post(f"{own.url}{path}", content=b'{"model": "fake"}', headers=headers)
+    refused = plain_http.post(f"{own.url}{path}", content=b'{"model": "fake"}', headers=headers)
     assert (refused.status_code, refused.json()["error"]["code"]) == (415, "unsupported_media_type")
 
 
@@ -206,7 +207,7 @@ def test_an_allowed_page_is_served_and_told_so_and_may_borrow_no_credentials(
 
 def test_an_allowed_page_can_read_why_it_was_refused(open_to_a_friend: Daemon) -> None:
     url = f"{open_to_a_friend.url}{COMPLETIONS}"
-    refused = httpx.post(url, json={}, headers={"origin": FRIEND})
+    refused = plain_http.post(url, json={}, headers={"origin": FRIEND})
     assert refused.status_code == 400
     assert refused.headers["access-control-allow-origin"] == FRIEND
     assert "x-request-id" in refused.headers["access-control-expose-headers"]

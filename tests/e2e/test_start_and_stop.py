@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.endings import wait_gone
 
@@ -27,7 +28,7 @@ def run_service(*flags: str) -> subprocess.CompletedProcess[str]:
 def chat(url: str, **more: object) -> httpx.Response:
     messages = [{"role": "user", "content": "Hello"}]
     asked = {"model": "default", "messages": messages, "max_tokens": 4000, **more}
-    return httpx.post(f"{url}/v1/chat/completions", json=asked, timeout=60)
+    return plain_http.post(f"{url}/v1/chat/completions", json=asked)
 
 
 def test_the_start_screen_names_the_model_the_device_the_url_and_a_request_that_works(
@@ -53,14 +54,14 @@ def test_loading_is_told_in_plain_lines_where_there_is_no_terminal(daemon: Daemo
 
 
 def test_without_a_model_the_built_in_one_is_served(demo: Daemon) -> None:
-    [model] = httpx.get(f"{demo.url}/v1/models").json()["data"]
+    [model] = plain_http.get(f"{demo.url}/v1/models").json()["data"]
     assert model["id"] == "mlxd-demo"
     assert model["loaded"] is True
     assert chat(demo.url, max_tokens=8).status_code == 200
 
 
 def test_health_is_healthy_and_names_version_worker_and_memory(daemon: Daemon) -> None:
-    answer = httpx.get(f"{daemon.url}/health")
+    answer = plain_http.get(f"{daemon.url}/health")
     report = answer.json()
     assert answer.status_code == 200
     assert report["status"] == "healthy"
@@ -109,7 +110,7 @@ def test_requests_during_loading_are_told_to_come_back(llama_path: Path) -> None
         worker = daemon.wait_until("status", be="loading")["worker"]["pid"]
         os.kill(worker, signal.SIGSTOP)
         try:
-            health, refused = httpx.get(f"{daemon.url}/health"), chat(daemon.url)
+            health, refused = plain_http.get(f"{daemon.url}/health"), chat(daemon.url)
         finally:
             os.kill(worker, signal.SIGCONT)
         assert (health.status_code, health.json()["status"]) == (503, "loading")
@@ -176,7 +177,7 @@ def streaming(daemon: Daemon, *, tokens: int) -> Iterator[Iterator[str]]:
     """The lines of a long stream after its first: its answer is on the device."""
     asked = {"model": "default", "prompt": "x", "max_tokens": tokens, "stream": True}
     asked["ignore_eos"] = True
-    with httpx.stream("POST", f"{daemon.url}/v1/completions", json=asked, timeout=60) as answer:
+    with plain_http.stream("POST", f"{daemon.url}/v1/completions", json=asked) as answer:
         lines = answer.iter_lines()
         next(lines)
         yield lines

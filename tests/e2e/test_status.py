@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 
 TOKENS = 30
@@ -19,12 +20,12 @@ def own_daemon(llama_path: Path) -> Iterator[Daemon]:
     """A service that has answered one request."""
     with running(llama_path) as daemon:
         body = {"model": "default", "prompt": "xylophone", "max_tokens": TOKENS, "temperature": 0}
-        httpx.post(f"{daemon.url}/v1/completions", json=body, timeout=60, verify=False)
+        plain_http.post(f"{daemon.url}/v1/completions", json=body)
         yield daemon
 
 
 def status(daemon: Daemon, query: str = "") -> httpx.Response:
-    return httpx.get(f"{daemon.url}/status{query}", verify=False)
+    return plain_http.get(f"{daemon.url}/status{query}")
 
 
 def test_the_seconds_count_every_token(own_daemon: Daemon) -> None:

@@ -13,6 +13,7 @@ import anyio
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 
 LONG_ANSWER_TOKENS = 3000
@@ -58,7 +59,7 @@ def test_every_tokens_text_is_an_event_of_its_own(http: httpx.Client, llama_path
 
 def test_the_first_event_comes_before_the_last_token_is_made(own: Daemon) -> None:
     with (
-        httpx.Client(base_url=own.url) as client,
+        plain_http.client(own.url) as client,
         client.stream(
             "POST", "/v1/chat/completions", json=ask(stream=True, max_tokens=LONG_ANSWER_TOKENS)
         ) as answer,
@@ -115,7 +116,7 @@ def test_clients_that_leave_at_random_leave_nothing_running(own: Daemon) -> None
 
     async def crowd() -> None:
         async with (
-            httpx.AsyncClient(base_url=own.url, timeout=60) as client,
+            plain_http.async_client(own.url) as client,
             anyio.create_task_group() as clients,
         ):
             for _ in range(40):
@@ -146,7 +147,7 @@ def test_a_silent_stream_shows_that_it_lives(llama_path: Path) -> None:
     flags = ["--keep-alive-s", "0.05", "--prefill-step-tokens", "16"]
     with running(llama_path, flags=flags) as daemon:
         asked = ask("word " * 1000, stream=True, max_tokens=4)
-        answer = httpx.post(f"{daemon.url}/v1/chat/completions", json=asked, timeout=60)
+        answer = plain_http.post(f"{daemon.url}/v1/chat/completions", json=asked)
     assert ": keep-alive\n\n" in answer.text
     assert answer.text.endswith("data: [DONE]\n\n")
 
@@ -160,7 +161,7 @@ def latest_end(daemon: Daemon) -> str:
 
 def recent(daemon: Daemon) -> list[dict[str, Any]]:
     """The latest requests as `/status` has them, the latest first."""
-    requests: list[dict[str, Any]] = httpx.get(f"{daemon.url}/status").json()["recent"]
+    requests: list[dict[str, Any]] = plain_http.get(f"{daemon.url}/status").json()["recent"]
     return requests
 
 

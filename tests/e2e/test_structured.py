@@ -17,6 +17,7 @@ import pytest
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, SecretStr
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 
 PEOPLE: dict[str, Any] = {
@@ -56,7 +57,7 @@ def schema_format(schema: dict[str, Any]) -> dict[str, Any]:
 
 def ask(daemon: Daemon, prompt: str = "Tell me of people.", **fields: Any) -> httpx.Response:
     body = {"model": "default", "prompt": prompt, "max_tokens": 2000, "seed": 5, **fields}
-    return httpx.post(f"{daemon.url}/v1/completions", json=body, timeout=60)
+    return plain_http.post(f"{daemon.url}/v1/completions", json=body)
 
 
 def choice_of(response: httpx.Response) -> tuple[str, str]:
@@ -128,7 +129,7 @@ def test_least_tokens_do_not_outlast_the_grammar_and_stop_strings_cut_it(daemon:
 def test_a_schema_bomb_is_refused_in_its_time_and_streams_go_on(daemon: Daemon) -> None:
     async def run() -> tuple[httpx.Response, int]:
         tokens = 0
-        async with httpx.AsyncClient(base_url=daemon.url, timeout=60) as client:
+        async with plain_http.async_client(daemon.url) as client:
             body = {"model": "default", "prompt": "p", "max_tokens": 4000, "stream": True}
             body["ignore_eos"] = True  # it must outlast the bomb
             async with client.stream("POST", "/v1/completions", json=body) as stream:
@@ -170,7 +171,7 @@ def test_a_crash_is_a_pause_to_an_answer_held_to_a_schema(llama_path: Path) -> N
     async def crash(daemon: Daemon) -> str:
         out: list[str] = []
         async with (
-            httpx.AsyncClient(base_url=daemon.url, timeout=120) as client,
+            plain_http.async_client(daemon.url) as client,
             anyio.create_task_group() as tasks,
         ):
             tasks.start_soon(complete, daemon, client, out)

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.collector import Collector, attributes, collecting, silent
 from tests.e2e.daemon import Daemon, free_port, running
 
@@ -33,7 +34,7 @@ def chat(daemon: Daemon, **changes: Any) -> httpx.Response:
     body = STREAMED | changes
     headers = {"traceparent": PARENT}
     url = f"{daemon.url}/v1/chat/completions"
-    return httpx.post(url, json=body, headers=headers, timeout=60, verify=False)
+    return plain_http.post(url, json=body, headers=headers)
 
 
 @pytest.fixture(scope="module")

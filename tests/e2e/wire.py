@@ -8,8 +8,8 @@ import socket
 from typing import Any
 
 from tests.e2e.daemon import Daemon
+from tests.waiting import HANG_S
 
-TIMEOUT_S = 30.0
 # So little room that a client which does not read is soon noticed.
 DEAF_BUFFER_BYTES = 4096
 COMPLETIONS = "/v1/completions"
@@ -19,7 +19,7 @@ GET_HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 def connect(daemon: Daemon, *, deaf: bool = False) -> socket.socket:
     """A connection; a deaf one is for sending only."""
     client = socket.socket()
-    client.settimeout(TIMEOUT_S)
+    client.settimeout(HANG_S)
     if deaf:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DEAF_BUFFER_BYTES)
     client.connect(("127.0.0.1", daemon.port))

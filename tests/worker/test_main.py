@@ -27,11 +27,10 @@ from protocol.messages import (
 )
 from service.supervision.preloads import find_preloads
 from service.supervision.process import WORKER_COMMAND, WorkerProcess, worker_environ
+from tests.waiting import HANG_S
 from tests.worker.driver import make_configure
 
 pytestmark = pytest.mark.anyio
-
-ANSWER_TIMEOUT_S = 60.0
 
 
 class Conversation:
@@ -48,7 +47,7 @@ class Conversation:
         )
 
     async def next(self) -> ToService | int:
-        message = await asyncio.wait_for(self.received.get(), ANSWER_TIMEOUT_S)
+        message = await asyncio.wait_for(self.received.get(), HANG_S)
         self.exited = isinstance(message, int)
         return message
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from service.host.sleep_prevention import SleepPrevention, caffeinate
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 20.0
 POLL_S = 0.01
 
 
@@ -62,7 +62,7 @@ class HoldingCommand:
 async def watching(work: Work, holder: HoldingCommand, linger_s: float) -> AsyncIterator[None]:
     task = asyncio.create_task(SleepPrevention(work, holder.command, linger_s=linger_s).run())
     try:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(HANG_S):
             yield
     finally:
         task.cancel()
@@ -88,7 +88,7 @@ async def test_the_command_runs_while_a_request_runs_and_ends_after(tmp_path: Pa
 
 async def test_the_command_keeps_running_in_a_short_pause(tmp_path: Path) -> None:
     work, holder = Work(), HoldingCommand(tmp_path)
-    async with watching(work, holder, linger_s=DEADLINE_S):
+    async with watching(work, holder, linger_s=HANG_S):
         work.begin()
         await until(lambda: holder.held == 1)
         for _ in range(10):

@@ -10,10 +10,9 @@ from collections.abc import AsyncIterator
 from starlette.types import ASGIApp
 
 from service.http.listener import ConnectionListener, bind
+from tests.waiting import HANG_S
 
 FLUSH_S = 1.0
-# A listener that takes longer than this to close hangs.
-CLOSE_DEADLINE_S = 10.0
 
 
 class Client:
@@ -79,7 +78,7 @@ async def serving(
     try:
         yield ServedApp(connections, listener)
     finally:
-        async with asyncio.timeout(CLOSE_DEADLINE_S):
+        async with asyncio.timeout(HANG_S):
             await connections.close(FLUSH_S)
         assert len(connections) == 0
 

@@ -16,10 +16,10 @@ from starlette.types import Receive, Scope, Send
 
 from protocol.units import MIB
 from tests.service.http.raw_connection import ServedApp, connected, serving
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 20.0
 POLL_S = 0.01
 CHUNK = b"x" * 65536
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -81,7 +81,7 @@ async def served(**limits: Any) -> AsyncIterator[tuple[StreamApp, ServedApp]]:
     """Serve the app. At the end none of its tasks, connections and descriptors may be left."""
     app = StreamApp()
     tasks, sockets = len(asyncio.all_tasks()), open_sockets()
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(HANG_S):
         async with serving(app, **limits) as server:
             yield app, server
         await until(lambda: len(asyncio.all_tasks()) <= tasks and open_sockets() <= sockets)
@@ -144,7 +144,7 @@ async def test_a_client_that_does_not_read_the_rest_of_a_complete_response_is_di
 
     sent = asyncio.Event()
     async with (
-        asyncio.timeout(DEADLINE_S),
+        asyncio.timeout(HANG_S),
         serving(app, write_stall_s=0.2) as server,
         unread(server.port, GET),
     ):
@@ -319,7 +319,7 @@ async def test_closing_lets_a_response_finish_and_then_closes_its_connection() -
     async with served() as (app, server), connected(server.port) as client:
         await client.send(WAIT)
         await app.started.wait()
-        closing = asyncio.create_task(server.connections.close(DEADLINE_S))
+        closing = asyncio.create_task(server.connections.close(HANG_S))
         await asyncio.sleep(0)
         app.go_on.set()
         assert (await client.read_response())[2] == b"done"

@@ -21,12 +21,12 @@ from service.errors import BodyTooLarge, InvalidRequest
 from service.http.error_middleware import EXCEPTION_HANDLERS, ErrorMiddleware
 from service.http.request_body import RequestReader, RequestReaderMiddleware
 from tests.service.http.raw_connection import Client, connected, serving
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.anyio
 
 LIMIT = 4096
-DEADLINE_S = 20.0
-SETTINGS = Settings(max_body_bytes=LIMIT, body_timeout_s=0.3)
+SETTINGS = Settings(max_body_bytes=LIMIT)
 CHUNK = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
 # One read of these makes more messages than Hypercorn's queue holds.
 SMALL_CHUNKS = b"1\r\nx\r\n" * 10_000
@@ -102,7 +102,7 @@ async def served(settings: Settings = SETTINGS) -> AsyncIterator[tuple[Endpoints
         middleware=[Middleware(RequestReaderMiddleware, settings), Middleware(ErrorMiddleware)],
         exception_handlers=EXCEPTION_HANDLERS,
     )
-    async with asyncio.timeout(DEADLINE_S), serving(app) as server:
+    async with asyncio.timeout(HANG_S), serving(app) as server:
         yield endpoints, server.port
         await read_loops_ended()
 
@@ -227,7 +227,7 @@ async def test_a_response_that_breaks_off_before_the_body_is_read_closes_the_con
 
 
 async def test_a_body_that_stalls_is_a_408() -> None:
-    async with served() as (_, port), connected(port) as client:
+    async with served(Settings(body_timeout_s=0.3)) as (_, port), connected(port) as client:
         await client.send_headers("/echo", "Content-Length: 10")
         await client.send(b"hel")
         status, headers, body = await client.read_response()
