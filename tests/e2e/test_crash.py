@@ -89,10 +89,18 @@ def test_answers_with_penalties_and_seeds_are_the_same_too(llama_path: Path) -> 
 def test_a_worker_that_is_gone_is_told_by_health_and_comes_back(llama_path: Path) -> None:
     with running(llama_path) as daemon:
         os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
-        gone = daemon.wait_until("status", be="restarting")
-        assert gone["worker"]["last_exit"]["reason"] == "signal SIGKILL"
-        assert plain_http.get(f"{daemon.url}/health").status_code == 503
+        gone: list[tuple[int, str]] = []
+
+        def is_restarting() -> bool:
+            response = plain_http.get(f"{daemon.url}/health")
+            gone.append((response.status_code, response.json()["status"]))
+            return gone[-1][1] == "restarting"
+
+        daemon.wait_for(is_restarting)
+        assert gone[-1][0] == 503
         asked = {"model": "default", "prompt": "waits for the next worker", "max_tokens": 2}
         answer = plain_http.post(f"{daemon.url}/v1/completions", json=asked)
         assert answer.status_code == 200
-        assert daemon.health()["worker"]["restarts"] == 1
+        worker = daemon.health()["worker"]
+        assert worker["restarts"] == 1
+        assert worker["last_exit"]["reason"] == "signal SIGKILL"

@@ -91,12 +91,12 @@ def test_during_a_restart_what_has_begun_waits_and_what_has_not_gets_503(impatie
         lines = answer.iter_lines()
         next(lines)
         os.kill(worker, signal.SIGKILL)
-        report = impatient.wait_until("status", be="restarting")
+        impatient.wait_until("status", be="restarting")
         impatient.wait_for(lambda: impatient.health()["worker"]["pid"] not in (None, worker))
         with stopped(impatient.health()["worker"]["pid"]):
             for _ in range(2):
                 assert_refused(ask(impatient), 503, "queue_timeout")
         assert [line for line in lines if line][-1] == "data: [DONE]"
+    report = impatient.wait_until("status", be="healthy")
     assert report["worker"]["last_exit"]["signal"] == "SIGKILL"
-    impatient.wait_until("status", be="healthy")
     assert ask(impatient).status_code == 200
