@@ -240,7 +240,8 @@ def test_no_name_from_before_the_districts_is_left() -> None:
     assert violations(old_names, *EVERYTHING) == []
     files = tracked_files("*.md", "*.toml", "Makefile", ".ci/*", "deploy/*")
     texts = [path for path in files if path.suffix != ".png"]
-    assert [path for path in texts if OLD_MODULES.search(path.read_text("utf-8"))] == []
+    dotted = {path: path.read_text("utf-8").replace("/", ".") for path in texts}
+    assert [path for path, text in dotted.items() if OLD_MODULES.search(text)] == []
 
 
 def test_prose_is_plain_technical_english() -> None:
