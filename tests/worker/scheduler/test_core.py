@@ -189,7 +189,7 @@ def test_a_request_cancelled_in_prefill_or_in_the_queue_gets_no_more_events(
     assert isinstance(end_of(steps, 3), Finished)
 
 
-def test_a_long_prompt_is_prefilled_in_slices_while_others_decode(llama_path: Path) -> None:
+def test_a_long_prompt_is_prefilled_in_chunks_while_others_decode(llama_path: Path) -> None:
     pool = make_pool(llama_path, prefill_step_tokens=64)
     short = greedy(1, llama_path.name, "short", 60)
     long = greedy(2, llama_path.name, "word " * 900, 4)
