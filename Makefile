@@ -1,19 +1,21 @@
-# make serve    create the environment and serve      ARGS="--model PATH_OR_HUB_ID" passes flags
-# make test     create the environment and run all tests       ARGS="-k stop" passes flags
-# make test-fast  the same without the tests that start a service, a worker or a browser
-# make ci       run all that a change must pass: check, clients, test, .ci/all
-# make clients  create the environments of test clients that cannot share .venv
-# make bench    measure beside mlx_lm.server and the bare loop     ARGS="--rounds 1" passes flags
-# make soak     run one minute of requests and kills; a lost request fails it
-# make check    check format, lint and types
-# make format   fix format and imports
-# make clean    remove the environment and all caches
+# make serve      create the environment and serve      ARGS="--model PATH_OR_HUB_ID" passes flags
+# make test       create the environment and run all tests       ARGS="-k stop" passes flags
+# make test-fast  run the tests that start no service, no worker and no browser
+# make ci         run all checks: make check, make test and .ci/all, as .ci/run does
+# make clients    create the environments of test clients that cannot share .venv
+# make bench      measure beside mlx_lm.server and the bare loop     ARGS="--rounds 1" passes flags
+# make soak       run one minute of requests and kills; a lost request fails it
+# make check      check format, lint and types
+# make format     fix format and imports
+# make clean      remove the environment and all caches
 
 PYTHON := .venv/bin/python
 SOURCES := service worker protocol tests
-
-# Tests of one file stay in one process, so that they share its services.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# One process more than there are processors: tests wait for services. Each process may have a
+# few services running, so there are at most eight.
+PROCESSES := $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 8 ] && echo $$((n + 1)) || echo 8)
+# A file's tests share services, so that a file stays in one process; tests/conftest.py orders them.
+PYTEST := $(PYTHON) -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: serve test test-fast ci clients bench soak check format clean FORCE
 
@@ -21,12 +23,12 @@ serve: .venv/runtime
 	$(PYTHON) -m service serve $(ARGS)
 
 test: .venv/dev
-	$(PYTHON) -m pytest $(PARALLEL) $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-fast: .venv/dev
-	$(PYTHON) -m pytest $(PARALLEL) -m "not service" $(ARGS)
+	$(PYTEST) -m "not service" --ignore tests/e2e $(ARGS)
 
-ci: check clients test
+ci: check test
 	.ci/all
 
 clients: .venv/clients

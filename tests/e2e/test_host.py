@@ -196,7 +196,7 @@ async def refused(client: httpx.AsyncClient, number: int) -> None:
 
 
 def test_every_request_ends_correctly_under_kills_and_disconnects() -> None:
-    soak = ["soak", "--minutes", "0.15", "--kill-every-s", "3", "--seed", "8"]
+    soak = ["soak", "--minutes", "0.25", "--kill-every-s", "6", "--seed", "8"]
     soak += ["--clients", "12", "--cases", "24"]
     completed = subprocess.run(
         [sys.executable, "-m", "tests.load", *soak],
