@@ -130,8 +130,8 @@ class Soak:
     async def _kill(self, client: httpx.AsyncClient) -> None:
         """Kill the worker at intervals, if there is one, until the last request is sent.
 
-        Those that are then in flight end in peace: however long that takes on a busy machine, no
-        more deaths come than the service tolerates.
+        The requests that are then in flight finish without kills. On a busy machine that can take
+        long, and more kills would exceed what the service tolerates.
         """
         while time.monotonic() + self._options.kill_every_s < self._until:
             await asyncio.sleep(self._options.kill_every_s)
