@@ -1,4 +1,4 @@
-"""An OTLP/HTTP collector that keeps what it is sent; or one that takes it, and never answers."""
+"""An OTLP/HTTP collector that stores what it receives, or one that accepts and never answers."""
 
 from __future__ import annotations
 

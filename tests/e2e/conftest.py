@@ -1,4 +1,4 @@
-"""Services shared by the tests that do them no harm: of tiny real models, of the built-in one."""
+"""Shared services for tests that do not damage them: tiny real models, and the built-in model."""
 
 from __future__ import annotations
 

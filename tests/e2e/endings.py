@@ -1,4 +1,4 @@
-"""The ends of processes that are not this one's children, and what they computed before."""
+"""Waiting for processes that are not children of this one, and their processor time."""
 
 from __future__ import annotations
 

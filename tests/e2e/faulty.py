@@ -1,4 +1,4 @@
-"""The real service around the fake worker, and clients that ask it for faults."""
+"""The real service with the fake worker, and clients that request faults."""
 
 from __future__ import annotations
 

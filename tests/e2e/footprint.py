@@ -1,4 +1,4 @@
-"""What a process holds: descriptors, threads, children, memory; read from /proc."""
+"""The resources of a process, from /proc: descriptors, threads, children, memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON of an answer, whether it is a stream or one body."""
+"""The JSON of a response: of a stream's events or of the whole body."""
 
 from __future__ import annotations
 

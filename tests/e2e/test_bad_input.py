@@ -1,4 +1,4 @@
-"""What cannot be served is refused in one shape, by name, and the worker never sees it."""
+"""Invalid requests get an error that names the parameter, and never reach the worker."""
 
 from __future__ import annotations
 

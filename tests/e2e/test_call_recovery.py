@@ -1,4 +1,4 @@
-"""The real worker is killed in the middle of tool calls, and no client can tell."""
+"""Tool calls are the same when the real worker is killed while it writes them."""
 
 from __future__ import annotations
 

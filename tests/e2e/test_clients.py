@@ -1,4 +1,4 @@
-"""Other clients' ways to ask: pydantic-ai, and the `openai` package's helpers."""
+"""Other clients: pydantic-ai, and the helpers of the `openai` package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker that dies is a pause: every answer goes on where it was."""
+"""A worker crash is a pause: every answer resumes where it stopped."""
 
 from __future__ import annotations
 

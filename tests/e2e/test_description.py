@@ -1,4 +1,4 @@
-"""The service describes itself, and what it describes is there."""
+"""The OpenAPI document matches the endpoints of the service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that misbehave hurt nobody else, and leave nothing behind."""
+"""Misbehaving clients do not affect others and leave no resources behind."""
 
 from __future__ import annotations
 

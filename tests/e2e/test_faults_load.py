@@ -1,4 +1,4 @@
-"""More requests than the device can take: refused at once, or after a time, never kept for ever."""
+"""Overload: requests are refused at once or after a timeout, and never hang."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How deaths are answered: with less work at once, with patience, and without leaving anything."""
+"""Restarts of the worker: less work at once, back-off, and no leaked resources."""
 
 from __future__ import annotations
 

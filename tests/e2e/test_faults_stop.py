@@ -1,4 +1,4 @@
-"""A service that is told to stop stops in its time, whoever is connected to it."""
+"""The service stops in time after a signal, whatever clients are connected."""
 
 from __future__ import annotations
 

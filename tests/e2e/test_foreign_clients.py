@@ -1,4 +1,4 @@
-"""Clients that live in environments of their own, which `make clients` makes."""
+"""Clients with environments of their own, made by `make clients`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one API key may use, and that others are not concerned."""
+"""Limits of one API key, which do not affect other keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API keys: who is served, how much, and what is never told."""
+"""API keys: which requests are served, how many, and what is never shown."""
 
 from __future__ import annotations
 

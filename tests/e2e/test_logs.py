@@ -1,4 +1,4 @@
-"""A service whose log goes nowhere serves all the same; one whose log is read has a line each."""
+"""A log that cannot be written stops no request; one that can has a line for each request."""
 
 from __future__ import annotations
 

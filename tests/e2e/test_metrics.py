@@ -1,4 +1,4 @@
-"""GET /metrics of a real service, as Prometheus and the dashboard read it."""
+"""GET /metrics of a real service, as Prometheus and the dashboard use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several models behind one port: loaded when asked for, unloaded by order, or clearly refused."""
+"""Several models behind one port: loaded on request, unloaded by command, or refused clearly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every parameter does what `/v1/capabilities` says of it, asked by the `openai` package."""
+"""Every parameter does what `/v1/capabilities` states, with the `openai` package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation pays for its new turns only; where files are kept, also after a restart."""
+"""A conversation computes only its new turns; with cache files also after a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real worker dies, stops or runs out of memory under real answers, and nobody sees it."""
+"""The real worker dies, stalls or runs out of memory, and clients see only a pause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API as it is described, held against the service by schemathesis."""
+"""The OpenAPI document checked against the service by schemathesis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages of other sites: what a browser on this machine can be made to send is refused."""
+"""Requests from web pages of other sites are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams as bytes on the wire, and what becomes of a request whose client leaves."""
+"""Streams as bytes on the wire, and requests whose client disconnects."""
 
 from __future__ import annotations
 

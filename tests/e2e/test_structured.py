@@ -1,4 +1,4 @@
-"""Answers held to a grammar by the real service: on the demo model, and on models that babble."""
+"""Answers constrained by a grammar: on the built-in model, and on models with random weights."""
 
 from __future__ import annotations
 

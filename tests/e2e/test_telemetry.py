@@ -1,4 +1,4 @@
-"""What a collector gets of a real service, and what a service does without one that answers."""
+"""What a collector receives from a real service, and a service whose collector does not answer."""
 
 from __future__ import annotations
 

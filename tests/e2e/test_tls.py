@@ -1,4 +1,4 @@
-"""TLS: what is served, and that clients who dally in its handshake keep nobody out."""
+"""TLS: what is served, and that slow handshakes do not block other clients."""
 
 from __future__ import annotations
 

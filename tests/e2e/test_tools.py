@@ -1,4 +1,4 @@
-"""Tools as the `openai` package uses them, on the model inside the package."""
+"""Tools with the `openai` package, on the built-in model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes to and from a service's port, where no client library would behave so badly."""
+"""Raw bytes to and from a service's port, for what no client library sends."""
 
 from __future__ import annotations
 
