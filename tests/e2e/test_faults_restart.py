@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -111,15 +110,14 @@ def own() -> Iterator[Daemon]:
 
 def wait_output_tokens(daemon: Daemon, count: int) -> None:
     """Wait until `count` more tokens were generated."""
-    before = output_tokens(daemon)
-    daemon.wait_for(lambda: output_tokens(daemon) >= before + count)
+    this_second = int(plain_http.get(f"{daemon.url}/status").json()["now"]) - 1
 
+    def generated() -> int:
+        status = plain_http.get(f"{daemon.url}/status?after={this_second}").json()
+        return sum(second["tokens"] for second in status["seconds"])
 
-def output_tokens(daemon: Daemon) -> float:
-    """The tokens that were generated since the service started."""
-    metrics = plain_http.get(f"{daemon.url}/metrics").text
-    found = re.search(r"^mlxd_output_tokens_total (\S+)$", metrics, re.MULTILINE)
-    return float(found[1]) if found else 0.0
+    before = generated()
+    daemon.wait_for(lambda: generated() >= before + count)
 
 
 def test_one_stream_outlives_fifty_workers_and_they_leave_nothing(own: Daemon) -> None:
