@@ -18,15 +18,15 @@ def mark_session() -> None:
     os.environ[SESSION_VARIABLE] = str(os.getpid())
 
 
-def left_processes() -> list[str]:
-    """A line for each process that somebody started and did not wait for.
+def left_processes(*, orphan_timeout_s: float = ORPHAN_TIMEOUT_S) -> list[str]:
+    """A line for each process that a test started and did not wait for.
 
-    Children of this process count as soon as they are there, also when they have ended: their
-    exit code was not asked for. Orphans (a worker whose service was killed) may end first.
+    A child of this process counts until its exit code is read. Orphans (a worker whose service
+    was killed) have `orphan_timeout_s` to end.
     """
     own = psutil.Process()
     children = describe(own.children())
-    _, orphans = psutil.wait_procs(find_orphans(own), timeout=ORPHAN_TIMEOUT_S)
+    _, orphans = psutil.wait_procs(find_orphans(own), timeout=orphan_timeout_s)
     return [*children, *describe(orphans)]
 
 
@@ -55,5 +55,5 @@ def describe(processes: Iterable[psutil.Process]) -> list[str]:
         try:
             lines.append(f"{process.pid} {process.status()}: {' '.join(process.cmdline())[:200]}")
         except psutil.Error:
-            lines.append(f"{process.pid} ended, and its exit code was not asked for")
+            lines.append(f"{process.pid} has ended, and its exit code was not read")
     return lines
