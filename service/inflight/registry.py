@@ -126,9 +126,12 @@ class RequestRegistry:
     def worker_stepped(self, step: Step) -> int:
         """Pass each event to its request; returns the number of generated tokens.
 
-        An event of a sequence that is no longer in flight is dropped.
+        An event of a sequence that is no longer in flight is dropped. The worker's sequences
+        change only after the last event: a sequence that is withdrawn after its last token
+        must not lose its `Finished`, which is in the same step.
         """
         tokens = 0
+        changed = False
         for event in step.events:
             if isinstance(event, TextDelta):
                 tokens += len(event.tokens)
@@ -136,7 +139,9 @@ class RequestRegistry:
             if sequence is not None:
                 if event.id != sequence.id:
                     event = msgspec.structs.replace(event, id=sequence.id)
-                self._deliver(sequence, event)
+                changed |= self._deliver(sequence, event)
+        if changed:
+            self._sync_worker()
         return tokens
 
     def worker_ready(self) -> None:
@@ -187,27 +192,29 @@ class RequestRegistry:
         sequence.attempt_id = next(self._ids)
         self._by_attempt_id[sequence.attempt_id] = sequence
 
-    def _deliver(self, sequence: InflightSequence, event: Event) -> None:
-        """Pass one event to the handler. A resumed sequence repeats its first ones: drop those."""
+    def _deliver(self, sequence: InflightSequence, event: Event) -> bool:
+        """Pass one event to the handler; whether the worker's sequences may have to change.
+
+        A resumed sequence repeats its first events: they are dropped.
+        """
         sequence.stop_queue_timer()
         if isinstance(event, Started):
             if sequence.started:
-                return
+                return False
             sequence.started = True
         if isinstance(event, PromptLogprobs):
             if sequence.has_prompt_logprobs:
-                return
+                return False
             sequence.has_prompt_logprobs = True
-        # Deliver first: the code below may cancel the sequence on the worker.
         sequence.collector.put(event)
         match event:
             case TextDelta(tokens=tokens):
                 sequence.tokens += tokens
-                if self._crash_policy.record_progress(sequence.id, len(sequence.tokens)):
-                    self._sync_worker()
+                return self._crash_policy.record_progress(sequence.id, len(sequence.tokens))
             case Finished() | Rejected() | Failed():
                 self._remove(sequence.id)
-                self._sync_worker()
+                return True
+        return False
 
     def _remove(self, id: int) -> InflightSequence | None:
         sequence = self._sequences.pop(id, None)

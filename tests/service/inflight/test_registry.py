@@ -226,6 +226,20 @@ async def test_late_events_of_a_withdrawn_sequence_are_dropped(
     assert await collect(newer) == expected
 
 
+async def test_a_suspect_that_ends_with_the_token_that_confirms_it_is_not_resumed(
+    registry: RequestRegistry, worker: RecordingWorker
+) -> None:
+    await registry.open(submits())
+    suspect = await registry.open(submits())
+    for _ in range(2):
+        crash(registry)
+    worker.sent.clear()
+    last = TextDelta(2, "n", list(range(MARGIN_TOKENS)))
+    registry.worker_stepped(step(Started(2, 1), last, make_finished(2)))
+    assert worker.sent == [make_submit(1)]
+    assert await collect(suspect) == [Started(2, 1), last, make_finished(2)]
+
+
 async def test_a_request_that_only_waited_for_the_device_is_not_blamed(
     registry: RequestRegistry, worker: RecordingWorker
 ) -> None:
