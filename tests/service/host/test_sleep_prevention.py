@@ -43,8 +43,9 @@ class HoldingCommand:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # The start is counted before the file shows it: the test may end the command at once then.
         script = (
-            'trap "rm $0.$$; exit" TERM; touch $0.$$; echo x >> $0; while :; do sleep 0.01; done'
+            'trap "rm $0.$$; exit" TERM; echo x >> $0; touch $0.$$; while :; do sleep 0.01; done'
         )
         self.command = ("/bin/sh", "-c", script, str(folder / "held"))
 
