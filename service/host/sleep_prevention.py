@@ -78,12 +78,20 @@ class SleepPrevention:
 
 
 async def terminate(process: asyncio.subprocess.Process) -> None:
-    """Terminate a process and wait for its end; after `END_TIMEOUT_S` kill it."""
+    """Terminate a process and wait for its end; after `END_TIMEOUT_S`, or if cancelled, kill it."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:
         await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
     except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        await kill(process)
+    except asyncio.CancelledError:
+        await kill(process)
+        raise
+
+
+async def kill(process: asyncio.subprocess.Process) -> None:
+    """Kill a process and wait for its end."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
