@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
+
 from protocol.events import Event
 from protocol.grammars import Grammar
 from protocol.structs import Data, Message
@@ -133,8 +135,19 @@ class Configure(Message, frozen=True):
     wired_limit_bytes: int = 0
 
 
+class Sibling(Data, frozen=True):
+    """A further sequence of a `Submit`; it differs from the first in these fields alone."""
+
+    id: int
+    seed: int
+    resume: list[int] = []
+
+
 class Submit(Message, frozen=True):
-    """One sequence to generate.
+    """A prompt, and one sequence or several to generate from it.
+
+    `id`, the seed of `sampling` and `resume` are those of the first sequence; `siblings` are
+    the others. So a prompt is sent and prepared once for all of them.
 
     `max_tokens` None means up to the context length. `stop` are stop strings. With `echo` the
     prompt's text is returned. `resume` are the token ids of this answer that were delivered
@@ -156,6 +169,17 @@ class Submit(Message, frozen=True):
     prompt_logprobs: int | None = None
     calls: ToolUse | None = None
     grammar: Grammar | None = None
+    siblings: list[Sibling] = []
+
+    def sequences(self) -> list[Submit]:
+        """Each sequence as a `Submit` of its own; all share one prompt."""
+        first = msgspec.structs.replace(self, siblings=[]) if self.siblings else self
+        return [first, *(_to_submit(first, sibling) for sibling in self.siblings)]
+
+
+def _to_submit(first: Submit, sibling: Sibling) -> Submit:
+    sampling = msgspec.structs.replace(first.sampling, seed=sibling.seed)
+    return msgspec.structs.replace(first, id=sibling.id, sampling=sampling, resume=sibling.resume)
 
 
 class Cancel(Message, frozen=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from protocol.events import Event, Finished, PromptLogprobs, Started, TextDelta
 from protocol.messages import Submit, TextPrompt, TokenPrompt
 from service.api.answers import Answer, to_sampling, to_siblings
@@ -20,15 +22,12 @@ class CompletionFormat:
 
     def to_submits(self, request: CompletionRequest, model: str) -> list[Submit]:
         sampling = to_sampling(request)
-        suffix = request.suffix or ""
         ranked = request.candidates > request.choices
         submits = [
             Submit(
                 id=0,
                 model=model,
-                prompt=TextPrompt(prompt, suffix)
-                if isinstance(prompt, str)
-                else TokenPrompt(prompt),
+                prompt=prompt,
                 sampling=sampling,
                 max_tokens=request.token_limit,
                 stop=request.stop_strings,
@@ -37,7 +36,7 @@ class CompletionFormat:
                 logprobs=0 if request.logprobs is None and ranked else request.logprobs,
                 prompt_logprobs=request.logprobs if request.echo else None,
             )
-            for prompt in request.prompts
+            for prompt in to_prompts(request.prompts, request.suffix or "")
         ]
         return [each for submit in submits for each in to_siblings(submit, request.candidates)]
 
@@ -92,3 +91,15 @@ class CompletionFormat:
             choices=choices,
             usage=usage,
         )
+
+
+def to_prompts(prompts: Sequence[str | list[int]], suffix: str) -> list[TextPrompt | TokenPrompt]:
+    """The request's prompts; equal ones are one object, which is sent and prepared once."""
+    distinct: dict[str | tuple[int, ...], TextPrompt | TokenPrompt] = {}
+    result = []
+    for prompt in prompts:
+        if isinstance(prompt, str):
+            result.append(distinct.setdefault(prompt, TextPrompt(prompt, suffix)))
+        else:
+            result.append(distinct.setdefault(tuple(prompt), TokenPrompt(prompt)))
+    return result

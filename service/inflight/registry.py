@@ -26,7 +26,7 @@ from service.errors import (
 )
 from service.inflight.crash_policy import CrashPolicy
 from service.inflight.request import InflightRequest
-from service.inflight.sequence import InflightSequence
+from service.inflight.sequence import InflightSequence, to_submits
 from service.schema.health import HealthStatus
 
 logger = logging.getLogger(__name__)
@@ -184,8 +184,8 @@ class RequestRegistry:
             for sequence in cancelled:
                 self._renew_attempt_id(sequence)
                 self._start_queue_timer(sequence)
-        for id in changes.submit:
-            self._worker.send(self._sequences[id].to_submit())
+        for submit in to_submits(self._sequences[id] for id in changes.submit):
+            self._worker.send(submit)
 
     def _renew_attempt_id(self, sequence: InflightSequence) -> None:
         del self._by_attempt_id[sequence.attempt_id]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from protocol.messages import Submit
+from protocol.messages import Sibling, Submit
 from service.inflight.output_collector import OutputCollector
 
 
@@ -53,6 +53,25 @@ class InflightSequence:
             self._queue_timer.cancel()
             self._queue_timer = None
 
-    def to_submit(self) -> Submit:
-        """The message that starts the sequence on a worker, or resumes it after its tokens."""
-        return msgspec.structs.replace(self.submit, id=self.attempt_id, resume=self.tokens)
+
+def to_submits(sequences: Iterable[InflightSequence]) -> list[Submit]:
+    """The messages that start these sequences on a worker, or resume them after their tokens.
+
+    The sequences of one request with the same prompt are one message.
+    """
+    groups: dict[tuple[int, int], list[InflightSequence]] = {}
+    for sequence in sequences:
+        key = id(sequence.collector), id(sequence.submit.prompt)
+        groups.setdefault(key, []).append(sequence)
+    return [_to_submit(first, others) for first, *others in groups.values()]
+
+
+def _to_submit(first: InflightSequence, others: list[InflightSequence]) -> Submit:
+    return msgspec.structs.replace(
+        first.submit,
+        id=first.attempt_id,
+        resume=first.tokens,
+        siblings=[
+            Sibling(other.attempt_id, other.submit.sampling.seed, other.tokens) for other in others
+        ],
+    )

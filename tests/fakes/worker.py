@@ -200,7 +200,7 @@ class FakeWorker:
             idle = False
             match message:
                 case Submit():
-                    self._waiting[message.id] = message
+                    self._waiting |= {each.id: each for each in message.sequences()}
                 case Cancel(ids):
                     for id in ids:
                         self._waiting.pop(id, None)

@@ -23,6 +23,7 @@ from protocol.messages import (
     Ready,
     Sampling,
     Shutdown,
+    Sibling,
     Stats,
     Step,
     Submit,
@@ -49,6 +50,7 @@ submits = st.builds(
     max_tokens=st.none() | ids,
     stop=st.lists(texts),
     resume=token_lists,
+    siblings=st.lists(st.builds(Sibling, ids, seeds, token_lists)),
 )
 events = st.one_of(
     st.builds(Started, ids, ids, texts),
@@ -62,6 +64,27 @@ events = st.one_of(
 def test_the_worker_decodes_what_the_service_encodes(message: ToWorker) -> None:
     decoder = msgspec.msgpack.Decoder(ToWorker)
     assert decoder.decode(msgspec.msgpack.encode(message)) == message
+
+
+@given(submits)
+def test_the_sequences_of_a_request_differ_in_their_id_seed_and_resume_alone(
+    submit: Submit,
+) -> None:
+    sequences = submit.sequences()
+    assert [(s.id, s.sampling.seed, s.resume) for s in sequences] == [
+        (submit.id, submit.sampling.seed, submit.resume),
+        *((s.id, s.seed, s.resume) for s in submit.siblings),
+    ]
+    for sequence in sequences:
+        assert sequence.prompt is submit.prompt
+        restored = msgspec.structs.replace(
+            sequence,
+            id=submit.id,
+            sampling=submit.sampling,
+            resume=submit.resume,
+            siblings=submit.siblings,
+        )
+        assert restored == submit
 
 
 @given(st.lists(events))

@@ -22,12 +22,15 @@ STACK_BYTES = 16 * 1024 * 1024
 
 
 class CompileQueue:
-    """Compiles on one thread of its own; `deliver` gets each request that is still pending."""
+    """Compiles on one thread of its own; `deliver` gets each request that is still pending.
+
+    The sequences of one `Submit` are one request here, with one grammar.
+    """
 
     def __init__(
         self,
-        is_pending: Callable[[int], bool],
-        deliver: Callable[[PreparedRequest | Rejected], None],
+        is_pending: Callable[[Submit], bool],
+        deliver: Callable[[Submit, PreparedRequest | Rejected], None],
     ) -> None:
         self._is_pending = is_pending
         self._deliver = deliver
@@ -45,10 +48,10 @@ class CompileQueue:
     def _run(self) -> None:
         while True:
             prepared = self._queue.get()
-            if prepared.source_grammar is None or not self._is_pending(prepared.submit.id):
+            if prepared.source_grammar is None or not self._is_pending(prepared.submit):
                 continue
             compiled = prepared.config.grammars.compile(prepared.source_grammar)
-            self._deliver(with_grammar(prepared, compiled))
+            self._deliver(prepared.submit, with_grammar(prepared, compiled))
 
 
 def with_grammar(prepared: PreparedRequest, compiled: CompileResult) -> PreparedRequest | Rejected:

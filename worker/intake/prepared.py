@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from protocol.events import Rejected
 from protocol.grammars import Grammar, Lark
@@ -53,7 +55,7 @@ class PreparedRequest:
     @property
     def context(self) -> list[int]:
         """The token ids to prefill: the prompt, then the tokens generated before."""
-        return self.prompt + self.submit.resume
+        return self.prompt + self.submit.resume if self.submit.resume else self.prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,15 @@ class ModelOpenFailed:
 
 
 PreparationResult = PreparedRequest | Rejected | RequestDeferred | ModelOpened | ModelOpenFailed
+
+
+def for_sequence(
+    result: PreparedRequest | Rejected, sequence: Submit
+) -> PreparedRequest | Rejected:
+    """The result of a request for one of its sequences; all share the prompt and the grammar."""
+    if isinstance(result, Rejected):
+        return msgspec.structs.replace(result, id=sequence.id)
+    return replace(result, submit=sequence)
 
 
 def prepare(

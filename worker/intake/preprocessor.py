@@ -26,6 +26,7 @@ from worker.intake.prepared import (
     PreparationResult,
     PreparedRequest,
     RequestDeferred,
+    for_sequence,
     prepare,
 )
 from worker.models.model_config import LoadError, ModelConfig
@@ -95,7 +96,7 @@ class Preprocessor:
     def submit(self, submit: Submit) -> None:
         """Prepare this request, now or as soon as its model is open."""
         with self._lock:
-            self._pending.add(submit.id)
+            self._pending.update(ids_of(submit))
             config = self._open.get(submit.model)
             if config is None:
                 self._opening_of(submit.model).submits.append(submit)
@@ -153,7 +154,8 @@ class Preprocessor:
                 self._inbox.put(ModelOpened(config))
                 opening.announce = False
             while opening.submits:
-                if (submit := opening.submits.popleft()).id in self._pending:
+                submit = opening.submits.popleft()
+                if not self._pending.isdisjoint(ids_of(submit)):
                     return submit
             del self._openings[model]
             self._open[model] = config
@@ -165,9 +167,7 @@ class Preprocessor:
             opening = self._openings.pop(model)
             self._inbox.put(ModelOpenFailed(model, reason))
         for submit in opening.submits:
-            self._deliver(
-                Rejected(id=submit.id, code="model_load_failed", message=reason, param="model")
-            )
+            self._deliver(submit, Rejected(submit.id, "model_load_failed", reason, "model"))
 
     # ------------------------------------------------------------ preparing and delivering
 
@@ -175,8 +175,7 @@ class Preprocessor:
         wants_breakpoints = config.id in self._wants_breakpoints
         result = prepare(config, submit, wants_breakpoints=wants_breakpoints)
         if isinstance(result, PreparedRequest):
-            if self._disk_store is not None:
-                self._disk_store.fetch(config.content_key, result.context)
+            self._fetch_prefixes(result)
             if result.source_grammar is not None:
                 compiled = config.grammars.cached(result.source_grammar)
                 if compiled is None:
@@ -184,16 +183,30 @@ class Preprocessor:
                     self._compile_queue.put(result)
                     return
                 result = with_grammar(result, compiled)
-        self._deliver(result)
+        self._deliver(submit, result)
 
-    def _is_pending(self, id: int) -> bool:
-        with self._lock:
-            return id in self._pending
+    def _fetch_prefixes(self, prepared: PreparedRequest) -> None:
+        """Start reading the stored prefixes of the prompt and of what follows it in a resume."""
+        if self._disk_store is not None:
+            first, *others = prepared.submit.sequences()
+            for each in [first, *(other for other in others if other.resume)]:
+                tokens = prepared.prompt + each.resume
+                self._disk_store.fetch(prepared.config.content_key, tokens)
 
-    def _deliver(self, result: PreparedRequest | Rejected) -> None:
-        """Put a request into the inbox, unless it was cancelled."""
-        id = result.submit.id if isinstance(result, PreparedRequest) else result.id
+    def _is_pending(self, submit: Submit) -> bool:
+        """Whether any sequence of this request is still to be delivered."""
         with self._lock:
-            if id in self._pending:
-                self._pending.discard(id)
-                self._inbox.put(result)
+            return not self._pending.isdisjoint(ids_of(submit))
+
+    def _deliver(self, submit: Submit, result: PreparedRequest | Rejected) -> None:
+        """Put each sequence of a request into the inbox, unless it was cancelled."""
+        with self._lock:
+            for sequence in submit.sequences():
+                if sequence.id in self._pending:
+                    self._pending.discard(sequence.id)
+                    self._inbox.put(for_sequence(result, sequence))
+
+
+def ids_of(submit: Submit) -> list[int]:
+    """The ids of all sequences of a request."""
+    return [submit.id, *(sibling.id for sibling in submit.siblings)]

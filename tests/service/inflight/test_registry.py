@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from protocol.events import Event, Failed, Rejected, Started, TextDelta
@@ -162,6 +163,55 @@ async def test_a_new_worker_gets_each_request_with_the_tokens_received_so_far(
     events = await collect(request)
     assert [type(event) for event in events].count(Started) == 2
     assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "ab"
+
+
+def siblings(count: int) -> list[Submit]:
+    """Sequences that continue one prompt, with the seeds 0, 1, ..."""
+    first = make_submit(0)
+    return [
+        msgspec.structs.replace(first, sampling=msgspec.structs.replace(first.sampling, seed=seed))
+        for seed in range(count)
+    ]
+
+
+async def test_the_sequences_of_a_prompt_are_sent_as_one_message_at_first_and_at_a_resume(
+    registry: RequestRegistry, worker: RecordingWorker
+) -> None:
+    request = await registry.open(siblings(3))
+    assert [m.sequences() for m in worker.sent if isinstance(m, Submit)] == [
+        [msgspec.structs.replace(each, id=id) for id, each in enumerate(siblings(3), start=1)]
+    ]
+    registry.worker_stepped(step(Started(1, 1), Started(2, 1), TextDelta(2, "a", [7])))
+    registry.worker_stepped(step(make_finished(1)))
+    worker.sent.clear()
+    crash(registry)
+    [resumed] = worker.sent
+    assert isinstance(resumed, Submit)
+    assert [(s.id, s.sampling.seed, s.resume) for s in resumed.sequences()] == [
+        (2, 1, [7]),
+        (3, 2, []),
+    ]
+    request.abandon()
+
+
+async def test_prompts_of_different_requests_are_sent_apart(
+    registry: RequestRegistry, worker: RecordingWorker
+) -> None:
+    [submit] = submits()
+    await registry.open([submit])
+    await registry.open([submit])
+    assert [len(m.sequences()) for m in worker.sent if isinstance(m, Submit)] == [1, 1]
+
+
+async def test_an_isolated_sequence_is_sent_without_its_siblings(
+    registry: RequestRegistry, worker: RecordingWorker
+) -> None:
+    await registry.open(siblings(2))
+    worker.sent.clear()
+    crash(registry)
+    crash(registry)
+    sent = [m for m in worker.sent if isinstance(m, Submit)]
+    assert [[s.id for s in m.sequences()] for m in sent] == [[1, 2], [2]]
 
 
 def crash(registry: RequestRegistry) -> bool:

@@ -1,0 +1,81 @@
+"""The preprocessor: each prompt is prepared once, and what is cancelled is not delivered."""
+
+from __future__ import annotations
+
+import queue
+
+import pytest
+
+from protocol.events import Rejected
+from protocol.messages import ChatPrompt, ModelSource, Sampling, Sibling, Submit, TokenPrompt
+from tests.worker.driver import make_config_loader
+from worker.intake.prepared import PreparationResult, PreparedRequest
+from worker.intake.preprocessor import Preprocessor
+from worker.models.model_config import ModelConfig
+
+Inbox = queue.SimpleQueue[PreparationResult]
+
+SOURCE = ModelSource("m", None)
+CHAT = ChatPrompt([{"role": "user", "content": "hello"}])
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def config() -> ModelConfig:
+    return make_config_loader().load(SOURCE, download=False)
+
+
+def opened(config: ModelConfig) -> tuple[Preprocessor, Inbox]:
+    """A preprocessor with the model open, and its inbox."""
+    inbox: Inbox = queue.SimpleQueue()
+    preprocessor = Preprocessor([SOURCE], make_config_loader(), inbox)
+    preprocessor.register(config, wants_breakpoints=False)
+    return preprocessor, inbox
+
+
+def take(inbox: Inbox, count: int) -> list[PreparedRequest | Rejected]:
+    """The next `count` requests from the inbox, in the order of their ids."""
+    taken: list[PreparedRequest | Rejected] = []
+    while len(taken) < count:
+        result = inbox.get(timeout=TIMEOUT_S)
+        if isinstance(result, PreparedRequest | Rejected):
+            taken.append(result)
+    return sorted(taken, key=id_of)
+
+
+def id_of(result: PreparedRequest | Rejected) -> int:
+    return result.id if isinstance(result, Rejected) else result.submit.id
+
+
+def test_the_sequences_of_a_request_share_one_prepared_prompt(config: ModelConfig) -> None:
+    preprocessor, inbox = opened(config)
+    siblings = [Sibling(2, 5, [7]), Sibling(3, 6)]
+    preprocessor.submit(Submit(1, "m", CHAT, Sampling(4), siblings=siblings))
+    results = take(inbox, 3)
+    prepared = [each for each in results if isinstance(each, PreparedRequest)]
+    assert [(p.submit.id, p.submit.sampling.seed, p.submit.resume) for p in prepared] == [
+        (1, 4, []),
+        (2, 5, [7]),
+        (3, 6, []),
+    ]
+    assert all(each.prompt is prepared[0].prompt for each in prepared)
+    assert len(preprocessor) == 0
+
+
+def test_each_sequence_of_a_refused_prompt_is_rejected(config: ModelConfig) -> None:
+    preprocessor, inbox = opened(config)
+    preprocessor.submit(Submit(1, "m", TokenPrompt([10**9]), Sampling(0), siblings=[Sibling(2, 1)]))
+    first, second = take(inbox, 2)
+    assert isinstance(first, Rejected)
+    assert isinstance(second, Rejected)
+    assert (first.code, second.code) == ("invalid_value", "invalid_value")
+
+
+def test_a_cancelled_sequence_is_dropped_and_its_siblings_are_delivered() -> None:
+    inbox: Inbox = queue.SimpleQueue()
+    preprocessor = Preprocessor([SOURCE], make_config_loader(), inbox)
+    # The model is not open yet, so the request waits for its files.
+    preprocessor.submit(Submit(1, "m", CHAT, Sampling(0), siblings=[Sibling(2, 1), Sibling(3, 2)]))
+    preprocessor.cancel([1, 3])
+    [delivered] = take(inbox, 1)
+    assert id_of(delivered) == 2
