@@ -126,7 +126,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "service.requestlog": (),
 }
 # Root modules that any district above protocol may import.
-EVERYWHERE = ("service.errors",)
+EVERYWHERE = ("service.errors", "worker.open_files")
 # Composed of the districts; nothing imports them.
 ENTRANCES = ("service.__main__", "worker.__main__")
 MIN_MODULES, MAX_MODULES = 3, 10

@@ -7,7 +7,10 @@ import os
 import sys
 from multiprocessing.connection import Connection
 
-from worker.main import run
+from worker.open_files import open_files_limit_kept
+
+with open_files_limit_kept():
+    from worker.main import run
 
 if __name__ == "__main__":
     logging.basicConfig(format="worker: %(levelname)s %(name)s: %(message)s")

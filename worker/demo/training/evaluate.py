@@ -17,16 +17,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_lm import load
 from rich.console import Console
 
 from protocol.messages import Sampling
 from worker.demo import demo_model_path
 from worker.demo.training.corpus import mixture, weather
 from worker.demo.training.corpus.document import Chat
-from worker.engine.engine import Engine
-from worker.engine.sampler import make_row
-from worker.models.model_files import stop_tokens_of
+from worker.open_files import open_files_limit_kept
+
+with open_files_limit_kept():
+    from mlx_lm import load
+
+    from worker.engine.engine import Engine
+    from worker.engine.sampler import make_row
+    from worker.models.model_files import stop_tokens_of
 
 SEED = 7
 PROMPTS_PER_KIND = 60
