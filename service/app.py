@@ -16,6 +16,7 @@ from service.api.generation import GenerationEndpoint
 from service.config.model_names import ModelNames
 from service.config.settings import Settings
 from service.errors import InsufficientMemory, ModelBusy, ModelLoadFailed
+from service.http.body_budget import BodyBudget
 from service.http.error_middleware import EXCEPTION_HANDLERS, ErrorMiddleware
 from service.http.header_limits import HeaderLimitMiddleware
 from service.http.json_io import JsonBodies
@@ -82,7 +83,7 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
         # Outermost first: while an error response is sent, the request is still read, and
         # error responses have CORS headers too.
         middleware=[
-            Middleware(RequestReaderMiddleware, settings),
+            Middleware(RequestReaderMiddleware, settings, BodyBudget(settings.body_memory_bytes)),
             *([Middleware(Cors, origins)] if origins else []),
             Middleware(ErrorMiddleware),
             parts.observability.middleware(),

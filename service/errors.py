@@ -18,6 +18,7 @@
       + Unavailable
       |   + Overloaded        429  the waiting queue is full
       |   + RateLimited       429  the API key has reached its limits
+      |   + BodyMemoryFull    503  all request bodies together use more memory than they may
       |   + WorkerUnavailable 503  the worker is loading, draining, failed or busy for too long
       |       + InsufficientMemory  503  other models and requests hold the memory
       + ModelLoadFailed       503  the model is configured but cannot be loaded
@@ -161,6 +162,10 @@ class RateLimited(Unavailable):
         self.headers = headers
 
 
+class BodyMemoryFull(Unavailable):
+    """All request bodies together need more memory than they may use."""
+
+
 class WorkerUnavailable(Unavailable):
     """No worker can take the request: `code` is loading, restarting, draining, failed or
     queue_timeout."""
@@ -222,6 +227,7 @@ ERROR_RESPONSES: dict[type[MlxdError], ErrorResponse] = {
     ClientDisconnected: ErrorResponse(499, INVALID, "client_disconnected"),
     Overloaded: ErrorResponse(429, "rate_limit_error", "overloaded"),
     RateLimited: ErrorResponse(429, "rate_limit_error", "rate_limit_exceeded"),
+    BodyMemoryFull: ErrorResponse(503, SERVER, "body_memory_full"),
     WorkerUnavailable: ErrorResponse(503, SERVER, "unavailable"),
     InsufficientMemory: ErrorResponse(503, SERVER, "insufficient_memory"),
     ModelLoadFailed: ErrorResponse(503, SERVER, "model_load_failed", is_permanent=True),

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from service.errors import (
     ERROR_RESPONSES,
     AdminOnly,
+    BodyMemoryFull,
     BodyTimeout,
     BodyTooLarge,
     ErrorBody,
@@ -64,6 +65,7 @@ COMMON_ERRORS: Errors = (InvalidApiKey, *UNAUTHENTICATED_ERRORS)
 GENERATION_ERRORS: Errors = (
     InvalidRequest,
     ModelNotFound,
+    BodyMemoryFull,
     BodyTimeout,
     BodyTooLarge,
     UnsupportedMediaType,
@@ -80,6 +82,7 @@ ADMIN_ERRORS: Errors = (
     InvalidRequest,
     ModelNotFound,
     AdminOnly,
+    BodyMemoryFull,
     BodyTimeout,
     BodyTooLarge,
     UnsupportedMediaType,

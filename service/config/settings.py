@@ -114,6 +114,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(description="The largest request body; a larger one gets 413.", ge=1024, le=GIB),
     ] = 16 * MIB
+    body_memory_bytes: Annotated[
+        int,
+        Meta(
+            description="The memory of all request bodies until their answers end; beyond it the "
+            "slowest get 503. Bodies up to 64 KiB always have room.",
+            ge=MIB,
+            le=TIB,
+        ),
+    ] = 256 * MIB
     body_timeout_s: Annotated[
         float,
         Meta(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TypeVar
 
 import msgspec
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from protocol.units import MIB
 from service.errors import JSON_MEDIA_TYPE, InvalidRequest
+from service.http.body_budget import SMALL_BODY_BYTES
 from service.http.decoding import RequestBody, UnknownFields, decode_body
 
 BodyT = TypeVar("BodyT", bound=RequestBody)
@@ -20,6 +22,15 @@ LARGE_BODY_BYTES = MIB
 # msgspec (0.22) holds the interpreter lock while it parses: 1 ms per MB of text, 5 ms per MB
 # of messages, but 90 ms per MB of empty lists. This limits the pause that one body can cause.
 MAX_BRACKETS = 2**18
+# A decoder holds the interpreter lock, so that more at once would only need more memory.
+MAX_LARGE_DECODES = 2
+# Python stores a text with one character from here on with this many bytes for each character.
+WIDE_TEXTS = (
+    (4, re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")),
+    (2, re.compile(rb"[\xc4-\xef]|\\u")),
+)
+# Of a decoded element of a list or an object, besides its text.
+ELEMENT_BYTES = 40
 
 
 class JsonBodies:
@@ -27,6 +38,7 @@ class JsonBodies:
 
     def __init__(self, unknown_fields: UnknownFields) -> None:
         self._unknown_fields = unknown_fields
+        self._large_decodes = asyncio.Semaphore(MAX_LARGE_DECODES)
         self._decoders: dict[type[RequestBody], msgspec.json.Decoder[RequestBody]] = {}
 
     async def read(self, request: Request, kind: type[BodyT]) -> BodyT:
@@ -38,12 +50,23 @@ class JsonBodies:
         Raises:
             MlxdError: the size or the content of the body is invalid.
         """
-        body: bytes = await request.state.request_reader.body()
+        reader = request.state.request_reader
+        body: bytes = await reader.body()
         decoder = self._decoder(kind)
+        if len(body) <= SMALL_BODY_BYTES:
+            return decode_body(body, decoder, self._unknown_fields)
+        # Later its text in the message to the worker needs as much as the body does now.
+        await reader.reserve(len(body) + estimate_decoded_bytes(body))
+        decoded = await self._decode_large(body, decoder)
+        reader.discard_body()
+        return decoded
+
+    async def _decode_large(self, body: bytes, decoder: msgspec.json.Decoder[BodyT]) -> BodyT:
         if len(body) < LARGE_BODY_BYTES:
             return decode_body(body, decoder, self._unknown_fields)
         check_brackets(body)
-        return await asyncio.to_thread(decode_body, body, decoder, self._unknown_fields)
+        async with self._large_decodes:
+            return await asyncio.to_thread(decode_body, body, decoder, self._unknown_fields)
 
     def _decoder(self, kind: type[BodyT]) -> msgspec.json.Decoder[BodyT]:
         decoder = self._decoders.get(kind)
@@ -60,6 +83,18 @@ def check_brackets(body: bytes) -> None:
     """
     if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
         raise InvalidRequest(f"The body has more than {MAX_BRACKETS} opening brackets.")
+
+
+def estimate_decoded_bytes(body: bytes) -> int:
+    """The memory of a decoded body, rather too much than too little.
+
+    Its text takes one byte for each character, or more if it has wide ones; its numbers, strings
+    and objects, which commas separate, have a size of their own.
+    """
+    width = 1
+    if not body.isascii() or b"\\u" in body:
+        width = next((width for width, wide in WIDE_TEXTS if wide.search(body)), 1)
+    return len(body) * width + min(ELEMENT_BYTES * body.count(b","), 8 * len(body))
 
 
 def json_response(value: msgspec.Struct, status: int = 200) -> Response:

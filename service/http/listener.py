@@ -36,6 +36,8 @@ SEND_BUFFER_BYTES = 256 * 1024
 SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 SHORTAGE_PAUSE_S = 0.5
 WARNING_INTERVAL_S = 10.0
+# Pieces of a body, of up to 64 KiB, that Hypercorn holds until its reader takes them.
+BODY_QUEUE_MESSAGES = 2
 CHECKS_PER_STALL = 4
 ABORT_S = 1.0
 # The wait for a client's reply to the close alert, which the service does not need.
@@ -284,4 +286,5 @@ def make_config(max_header_bytes: int, idle_timeout_s: float) -> Config:
     config.include_server_header = False
     config.h11_max_incomplete_size = max_header_bytes + REQUEST_LINE_BYTES
     config.keep_alive_timeout = idle_timeout_s
+    config.max_app_queue_size = BODY_QUEUE_MESSAGES
     return config

@@ -3,7 +3,9 @@
 Hypercorn (0.18) waits without limit if an application responds and leaves a body unread,
 and it reports a disconnect only as a message. So one task per request, the read loop,
 receives all messages, whatever the endpoint does: it keeps at most the largest accepted
-body, discards the rest, and calls the callbacks for a disconnect.
+body, discards the rest, and calls the callbacks for a disconnect. It pauses only while a large
+body waits for the endpoint to ask for it, and then for memory (`body_budget`): the server stops
+reading the connection, and the time does not count towards the body's timeout.
 
 `RequestReaderMiddleware` must be outside `ErrorMiddleware`: the read loop must run while
 an error response is sent, too.
@@ -27,6 +29,7 @@ from service.errors import (
     InvalidRequest,
     MlxdError,
 )
+from service.http.body_budget import SMALL_BODY_BYTES, BodyBudget
 
 logger = logging.getLogger(__name__)
 
@@ -34,20 +37,25 @@ logger = logging.getLogger(__name__)
 # connection, and the reset may arrive before the response.
 LINGER_S = 1.0
 MAX_LENGTH_DIGITS = 20
+# A body's memory: its bytes, and its text once it is decoded.
+COPIES = 2
 
 
 class RequestReaderMiddleware:
     """ASGI middleware that puts a `RequestReader` into `scope["state"]["request_reader"]`."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, budget: BodyBudget) -> None:
         self.app = app
         self.settings = settings
+        self.budget = budget
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        request_reader = RequestReader(scope, receive, send, settings=self.settings)
+        request_reader = RequestReader(
+            scope, receive, send, settings=self.settings, budget=self.budget
+        )
         scope.setdefault("state", {})["request_reader"] = request_reader
         task = asyncio.create_task(request_reader.read_loop(), name="request-reader")
         self._tasks.add(task)
@@ -60,6 +68,7 @@ class RequestReaderMiddleware:
             if request_reader.responded or request_reader.received:
                 task.cancel()
                 await asyncio.wait([task])
+            request_reader.close()
 
 
 class RequestReader:
@@ -70,7 +79,9 @@ class RequestReader:
     - `responded`: the whole response has been passed on.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, settings: Settings) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, *, settings: Settings, budget: BodyBudget
+    ) -> None:
         headers = Headers(scope=scope)
         self.disconnected = False
         self.received = not _has_body(headers)
@@ -78,10 +89,15 @@ class RequestReader:
         self._receive = receive
         self._send = send
         self._max_bytes = settings.max_body_bytes
-        self._timeout_s = settings.body_timeout_s
-        self._deadline = asyncio.get_running_loop().time() + settings.body_timeout_s
-        self._body = bytearray()
         self._refusal = _check_length(headers, settings.max_body_bytes)
+        self._declared_bytes = 0 if self._refusal else int(headers.get("content-length", 0))
+        self._lease = budget.open(_address(scope), self._refuse)
+        self._arrived = bytearray()
+        self._size = 0
+        self._body = b""
+        self._deadline = Deadline(settings.body_timeout_s, self._time_out)
+        # The endpoint waits for the body, or the body is not needed.
+        self._wanted = asyncio.Event()
         # The body is complete or refused.
         self._body_ready = asyncio.Event()
         # The client sends nothing more.
@@ -89,29 +105,49 @@ class RequestReader:
         # The server reported the end of the request.
         self._closed = asyncio.Event()
         self._body_delivered = False
+        self._answering = False
         self._callbacks: list[Callable[[], None]] = []
         if self.received:
             self._input_ended.set()
         if self.received or self._refusal:
             self._body_ready.set()
+        else:
+            self._deadline.run()
 
     async def body(self) -> bytes:
         """The whole body.
 
         Raises:
             BodyTooLarge: the body or its declared length is larger than `max_body_bytes`.
-            BodyTimeout: the body was not complete `body_timeout_s` after the request began.
+            BodyTimeout: reading the body took longer than `body_timeout_s`.
+            BodyMemoryFull: there was no memory for it, or others needed its memory.
             InvalidRequest: the declared length is not a number.
             ClientDisconnected: the client disconnected before the body was complete.
         """
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                await self._body_ready.wait()
-        except TimeoutError:
-            raise BodyTimeout(f"The body took longer than {self._timeout_s:g} seconds.") from None
+        self._wanted.set()
+        await self._body_ready.wait()
         if self._refusal is not None:
             raise self._refusal
-        return bytes(self._body)
+        return self._body
+
+    async def reserve(self, nbytes: int) -> None:
+        """Reserve `nbytes` of memory for the body and what is made of it, instead of its own.
+
+        Raises:
+            BodyMemoryFull: no memory became free for it.
+        """
+        await self._lease.resize(nbytes)
+        if self._refusal is not None:
+            raise self._refusal
+
+    def discard_body(self) -> None:
+        """Forget the body; what `reserve` has reserved stays so until the request ends."""
+        self._body = b""
+
+    def close(self) -> None:
+        """Free the body's memory: the request has ended."""
+        self._discard()
+        self._body = b""
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` if the client disconnects before the response is complete.
@@ -126,7 +162,7 @@ class RequestReader:
     async def read_loop(self) -> None:
         """Receive messages until the server reports the end of the request."""
         while (message := await self._receive())["type"] != "http.disconnect":
-            self._add(message)
+            await self._add(message)
         self._close()
 
     async def receive(self) -> Message:
@@ -141,6 +177,9 @@ class RequestReader:
     async def send(self, message: Message) -> None:
         """ASGI's `send` for the app. After a response to an unread body the connection closes."""
         if message["type"] == "http.response.start":
+            self._answering = True
+            if not self.received:
+                self._discard()
             await self._add_close_header(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.responded = True
@@ -162,21 +201,60 @@ class RequestReader:
         if not self.received:
             MutableHeaders(scope=start)["connection"] = "close"
 
-    def _add(self, message: Message) -> None:
+    async def _add(self, message: Message) -> None:
         chunk: bytes = message.get("body", b"")
-        if self._refusal is None and len(self._body) + len(chunk) > self._max_bytes:
+        self._size += len(chunk)
+        if self._size > self._max_bytes:
             self._refuse(_too_large(self._max_bytes))
-        if self._refusal is None:
-            self._body += chunk
+        if self._size > SMALL_BODY_BYTES:
+            await self._make_room()
+        if self._is_kept:
+            self._lease.record(len(chunk))
+            self._arrived += chunk
         if not message.get("more_body", False):
-            self.received = True
-            self._body_ready.set()
-            self._input_ended.set()
+            self._complete()
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether somebody still needs the body."""
+        return self._refusal is None and not self._answering
+
+    async def _make_room(self) -> None:
+        """Reserve memory for the declared body, or for what has arrived of it."""
+        needed = COPIES * max(self._declared_bytes, self._size)
+        if not self._is_kept or needed <= self._lease.nbytes:
+            return
+        self._deadline.pause()
+        await self._wanted.wait()
+        if await self._lease.resize(needed):
+            self._deadline.run()
+
+    def _complete(self) -> None:
+        self.received = True
+        self._deadline.pause()
+        self._lease.complete = True
+        self._body = bytes(self._arrived)
+        self._arrived.clear()
+        self._wanted.set()
+        self._body_ready.set()
+        self._input_ended.set()
+
+    def _time_out(self, timeout_s: float) -> None:
+        self._refuse(BodyTimeout(f"The body took longer than {timeout_s:g} seconds."))
 
     def _refuse(self, refusal: MlxdError) -> None:
-        self._refusal = refusal
-        self._body = bytearray()
+        if self._refusal is None:
+            self._refusal = refusal
+        self._discard()
+        self._body = b""
         self._body_ready.set()
+
+    def _discard(self) -> None:
+        """Keep nothing of the body, and receive the rest without a pause."""
+        self._deadline.pause()
+        self._arrived.clear()
+        self._lease.close()
+        self._wanted.set()
 
     def _close(self) -> None:
         """The server ended the request; before the response this means a disconnect."""
@@ -189,6 +267,34 @@ class RequestReader:
                 _call(callback)
         self._input_ended.set()
         self._closed.set()
+
+
+class Deadline:
+    """Calls `on_end(timeout_s)` once it has run for `timeout_s`; the time of pauses is added."""
+
+    def __init__(self, timeout_s: float, on_end: Callable[[float], None]) -> None:
+        self._timeout_s = timeout_s
+        self._on_end = on_end
+        self._left_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def run(self) -> None:
+        """Start, or go on after a pause."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._left_s, self._on_end, self._timeout_s)
+
+    def pause(self) -> None:
+        """Stop the time; for good if `run` is not called again."""
+        if self._timer is not None:
+            self._left_s = max(0.0, self._timer.when() - self._loop.time())
+            self._timer.cancel()
+            self._timer = None
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _has_body(headers: Headers) -> bool:

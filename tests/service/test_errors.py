@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from service import errors
 from service.errors import (
+    BodyMemoryFull,
     BodyTimeout,
     BodyTooLarge,
     ClientDisconnected,
@@ -53,6 +54,7 @@ def headers(error: BaseException) -> dict[bytes, bytes]:
         (UnsupportedMediaType("no"), 415, "invalid_request_error", "unsupported_media_type"),
         (HeadersTooLarge("no"), 431, "invalid_request_error", "headers_too_large"),
         (ClientDisconnected("no"), 499, "invalid_request_error", "client_disconnected"),
+        (BodyMemoryFull("no"), 503, "server_error", "body_memory_full"),
         (Overloaded("no"), 429, "rate_limit_error", "overloaded"),
         (WorkerUnavailable("no", code="loading"), 503, "server_error", "loading"),
         (InternalError("no"), 500, "server_error", "internal_error"),

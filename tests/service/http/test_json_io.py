@@ -2,16 +2,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.requests import Request
 
 from service.errors import InvalidRequest
-from service.http.json_io import LARGE_BODY_BYTES, MAX_BRACKETS, JsonBodies, check_brackets
+from service.http.json_io import (
+    LARGE_BODY_BYTES,
+    MAX_BRACKETS,
+    JsonBodies,
+    check_brackets,
+    estimate_decoded_bytes,
+)
 from service.schema.chat import ChatRequest
 
 pytestmark = pytest.mark.anyio
+
+# A wide text's header is larger than an empty one's.
+TEXT_OVERHEAD_BYTES = 32
 
 
 class FakeReader:
@@ -22,6 +34,12 @@ class FakeReader:
 
     async def body(self) -> bytes:
         return self._body
+
+    async def reserve(self, nbytes: int) -> None:
+        assert nbytes > len(self._body)
+
+    def discard_body(self) -> None:
+        self._body = b""
 
 
 def request_with(body: bytes) -> Request:
@@ -63,3 +81,19 @@ async def test_a_large_body_with_too_many_brackets_is_refused(bracket: str) -> N
     body = chat("x" * LARGE_BODY_BYTES + bracket * MAX_BRACKETS)
     with pytest.raises(InvalidRequest):
         await JsonBodies("refuse").read(request_with(body), ChatRequest)
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), max_size=40)), st.booleans())
+def test_the_estimate_is_at_least_what_the_texts_take(texts: list[str], escaped: bool) -> None:
+    body = json.dumps(texts, ensure_ascii=escaped).encode()
+    characters = sum(sys.getsizeof(text) - sys.getsizeof("") for text in texts)
+    assert estimate_decoded_bytes(body) + TEXT_OVERHEAD_BYTES * (len(texts) + 1) >= characters
+
+
+def test_the_estimate_counts_numbers_and_wide_characters() -> None:
+    assert estimate_decoded_bytes(b"x" * 1000) == 1000
+    assert estimate_decoded_bytes(("x" * 1000 + "é").encode()) == 1002
+    assert estimate_decoded_bytes(("x" * 1000 + "—").encode()) == 2 * 1003
+    assert estimate_decoded_bytes(("x" * 1000 + "🐳").encode()) == 4 * 1004
+    numbers = json.dumps(list(range(1000, 3000))).encode()
+    assert estimate_decoded_bytes(numbers) > sum(map(sys.getsizeof, range(1000, 3000)))

@@ -13,19 +13,22 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from protocol.units import MIB
 from service.config.settings import Settings
 from service.errors import BodyTooLarge, InvalidRequest
+from service.http.body_budget import SMALL_BODY_BYTES, BodyBudget
 from service.http.error_middleware import EXCEPTION_HANDLERS, ErrorMiddleware
 from service.http.request_body import RequestReader, RequestReaderMiddleware
+from tests.service.http.driven_request import drive, queue
 from tests.service.http.raw_connection import Client, connected, serving
 from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.anyio
 
 LIMIT = 4096
+LARGE = 4 * SMALL_BODY_BYTES
 SETTINGS = Settings(max_body_bytes=LIMIT)
 CHUNK = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
 # One read of these makes more messages than Hypercorn's queue holds.
@@ -99,7 +102,10 @@ async def served(settings: Settings = SETTINGS) -> AsyncIterator[tuple[Endpoints
     }
     app = Starlette(
         routes=[Route(path, endpoint, methods=["GET", "POST"]) for path, endpoint in paths.items()],
-        middleware=[Middleware(RequestReaderMiddleware, settings), Middleware(ErrorMiddleware)],
+        middleware=[
+            Middleware(RequestReaderMiddleware, settings, BodyBudget(settings.body_memory_bytes)),
+            Middleware(ErrorMiddleware),
+        ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
     async with asyncio.timeout(HANG_S), serving(app) as server:
@@ -306,7 +312,23 @@ async def test_the_body_can_be_read_twice_and_is_refused_twice() -> None:
                 await scope["state"]["request_reader"].body()
 
     await drive(app, queue({"type": "http.request", "body": b"hello"}))
-    await drive(refused, queue({"type": "http.request", "body": b"x" * (LIMIT + 1)}))
+    await drive(refused, queue({"type": "http.request", "body": b"x" * (LIMIT + 1)}), SETTINGS)
+
+
+async def test_a_stalled_sender_makes_room_for_a_body_and_gets_a_503() -> None:
+    tight = Settings(max_body_bytes=MIB, body_memory_bytes=MIB)
+    async with served(tight) as (_, port), connected(port) as stalled, connected(port) as client:
+        await stalled.send_headers("/echo", f"Content-Length: {MIB}")
+        await stalled.send(b"x" * LARGE)
+        await client.send_headers("/echo", f"Content-Length: {MIB}")
+        sending = asyncio.create_task(client.send(b"y" * MIB))
+        status, headers, body = await stalled.read_response()
+        assert (status, headers["connection"]) == (503, "close")
+        assert int(headers["retry-after"]) > 0
+        assert b'"code":"body_memory_full"' in body
+        assert await stalled.read_end() == b""
+        await sending
+        assert (await client.read_response())[2] == b"y" * MIB
 
 
 async def test_the_read_loop_ends_with_its_request() -> None:
@@ -328,21 +350,3 @@ async def send_until_closed(client: Client, chunks: bytes = CHUNK) -> int:
             sent_bytes += len(chunks)
             await asyncio.sleep(0)
     return sent_bytes
-
-
-def queue(*messages: Message) -> asyncio.Queue[Message]:
-    """The messages of a server, which sends nothing after them."""
-    incoming: asyncio.Queue[Message] = asyncio.Queue()
-    for message in messages:
-        incoming.put_nowait(message)
-    return incoming
-
-
-async def drive(app: ASGIApp, incoming: asyncio.Queue[Message]) -> None:
-    """Run `app` in the middleware for one chunked request."""
-
-    async def send(message: Message) -> None:
-        await asyncio.sleep(0)
-
-    scope = {"type": "http", "headers": [(b"transfer-encoding", b"chunked")]}
-    await RequestReaderMiddleware(app, SETTINGS)(scope, incoming.get, send)
