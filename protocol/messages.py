@@ -129,6 +129,7 @@ class Configure(Message, frozen=True):
     prompt_cache_bytes: int = 0
     prompt_cache_dir: str = ""
     prompt_cache_dir_bytes: int = 0
+    prompt_cache_dir_reserve_bytes: int = 0
     preload: list[str] | None = None
     memory_wait_s: float = 30.0
     prefill_reserve_bytes: int = 0

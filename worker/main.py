@@ -21,6 +21,7 @@ from protocol.messages import (
     ToService,
     ToWorker,
 )
+from worker.cache.cache_folder import FolderRefused
 from worker.cache.disk_store import DiskStore
 from worker.intake.preprocessor import Preprocessor
 from worker.intake.receiver import Inbox, Receiver
@@ -123,8 +124,12 @@ def open_disk_store(configure: Configure) -> DiskStore | None:
         return None
     folder = Path(configure.prompt_cache_dir).expanduser()
     try:
-        return DiskStore(folder, configure.prompt_cache_dir_bytes)
-    except OSError as error:
+        return DiskStore(
+            folder,
+            configure.prompt_cache_dir_bytes,
+            configure.prompt_cache_dir_reserve_bytes,
+        )
+    except (OSError, FolderRefused) as error:
         raise LoadError(f"prompt_cache_dir {folder} cannot be used: {error}") from error
 
 

@@ -239,6 +239,7 @@ def to_configure(settings: Settings) -> Configure:
         prompt_cache_bytes=settings.prompt_cache_bytes,
         prompt_cache_dir=settings.prompt_cache_dir,
         prompt_cache_dir_bytes=settings.prompt_cache_dir_bytes,
+        prompt_cache_dir_reserve_bytes=settings.prompt_cache_dir_reserve_bytes,
     )
 
 

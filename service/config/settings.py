@@ -212,14 +212,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prompt_cache_dir: Annotated[
         str,
         Meta(
-            description="A folder that keeps the prompt cache across restarts; its files contain "
-            "prompts. Empty is off.",
+            description="A folder that keeps the prompt cache across restarts, in a subfolder "
+            "mlxd-prompt-cache; its files contain prompts. Empty is off.",
             extra_json_schema={"format": PATH},
         ),
     ] = ""
     prompt_cache_dir_bytes: Annotated[
         int, Meta(description="The total size of the files in prompt_cache_dir.", ge=MIB, le=TIB)
     ] = 8 * GIB
+    prompt_cache_dir_reserve_bytes: Annotated[
+        int,
+        Meta(
+            description="The space that the files in prompt_cache_dir leave free on their disk; "
+            "0 is 1 GiB or a twentieth of the disk, whichever is less.",
+            ge=0,
+            le=TIB,
+        ),
+    ] = 0
     keep_alive_s: Annotated[
         float,
         Meta(description="The interval of comments in a stream without events.", gt=0, le=3600),

@@ -67,3 +67,11 @@ def test_a_folder_that_cannot_be_used_is_one_clear_line_at_start(tmp_path: Path)
     with running(flags=["--prompt-cache-dir", str(tmp_path / "taken")], wait=False) as daemon:
         assert daemon.wait() == 1
     assert "prompt_cache_dir" in daemon.output
+
+
+def test_a_subfolder_that_others_can_open_is_one_clear_line_at_start(tmp_path: Path) -> None:
+    (tmp_path / "mlxd-prompt-cache").mkdir(mode=0o755)
+    with running(flags=["--prompt-cache-dir", str(tmp_path)], wait=False) as daemon:
+        assert daemon.wait() == 1
+    assert "has the permissions 0755, not 0700" in daemon.output
+    assert "Traceback" not in daemon.output

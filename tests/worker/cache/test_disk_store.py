@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from mlx_lm.utils import load_model
 
 from protocol.messages import Sampling
 from tests.models.hybrid import make_hybrid
+from worker.cache.cache_folder import SUBFOLDER
 from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
 from worker.cache.serialization import SerializedNode
@@ -110,15 +110,6 @@ def test_prompts_that_differ_in_the_middle_of_a_node_are_all_found_again(
         run.end()
 
 
-def test_only_the_owner_can_read_the_files(llama: nn.Module, tmp_path: Path) -> None:
-    run = Run(llama, tmp_path / "cache")
-    run.answer(PROMPT)
-    run.end()
-    for path in (tmp_path / "cache").rglob("*"):
-        assert stat.S_IMODE(path.stat().st_mode) == (0o600 if path.is_file() else 0o700)
-    assert any(files_in(tmp_path))
-
-
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied", "foreign"])
 def test_a_damaged_file_is_ignored_with_a_warning(
     llama: nn.Module, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
@@ -162,10 +153,12 @@ def test_a_file_with_an_unknown_cache_class_is_ignored_with_a_warning(
 def test_other_files_in_the_folder_are_kept_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "mine.txt").write_text("keep me")
+    notes = tmp_path / SUBFOLDER / "notes"
     DiskStore(tmp_path, 0).close()
-    assert (tmp_path / "notes" / "mine.txt").read_text() == "keep me"
+    notes.mkdir()
+    (notes / "mine.txt").write_text("keep me")
+    DiskStore(tmp_path, 0).close()
+    assert (notes / "mine.txt").read_text() == "keep me"
     assert "mine.txt is not a cache file" in caplog.text
 
 
