@@ -107,6 +107,7 @@ def prepare(
         max_tokens = prompts.limit(submit, len(prompt))
         echo = prompts.echo(submit.prompt) if submit.echo else ""
         breakpoints = prompts.breakpoints(submit.prompt, prompt) if wants_breakpoints else ()
+        config.parsers.compile_stops(submit)
         enforceable = config.grammars.vocabulary is not None
         required_calls = config.parsers.required_call_grammar(submit, prompt)
         offered_calls = config.parsers.optional_call_grammar(submit) if enforceable else None

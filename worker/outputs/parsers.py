@@ -11,6 +11,7 @@ from protocol.grammars import Lark
 from protocol.messages import ChatPrompt, Submit, ToolUse
 from worker.outputs.detokenizer import make_detokenizers
 from worker.outputs.segmenter import Markers, Segmenter
+from worker.outputs.stop_strings import compile_stop_strings
 from worker.outputs.text import Text
 from worker.tool_calls.bare_json import BARE_JSON_SYNTAX, BARE_JSON_TEMPLATE
 from worker.tool_calls.grammar import make_optional_call_grammar, make_required_call_grammar
@@ -62,6 +63,11 @@ class OutputParsers:
             min_tokens=submit.sampling.min_tokens,
             trim=bool(syntaxes),
         )
+
+    def compile_stops(self, submit: Submit) -> None:
+        """Compile the stop strings, so that `create` finds them compiled on the device thread."""
+        if submit.stop:
+            compile_stop_strings(tuple(submit.stop))
 
     @property
     def has_reasoning(self) -> bool:

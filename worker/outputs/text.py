@@ -11,50 +11,9 @@ from collections import deque
 from collections.abc import Sequence
 
 from worker.outputs.detokenizer import Detokenizer
-from worker.outputs.segmenter import Segmenter, possible_start
+from worker.outputs.segmenter import Segmenter
+from worker.outputs.stop_strings import StopStrings
 from worker.tool_calls.deltas import ContentDelta, OutputDelta, ToolCallStart
-
-
-class StopStrings:
-    """Finds the first stop string to be completed, for any division of the text into deltas."""
-
-    def __init__(self, stop: Sequence[str]) -> None:
-        self._stop = tuple(stop)
-        self._held = ""
-        self.matched = False
-        self.dropped_chars = 0
-
-    def push(self, delta: str) -> str:
-        """The text that `delta` releases. Once `matched`, all text is dropped."""
-        if not self._stop:
-            return delta
-        if self.matched:
-            return ""
-        window = self._held + delta
-        if (match_start := self._find(window)) is not None:
-            self.matched = True
-            self._held = ""
-            self.dropped_chars = len(window) - match_start
-            return window[:match_start]
-        end = possible_start(window, self._stop)
-        self._held = window[end:]
-        return window[:end]
-
-    @property
-    def held_chars(self) -> int:
-        """How many characters are held back."""
-        return len(self._held)
-
-    def flush(self) -> str:
-        """Release the text held back, which became no stop string."""
-        held, self._held = self._held, ""
-        return held
-
-    def _find(self, window: str) -> int | None:
-        """The start of the stop string that ends first; of two that end together, the longer."""
-        matches = ((window.find(stop), len(stop)) for stop in self._stop)
-        ends = [(start + length, start) for start, length in matches if start >= 0]
-        return min(ends)[1] if ends else None
 
 
 class Text:
