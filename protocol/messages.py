@@ -30,7 +30,8 @@ class ChatPrompt(Message, frozen=True):
 
     The worker renders it with the model's chat template. `options` are variables of the
     template, `tools` are in OpenAI's format. With `continue_final` the answer continues the
-    last message.
+    last message. Without `generation_prompt` the prompt ends after the last message. With
+    `ignores_effort` a model that cannot honour `reasoning_effort` ignores it.
     """
 
     messages: list[dict[str, Any]]
@@ -38,6 +39,8 @@ class ChatPrompt(Message, frozen=True):
     continue_final: bool = False
     reasoning_effort: str | None = None
     tools: list[dict[str, Any]] = []
+    generation_prompt: bool = True
+    ignores_effort: bool = False
 
 
 class TextPrompt(Message, frozen=True):
@@ -60,8 +63,9 @@ class Sampling(Data, frozen=True):
     """How tokens are sampled.
 
     `temperature` 0 is greedy. `top_p` 1, `top_k` 0, `min_p` 0, penalties of 0, a
-    `repetition_penalty` of 1 and an empty `logit_bias` (token id -> bias) are off. `seed` is
-    always set, so that every answer can be reproduced. `stop_tokens` are stop tokens besides
+    `repetition_penalty` of 1 and an empty `logit_bias` (token id -> bias) are off. The
+    `repetition_penalty` counts the last `repetition_context` tokens, 0 for all. `seed` is always
+    set, so that every answer can be reproduced. `stop_tokens` are stop tokens besides
     the model's own; `ignore_eos` turns off the model's own.
     """
 
@@ -73,6 +77,7 @@ class Sampling(Data, frozen=True):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
+    repetition_context: int = 0
     logit_bias: dict[int, float] = {}
     min_tokens: int = 0
     ignore_eos: bool = False
@@ -251,7 +256,7 @@ class Device(Data, frozen=True):
 
 
 class ModelInfo(Data, frozen=True):
-    """The facts of a loaded model."""
+    """The facts of a loaded model; `thinks` is whether its answers may have reasoning."""
 
     id: str
     family: str
@@ -263,6 +268,7 @@ class ModelInfo(Data, frozen=True):
     has_chat_template: bool = True
     template_variables: list[str] = []
     reasoning_effort: bool = False
+    thinks: bool = False
     fill_in_middle: bool = False
 
 

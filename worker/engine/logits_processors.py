@@ -2,8 +2,9 @@
 
 They apply in this order, to each token that they concern:
 
-1. `repetition_penalty` r, for tokens of the prompt or the answer: a positive
-   logit is divided by r, a negative one multiplied (Keskar et al. 2019).
+1. `repetition_penalty` r, for the last `repetition_context` tokens of prompt and answer
+   (0: all of them): a positive logit is divided by r, a negative one multiplied
+   (Keskar et al. 2019).
 2. `logit_bias` is added, then `presence_penalty` and `frequency_penalty` are
    subtracted, which count only the tokens of the answer (OpenAI's formula).
 3. Stop tokens are suppressed until the answer has `min_tokens` tokens.
@@ -13,7 +14,8 @@ The table is sparse, is kept on the host, and is a pure function of the tokens s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,36 @@ INITIAL_CAPACITY = 64
 Table = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]
 
 
+class RecentTokens:
+    """The tokens among the last `size` of prompt and answer; a `size` of 0 is all tokens."""
+
+    def __init__(self, prompt: Iterable[int], size: int) -> None:
+        self._size = size
+        self._window = deque(prompt, maxlen=size or None)
+        self._counts = Counter(self._window)
+        if not size:
+            self._window.clear()
+
+    def __contains__(self, token: int) -> bool:
+        return token in self._counts
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._counts)
+
+    def push(self, token: int) -> int | None:
+        """Add a token; returns the one that is no longer among the last, if any."""
+        oldest = self._window[0] if self._size and len(self._window) == self._size else None
+        if self._size:
+            self._window.append(token)
+        self._counts[token] += 1
+        if oldest is not None:
+            self._counts[oldest] -= 1
+            if not self._counts[oldest]:
+                del self._counts[oldest]
+                return oldest
+        return None
+
+
 class LogitsProcessors:
     """The tokens of one row whose logits change: logit l becomes l * scale^±1 + offset."""
 
@@ -37,9 +69,11 @@ class LogitsProcessors:
         self.depends_on_history = has_penalties(sampling)
         self._suppressed = set(stop_token_ids) if sampling.min_tokens else set()
         self._counts: dict[int, int] = {}
-        self._prompt_tokens = set(prompt) if sampling.repetition_penalty != 1 else set()
+        has_repetition = sampling.repetition_penalty != 1
+        self._recent = RecentTokens(prompt, sampling.repetition_context) if has_repetition else None
         # A long prompt has many tokens, so they are entered all at once.
-        self._index_of = {token: index for index, token in enumerate(sorted(self._prompt_tokens))}
+        tokens = sorted(self._recent or ())
+        self._index_of = {token: index for index, token in enumerate(tokens)}
         count = len(self._index_of)
         self._ids = np.zeros(count + INITIAL_CAPACITY, np.int32)
         self._ids[:count] = list(self._index_of)
@@ -53,6 +87,9 @@ class LogitsProcessors:
         """Count a token of the answer."""
         if self.depends_on_history:
             self._counts[token] = self._counts.get(token, 0) + 1
+            gone = self._recent.push(token) if self._recent is not None else None
+            if gone is not None:
+                self._update_entry(gone)
             self._update_entry(token)
 
     def table(self, position: int) -> Table:
@@ -71,8 +108,8 @@ class LogitsProcessors:
             self._grow()
         sampling, count = self._sampling, self._counts.get(token, 0)
         self._ids[index] = token
-        if count or token in self._prompt_tokens:
-            self._scales[index] = sampling.repetition_penalty
+        if self._recent is not None:
+            self._scales[index] = sampling.repetition_penalty if token in self._recent else 1.0
         self._offsets[index] = (
             sampling.logit_bias.get(token, 0.0)
             - (sampling.presence_penalty if count else 0.0)

@@ -27,6 +27,7 @@ def process(row: Row) -> list[float]:
     PENALTIES,
     PENALTIES,
     st.floats(0.5, 2, width=16),
+    st.integers(0, 10),
     st.dictionaries(TOKENS, st.floats(-100, 100, width=16)),
 )
 def test_each_logit_follows_the_formulas(
@@ -35,6 +36,7 @@ def test_each_logit_follows_the_formulas(
     presence: float,
     frequency: float,
     repetition: float,
+    context: int,
     bias: dict[int, float],
 ) -> None:
     sampling = Sampling(
@@ -42,11 +44,13 @@ def test_each_logit_follows_the_formulas(
         presence_penalty=presence,
         frequency_penalty=frequency,
         repetition_penalty=repetition,
+        repetition_context=context,
         logit_bias=bias,
     )
     expected = []
+    recent = (prompt + answer)[-context:]
     for token, value in enumerate(LOGITS):
-        if token in prompt or token in answer:
+        if token in recent:
             value = value / repetition if value > 0 else value * repetition
         count = answer.count(token)
         value += bias.get(token, 0.0) - presence * (count > 0) - frequency * count
