@@ -14,7 +14,8 @@ class Started(Message, frozen=True):
     """The request was admitted. `echo` is the prompt's text if the request has `echo`.
 
     `cached_tokens` is how many of the prompt's tokens need no prefill. `fingerprint` is the
-    same for the same model content, templates and package versions.
+    same for the same model content, templates and package versions. `ignored` names the
+    parameters that this model cannot honour and that have no effect.
     """
 
     id: int
@@ -22,6 +23,7 @@ class Started(Message, frozen=True):
     echo: str = ""
     cached_tokens: int = 0
     fingerprint: str = ""
+    ignored: list[str] = []
 
 
 class Alternative(Data, frozen=True):

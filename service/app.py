@@ -14,9 +14,10 @@ from service.api.chat.format import ChatFormat
 from service.api.completions import CompletionFormat
 from service.api.generation import GenerationEndpoint
 from service.config.model_names import ModelNames
-from service.config.settings import Settings
+from service.config.settings import Settings, softened_parameters
 from service.errors import InsufficientMemory, ModelBusy, ModelLoadFailed
 from service.http.body_budget import BodyBudget
+from service.http.decoding import DecodingRules
 from service.http.error_middleware import EXCEPTION_HANDLERS, ErrorMiddleware
 from service.http.header_limits import HeaderLimitMiddleware
 from service.http.json_io import JsonBodies
@@ -122,13 +123,21 @@ def list_operations(parts: ServiceParts) -> list[Operation]:
     ]
 
 
+def make_bodies(parts: ServiceParts) -> JsonBodies:
+    """The reader of request bodies, with the rules of the settings."""
+    return JsonBodies(
+        DecodingRules(parts.settings.unknown_fields, softened_parameters(parts.settings))
+    )
+
+
 def generation_operations(parts: ServiceParts) -> list[Operation]:
     """Endpoints that generate text."""
     names, registry = parts.model_names, parts.registry
-    bodies = JsonBodies(parts.settings.unknown_fields)
+    softened = softened_parameters(parts.settings)
+    bodies = make_bodies(parts)
     keep_alive_s = parts.settings.keep_alive_s
     chat = GenerationEndpoint(
-        ChatFormat(),
+        ChatFormat(softened),
         model_names=names,
         registry=registry,
         bodies=bodies,
@@ -172,9 +181,14 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
 def model_operations(parts: ServiceParts) -> list[Operation]:
     """Endpoints that list the models and their capabilities, and those that load and unload."""
     names, supervisor = parts.model_names, parts.supervisor
-    bodies = JsonBodies(parts.settings.unknown_fields)
+    bodies = make_bodies(parts)
     models = ModelListEndpoint(names, supervisor)
-    capabilities = CapabilitiesEndpoint(names, supervisor, parts.settings.kv_quantisation)
+    capabilities = CapabilitiesEndpoint(
+        names,
+        supervisor,
+        kv_quantisation=parts.settings.kv_quantisation,
+        softened=softened_parameters(parts.settings),
+    )
     admin = AdminEndpoints(names, supervisor, bodies)
     list_capabilities = describe_read(
         "listCapabilities",

@@ -102,15 +102,19 @@ class Answer:
 
 def to_sampling(request: GenerationRequest) -> Sampling:
     """The request's sampling with OpenAI's defaults; a random seed if the request has none."""
+    # The most likely token alone is left, as with a temperature of 0.
+    is_greedy = request.top_p == 0
+    temperature = 1.0 if request.temperature is None else request.temperature
     return Sampling(
         seed=secrets.randbits(SEED_BITS) if request.seed is None else request.seed,
-        temperature=1.0 if request.temperature is None else request.temperature,
-        top_p=1.0 if request.top_p is None else request.top_p,
-        top_k=request.top_k or 0,
+        temperature=0.0 if is_greedy else temperature,
+        top_p=1.0 if request.top_p is None or is_greedy else request.top_p,
+        top_k=max(request.top_k or 0, 0),
         min_p=request.min_p or 0.0,
         presence_penalty=request.presence_penalty or 0.0,
         frequency_penalty=request.frequency_penalty or 0.0,
         repetition_penalty=request.repetition_penalty or 1.0,
+        repetition_context=request.repetition_context_size or 0,
         logit_bias=request.biases,
         min_tokens=request.min_tokens or 0,
         ignore_eos=bool(request.ignore_eos),
@@ -192,6 +196,43 @@ def sum_usage(ends: Iterable[Finished], answers_per_prompt: int = 1) -> Usage:
         mlxd=timings,
         completion_tokens_details=details,
     )
+
+
+class UsageCounter:
+    """The token counts of a request while it is answered, without timings."""
+
+    def __init__(self, answers_per_prompt: int) -> None:
+        self._answers_per_prompt = answers_per_prompt
+        self._prompt_tokens = 0
+        self._cached_tokens = 0
+        # By the index of the sequence.
+        self._completion_tokens: dict[int, int] = {}
+        self._reasoning_tokens: dict[int, int] = {}
+
+    def add(self, index: int, event: Event) -> None:
+        """Count one event of sequence `index`."""
+        match event:
+            case Started() if index % self._answers_per_prompt == 0:
+                self._prompt_tokens += event.prompt_tokens
+                self._cached_tokens += event.cached_tokens
+            case TextDelta(tokens=tokens):
+                count = self._completion_tokens.get(index, 0)
+                self._completion_tokens[index] = count + len(tokens)
+            case Finished():
+                self._completion_tokens[index] = event.completion_tokens
+                self._reasoning_tokens[index] = event.reasoning_tokens
+
+    @property
+    def usage(self) -> Usage:
+        """The counts so far; the reasoning of a sequence is counted at its end."""
+        completion = sum(self._completion_tokens.values())
+        return Usage(
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=completion,
+            total_tokens=self._prompt_tokens + completion,
+            prompt_tokens_details=PromptTokensDetails(self._cached_tokens),
+            completion_tokens_details=CompletionTokensDetails(sum(self._reasoning_tokens.values())),
+        )
 
 
 def longest_ms(times: Iterable[float]) -> float:

@@ -16,13 +16,21 @@ from starlette.responses import Response
 
 from protocol.events import Event, Finished
 from protocol.messages import Submit
-from service.api.answers import Answer, collect_answers, select_best, sum_usage, usage_of
+from service.api.answers import (
+    Answer,
+    UsageCounter,
+    collect_answers,
+    select_best,
+    sum_usage,
+    usage_of,
+)
 from service.api.event_stream import EventStream, frame
 from service.api.logprob_encoder import LogprobGate
 from service.api.stream_encoder import StreamEncoder
 from service.config.model_names import ModelNames
 from service.config.sampling_defaults import fill
 from service.http.json_io import JsonBodies, json_response
+from service.http.unknown_fields import ignored_of
 from service.inflight.registry import RequestRegistry
 from service.inflight.request import InflightRequest
 from service.requestlog.event_batch import EventBatch
@@ -34,7 +42,8 @@ from service.security.rate_limits import TokenBucket
 RequestT = TypeVar("RequestT", bound=GenerationRequest)
 ChoiceT = TypeVar("ChoiceT", bound=msgspec.Struct)
 
-# The usage of a stream's event: UNSET without `include_usage`, else null until the last event.
+# The usage of a stream's event: UNSET without `include_usage`, else null until the last event;
+# the usage so far with `continuous_usage_stats`.
 ChunkUsage = Usage | UnsetType | None
 
 
@@ -109,6 +118,7 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
             inflight.observers.append(partial(spend, token_bucket))
         http_request.state.request_reader.on_disconnect(inflight.abandon)
         await inflight.start()
+        ignored_of(http_request.scope).extend(inflight.ignored)
         header = ResponseHeader(
             id=f"{self._format.id_prefix}-{uuid.uuid4().hex}",
             created=int(time.time()),
@@ -134,16 +144,26 @@ async def stream_frames(
 ) -> AsyncIterator[bytes]:
     """The frames of the stream, joined by batch; empty bytes after a keep-alive wake-up."""
     no_usage: ChunkUsage = None if request.include_usage else UNSET
+    counter = UsageCounter(request.candidates) if request.continuous_usage else None
     encoder = StreamEncoder(
         partial(api_format.to_choice, request),
-        lambda choices: api_format.to_chunk(request, header, choices, no_usage),
+        lambda choices: api_format.to_chunk(
+            request, header, choices, no_usage if counter is None else counter.usage
+        ),
+        frames_are_alike=counter is None,
     )
     ends: list[Finished] = []
     gate = LogprobGate()
+
+    def encode(event: Event) -> bytes:
+        index = inflight.index(event)
+        if counter is not None:
+            counter.add(index, event)
+        return encoder.encode(index, gate.admit(event))
+
     async for batch in inflight.batches():
         ends += batch.finished
-        events = ((inflight.index(event), gate.admit(event)) for event in batch.events)
-        data = b"".join([encoder.encode(index, event) for index, event in events])
+        data = b"".join([encode(event) for event in batch.events])
         if data or not batch.events:
             yield data
     if request.include_usage:

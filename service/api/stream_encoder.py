@@ -21,22 +21,28 @@ ChoiceT = TypeVar("ChoiceT")
 
 
 class StreamEncoder(Generic[ChoiceT]):
-    """The frames of one stream. `to_choice` and `to_chunk` are those of its `ApiFormat`."""
+    """The frames of one stream. `to_choice` and `to_chunk` are those of its `ApiFormat`.
+
+    `frames_are_alike`: the frames of one sequence's text differ only in the text.
+    """
 
     def __init__(
         self,
         to_choice: Callable[[int, Event], ChoiceT | None],
         to_chunk: Callable[[list[ChoiceT]], msgspec.Struct],
+        *,
+        frames_are_alike: bool = True,
     ) -> None:
         self._to_choice = to_choice
         self._to_chunk = to_chunk
+        self._frames_are_alike = frames_are_alike
         self._encoder = msgspec.json.Encoder()
         # For each sequence: the bytes of a frame before and after its text.
         self._prefix_suffix: dict[int, tuple[bytes, bytes]] = {}
 
     def encode(self, index: int, event: Event) -> bytes:
         """The event's frame; no bytes where the client gets nothing."""
-        if isinstance(event, TextDelta) and is_plain(event):
+        if self._frames_are_alike and isinstance(event, TextDelta) and is_plain(event):
             return self._encode_text(index, event.text) if event.text else b""
         choice = self._to_choice(index, event)
         return b"" if choice is None else self._encode([choice])

@@ -12,7 +12,7 @@ import resource
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from service.commands.startup_screen import StartupScreen
 from service.config.model_names import ModelNames
 from service.config.model_settings import to_sources
 from service.config.scalars import SettingsError
-from service.config.settings import Settings
+from service.config.settings import Settings, softened_parameters
 from service.config.sources import load_settings
 from service.host.log_setup import LogFile, configure_logging
 from service.host.sleep_prevention import SleepPrevention, caffeinate
@@ -154,6 +154,7 @@ async def serve(
             url=url_of(listener, tls=tls is not None),
             preloads=preloads,
             keyed=keys.required,
+            softened=softened_parameters(settings),
         ),
     )
     async with preventing_sleep(settings, registry):
@@ -166,7 +167,13 @@ async def serve(
 
 
 def show_ready(
-    screen: StartupScreen, supervisor: Supervisor, *, url: str, preloads: Preloads, keyed: bool
+    screen: StartupScreen,
+    supervisor: Supervisor,
+    *,
+    url: str,
+    preloads: Preloads,
+    keyed: bool,
+    softened: Collection[str],
 ) -> None:
     """Show the summary, if the worker is still ready."""
     if supervisor.ready is not None:
@@ -176,6 +183,7 @@ def show_ready(
             url=url,
             preloads=preloads,
             keyed=keyed,
+            softened=softened,
         )
 
 

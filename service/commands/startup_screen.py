@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from protocol.messages import Loading, ModelInfo, Ready
 from protocol.units import format_bytes
+from service.schema.capabilities import OPERATOR
 from service.supervision.preloads import Preloads, describe_preloads
 
 
@@ -47,14 +48,19 @@ class StartupScreen:
         url: str,
         preloads: Preloads,
         keyed: bool = False,
+        softened: Collection[str] = (),
     ) -> None:
         """Show the models, the device, the URL and an example request.
 
-        With `keyed` the request has an API key.
+        With `keyed` the request has an API key. `softened` are the parameters that are ignored
+        where a model cannot honour them.
         """
         self.close()
         table = Table.grid(padding=(0, 2))
-        for name, value in summary(ready, models, url=url, preloads=preloads):
+        rows = summary(ready, models, url=url, preloads=preloads)
+        if softened:
+            rows.append((OPERATOR, ", ".join(sorted(softened))))
+        for name, value in rows:
             table.add_row(name, value)
         self._console.print(table, soft_wrap=True)
         # On one line at any terminal width, so that it can be copied.

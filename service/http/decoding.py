@@ -3,32 +3,30 @@
 msgspec raises errors of four kinds (two of them are not its own classes). Their text may
 quote the client at any length, and ends with the path. A path is therefore parsed from the
 end only, and the name of an unknown field is taken from the document, never from the text.
+Unknown fields are those of `service.http.unknown_fields`.
 """
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Set as AbstractSet
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
-from msgspec import inspect
 
-from service.errors import InvalidRequest, excerpt
+from service.errors import InvalidRequest
+from service.http.unknown_fields import UnknownFields, drop_unknown_fields
+from service.schema.annotations import TEXT_ONLY
 from service.schema.depth import MAX_DEPTH, deeper_than, free_form_fields
+from service.schema.support import soften_parameters
 
-logger = logging.getLogger(__name__)
-
-MAX_WARNINGS = 16
-
-UnknownFields = Literal["refuse", "warn"]
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 UNKNOWN_FIELD = "Object contains unknown field"
 
 PATH_AT_END = re.compile(
     r"(?P<text>.*) - at `(?:key` in `)?\$(?P<path>(?:\.\w+|\[\d+\]|\[\.\.\.\])*)`", re.DOTALL
 )
+PART_TYPE = re.compile(r"messages\[\d+\]\.content\[\d+\]\.type")
 MISSING = re.compile(r"Object missing required field `(\w+)`")
 CODES = [
     (re.compile(r"Expected `int` >=? .*"), "integer_below_min_value"),
@@ -55,23 +53,54 @@ class RequestBody(Protocol):
 Body = TypeVar("Body", bound=RequestBody)
 
 
+class DecodingRules(NamedTuple):
+    """The settings for unknown fields, and the parameters that the operator has softened."""
+
+    unknown_fields: UnknownFields = "messages"
+    softened: AbstractSet[str] = frozenset()
+
+
+class Decoded(NamedTuple, Generic[Body]):
+    """A valid request, and the paths of its fields that are ignored."""
+
+    request: Body
+    ignored: list[str]
+
+
 def decode_body(
-    body: bytes, decoder: msgspec.json.Decoder[Body], unknown_fields: UnknownFields = "refuse"
-) -> Body:
+    body: bytes,
+    decoder: msgspec.json.Decoder[Body],
+    rules: DecodingRules = DecodingRules(),  # noqa: B008 (immutable)
+) -> Decoded[Body]:
     """The valid request in `body`.
 
     Raises:
         InvalidRequest: the body is invalid; the error names the parameter if there is one.
     """
+    request, ignored = _decode(body, decoder, rules.unknown_fields)
+    _check_depth(request)
+    if rules.softened:
+        request, softened = soften_parameters(request, rules.softened)
+        ignored += softened
+    request.check()
+    return Decoded(request, ignored)
+
+
+def _decode(
+    body: bytes, decoder: msgspec.json.Decoder[Body], unknown_fields: UnknownFields
+) -> tuple[Body, list[str]]:
+    """Decode a body; one with unknown fields is decoded again, without them."""
     try:
-        request = decoder.decode(body)
+        return decoder.decode(body), []
     except UNREADABLE as error:
         if not str(error).startswith(UNKNOWN_FIELD):
             raise explain(error) from None
-        request = _decode_unknown(body, decoder, unknown_fields)
-    _check_depth(request)
-    request.check()
-    return request
+    try:
+        document = msgspec.json.decode(body)
+        ignored = drop_unknown_fields(document, decoder.type, unknown_fields)
+        return msgspec.convert(document, decoder.type), ignored
+    except UNREADABLE as error:
+        raise explain(error) from None
 
 
 def explain(error: Exception) -> InvalidRequest:
@@ -100,6 +129,8 @@ def _explain_value(message: str) -> InvalidRequest:
         )
     code = next((code for kind, code in CODES if kind.fullmatch(text)), "invalid_value")
     where = f"`{param}`" if param else "The body"
+    if code == "invalid_value" and PART_TYPE.fullmatch(param):
+        return InvalidRequest(f"{where}: {TEXT_ONLY}; {_lower(text)}.", param=param, code=code)
     return InvalidRequest(f"{where}: {_lower(text)}.", param=param or None, code=code)
 
 
@@ -112,75 +143,6 @@ def _syntax(text: str) -> str:
 
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-# ---------------------------------------------------------------- unknown fields
-
-
-def _decode_unknown(
-    body: bytes, decoder: msgspec.json.Decoder[Body], unknown_fields: UnknownFields
-) -> Body:
-    """Decode a body with unknown fields again: refuse the first one, or drop all of them."""
-    try:
-        document = msgspec.json.decode(body)
-        names = _drop_unknown(document, inspect.type_info(decoder.type), "")
-        if unknown_fields == "refuse":
-            raise _unknown_parameter(next(names, None))
-        _log_ignored(names)
-        return msgspec.convert(document, decoder.type)
-    except UNREADABLE as error:
-        raise explain(error) from None
-
-
-def _unknown_parameter(name: str | None) -> InvalidRequest:
-    """The error for an unknown field.
-
-    `name` is None if the field is in an earlier value of a repeated key: the decoded document
-    has only the last one.
-    """
-    message = f"Unknown parameter: `{excerpt(name, 100)}`." if name else "Unknown parameter."
-    return InvalidRequest(message, param=name, code="unknown_parameter")
-
-
-def _log_ignored(names: Iterable[str]) -> None:
-    """Log each unknown field once, even if many elements of a list have it."""
-    distinct = dict.fromkeys(re.sub(r"\[\d+\]", "[]", name) for name in names)
-    for name in list(distinct)[:MAX_WARNINGS]:
-        logger.warning("Ignored the unknown parameter %s", excerpt(name, 100))
-    if len(distinct) > MAX_WARNINGS:
-        logger.warning("Ignored %d more unknown parameters", len(distinct) - MAX_WARNINGS)
-
-
-def _drop_unknown(value: Any, shape: inspect.Type, path: str) -> Iterator[str]:
-    """Delete the fields of `value` that `shape` lacks; yield their names: `messages[0].extra`."""
-    match shape:
-        case inspect.StructType(forbid_unknown_fields=True) if isinstance(value, dict):
-            known = {field.encode_name: field.type for field in shape.fields}
-            for name in list(value):
-                child = f"{path}.{name}" if path else name
-                if name in known:
-                    yield from _drop_unknown(value[name], known[name], child)
-                elif name != shape.tag_field:
-                    del value[name]
-                    yield child
-        case inspect.ListType() if isinstance(value, list):
-            for index, item in enumerate(value):
-                yield from _drop_unknown(item, shape.item_type, f"{path}[{index}]")
-        case inspect.UnionType():
-            for member in shape.types:
-                if _is_member(value, member):
-                    yield from _drop_unknown(value, member, path)
-
-
-def _is_member(value: Any, shape: inspect.Type) -> bool:
-    """Whether `value` is of this type of a union, by its tag or by being a list."""
-    match shape:
-        case inspect.StructType(tag=None):
-            return isinstance(value, dict)
-        case inspect.StructType():
-            return isinstance(value, dict) and value.get(shape.tag_field) == shape.tag
-        case _:
-            return isinstance(shape, inspect.ListType) and isinstance(value, list)
 
 
 # ---------------------------------------------------------------- depth

@@ -1,4 +1,4 @@
-"""Adds a request id to every response, and sends every error in the same JSON shape.
+"""Adds the common headers to every response, and sends every error in the same JSON shape.
 
 `ErrorMiddleware` must be in Starlette's own list of middleware. Around the whole
 application it would be too late: Starlette sends a plain 500 of its own first.
@@ -28,6 +28,7 @@ from service.errors import (
     excerpt,
     render_error,
 )
+from service.http.unknown_fields import IGNORED_HEADER, header_of, ignored_of
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,8 @@ class ErrorMiddleware:
                 response_started = True
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = request_id
+                if ignored := ignored_of(scope):
+                    headers[IGNORED_HEADER] = header_of(ignored)
                 headers[PROCESSING_HEADER] = str(round((time.monotonic() - received_at) * MS_PER_S))
             await send(message)
 

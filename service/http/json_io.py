@@ -13,7 +13,8 @@ from starlette.responses import Response
 from protocol.units import MIB
 from service.errors import JSON_MEDIA_TYPE, InvalidRequest
 from service.http.body_budget import SMALL_BODY_BYTES
-from service.http.decoding import RequestBody, UnknownFields, decode_body
+from service.http.decoding import Decoded, DecodingRules, RequestBody, decode_body
+from service.http.unknown_fields import ignored_of
 
 BodyT = TypeVar("BodyT", bound=RequestBody)
 
@@ -36,8 +37,8 @@ ELEMENT_BYTES = 40
 class JsonBodies:
     """Reads request bodies. It keeps one decoder for each type."""
 
-    def __init__(self, unknown_fields: UnknownFields) -> None:
-        self._unknown_fields = unknown_fields
+    def __init__(self, rules: DecodingRules) -> None:
+        self._rules = rules
         self._large_decodes = asyncio.Semaphore(MAX_LARGE_DECODES)
         self._decoders: dict[type[RequestBody], msgspec.json.Decoder[RequestBody]] = {}
 
@@ -45,7 +46,7 @@ class JsonBodies:
         """The request's body as a valid `kind`.
 
         A large body is decoded in a thread, so that its rules, which are Python code, do not
-        delay other requests.
+        delay other requests. The names of ignored fields become a header of the response.
 
         Raises:
             MlxdError: the size or the content of the body is invalid.
@@ -54,19 +55,23 @@ class JsonBodies:
         body: bytes = await reader.body()
         decoder = self._decoder(kind)
         if len(body) <= SMALL_BODY_BYTES:
-            return decode_body(body, decoder, self._unknown_fields)
-        # Later its text in the message to the worker needs as much as the body does now.
-        await reader.reserve(len(body) + estimate_decoded_bytes(body))
-        decoded = await self._decode_large(body, decoder)
-        reader.discard_body()
-        return decoded
+            decoded = decode_body(body, decoder, self._rules)
+        else:
+            # Later its text in the message to the worker needs as much as the body does now.
+            await reader.reserve(len(body) + estimate_decoded_bytes(body))
+            decoded = await self._decode_large(body, decoder)
+            reader.discard_body()
+        ignored_of(request.scope).extend(decoded.ignored)
+        return decoded.request
 
-    async def _decode_large(self, body: bytes, decoder: msgspec.json.Decoder[BodyT]) -> BodyT:
+    async def _decode_large(
+        self, body: bytes, decoder: msgspec.json.Decoder[BodyT]
+    ) -> Decoded[BodyT]:
         if len(body) < LARGE_BODY_BYTES:
-            return decode_body(body, decoder, self._unknown_fields)
+            return decode_body(body, decoder, self._rules)
         check_brackets(body)
         async with self._large_decodes:
-            return await asyncio.to_thread(decode_body, body, decoder, self._unknown_fields)
+            return await asyncio.to_thread(decode_body, body, decoder, self._rules)
 
     def _decoder(self, kind: type[BodyT]) -> msgspec.json.Decoder[BodyT]:
         decoder = self._decoders.get(kind)

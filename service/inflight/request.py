@@ -23,6 +23,8 @@ class InflightRequest:
         self._unfinished = set(self._unstarted)
         self._buffered: list[EventBatch] = []
         self.fingerprint = ""
+        # The parameters that the model ignores.
+        self.ignored: list[str] = []
         self.collector = OutputCollector()
         # Each is called with every batch, before the handler gets the batch.
         self.observers: list[Callable[[EventBatch], None]] = []
@@ -85,6 +87,7 @@ class InflightRequest:
         batch = count_events(events)
         for started in batch.started:
             self.fingerprint = started.fingerprint
+            self.ignored = started.ignored
             self._unstarted.discard(started.id)
         for finished in batch.finished:
             self._unfinished.discard(finished.id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,15 +18,24 @@ class CapabilitiesEndpoint:
     """Lists how each model handles each parameter."""
 
     def __init__(
-        self, model_names: ModelNames, supervisor: Supervisor, kv_quantisation: str
+        self,
+        model_names: ModelNames,
+        supervisor: Supervisor,
+        *,
+        kv_quantisation: str,
+        softened: AbstractSet[str],
     ) -> None:
         self._model_names = model_names
         self._supervisor = supervisor
         self._kv_quantisation = kv_quantisation
+        self._softened = softened
 
     async def list(self, request: Request) -> Response:
         """All models, in the order of the configuration."""
         states = {state.id: state for state in self._supervisor.model_states.states}
         configured = [states.get(id, ModelState(id, "unloaded")) for id in self._model_names.ids]
-        data = [describe_capabilities(state, self._kv_quantisation) for state in configured]
+        data = [
+            describe_capabilities(state, self._kv_quantisation, self._softened)
+            for state in configured
+        ]
         return json_response(CapabilitiesList(data=data))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
 import msgspec
 
 from protocol.messages import ModelInfo, ModelState
+from service.schema.annotations import LABELS
 from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
 from service.schema.parameters import GenerationRequest
@@ -14,6 +16,10 @@ from service.schema.support import PARAMETERS, Parameter, Requirement
 
 # Remove when mlx-lm (0.32.2 cannot) batches a QuantizedKVCache.
 KV_REASON = "mlx-lm 0.32.2 batches no quantised KV caches: keys and values stay as computed"
+
+OPERATOR: Literal["ignored (operator)"] = "ignored (operator)"
+# Turned off, they have no effect on a model that does not think.
+THINKING_VARIABLES = ("enable_thinking", "thinking")
 
 ENDPOINTS: dict[str, type[GenerationRequest]] = {
     "/v1/chat/completions": ChatRequest,
@@ -28,9 +34,10 @@ class Capability(msgspec.Struct, frozen=True, omit_defaults=True):
     - `label`: the parameter is metadata or a hint and has no effect on the answer.
     - `refused`: 400, unless the value is one of `neutral`, which have no effect.
     - `depends`: unknown until the model is loaded.
+    - `ignored (operator)`: as refused, but other values are ignored (setting `soften`).
     """
 
-    support: Literal["honoured", "label", "refused", "depends"]
+    support: Literal["honoured", "label", "refused", "depends", "ignored (operator)"]
     neutral: list[Any] = []
 
 
@@ -43,13 +50,17 @@ class KVCacheCapability(msgspec.Struct, frozen=True):
 
 
 class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """One model: its parameters by endpoint, and the variables of its chat template."""
+    """One model: its parameters by endpoint, and the variables of its chat template.
+
+    `labels` are the keys that clients add to messages and tools, by place, with no effect.
+    """
 
     id: str
     object: Literal["capabilities"] = "capabilities"
     loaded: bool
     template_variables: list[str]
     kv_cache: KVCacheCapability
+    labels: dict[str, list[str]]
     endpoints: dict[str, dict[str, Capability]]
 
 
@@ -60,16 +71,19 @@ class CapabilitiesList(msgspec.Struct, frozen=True, kw_only=True):
     data: list[ModelCapabilities]
 
 
-def describe_capabilities(state: ModelState, kv_quantisation: str = "off") -> ModelCapabilities:
+def describe_capabilities(
+    state: ModelState, kv_quantisation: str = "off", softened: AbstractSet[str] = frozenset()
+) -> ModelCapabilities:
     """The capabilities of a model, as far as its state is known."""
     return ModelCapabilities(
         id=state.id,
         loaded=state.info is not None,
         template_variables=state.info.template_variables if state.info else [],
         kv_cache=KVCacheCapability(kv_quantisation),
+        labels={place: list(keys) for place, keys in LABELS.items()},
         endpoints={
             path: {
-                name: to_capability(parameter, state.info)
+                name: soften(name, to_capability(parameter, state.info), softened)
                 for name, parameter in PARAMETERS.items()
                 if name.partition(".")[0] in request.__struct_fields__
             }
@@ -84,7 +98,23 @@ def to_capability(parameter: Parameter, model: ModelInfo | None) -> Capability:
         return Capability(parameter.support, list(parameter.no_op_values))
     if model is None:
         return Capability("depends")
-    return Capability("honoured" if meets(model, parameter.requires) else "refused")
+    if meets(model, parameter.requires):
+        return Capability("honoured")
+    match parameter.requires:
+        case "reasoning_effort" if not model.thinks:
+            # There is no effort to spend, so the parameter has no effect.
+            return Capability("label")
+        case "template_variables" if not model.thinks:
+            return Capability("refused", [{name: False} for name in THINKING_VARIABLES])
+        case _:
+            return Capability("refused")
+
+
+def soften(name: str, capability: Capability, softened: AbstractSet[str]) -> Capability:
+    """The capability, where the operator has parameters ignored that a model cannot honour."""
+    if name in softened and capability.support == "refused":
+        return Capability(OPERATOR, capability.neutral)
+    return capability
 
 
 def meets(model: ModelInfo, requirement: Requirement) -> bool:

@@ -73,6 +73,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     # Not in OpenAI's API.
     chat_template_kwargs: TemplateOptions | None = None
     continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
@@ -106,7 +107,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
 
     @property
     def token_limit(self) -> int | None:
-        """The most tokens to generate, from either of the two parameters."""
+        """The most tokens to generate, from either of the two parameters; None without a limit."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
@@ -155,6 +156,12 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
             raise InvalidRequest(
                 "`top_logprobs` requires `logprobs` to be true.",
                 param="top_logprobs",
+                code="invalid_value",
+            )
+        if self.continue_final_message and self.add_generation_prompt:
+            raise InvalidRequest(
+                "`add_generation_prompt` cannot be true with `continue_final_message`.",
+                param="add_generation_prompt",
                 code="invalid_value",
             )
         if self.continue_final_message and not is_continuable(self.messages[-1]):

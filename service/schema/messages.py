@@ -58,7 +58,7 @@ class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 TextContent = str | Annotated[list[TextPart], Meta(min_length=1)]
-AnswerContent = str | Annotated[list[AnswerText | RefusalPart], Meta(min_length=1)]
+AnswerContent = str | list[AnswerText | RefusalPart]
 
 
 class ConversationMessage(
@@ -94,17 +94,19 @@ class UserMessage(ConversationMessage, frozen=True, tag="user"):
 
 
 class AssistantMessage(ConversationMessage, frozen=True, tag="assistant"):
-    """An earlier answer. It has content, tool calls, or a refusal.
+    """An earlier answer. It has content, reasoning, tool calls, or a refusal.
 
-    `reasoning_content`, which is not in OpenAI's API, is passed to the template unchanged.
+    `reasoning_content`, which is not in OpenAI's API, is passed to the template unchanged;
+    `reasoning` is another name of it.
     """
 
     content: AnswerContent | None = None
     name: str | None = None
     refusal: str | None = None
-    tool_calls: Annotated[list[ToolCall], Meta(min_length=1)] | None = None
+    tool_calls: list[ToolCall] | None = None
     function_call: FunctionCall | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
     audio: Any = None
     annotations: list[Any] | None = None
 
@@ -114,12 +116,12 @@ class AssistantMessage(ConversationMessage, frozen=True, tag="assistant"):
         Raises:
             InvalidRequest: the error names the parameter, which begins with `path`.
         """
-        calls = self.tool_calls or self.function_call
-        if not (self.content is not None or calls or self.refusal):
+        self._check_content(path)
+        if self.reasoning and (self.reasoning_content or self.reasoning) != self.reasoning:
             raise InvalidRequest(
-                f"`{path}.content` is required in a message without tool calls.",
-                param=f"{path}.content",
-                code="missing_required_parameter",
+                f"`{path}.reasoning` is another name of `reasoning_content`: set only one of them.",
+                param=f"{path}.reasoning",
+                code="invalid_value",
             )
         for name in ("audio", "annotations"):
             if getattr(self, name) not in (None, []):
@@ -128,6 +130,19 @@ class AssistantMessage(ConversationMessage, frozen=True, tag="assistant"):
                     param=f"{path}.{name}",
                     code="unsupported_parameter",
                 )
+
+    def _check_content(self, path: str) -> None:
+        calls = self.tool_calls or self.function_call
+        if self.content or calls or self.refusal or self.reasoning_content or self.reasoning:
+            return
+        # Text may be empty, but an empty list of parts is no text.
+        if not isinstance(self.content, str):
+            is_empty = self.content is not None
+            raise InvalidRequest(
+                f"`{path}.content` is required in a message without tool calls.",
+                param=f"{path}.content",
+                code="array_below_min_length" if is_empty else "missing_required_parameter",
+            )
 
 
 class ToolMessage(ConversationMessage, frozen=True, tag="tool"):
@@ -180,6 +195,10 @@ def to_template(messages: Conversation) -> list[dict[str, Any]]:
     function_id = ""
     for index, (message, fields) in enumerate(zip(messages, converted, strict=True)):
         fields["content"] = _text_of(message.content)
+        if not fields.get("tool_calls", True):
+            del fields["tool_calls"]
+        if (reasoning := fields.pop("reasoning", None)) and not fields.get("reasoning_content"):
+            fields["reasoning_content"] = reasoning
         if (call := fields.pop("function_call", None)) is not None:
             function_id = f"call_{index}"
             fields["tool_calls"] = [{"id": function_id, "type": "function", "function": call}]

@@ -25,8 +25,10 @@ from service.schema.support import refuse_unsupported
 
 MAX_TOKENS = 2**24
 MAX_TOP_K = 2**20
-MAX_STOPS = 4
+MAX_STOPS = 64
 MAX_STOP_CHARS = 1024
+# Of all stop strings together; the worker builds one automaton of them.
+MAX_STOPS_CHARS = 16384
 MAX_STOP_TOKENS = 64
 MAX_BIASES = 4096
 MAX_TOKEN_ID = 2**31 - 1
@@ -36,14 +38,25 @@ TOKEN_ID = re.compile(r"[0-9]{1,10}")
 
 TokenCount = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 Temperature = Annotated[float, Meta(ge=0, le=2, description="0 is greedy.")]
-TopP = Annotated[float, Meta(gt=0, le=1)]
-TopK = Annotated[int, Meta(ge=0, le=MAX_TOP_K, description="0 is off. Not in OpenAI's API.")]
+TopP = Annotated[float, Meta(ge=0, le=1, description="0 is greedy.")]
+TopK = Annotated[
+    int, Meta(ge=-1, le=MAX_TOP_K, description="0 and -1 are off. Not in OpenAI's API.")
+]
 MinP = Annotated[float, Meta(ge=0, le=1, description="0 is off. Not in OpenAI's API.")]
 Seed = Annotated[int, Meta(ge=SEED_MIN, le=SEED_MAX)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 RepetitionPenalty = Annotated[
     float,
     Meta(gt=0, le=2, description="1 is off; the prompt's tokens count, too. Not in OpenAI's API."),
+]
+RepetitionContext = Annotated[
+    int,
+    Meta(
+        ge=0,
+        le=MAX_TOKENS,
+        description="How many of the last tokens `repetition_penalty` counts; 0 is all. "
+        "Not in OpenAI's API.",
+    ),
 ]
 MinTokens = Annotated[
     int,
@@ -61,16 +74,17 @@ Biases = Annotated[dict[str, Bias], Meta(max_length=MAX_BIASES)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 Choices = Annotated[int, Meta(ge=1, le=128)]
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
-StopStrings = Annotated[list[StopString], Meta(min_length=1, max_length=MAX_STOPS)]
+StopStrings = Annotated[list[StopString], Meta(max_length=MAX_STOPS)]
 MetadataKey = Annotated[str, Meta(max_length=64)]
 MetadataValue = Annotated[str, Meta(max_length=512)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)]
 
 
 class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Options of a stream."""
+    """Options of a stream. With `continuous_usage_stats` (vLLM's) each event has the usage."""
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
     include_obfuscation: bool | None = None
 
 
@@ -92,6 +106,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: RepetitionPenalty | None = None
+    repetition_context_size: RepetitionContext | None = None
     logit_bias: Biases | None = None
     min_tokens: MinTokens | None = None
     ignore_eos: IgnoreEos | None = None
@@ -131,6 +146,16 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         """Whether a stream ends with an event with the usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def continuous_usage(self) -> bool:
+        """Whether each event of a stream has the usage so far."""
+        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+    @property
+    def token_limit(self) -> int | None:
+        """The most tokens to generate for each prompt; None without a limit."""
+        return self.max_tokens
+
     def check(self) -> None:
         """Check the rules beyond the types.
 
@@ -140,6 +165,13 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         refuse_unsupported(self)
         check_biases(self.logit_bias or {})
         check_structure(self.response_format, self.structured_outputs)
+        check_stops(self.stop_strings)
+        if self.token_limit is not None and (self.min_tokens or 0) > self.token_limit:
+            raise InvalidRequest(
+                f"`min_tokens` is above the {self.token_limit} tokens that the answer may have.",
+                param="min_tokens",
+                code="invalid_value",
+            )
         if self.ignore_eos and self.grammar is not None:
             raise InvalidRequest(
                 "`ignore_eos` cannot be true if a grammar constrains the answer.",
@@ -152,6 +184,20 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
                 param="stream_options",
                 code="invalid_value",
             )
+
+
+def check_stops(stops: Iterable[str]) -> None:
+    """Refuse stop strings that are too long together.
+
+    Raises:
+        InvalidRequest: they have more than `MAX_STOPS_CHARS` characters.
+    """
+    if sum(map(len, stops)) > MAX_STOPS_CHARS:
+        raise InvalidRequest(
+            f"`stop` has more than {MAX_STOPS_CHARS} characters.",
+            param="stop",
+            code="string_above_max_length",
+        )
 
 
 def check_biases(tokens: Iterable[str]) -> None:

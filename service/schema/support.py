@@ -2,11 +2,13 @@
 
 The validator and `GET /v1/capabilities` use it, and a test compares it with OpenAI's list of
 parameters. Every field of a request's struct has a row here; any other field is unknown.
+`service.schema.annotations` has the table of the unknown keys that clients add to messages.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Set as AbstractSet
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -47,6 +49,7 @@ def requiring(requirement: Requirement) -> Parameter:
 
 
 PARAMETERS: dict[str, Parameter] = {
+    "add_generation_prompt": requiring("chat_template"),
     "audio": refused(),
     "best_of": HONOURED,
     "chat_template_kwargs": requiring("template_variables"),
@@ -76,6 +79,7 @@ PARAMETERS: dict[str, Parameter] = {
     "prompt_cache_options": METADATA,
     "prompt_cache_retention": METADATA,
     "reasoning_effort": requiring("reasoning_effort"),
+    "repetition_context_size": HONOURED,
     "repetition_penalty": HONOURED,
     "response_format": HONOURED,
     "safety_identifier": METADATA,
@@ -86,6 +90,7 @@ PARAMETERS: dict[str, Parameter] = {
     "store": refused(False),
     "stream": HONOURED,
     "stream_options": HONOURED,
+    "stream_options.continuous_usage_stats": HONOURED,
     "stream_options.include_obfuscation": refused(False),
     "structured_outputs": HONOURED,
     "suffix": requiring("fill_in_middle"),
@@ -101,6 +106,30 @@ PARAMETERS: dict[str, Parameter] = {
 }
 
 
+# What an operator may have ignored where a model cannot honour it (setting `soften`).
+SOFTENABLE = ("reasoning_effort", "service_tier", "store", "verbosity", "web_search_options")
+
+RequestT = TypeVar("RequestT")
+
+
+def soften_parameters(request: RequestT, softened: AbstractSet[str]) -> tuple[RequestT, list[str]]:
+    """The request without the refused values of `softened` parameters, and their names.
+
+    The worker decides on `reasoning_effort`: some models honour it.
+    """
+    ignored = [
+        name
+        for name, parameter in PARAMETERS.items()
+        if name in softened
+        and parameter.support == "refused"
+        and _has_effect(_value_at(request, name), parameter.no_op_values)
+    ]
+    if not ignored:
+        return request, []
+    no_ops = {name: next(iter(PARAMETERS[name].no_op_values), None) for name in ignored}
+    return msgspec.structs.replace(request, **no_ops), ignored  # type: ignore[type-var]
+
+
 def refuse_unsupported(request: msgspec.Struct) -> None:
     """Refuse every parameter that is not supported and has an effect on the answer.
 
@@ -113,7 +142,7 @@ def refuse_unsupported(request: msgspec.Struct) -> None:
 
 
 def _refuse(name: str, no_op_values: tuple[Any, ...], value: object) -> None:
-    if value is None or any(_same(value, no_op) for no_op in no_op_values):
+    if not _has_effect(value, no_op_values):
         return
     allowed = [msgspec.json.encode(no_op).decode() for no_op in no_op_values]
     advice = f" with a value other than {' or '.join(allowed)}" if allowed else ""
@@ -122,6 +151,10 @@ def _refuse(name: str, no_op_values: tuple[Any, ...], value: object) -> None:
         param=name,
         code="unsupported_parameter",
     )
+
+
+def _has_effect(value: object, no_op_values: tuple[Any, ...]) -> bool:
+    return value is not None and not any(_same(value, no_op) for no_op in no_op_values)
 
 
 def _same(value: object, no_op: object) -> bool:

@@ -32,6 +32,7 @@ from service.errors import (
 )
 from service.http.error_middleware import REQUEST_ID_HEADER
 from service.http.header_limits import require_json
+from service.http.unknown_fields import IGNORED_HEADER
 from service.security.addresses import is_address, is_loopback
 from service.security.rate_limits import RATE_LIMIT_HEADERS
 
@@ -44,6 +45,7 @@ EXPOSED_HEADERS = (
     RETRY_AFTER_HEADER,
     REQUEST_ID_HEADER,
     SHOULD_RETRY_HEADER,
+    IGNORED_HEADER,
     *RATE_LIMIT_HEADERS,
 )
 

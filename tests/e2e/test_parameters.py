@@ -24,10 +24,11 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 # A value that changes something, for each parameter that is refused or depends on the model.
 LOUD: dict[str, Any] = {
     "audio": {"voice": "alloy", "format": "wav"},
-    "chat_template_kwargs": {"enable_thinking": False},
+    "chat_template_kwargs": {"enable_thinking": True},
     "modalities": ["text", "audio"],
     "moderation": {"model": "m"},
     "prediction": {"type": "content", "content": "x"},
+    # It has no effect on a model that does not think.
     "reasoning_effort": "low",
     "service_tier": "flex",
     "store": True,
@@ -54,6 +55,7 @@ def test_what_is_said_to_be_refused_is_and_what_is_said_to_be_honoured_is_taken(
             continue
         answer = ask(http, path, **{name: value})
         assert answer.status_code == (400 if told["support"] == "refused" else 200), answer.text
+        assert (name in answer.headers.get("x-mlxd-ignored", "")) == (name == "reasoning_effort")
         if answer.status_code == 400:
             assert answer.json()["error"]["param"] == name
         for neutral in told.get("neutral", []):
@@ -209,3 +211,77 @@ def test_a_model_with_tokens_for_it_fills_in_before_a_suffix(tmp_path: Path) -> 
         assert model["endpoints"][TEXT]["suffix"] == {"support": "honoured"}
         plain, filled = (ask(http, TEXT, temperature=0, **f).json() for f in ({}, {"suffix": "x"}))
         assert filled["usage"]["prompt_tokens"] > plain["usage"]["prompt_tokens"]
+
+
+def test_a_streams_events_have_the_usage_so_far_if_asked(client: openai.OpenAI) -> None:
+    asked: Any = {"model": "default", "messages": HELLO, "max_tokens": TOKENS, "n": 2}
+    for also in (False, True):
+        options: Any = {"continuous_usage_stats": True, "include_usage": also}
+        chunks = list(client.chat.completions.create(**asked, stream=True, stream_options=options))
+        usages = [chunk.usage for chunk in chunks]
+        counts = [usage.completion_tokens for usage in usages if usage is not None]
+        assert len(counts) == len(chunks)
+        assert counts == sorted(counts)
+        assert (counts[0], counts[-1]) == (0, 2 * TOKENS)
+        assert [chunk.choices == [] for chunk in chunks] == [False] * (len(chunks) - 1) + [also]
+        assert len({usage.prompt_tokens for usage in usages if usage is not None}) == 1
+
+
+def test_a_schema_in_any_of_the_places_that_clients_use_is_enforced(http: httpx.Client) -> None:
+    schema = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"],
+              "additionalProperties": False}  # fmt: skip
+    for fields in (
+        {"structured_outputs": {"json": schema}},
+        {"structured_outputs": {"json": json.dumps(schema)}},
+        {"response_format": {"type": "json_object", "schema": schema}},
+    ):
+        for path in (CHAT, TEXT):
+            choice = ask(http, path, max_tokens=60, **fields).json()["choices"][0]
+            text = choice["message"]["content"] if path == CHAT else choice["text"]
+            assert json.loads(text)["n"] in (1, 2)
+
+
+def test_values_that_change_nothing_give_the_same_answer(http: httpx.Client) -> None:
+    asked = {"temperature": 0, "max_tokens": TOKENS}
+    plain = text_of(ask(http, CHAT, **asked))
+    neutral: list[dict[str, Any]] = [
+        {"stop": []},
+        {"top_k": -1},
+        {"tools": []},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"reasoning_effort": "high"},
+        {"unknown": None, "also_unknown": {"a": None}},
+        {"temperature": 2, "top_p": 0},
+        {"stop": [f"never {n}" for n in range(64)]},
+    ]
+    for fields in neutral:
+        assert text_of(ask(http, CHAT, **{**asked, **fields})) == plain
+
+
+def test_unknown_keys_of_messages_are_named_in_a_header(http: httpx.Client) -> None:
+    asked = [{"role": "user", "content": "Hi", "zz": 1, "odd key!": 2, "id": "m"}]
+    for stream in (False, True):
+        answer = ask(http, CHAT, messages=asked, stream=stream)
+        assert answer.status_code == 200
+        assert answer.headers["x-mlxd-ignored"] == "messages[0].zz, messages[0].odd_key_"
+    assert "x-mlxd-ignored" not in ask(http, CHAT).headers
+
+
+def test_an_operator_can_have_parameters_ignored(llama_path: Path) -> None:
+    softened = {"service_tier": "flex", "store": True, "verbosity": "low", "web_search_options": {}}
+    with (
+        running(llama_path, flags=["--soften", ", ".join(softened)]) as daemon,
+        plain_http.client(daemon.url) as http,
+    ):
+        assert "ignored (operator)" in daemon.output
+        answer = ask(http, CHAT, **softened)
+        assert answer.headers["x-mlxd-ignored"] == ", ".join(softened)
+        assert answer.json()["service_tier"] == "default"
+        told = http.get("/v1/capabilities").json()["data"][0]["endpoints"][CHAT]
+        assert {told[name]["support"] for name in softened} == {"ignored (operator)"}
+        assert ask(http, CHAT, audio={"voice": "alloy"}).status_code == 400
+
+
+def text_of(answer: httpx.Response) -> str:
+    text: str = answer.json()["choices"][0]["message"]["content"]
+    return text

@@ -85,6 +85,7 @@ class WeightLoad:
             has_chat_template=prompts.has_chat_template,
             template_variables=prompts.variables.names,
             reasoning_effort=prompts.variables.effort is not None,
+            thinks=prompts.variables.thinks,
             fill_in_middle=prompts.fill_in_middle is not None,
         )
         return LoadedModel(info=info, engine=engine, config=config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from protocol.events import (
     Alternative,
@@ -44,6 +44,7 @@ class OutputProcessor:
         token_bytes: Callable[[int], bytes],
         fingerprint: str,
         received_at: float,
+        ignored: Sequence[str] = (),
     ) -> None:
         self.id = submit.id
         self.row = row
@@ -53,6 +54,7 @@ class OutputProcessor:
         self._text = text
         self._token_bytes = token_bytes
         self._fingerprint = fingerprint
+        self._ignored = list(ignored)
         self._completion_tokens = 0
         self._cached_tokens = 0
         self._received_at = received_at
@@ -68,7 +70,14 @@ class OutputProcessor:
         # The cache may also hold tokens of `resume`, which are not part of the prompt.
         self._cached_tokens = min(cached_tokens, len(self.prompt))
         echo = "" if self.row.scorer is not None else self._echo
-        return Started(self.id, len(self.prompt), echo, self._cached_tokens, self._fingerprint)
+        return Started(
+            id=self.id,
+            prompt_tokens=len(self.prompt),
+            echo=echo,
+            cached_tokens=self._cached_tokens,
+            fingerprint=self._fingerprint,
+            ignored=self._ignored,
+        )
 
     def process(self, token: Token, now: float) -> list[Event]:
         """The events of the next token. The sequence also ends if it completes a stop string."""

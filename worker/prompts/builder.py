@@ -10,14 +10,13 @@ import hashlib
 import json
 from typing import Any
 
-from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TextPrompt, TokenPrompt
 from worker.prompts.cache_breakpoints import find_breakpoints
 from worker.prompts.fill_in_middle import find_fill_in_middle
 from worker.prompts.prompt_errors import PromptError, context_length_exceeded
-from worker.prompts.template_variables import TemplateVariables
+from worker.prompts.template_variables import RENDER_ERRORS, TemplateVariables
 from worker.tool_calls.prompting import (
     GENERIC_CALL_TEMPLATE,
     render_calls_as_text,
@@ -93,17 +92,26 @@ class PromptBuilder:
             return find_breakpoints(self._build_if_possible, prompt, tokens)
         return []
 
+    def ignored(self, prompt: Prompt) -> list[str]:
+        """The parameters of a prompt that was built and that this model ignores."""
+        return self.variables.ignored(prompt) if isinstance(prompt, ChatPrompt) else []
+
     def limit(self, submit: Submit, prompt_tokens: int) -> int:
         """The answer's maximum number of tokens: the request's, else what the context allows.
 
         Raises:
-            PromptError: `context_length_exceeded`.
+            PromptError: `context_length_exceeded`, or `min_tokens` is above the limit.
         """
         available = self._context_length - prompt_tokens
         max_tokens = submit.max_tokens if submit.max_tokens is not None else max(available, 1)
         if max_tokens > available:
-            limit = f"This model's context length is {self._context_length} tokens"
+            # LiteLLM and others recognise the error by these words, which OpenAI uses.
+            limit = f"This model's maximum context length is {self._context_length} tokens"
             raise context_length_exceeded(submit, prompt_tokens, limit)
+        min_tokens = submit.sampling.min_tokens
+        if min_tokens > max_tokens:
+            message = f"`min_tokens` is {min_tokens}, but the answer may have {max_tokens} tokens."
+            raise PromptError("invalid_value", message, "min_tokens")
         return max_tokens
 
     def check_sampling(self, sampling: Sampling) -> None:
@@ -131,17 +139,17 @@ class PromptBuilder:
             messages = render_calls_as_text(messages, self._call_template)
         if not self._supports_tools:
             messages, tools = render_tools_as_text(messages, tools, self._call_template), []
-        options = self.variables.options(prompt.options, prompt.reasoning_effort)
+        options = self.variables.options(prompt)
         try:
             tokens: list[int] = self._tokenizer.apply_chat_template(
                 [self._for_template(message) for message in messages],
                 tools=tools or None,
-                add_generation_prompt=not prompt.continue_final,
+                add_generation_prompt=prompt.generation_prompt and not prompt.continue_final,
                 **({"continue_final_message": True} if prompt.continue_final else {}),
                 **self._options,
                 **options,
             )
-        except (TemplateError, TypeError, ValueError, KeyError, RecursionError) as error:
+        except RENDER_ERRORS as error:
             message = f"The model's chat template refuses these messages: {error}"
             raise PromptError("invalid_value", message, "messages") from error
         return tokens

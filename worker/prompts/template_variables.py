@@ -10,18 +10,21 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+from jinja2 import Environment, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import PreTrainedTokenizerBase
 
+from protocol.messages import ChatPrompt
 from worker.prompts.prompt_errors import PromptError
 
 # Variables with which known templates switch thinking on and off.
 THINKING_VARIABLES = ("enable_thinking", "thinking")
 EFFORT_VARIABLE = "reasoning_effort"
 NO_EFFORT = "none"
+PROBE = [{"role": "user", "content": "Hello"}]
+RENDER_ERRORS = (TemplateError, TypeError, ValueError, KeyError, RecursionError)
 PRESENCE_CHECKS = ("defined", "undefined", "default", "d")
 SET_BY_TRANSFORMERS = ("messages", "raise_exception", "strftime_now")
 
@@ -37,13 +40,19 @@ class GenerationBlocks(Extension):
 
 
 class TemplateVariables:
-    """The variables of one model's template that a request may set; `names` is sorted."""
+    """The variables of one model's template that a request may set; `names` is sorted.
+
+    `thinks` is whether the model has thinking to switch or to mark.
+    """
 
     def __init__(self, tokenizer: TokenizerWrapper) -> None:
         template = tokenizer.chat_template if tokenizer.has_chat_template else None
         # mlx-lm's templates in Python are not strings, and their variables are unknown.
         names = variables_of(template) if isinstance(template, str) else set()
         self.names = sorted(names - forbidden_names(tokenizer.special_tokens_map))
+        self.thinks = self.effort is not None or bool(tokenizer.think_start)
+        self._tokenizer = tokenizer
+        self._supported_efforts: dict[str, bool] = {}
 
     @property
     def effort(self) -> str | None:
@@ -51,22 +60,67 @@ class TemplateVariables:
         candidates = (EFFORT_VARIABLE, *THINKING_VARIABLES)
         return next((name for name in candidates if name in self.names), None)
 
-    def options(self, requested: dict[str, Any], effort: str | None) -> dict[str, Any]:
+    def options(self, prompt: ChatPrompt) -> dict[str, Any]:
         """The variables to pass to the template.
 
         Raises:
-            PromptError: the template does not read one of them.
+            PromptError: the template does not read one of them, and it is not ignored.
         """
+        ignored = self.ignored(prompt)
+        requested = {
+            name: value
+            for name, value in prompt.options.items()
+            if f"chat_template_kwargs.{name}" not in ignored
+        }
         for name in requested:
             if name not in self.names:
                 raise self._unknown(name)
-        if effort is None:
+        effort = prompt.reasoning_effort
+        if effort is None or "reasoning_effort" in ignored:
             return requested
-        if self.effort is None:
-            message = "`reasoning_effort` is not supported: this model's template does not read it."
+        if not self._supports_effort(effort):
+            message = f"This model's chat template does not support `reasoning_effort` {effort}."
             raise PromptError("unsupported_parameter", message, "reasoning_effort")
-        value = effort if self.effort == EFFORT_VARIABLE else effort != NO_EFFORT
-        return {self.effort: value, **requested}
+        return {**self._effort_option(effort), **requested}
+
+    def ignored(self, prompt: ChatPrompt) -> list[str]:
+        """The parameters that this model ignores.
+
+        A model that does not think has no effort to spend, and no thinking to switch off.
+        """
+        names = [
+            f"chat_template_kwargs.{name}"
+            for name in THINKING_VARIABLES
+            if not self.thinks and prompt.options.get(name) is False
+        ]
+        effort = prompt.reasoning_effort
+        is_ignorable = prompt.ignores_effort or not self.thinks
+        if effort is not None and is_ignorable and not self._supports_effort(effort):
+            names.append("reasoning_effort")
+        return names
+
+    def _supports_effort(self, effort: str) -> bool:
+        """Whether the template has a variable for the effort and does not refuse this value."""
+        if effort not in self._supported_efforts:
+            self._supported_efforts[effort] = self.effort is not None and (
+                self._renders(self._effort_option(effort)) or not self._renders({})
+            )
+        return self._supported_efforts[effort]
+
+    def _effort_option(self, effort: str) -> dict[str, Any]:
+        if self.effort is None:
+            return {}
+        return {self.effort: effort if self.effort == EFFORT_VARIABLE else effort != NO_EFFORT}
+
+    def _renders(self, options: dict[str, Any]) -> bool:
+        """Whether the template takes a short conversation with these variables."""
+        try:
+            self._tokenizer.apply_chat_template(
+                PROBE, tokenize=False, add_generation_prompt=True, **options
+            )
+        except RENDER_ERRORS:
+            return False
+        return True
 
     def _unknown(self, name: str) -> PromptError:
         names = ", ".join(f"`{name}`" for name in self.names) or "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Set as AbstractSet
 from typing import Literal
 
 from msgspec import UNSET, UnsetType
@@ -38,11 +39,17 @@ from service.schema.usage import Usage
 
 
 class ChatFormat:
-    """Chat completions: each choice is one sequence."""
+    """Chat completions: each choice is one sequence.
+
+    `softened` are the parameters that models which cannot honour them ignore.
+    """
 
     operation = "chat"
     id_prefix = "chatcmpl"
     request_type = ChatRequest
+
+    def __init__(self, softened: AbstractSet[str] = frozenset()) -> None:
+        self._ignores_effort = "reasoning_effort" in softened
 
     def to_submits(self, request: ChatRequest, model: str) -> list[Submit]:
         tool_use = request.tool_use
@@ -54,6 +61,8 @@ class ChatFormat:
                 options=request.chat_template_kwargs or {},
                 continue_final=bool(request.continue_final_message),
                 reasoning_effort=request.reasoning_effort,
+                generation_prompt=request.add_generation_prompt is not False,
+                ignores_effort=self._ignores_effort,
                 # With a `tool_choice` of `none` the prompt has no tools, so the model calls none.
                 tools=[describe(function) for function in request.declared] if tool_use else [],
             ),

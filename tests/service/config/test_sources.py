@@ -7,7 +7,7 @@ import pytest
 
 from service.config.model_settings import ModelSettings, model_id
 from service.config.scalars import SettingsError
-from service.config.settings import Settings, describe_settings
+from service.config.settings import Settings, describe_settings, softened_parameters
 from service.config.sources import load_settings
 
 
@@ -119,7 +119,7 @@ def test_an_invalid_value_is_refused_with_its_file_and_key(line: str, tmp_path: 
 def test_an_error_describes_the_bounds() -> None:
     assert refusal(MLXD_PORT="70000") == "MLXD_PORT: 70000 is not a whole number from 0 to 65535"
     assert "is not a number above 0, up to 3600" in refusal(MLXD_KEEP_ALIVE_S="0")
-    assert "is not one of refuse, warn" in refusal(MLXD_UNKNOWN_FIELDS="x")
+    assert "is not one of messages, refuse, warn" in refusal(MLXD_UNKNOWN_FIELDS="x")
 
 
 def test_an_unknown_variable_key_or_flag_suggests_a_similar_one(tmp_path: Path) -> None:
@@ -247,6 +247,13 @@ def test_models_without_a_valid_and_unique_id_are_refused(words: list[str], reas
 def test_an_invalid_list_of_models_is_refused_with_its_file(toml: str, tmp_path: Path) -> None:
     path = write(tmp_path, toml)
     assert refusal(["--config", path]).startswith(f"{path}: models: ")
+
+
+def test_a_parameter_that_cannot_be_softened_is_refused() -> None:
+    assert softened_parameters(Settings(soften="store, verbosity")) == {"store", "verbosity"}
+    with pytest.raises(SettingsError) as caught:
+        softened_parameters(Settings(soften="store, temperature"))
+    assert "temperature is not one of" in str(caught.value)
 
 
 def test_a_misspelt_key_of_a_model_suggests_the_correct_one(tmp_path: Path) -> None:

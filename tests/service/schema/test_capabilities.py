@@ -25,9 +25,10 @@ CAPABLE = msgspec.structs.replace(
     has_chat_template=True,
     template_variables=["enable_thinking"],
     reasoning_effort=True,
+    thinks=True,
     fill_in_middle=True,
 )
-REQUIRING = ("messages", "chat_template_kwargs", "reasoning_effort", "continue_final_message")
+REQUIRING = ("messages", "chat_template_kwargs", "continue_final_message")
 
 
 def supports(info: ModelInfo | None, path: str) -> dict[str, str]:
@@ -57,3 +58,31 @@ def test_a_parameter_with_a_requirement_is_supported_by_models_that_meet_it() ->
         assert text["suffix"] == support
         assert chat["temperature"] == "honoured"
         assert "suffix" not in chat
+
+
+def test_the_effort_is_a_label_for_a_model_that_does_not_think() -> None:
+    thinking = msgspec.structs.replace(PLAIN, thinks=True)
+    for info, support in ((PLAIN, "label"), (thinking, "refused"), (CAPABLE, "honoured")):
+        assert supports(info, "/v1/chat/completions")["reasoning_effort"] == support
+
+
+def test_thinking_turned_off_changes_nothing_for_a_model_that_does_not_think() -> None:
+    endpoints = describe_capabilities(ModelState("m", "loaded", info=PLAIN)).endpoints
+    assert {"enable_thinking": False} in endpoints["/v1/chat/completions"][
+        "chat_template_kwargs"
+    ].neutral
+
+
+def test_a_softened_parameter_is_listed_as_ignored_by_the_operator() -> None:
+    state = ModelState("m", "loaded", info=msgspec.structs.replace(PLAIN, thinks=True))
+    softened = {"store", "reasoning_effort"}
+    chat = describe_capabilities(state, softened=softened).endpoints["/v1/chat/completions"]
+    assert {name for name, c in chat.items() if c.support == "ignored (operator)"} == softened
+    assert chat["store"].neutral == [False]
+    capable = describe_capabilities(ModelState("m", "loaded", info=CAPABLE), softened=softened)
+    assert capable.endpoints["/v1/chat/completions"]["reasoning_effort"].support == "honoured"
+
+
+def test_the_labels_of_each_place_are_listed() -> None:
+    labels = describe_capabilities(ModelState("m", "unloaded")).labels
+    assert "index" in labels["messages[].tool_calls[]"]

@@ -26,7 +26,7 @@ NAMES: dict[str, Any] = {"id": "chatcmpl-1", "created": 1, "model": "m"}
 
 def decode(**fields: Any) -> ChatRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}]} | fields
-    return decode_body(json.dumps(body).encode(), msgspec.json.Decoder(ChatRequest))
+    return decode_body(json.dumps(body).encode(), msgspec.json.Decoder(ChatRequest)).request
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])

@@ -15,7 +15,7 @@ from service.schema.usage import Usage
 
 def decode(prompt: Any, **fields: Any) -> CompletionRequest:
     body = json.dumps({"model": "m", "prompt": prompt} | fields).encode()
-    return decode_body(body, msgspec.json.Decoder(CompletionRequest))
+    return decode_body(body, msgspec.json.Decoder(CompletionRequest)).request
 
 
 @pytest.mark.parametrize(

@@ -33,11 +33,15 @@ EFFECTIVE: dict[str, Any] = {
 
 
 def chat(**fields: Any) -> ChatRequest:
-    return decode_body(json.dumps(CHAT | fields).encode(), msgspec.json.Decoder(ChatRequest))
+    return decode_body(
+        json.dumps(CHAT | fields).encode(), msgspec.json.Decoder(ChatRequest)
+    ).request
 
 
 def text(**fields: Any) -> CompletionRequest:
-    return decode_body(json.dumps(TEXT | fields).encode(), msgspec.json.Decoder(CompletionRequest))
+    return decode_body(
+        json.dumps(TEXT | fields).encode(), msgspec.json.Decoder(CompletionRequest)
+    ).request
 
 
 def decode(name: str, value: Any) -> GenerationRequest:

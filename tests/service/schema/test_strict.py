@@ -45,7 +45,7 @@ def response_format(schema: Any, *, strict: bool) -> dict[str, Any]:
 
 def decode(fields: dict[str, Any]) -> ChatRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]} | fields
-    return decode_body(json.dumps(body).encode(), msgspec.json.Decoder(ChatRequest))
+    return decode_body(json.dumps(body).encode(), msgspec.json.Decoder(ChatRequest)).request
 
 
 USES = pytest.mark.parametrize(

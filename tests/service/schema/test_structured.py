@@ -24,7 +24,7 @@ STRICT = {
 
 def chat(**fields: Any) -> ChatRequest:
     body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]} | fields
-    return decode_body(json.dumps(body).encode(), msgspec.json.Decoder(ChatRequest))
+    return decode_body(json.dumps(body).encode(), msgspec.json.Decoder(ChatRequest)).request
 
 
 def schema_format(schema: Any, **fields: Any) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def test_a_format_becomes_a_grammar(fields: dict[str, Any], grammar: Grammar | N
 def test_a_grammar_can_constrain_a_completion_too() -> None:
     body = {"model": "m", "prompt": "p", "response_format": {"type": "json_object"}}
     decoder = msgspec.json.Decoder(CompletionRequest)
-    assert decode_body(json.dumps(body).encode(), decoder).grammar == JsonObject()
+    assert decode_body(json.dumps(body).encode(), decoder).request.grammar == JsonObject()
 
 
 @pytest.mark.parametrize("strict", [None, False, True])

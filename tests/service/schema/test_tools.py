@@ -18,7 +18,9 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
 def decode(**fields: Any) -> ChatRequest:
-    return decode_body(json.dumps(CHAT | fields).encode(), msgspec.json.Decoder(ChatRequest))
+    return decode_body(
+        json.dumps(CHAT | fields).encode(), msgspec.json.Decoder(ChatRequest)
+    ).request
 
 
 def tool(name: str = "f", **function: Any) -> dict[str, Any]:

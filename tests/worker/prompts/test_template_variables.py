@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_tokenizer
+from transformers import AutoTokenizer
 
+from protocol.messages import ChatPrompt
 from worker.prompts.prompt_errors import PromptError
 from worker.prompts.template_variables import TemplateVariables, variables_of
 
@@ -31,6 +34,15 @@ def test_a_variable_that_the_template_reads_may_be_set_unless_transformers_sets_
     assert variables(llama_path, THINKING).names == ["enable_thinking", "tone"]
 
 
+def chat(
+    effort: str | None = None,
+    options: dict[str, Any] | None = None,
+    *,
+    ignores_effort: bool = False,
+) -> ChatPrompt:
+    return ChatPrompt([], options or {}, reasoning_effort=effort, ignores_effort=ignores_effort)
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -44,7 +56,7 @@ def test_any_other_name_is_refused_and_the_error_lists_the_variables(
 ) -> None:
     with pytest.raises(PromptError) as caught:
         variables(llama_path, THINKING + "{{ add_generation_prompt }}{{ documents }}").options(
-            {"tone": "warm", name: 1}, None
+            chat(None, {"tone": "warm", name: 1})
         )
     assert caught.value.param == "chat_template_kwargs"
     assert f"`{name}`" in caught.value.message
@@ -63,18 +75,54 @@ def test_any_other_name_is_refused_and_the_error_lists_the_variables(
 def test_a_reasoning_effort_is_passed_in_the_variable_that_the_template_reads(
     llama_path: Path, template: str, effort: str, options: dict[str, Any]
 ) -> None:
-    assert variables(llama_path, template).options({}, effort) == options
+    read = variables(llama_path, template)
+    assert (read.options(chat(effort)), read.ignored(chat(effort))) == (options, [])
 
 
 @pytest.mark.parametrize("template", ["{{ messages }}", None])
-def test_a_reasoning_effort_is_refused_if_the_template_does_not_read_it(
+def test_a_model_that_does_not_think_ignores_effort_and_thinking_turned_off(
     llama_path: Path, template: str | None
 ) -> None:
-    allowed = variables(llama_path, template)
-    assert allowed.options({}, None) == {}
+    read = variables(llama_path, template)
+    prompt = chat("low", {"enable_thinking": False})
+    assert not read.thinks
+    assert read.options(prompt) == {}
+    assert read.ignored(prompt) == ["chat_template_kwargs.enable_thinking", "reasoning_effort"]
+    for value in (True, "no", 0):
+        with pytest.raises(PromptError) as caught:
+            read.options(chat(None, {"enable_thinking": value}))
+        assert caught.value.param == "chat_template_kwargs"
+
+
+LOW_ONLY = (
+    "{% if reasoning_effort is defined and reasoning_effort != 'low' %}"
+    "{{ raise_exception('only low') }}{% endif %}{{ messages[0].content }}"
+)
+
+
+def test_an_effort_that_the_template_refuses_is_refused_unless_the_operator_has_it_ignored(
+    llama_path: Path,
+) -> None:
+    read = variables(llama_path, LOW_ONLY)
+    assert read.options(chat("low")) == {"reasoning_effort": "low"}
     with pytest.raises(PromptError) as caught:
-        allowed.options({}, "low")
+        read.options(chat("high"))
     assert caught.value.param == "reasoning_effort"
+    softened = chat("high", ignores_effort=True)
+    assert read.options(softened) == {}
+    assert read.ignored(softened) == ["reasoning_effort"]
+    assert read.ignored(chat("low", ignores_effort=True)) == []
+
+
+def test_a_model_that_thinks_without_a_variable_refuses_an_effort(llama_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(llama_path)
+    tokenizer.add_tokens(["<think>", "</think>"])
+    read = TemplateVariables(TokenizerWrapper(tokenizer))
+    assert read.thinks
+    for prompt in (chat("none"), chat(None, {"enable_thinking": False})):
+        with pytest.raises(PromptError):
+            read.options(prompt)
+    assert read.ignored(chat("none", ignores_effort=True)) == ["reasoning_effort"]
 
 
 def test_generation_blocks_and_invalid_templates_are_parsed() -> None:
