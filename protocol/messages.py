@@ -287,7 +287,8 @@ class ModelState(Data, frozen=True):
     """The current state of one configured model.
 
     `bytes` is the size of its weights, `done_bytes` how much of them is loaded. `reason` says
-    why the last load failed, or what a pending load waits for.
+    why the last load failed, or what a pending load waits for. `context_length` is known
+    once the model's files are on disk, also before it is loaded.
     """
 
     id: str
@@ -297,6 +298,7 @@ class ModelState(Data, frozen=True):
     done_bytes: int = 0
     reason: str | None = None
     info: ModelInfo | None = None
+    context_length: int | None = None
 
 
 class ModelsChanged(Message, frozen=True):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from service.api.chat.format import ChatFormat
 from service.api.completions import CompletionFormat
@@ -79,8 +82,11 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
     hosts = parse_hosts(settings.allowed_hosts, "allowed_hosts")
     origins = parse_origins(settings.allowed_origins, "allowed_origins")
     rate_limits = RateLimits(settings.key_max_concurrent, settings.key_tokens_per_minute)
+    operations = list_operations(parts)
+    routes = build_routes(parts.version, operations)
+    limited = frozenset(path for op in operations if op.is_generation for path in op.paths)
     return Starlette(
-        routes=build_routes(parts),
+        routes=routes,
         # Outermost first: while an error response is sent, the request is still read, and
         # error responses have CORS headers too.
         middleware=[
@@ -89,17 +95,18 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
             Middleware(ErrorMiddleware),
             parts.observability.middleware(),
             Middleware(HeaderLimitMiddleware, settings.max_header_bytes),
-            Middleware(OriginGuard, make_host_rule(address, hosts), origins),
-            Middleware(AuthenticationMiddleware, keys, rate_limits),
+            Middleware(
+                OriginGuard, make_host_rule(address, hosts), origins, partial(is_routed, routes)
+            ),
+            Middleware(AuthenticationMiddleware, keys, rate_limits, limited),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
 
 
-def build_routes(parts: ServiceParts) -> list[Route]:
-    """Starlette's routes, including `/openapi.json`."""
-    operations = list_operations(parts)
-    description = describe_api(parts.version, operations)
+def build_routes(version: str, operations: Sequence[Operation]) -> list[Route]:
+    """Starlette's routes of the table, and `/openapi.json`."""
+    description = describe_api(version, operations)
 
     async def openapi(request: Request) -> Response:
         return JSONResponse(description)
@@ -107,11 +114,17 @@ def build_routes(parts: ServiceParts) -> list[Route]:
     return [
         *[
             # A model's id may contain slashes.
-            Route(op.path.replace("{model}", "{model:path}"), op.endpoint, methods=[op.method])
+            Route(path.replace("{model}", "{model:path}"), op.endpoint, methods=[op.method])
             for op in operations
+            for path in op.paths
         ],
         Route(DESCRIPTION_PATH, openapi, methods=["GET"]),
     ]
+
+
+def is_routed(routes: Sequence[Route], scope: Scope) -> bool:
+    """Whether one of the routes takes the request, with its method."""
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
 def list_operations(parts: ServiceParts) -> list[Operation]:
@@ -162,6 +175,8 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
                 response=ChatCompletion,
                 chunk=ChatCompletionChunk,
             ),
+            aliases=("/chat/completions",),
+            is_generation=True,
         ),
         Operation(
             "POST",
@@ -174,6 +189,8 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
                 response=Completion,
                 chunk=Completion,
             ),
+            aliases=("/completions",),
+            is_generation=True,
         ),
     ]
 
@@ -205,8 +222,14 @@ def model_operations(parts: ServiceParts) -> list[Operation]:
     list_models = describe_read("listModels", "List the models.", json_content(ModelList))
     return [
         Operation("GET", "/v1/capabilities", capabilities.list, description=list_capabilities),
-        Operation("GET", "/v1/models", models.list, description=list_models),
-        Operation("GET", "/v1/models/{model}", models.get, description=describe_model()),
+        Operation("GET", "/v1/models", models.list, list_models, aliases=("/models",)),
+        Operation(
+            "GET",
+            "/v1/models/{model}",
+            models.get,
+            describe_model(),
+            aliases=("/models/{model}",),
+        ),
         Operation("POST", "/admin/models/{model}/load", admin.load, description=load),
         Operation("POST", "/admin/models/{model}/unload", admin.unload, description=unload),
         Operation("POST", "/admin/models/{model}/pin", admin.pin, description=pin),

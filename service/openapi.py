@@ -102,7 +102,10 @@ MODEL_PARAMETER = {
     "description": "The model's id, which may hold slashes, or one of its aliases.",
     "schema": {"type": "string"},
 }
-BEARER_SCHEME = {"type": "http", "scheme": "bearer"}
+SECURITY_SCHEMES: Json = {
+    "apiKey": {"type": "http", "scheme": "bearer"},
+    "apiKeyHeader": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
 METRICS_CONTENT = {
     media_type: {"schema": {"type": "string"}}
     for media_type in ("text/plain", "application/openmetrics-text")
@@ -115,12 +118,23 @@ RETRY_AFTER = {
 
 
 class Operation(NamedTuple):
-    """One row of the route table. One without a `description` is not in the document."""
+    """One row of the route table. One without a `description` is not in the document.
+
+    `aliases` are other paths of the same route. The rate limits of keys apply if it
+    `is_generation`.
+    """
 
     method: Literal["GET", "POST"]
     path: str
     endpoint: Callable[[Request], Awaitable[object]]
     description: Json | None = None
+    aliases: tuple[str, ...] = ()
+    is_generation: bool = False
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All paths of the route."""
+        return self.path, *self.aliases
 
 
 def describe_api(version: str, operations: Iterable[Operation]) -> Json:
@@ -143,9 +157,9 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
             "description": "OpenAI's API for text, served from Apple MLX.",
         },
         "paths": paths,
-        "components": {"schemas": components, "securitySchemes": {"apiKey": BEARER_SCHEME}},
+        "components": {"schemas": components, "securitySchemes": SECURITY_SCHEMES},
         # A key is required only if keys are configured.
-        "security": [{"apiKey": []}, {}],
+        "security": [*({name: []} for name in SECURITY_SCHEMES), {}],
     }
 
 

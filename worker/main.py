@@ -89,6 +89,8 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
         on_loaded=partial(register_model, preprocessor),
         on_unloaded=preprocessor.close,
     )
+    # What the files say of the models is known before they are loaded.
+    channel.send(ModelsChanged(pool.states()))
     pool.load_all()
     measure_memory = partial(measure, budget.limit)
     signal.signal(signal.SIGTERM, lambda *_: inbox.put(Shutdown()))

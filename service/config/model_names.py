@@ -56,6 +56,7 @@ class ModelNames:
         """
         id = self.resolve(name)
         state = next((s for s in states if s.id == id), ModelState(id, "unloaded"))
+        context_length = state.info.context_length if state.info else state.context_length
         return Model(
             id=id,
             created=self._created,
@@ -65,7 +66,8 @@ class ModelNames:
             size_bytes=state.bytes,
             loaded_bytes=state.done_bytes,
             reason=state.reason,
-            context_length=state.info.context_length if state.info else None,
+            context_length=context_length,
+            max_model_len=context_length,
             family=state.info.family if state.info else None,
             capabilities=state.info.capabilities if state.info else [],
             aliases=self._aliases[id],

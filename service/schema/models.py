@@ -12,9 +12,10 @@ from protocol.messages import LoadStatus
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One configured model. `created` is Unix time in seconds.
 
-    The fields from `loaded` on are not in OpenAI's API. `context_length` (tokens) and `family`
-    are null until the model has been loaded once. `status` is "loading" also while the model
-    waits for memory; `reason` says so, or why the last load failed. `loaded_bytes` of
+    The fields from `loaded` on are not in OpenAI's API. `context_length` (tokens), and
+    `max_model_len`, vLLM's name of it, are null while the model's files are not on disk.
+    `family` is null until the model has been loaded once. `status` is "loading" also while
+    the model waits for memory; `reason` says so, or why the last load failed. `loaded_bytes` of
     `size_bytes` are loaded.
     """
 
@@ -29,6 +30,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     loaded_bytes: int = 0
     reason: str | None = None
     context_length: int | None = None
+    max_model_len: int | None = None
     family: str | None = None
     capabilities: list[str] = []
     aliases: list[str] = []

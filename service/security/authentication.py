@@ -7,6 +7,7 @@ listed here. No part of a presented key is logged or sent back.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,8 +21,8 @@ from service.security.rate_limits import RateLimits, TokenBucket
 OPEN_PATHS = frozenset({"/", "/health"})
 OPEN_PREFIX = "/assets/"
 ADMIN_PATH = "/admin"
-RATE_LIMITED_PREFIX = "/v1/"
 BEARER = b"bearer"
+AUTHORIZATION, KEY_HEADER = b"authorization", b"x-api-key"
 # Proxies set these: a request with one of them may come from another machine.
 FORWARDING_HEADERS = frozenset({b"forwarded", b"x-forwarded-for"})
 
@@ -32,14 +33,21 @@ class AuthenticationMiddleware:
     """ASGI middleware that requires an API key and applies its rate limits.
 
     It puts the key's name into `scope["state"]["key_name"]` for the log, and the key's
-    `TokenBucket` into `scope["state"]["token_bucket"]`. It must be inside `ErrorMiddleware`,
-    because it raises.
+    `TokenBucket` into `scope["state"]["token_bucket"]`. The rate limits apply to a POST to one
+    of `limited_paths`. It must be inside `ErrorMiddleware`, because it raises.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyRing, rate_limits: RateLimits) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: KeyRing,
+        rate_limits: RateLimits,
+        limited_paths: AbstractSet[str],
+    ) -> None:
         self.app = app
         self.keys = keys
         self.rate_limits = rate_limits
+        self.limited_paths = limited_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,13 +60,16 @@ class AuthenticationMiddleware:
             return await self.app(scope, receive, send)
         if is_open(path):
             return await self.app(scope, receive, send)
-        key = self.keys.find(presented_key(scope["headers"]))
+        presented = presented_keys(scope["headers"])
+        key = next(filter(None, map(self.keys.find, presented)), None)
         if key is None:
-            raise InvalidApiKey("A valid API key is required: `Authorization: Bearer KEY`.")
+            raise InvalidApiKey(
+                "A valid API key is required: `Authorization: Bearer KEY` or `x-api-key: KEY`."
+            )
         if is_admin(path) and not key.admin:
             raise AdminOnly("This API key is not an administrator's.")
         scope.setdefault("state", {})["key_name"] = key.name
-        if scope["method"] == "POST" and path.startswith(RATE_LIMITED_PREFIX):
+        if scope["method"] == "POST" and path in self.limited_paths:
             return await self._call_limited(self.rate_limits.bucket_for(key), scope, receive, send)
         return await self.app(scope, receive, send)
 
@@ -100,10 +111,20 @@ def is_local(scope: Scope) -> bool:
     return same_origin and FORWARDING_HEADERS.isdisjoint(headers)
 
 
-def presented_key(headers: RawHeaders) -> bytes:
-    """The bearer token of a request; empty if it has no `Authorization` header or several."""
-    values = [value for name, value in headers if name == b"authorization"]
-    if len(values) != 1:
-        return b""
-    scheme, _, token = values[0].strip().partition(b" ")
-    return token.strip() if scheme.lower() == BEARER else b""
+def presented_keys(headers: RawHeaders) -> list[bytes]:
+    """The bearer token of a request, then its `x-api-key`; of a header sent twice neither."""
+    headers = list(headers)
+    keys = []
+    if (authorization := _only_value(headers, AUTHORIZATION)) is not None:
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() == BEARER:
+            keys.append(token.strip())
+    if (key := _only_value(headers, KEY_HEADER)) is not None:
+        keys.append(key)
+    return keys
+
+
+def _only_value(headers: RawHeaders, name: bytes) -> bytes | None:
+    """The value of the header `name`; None if it is missing or sent more than once."""
+    values = [value.strip() for found, value in headers if found == name]
+    return values[0] if len(values) == 1 else None

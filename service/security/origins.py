@@ -117,13 +117,21 @@ def make_host_rule(bound: str, extra: frozenset[str]) -> HostRule:
 class OriginGuard:
     """ASGI middleware that refuses requests sent by pages of web sites that are not allowed.
 
-    It must be inside `ErrorMiddleware`, because it raises.
+    `is_routed` is whether a route takes a request; others do nothing and get 404 or 405, whatever
+    their content type. It must be inside `ErrorMiddleware`, because it raises.
     """
 
-    def __init__(self, app: ASGIApp, allows_host: HostRule, origins: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        allows_host: HostRule,
+        origins: frozenset[str],
+        is_routed: Callable[[Scope], bool],
+    ) -> None:
         self.app = app
         self.allows_host = allows_host
         self.origins = origins
+        self.is_routed = is_routed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -146,7 +154,7 @@ class OriginGuard:
                 "(setting allowed_hosts)."
             )
         self._check_origin(scope, host, headers)
-        if scope["method"] == "POST":
+        if scope["method"] == "POST" and self.is_routed(scope):
             require_json(scope)
 
     def _check_origin(self, scope: Scope, host: str, headers: dict[bytes, bytes]) -> None:

@@ -82,7 +82,10 @@ class ModelStates:
         loaded = [state.id for state in self._states.values() if state.status == "loaded"]
         if loaded:
             self._preload = loaded
-        self._states = {id: unloaded(id, pinned=state.pinned) for id, state in self._states.items()}
+        self._states = {
+            id: unloaded(id, pinned=state.pinned, context_length=state.context_length)
+            for id, state in self._states.items()
+        }
         for result in self._pending.values():
             if not result.done():
                 result.set_exception(WorkerUnavailable("The worker exited.", code="restarting"))
@@ -135,9 +138,9 @@ class ModelStates:
             self._pending.pop(command.ticket, None)
 
 
-def unloaded(id: str, *, pinned: bool) -> ModelState:
+def unloaded(id: str, *, pinned: bool, context_length: int | None = None) -> ModelState:
     """The state of a model that no worker has loaded."""
-    return ModelState(id=id, status="unloaded", pinned=pinned)
+    return ModelState(id=id, status="unloaded", pinned=pinned, context_length=context_length)
 
 
 def set_result(result: asyncio.Future[None], code: str | None, reason: str) -> None:

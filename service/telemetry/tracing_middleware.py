@@ -8,7 +8,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Routes that are polled and would fill the traces.
-UNTRACED = "/health$,/metrics$,/status$,/assets/"
+UNTRACED = ",".join(f"://[^/]+/{path}" for path in ("health$", "metrics$", "status$", "assets/"))
 SEND_KEY = "untraced_send"
 
 

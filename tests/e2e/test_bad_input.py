@@ -209,6 +209,13 @@ def test_an_unknown_path_is_404(http: httpx.Client, path: str) -> None:
     refusal(http.get(path), 404)
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", ""])
+def test_an_unknown_path_is_404_whatever_the_body_is(http: httpx.Client, kind: str) -> None:
+    headers = {"content-type": kind} if kind else {}
+    refusal(http.post("/v1/nothing", content=b"x", headers=headers), 404)
+    refusal(http.post("/v1/models", content=b"x", headers=headers), 405)
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [("GET", CHAT), ("PUT", CHAT), ("DELETE", COMPLETIONS), ("POST", "/health")],

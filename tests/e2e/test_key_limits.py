@@ -13,11 +13,14 @@ import httpx
 import openai
 import pytest
 
+from service.app import list_operations
+from service.openapi import Operation
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import KEYS, NAMED, PLAIN, add_key, bearer
 from tests.e2e.wire import completion
+from tests.service.parts import make_parts
 
 ASKED = {"model": "fake", "prompt": "x"}
 
@@ -103,3 +106,38 @@ def test_a_key_whose_tokens_are_used_up_waits_for_more() -> None:
         ):
             client.completions.create(model="fake", prompt="x", max_tokens=1)
         assert caught.value.code == "rate_limit_exceeded"
+
+
+OPERATIONS = list_operations(make_parts())
+PATHS = [(op, path.replace("{model}", "fake")) for op in OPERATIONS for path in op.paths]
+OPEN_ROUTES = ("/", "/health", "/assets/{name}")
+
+
+@pytest.fixture(scope="module")
+def spent() -> Iterator[Daemon]:
+    """A service whose key `alice` has no tokens left."""
+    with faulty("--key-tokens-per-minute", "10", environ=KEYS) as daemon:
+        asked = {**ASKED, "max_tokens": 2000}
+        url = f"{daemon.url}/v1/completions"
+        assert plain_http.post(url, json=asked, headers=bearer(NAMED)).is_success
+        yield daemon
+
+
+@pytest.mark.parametrize(("operation", "path"), PATHS, ids=[path for _, path in PATHS])
+def test_every_route_of_the_table_needs_a_key_and_only_generation_needs_tokens(
+    spent: Daemon, operation: Operation, path: str
+) -> None:
+    def status(headers: dict[str, str]) -> int:
+        body: dict[str, Any] | None = {} if operation.method == "POST" else None
+        url = f"{spent.url}{path}"
+        answer = plain_http.request(operation.method, url, json=body, headers=headers)
+        return answer.status_code
+
+    if operation.path not in OPEN_ROUTES:
+        for headers in ({}, bearer("wrong-key-000000001"), {"x-api-key": "wrong-key-000000001"}):
+            assert status(headers) == 401
+    for headers in (bearer(NAMED), {"x-api-key": NAMED}):
+        assert (status(headers) == 429) == operation.is_generation
+        assert operation.is_generation or status(headers) in (200, 403, 404)
+    if operation.is_generation:
+        assert status(bearer(PLAIN)) == 400

@@ -119,6 +119,27 @@ def test_the_request_that_the_start_screen_shows_has_a_place_for_a_key(own: Daem
     assert answered.stdout.rstrip().endswith("data: [DONE]")
 
 
+@pytest.mark.parametrize(
+    ("headers", "is_served"),
+    [
+        ([("x-api-key", NAMED)], True),
+        ([("authorization", f"Bearer {PLAIN}"), ("x-api-key", "unknown-key-00001")], True),
+        ([("authorization", "Bearer unknown-key-00001"), ("x-api-key", NAMED)], True),
+        ([("authorization", f"Basic {PLAIN}"), ("x-api-key", NAMED)], True),
+        ([("x-api-key", NAMED), ("x-api-key", NAMED)], False),
+        ([("authorization", f"Bearer {PLAIN}"), ("x-api-key", "a"), ("x-api-key", "b")], True),
+        ([("x-api-key", f"Bearer {NAMED}")], False),
+        ([("x-api-key", "")], False),
+    ],
+)
+def test_a_key_may_be_in_either_of_two_headers(
+    http: httpx.Client, headers: list[tuple[str, str]], is_served: bool
+) -> None:
+    answer = http.get("/v1/models", headers=headers)
+    assert answer.status_code == (200 if is_served else 401)
+    assert is_served or "x-api-key" in answer.json()["error"]["message"]
+
+
 def test_health_is_open_and_knows_no_keys(http: httpx.Client) -> None:
     assert http.get("/health").status_code == 200
     assert http.get("/health", headers=bearer("wrong")).status_code == 200

@@ -58,6 +58,18 @@ def test_a_model_is_loaded_by_its_first_request_once_for_all_that_wait(
         ]
 
 
+def test_the_context_of_a_model_is_listed_before_it_is_loaded(
+    llama_path: Path, qwen_path: Path
+) -> None:
+    with running(llama_path, qwen_path, flags=["--context-limit-tokens", "128"]) as daemon:
+        models = plain_http.get(f"{daemon.url}/v1/models").json()["data"]
+        assert [model["loaded"] for model in models] == [True, False]
+        for model in models:
+            assert (model["context_length"], model["max_model_len"]) == (128, 128)
+        assert plain_http.get(f"{daemon.url}/models").json()["data"] == models
+        assert plain_http.get(f"{daemon.url}/models/{qwen_path.name}").json() == models[1]
+
+
 def test_a_model_is_loaded_unloaded_and_pinned_by_order(llama_path: Path, qwen_path: Path) -> None:
     with running(llama_path, qwen_path) as daemon:
         loaded = order(daemon, "tiny-qwen", "load").json()

@@ -179,7 +179,9 @@ def test_our_own_page_is_served(own: Daemon) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
-@pytest.mark.parametrize("path", [COMPLETIONS, "/v1/chat/completions", "/admin/nothing"])
+@pytest.mark.parametrize(
+    "path", [COMPLETIONS, "/v1/chat/completions", "/chat/completions", "/admin/models/fake/unload"]
+)
 def test_what_a_form_can_send_is_refused_though_it_hides_where_it_comes_from(
     own: Daemon, kind: str, path: str
 ) -> None:

@@ -29,7 +29,8 @@ def template_of(route: BaseRoute) -> str:
 
 def undeclared(routes: Iterable[BaseRoute], operations: Iterable[Operation]) -> list[str]:
     """The routes that are neither an operation of the table nor the description itself."""
-    declared = {(op.method, op.path) for op in operations} | {("GET", DESCRIPTION_PATH)}
+    declared = {(op.method, path) for op in operations for path in op.paths}
+    declared.add(("GET", DESCRIPTION_PATH))
     return [
         f"{method} {template_of(route)}"
         for route in routes
@@ -73,7 +74,10 @@ def test_every_route_is_an_operation_of_the_table() -> None:
 def test_a_route_beside_the_table_is_found() -> None:
     routes = [*ROUTES, Route("/debug/{model:path}", respond, methods=["GET"])]
     assert undeclared(routes, OPERATIONS) == ["GET /debug/{model}"]
-    assert undeclared(ROUTES, OPERATIONS[1:]) == ["POST /v1/chat/completions"]
+    assert undeclared(ROUTES, OPERATIONS[1:]) == [
+        "POST /v1/chat/completions",
+        "POST /chat/completions",
+    ]
 
 
 def test_every_described_operation_reaches_its_route() -> None:
@@ -94,6 +98,15 @@ def test_an_operation_that_an_earlier_route_hides_is_found() -> None:
         "GET /v1/models",
         "GET /v1/models/{model}",
     ]
+
+
+def test_a_path_without_the_version_is_the_same_route() -> None:
+    aliases = {alias: op for op in OPERATIONS for alias in op.aliases}
+    assert {"/chat/completions", "/completions", "/models", "/models/{model}"} <= aliases.keys()
+    endpoints = {template_of(route): route.endpoint for route in ROUTES if isinstance(route, Route)}
+    for alias, op in aliases.items():
+        assert op.path == f"/v1{alias}"
+        assert endpoints[alias] == endpoints[op.path]
 
 
 def test_only_the_page_is_not_described() -> None:

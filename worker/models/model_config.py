@@ -85,6 +85,15 @@ class ModelConfigLoader:
         self._families = families
         self._context_limit_tokens = context_limit_tokens
 
+    def context_length(self, source: ModelSource) -> int | None:
+        """The context length of a model by its files alone; None if they cannot be read."""
+        try:
+            config = load_config(find_model_folder(source.source, download=False))
+            return context_length_of(config, self._limit_tokens(source))
+        except Exception:
+            # A load of the model reports the error.
+            return None
+
     def load(self, source: ModelSource, *, download: bool) -> ModelConfig:
         """Read the model's files; with `download` they are fetched from the hub if missing.
 
@@ -96,6 +105,9 @@ class ModelConfigLoader:
         except Exception as error:
             # Tokenizers and templates raise many errors; none of them may end a thread.
             raise cannot_load(source.id, error) from error
+
+    def _limit_tokens(self, source: ModelSource) -> int:
+        return source.context_limit_tokens or self._context_limit_tokens
 
     def _load(self, source: ModelSource, *, download: bool) -> ModelConfig:
         path = find_model_folder(source.source, download=download)
@@ -111,8 +123,7 @@ class ModelConfigLoader:
         tokenizer = read_tokenizer()
         syntaxes = call_syntaxes_of(tokenizer, family)
         vocabulary_size = vocabulary_size_of(config, tokenizer)
-        limit_tokens = source.context_limit_tokens or self._context_limit_tokens
-        context_length = context_length_of(config, limit_tokens)
+        context_length = context_length_of(config, self._limit_tokens(source))
         stop_tokens = frozenset(stop_tokens_of(path, tokenizer) | family.stop_tokens(tokenizer))
         content_key = content_key_of(path, source.adapter_path)
         return ModelConfig(

@@ -60,7 +60,10 @@ class ModelPool:
         self._on_unloaded = on_unloaded
         self._clock = clock
         self._models: dict[str, LoadedModel] = {}
-        self._entries = {s.id: ModelEntry(s, s.pinned) for s in configure.models}
+        self._entries = {
+            source.id: ModelEntry(source, source.pinned, config_loader.context_length(source))
+            for source in configure.models
+        }
         prompt_cache = PrefixCache(configure.prompt_cache_bytes, disk_store)
         self.account = MemoryAccount(budget, prompt_cache)
         self.eviction = Evictor(

@@ -16,12 +16,14 @@ class ModelEntry:
     """The current state of one configured model.
 
     `requested` is set while a load is requested or in progress, `awaiting_memory` while that
-    load waits for memory. `reason` says why the last load failed, `failed_at` when. Times
+    load waits for memory. `context_length` is None if the files are not on disk. `reason` says
+    why the last load failed, `failed_at` when. Times
     are in seconds of the monotonic clock.
     """
 
     source: ModelSource
     pinned: bool
+    context_length: int | None = None
     requested: ModelConfig | None = None
     awaiting_memory: bool = False
     reason: str | None = None
@@ -46,11 +48,17 @@ def describe_state(
     entry: ModelEntry, loaded: LoadedModel | None, load: WeightLoad | None
 ) -> ModelState:
     """The `ModelState` of one model; `load` is this model's load in progress, if any."""
-    id, pinned = entry.source.id, entry.pinned
+    id, pinned, context_length = entry.source.id, entry.pinned, entry.context_length
     if loaded is not None:
         size = loaded.info.weight_bytes
         return ModelState(
-            id=id, status="loaded", pinned=pinned, bytes=size, done_bytes=size, info=loaded.info
+            id=id,
+            status="loaded",
+            pinned=pinned,
+            bytes=size,
+            done_bytes=size,
+            info=loaded.info,
+            context_length=loaded.info.context_length,
         )
     if load is not None:
         return ModelState(
@@ -59,6 +67,7 @@ def describe_state(
             pinned=pinned,
             bytes=load.total_bytes,
             done_bytes=load.done_bytes,
+            context_length=context_length,
         )
     if entry.requested is not None:
         return ModelState(
@@ -67,10 +76,12 @@ def describe_state(
             pinned=pinned,
             bytes=entry.requested.file_bytes,
             reason=AWAITING_MEMORY if entry.awaiting_memory else None,
+            context_length=context_length,
         )
     return ModelState(
         id=id,
         status="unloaded" if entry.failed_at is None else "failed",
         pinned=pinned,
         reason=entry.reason,
+        context_length=context_length,
     )

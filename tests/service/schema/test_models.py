@@ -28,6 +28,7 @@ def test_the_list_has_the_shape_that_the_openai_package_parses() -> None:
                 "reason": None,
                 "capabilities": [],
                 "context_length": 4096,
+                "max_model_len": None,
                 "family": None,
                 "aliases": ["default"],
             }

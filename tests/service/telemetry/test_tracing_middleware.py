@@ -37,7 +37,8 @@ class TracedApp:
         self.exporter = InMemorySpanExporter()
         self.provider = TracerProvider(shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        routes = [Route(path, trace_id) for path in ("/trace", "/health", "/status")]
+        paths = ("/trace", "/health", "/status", "/models/status")
+        routes = [Route(path, trace_id) for path in paths]
         self.app = TracingMiddleware(
             Starlette(routes=[Route("/x", stream), *routes]), self.provider
         )
@@ -67,3 +68,9 @@ async def test_a_polled_route_creates_no_span(path: str) -> None:
     app = TracedApp()
     assert (await app.get(path)).status_code == 200
     assert app.exporter.get_finished_spans() == ()
+
+
+async def test_a_path_that_ends_like_a_polled_route_creates_a_span() -> None:
+    app = TracedApp()
+    assert (await app.get("/models/status")).status_code == 200
+    assert len(app.exporter.get_finished_spans()) == 1
