@@ -14,12 +14,19 @@ LABELS: dict[str, tuple[str, ...]] = {
     "messages[]": ("cache_control", "id", "provider_specific_fields", "reasoning_details"),
     # The call's id already says which tool it was.
     "messages[role=tool]": ("name",),
-    "messages[].content[]": ("cache_control", "id", "provider_specific_fields"),
+    "messages[].content[]": (
+        "cache_control",
+        "id",
+        "prompt_cache_breakpoint",
+        "provider_specific_fields",
+    ),
     "messages[].tool_calls[]": ("cache_control", "index", "provider_specific_fields"),
     "messages[].tool_calls[].function": ("provider_specific_fields",),
     "messages[].function_call": ("provider_specific_fields",),
     "tools[]": ("cache_control",),
     "tools[].function": ("cache_control",),
+    # The schema itself is enforced, with or without `strict`.
+    "response_format.json_schema": ("description", "name", "strict"),
 }
 
 TEXT_ONLY = "only text is supported: this server reads no images, audio, video or files"
@@ -35,6 +42,7 @@ REFUSED_KEYS: dict[str, str] = {
     "input_audio": TEXT_ONLY,
     "partial": CONTINUE,
     "prefix": CONTINUE,
+    "tools": "declare tools in the request's `tools`",
     "video": TEXT_ONLY,
     "video_url": TEXT_ONLY,
     "videos": TEXT_ONLY,
