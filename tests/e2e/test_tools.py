@@ -77,7 +77,8 @@ def test_a_stream_and_a_plain_answer_are_the_same_wherever_they_are_cut(
     for tokens in (1, 4, 8, 11, 14, 17, 60):
         plain = ask(speaker, max_tokens=tokens)
         assert ask_stream(speaker, max_tokens=tokens) == plain
-        if plain["reason"] == "tool_calls" or not plain["content"]:
+        assert bool(plain["calls"]) != bool(plain["content"])
+        if plain["reason"] == "tool_calls":
             assert [json.loads(call["arguments"]) for call in plain["calls"]]
 
 

@@ -176,6 +176,8 @@ class Segmenter:
                 marker = parser.start_marker
                 self._add(deltas, marker, "content")
                 self._buffer, self._at_start = parser.raw_text.removeprefix(marker), False
+            case ParseStatus.CUT:
+                self.call_count, self.has_broken_call = parser.index + 1, True
             case ParseStatus.BROKEN:
                 self.call_count, self.has_broken_call = parser.index + 1, True
                 self._add(deltas, parser.raw_text, "content")

@@ -26,6 +26,7 @@ class ParseStatus(enum.Enum):
     OPEN = "more text is needed"
     DONE = "the section has calls, and `rest` follows it"
     NOT_A_CALL = "there is no call: `raw_text` is content"
+    CUT = "the token limit ended the answer inside a call"
     BROKEN = "a call has started but is invalid: its text is `raw_text`"
 
 
@@ -126,9 +127,14 @@ class ToolParser:
         elif self._step == self._buffer_section and not truncated:
             return self._parse_section(self._buffer, "")
         else:
-            started = self._step in (self._parse_arguments, self._parse_footer)
-            self.status = ParseStatus.BROKEN if started else ParseStatus.NOT_A_CALL
+            self.status = self._status_at_end(truncated=truncated)
         return []
+
+    def _status_at_end(self, *, truncated: bool) -> ParseStatus:
+        """The status of a call that is not complete; of one that is cut the beginning was sent."""
+        if self._step not in (self._parse_arguments, self._parse_footer):
+            return ParseStatus.NOT_A_CALL
+        return ParseStatus.CUT if truncated else ParseStatus.BROKEN
 
     # ------------------------------------------------------------ steps; None: no progress
 
