@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from inspect import getdoc
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import inspect
 from starlette.requests import Request
 
 from service.errors import (
@@ -38,6 +39,7 @@ from service.schema.capabilities import CapabilitiesList
 from service.schema.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from service.schema.completions import Completion, CompletionRequest
 from service.schema.health import Health
+from service.schema.messages import Conversation
 from service.schema.models import Model, ModelList, OrderRequest, PinRequest
 from service.schema.status import ServiceStatus
 
@@ -142,6 +144,9 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
     _, components = msgspec.json.schema_components(
         SCHEMAS, ref_template="#/components/schemas/{name}"
     )
+    for name in struct_names(inspect.type_info(Conversation)):
+        # Unknown keys of messages are ignored (setting `unknown_fields`).
+        components[name].pop("additionalProperties", None)
     paths: Json = {}
     for operation in operations:
         if operation.description is not None:
@@ -161,6 +166,20 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
         # A key is required only if keys are configured.
         "security": [*({name: []} for name in SECURITY_SCHEMES), {}],
     }
+
+
+def struct_names(shape: inspect.Type) -> Iterator[str]:
+    """The names of the structs in a type, at any depth."""
+    match shape:
+        case inspect.StructType():
+            yield shape.cls.__name__
+            for field in shape.fields:
+                yield from struct_names(field.type)
+        case inspect.ListType():
+            yield from struct_names(shape.item_type)
+        case inspect.UnionType():
+            for member in shape.types:
+                yield from struct_names(member)
 
 
 def describe_generation(
@@ -245,7 +264,7 @@ def _error_responses(errors: Errors) -> Json:
     responses: Json = {}
     for error in sorted(errors, key=lambda kind: ERROR_RESPONSES[kind].status):
         status = str(ERROR_RESPONSES[error].status)
-        summary = (inspect.getdoc(error) or "").partition("\n")[0]
+        summary = (getdoc(error) or "").partition("\n")[0]
         if status in responses:
             responses[status]["description"] += f" {summary}"
         else:
