@@ -7,6 +7,7 @@ Labels and values that say nothing are dropped in each case.
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Iterable, Iterator
@@ -47,7 +48,7 @@ class UnknownField(NamedTuple):
 
 
 def drop_unknown_fields(
-    document: Any, request_type: type[Any], unknown_fields: UnknownFields
+    document: Any, request_type: type, unknown_fields: UnknownFields
 ) -> list[str]:
     """Delete the unknown fields of `document`; the paths of those that are ignored, logged.
 
@@ -55,7 +56,7 @@ def drop_unknown_fields(
         InvalidRequest: an unknown field is refused; the error names it.
     """
     ignored: dict[str, str] = {}
-    for field in _drop(document, inspect.type_info(request_type), "", ""):
+    for field in _drop(document, _shape_of(request_type), "", ""):
         if unknown_fields != "warn":
             _refuse(field, unknown_fields)
         # Many elements of a list may have the same field.
@@ -119,12 +120,14 @@ def _drop(value: Any, shape: inspect.Type, path: str, place: str) -> Iterator[Un
 def _drop_of_struct(
     value: dict[str, Any], shape: inspect.StructType, path: str, place: str
 ) -> Iterator[UnknownField]:
-    known = {field.encode_name: field.type for field in shape.fields}
+    known = _fields_of(shape.cls)
     is_other_kind = _is_other_kind(value, known)
     prefix, place_prefix = (f"{path}.", f"{place}.") if path else ("", "")
     for name in list(value):
         if name in known:
-            yield from _drop(value[name], known[name], prefix + name, place_prefix + name)
+            # Most values are text, which has no fields.
+            if isinstance(value[name], dict | list):
+                yield from _drop(value[name], known[name], prefix + name, place_prefix + name)
         elif name != shape.tag_field:
             dropped = value.pop(name)
             has_effect = not (
@@ -135,6 +138,19 @@ def _drop_of_struct(
             # An object of another type is refused for its type, not for its fields.
             if has_effect and not is_other_kind:
                 yield UnknownField(place, prefix + name, name)
+
+
+@functools.cache
+def _shape_of(struct: type) -> inspect.Type:
+    return inspect.type_info(struct)
+
+
+@functools.cache
+def _fields_of(struct: type) -> dict[str, inspect.Type]:
+    """The types of a struct's fields, by the names in JSON."""
+    shape = _shape_of(struct)
+    assert isinstance(shape, inspect.StructType)
+    return {field.encode_name: field.type for field in shape.fields}
 
 
 def _is_other_kind(value: dict[str, Any], known: dict[str, inspect.Type]) -> bool:
