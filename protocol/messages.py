@@ -160,7 +160,8 @@ class Submit(Message, frozen=True):
     before, by an earlier worker: they are replayed without events, and generation continues
     after them. `logprobs` and `prompt_logprobs` request log-probabilities of the answer's and
     the prompt's tokens, and are the number of alternatives. Without `calls` no text is parsed
-    as a tool call. `grammar` constrains the whole answer.
+    as a tool call. `grammar` constrains the whole answer. `client` is whose request it is:
+    clients that wait get fair turns.
     """
 
     id: int
@@ -176,6 +177,7 @@ class Submit(Message, frozen=True):
     calls: ToolUse | None = None
     grammar: Grammar | None = None
     siblings: list[Sibling] = []
+    client: str = ""
 
     def sequences(self) -> list[Submit]:
         """Each sequence as a `Submit` of its own; all share one prompt."""

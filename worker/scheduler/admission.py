@@ -8,7 +8,7 @@ next reservation does not fit, it is preempted, and later resumes from there.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from protocol.events import Rejected
 from worker.intake.prepared import PreparedRequest
@@ -16,7 +16,7 @@ from worker.memory.accounting import KVReservations
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
 from worker.prompts.prompt_errors import context_length_exceeded
-from worker.scheduler.waiting_queue import WaitingQueue
+from worker.scheduler.waiting_queue import NONE_RUNNING, WaitingQueue
 
 # How many tokens an answer without a token limit reserves at a time.
 RESERVATION_TOKENS = 1024
@@ -43,19 +43,26 @@ class Admission:
         # Set while the whole budget is in use: no request is admitted.
         self.closed = False
 
-    def next(self, model: LoadedModel) -> PreparedRequest | Rejected | None:
+    def is_blocked(self, model: str) -> bool:
+        """Whether the next request of this model waits for memory."""
+        return model in self._blocked_since
+
+    def next(
+        self, model: LoadedModel, running: Mapping[str, int] = NONE_RUNNING
+    ) -> PreparedRequest | Rejected | None:
         """Remove and return this model's next request, or its rejection; None if it must wait.
 
-        The request's `max_tokens` is lowered to what memory can hold.
+        `running` is how many of its requests run, by client. The request's `max_tokens` is
+        lowered to what memory can hold.
         """
         id = model.info.id
-        head = self._waiting.peek(id)
+        head = self._waiting.peek(id, running)
         if head is None or len(model.engine) >= self.max_running:
             return None
         longest = self._max_length(model, head)
         worst_case = len(head.prompt) + head.max_tokens
         if longest < (worst_case if head.is_bounded else len(head.context) + 1):
-            self._waiting.pop(id)
+            self._waiting.remove([head.submit.id])
             return too_long(head, longest)
         head = dataclasses.replace(head, max_tokens=min(worst_case, longest) - len(head.prompt))
         kv = self._pool.account.kv[id]
@@ -66,7 +73,7 @@ class Admission:
         ):
             self._blocked_since.setdefault(id, self._clock())
             return None
-        self._waiting.pop(id)
+        self._waiting.remove([head.submit.id])
         self._blocked_since.pop(id, None)
         kv.reserve(head.submit.id, tokens)
         return head
@@ -104,7 +111,7 @@ class Admission:
     def _expire(self, id: str) -> list[Rejected]:
         """Remove and reject this model's requests that are too old; preempted ones stay."""
         latest = self._clock() - self._wait_s
-        waiting = [p for p in self._waiting.for_model(id) if not p.submit.resume]
+        waiting = [p for p in self._waiting.for_model(id) if not p.started]
         expired = [p for p in waiting if p.received_at <= latest or self._pool.cannot_fit(id)]
         self._waiting.remove({p.submit.id for p in expired})
         reason = self._pool.explain_shortage(id)

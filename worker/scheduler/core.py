@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
@@ -33,7 +34,8 @@ from worker.models.weight_loader import LoadedModel
 from worker.scheduler.admission import Admission
 from worker.scheduler.memory_pressure import MemoryPressure
 from worker.scheduler.model_commands import ModelCommands
-from worker.scheduler.running import RunningRequest, make_output_processor
+from worker.scheduler.running import RunningRequest, list_places, make_output_processor
+from worker.scheduler.shares import preempt_for_shares
 from worker.scheduler.waiting_queue import WaitingQueue
 
 logger = logging.getLogger(__name__)
@@ -199,11 +201,42 @@ class EngineCore:
     def _admit(self) -> None:
         """Start every waiting request that fits."""
         for model in self._pool:
-            while (admitted := self._admission.next(model)) is not None:
+            if self._waiting.peek(model.info.id) is not None:
+                self._preempt_for_shares(model.info.id)
+            while (admitted := self._next(model)) is not None:
                 if isinstance(admitted, Rejected):
                     self._events.append(admitted)
                 else:
                     self._start(model, admitted)
+
+    def _next(self, model: LoadedModel) -> PreparedRequest | Rejected | None:
+        """The next request to start, in fair turns of the clients; None if all must wait."""
+        id = model.info.id
+        running = self._running.values()
+        held = Counter(each.client for each in running if each.model.info.id == id)
+        return self._admission.next(model, held)
+
+    def _preempt_for_shares(self, id: str) -> None:
+        """Preempt requests of a client above its share for others that wait for this model.
+
+        Where these wait for memory, requests of all models are preempted.
+        """
+        waiting = self._waiting.waiting_of(id)
+        if self._admission.is_blocked(id):
+            running = list_places(self._running.values())
+            places = len(running)
+        else:
+            of_model = (each for each in self._running.values() if each.model.info.id == id)
+            running = list_places(of_model)
+            places = self._admission.max_running
+        for victim in preempt_for_shares(running, waiting, places):
+            self._preempt(victim)
+
+    def _preempt(self, id: int) -> None:
+        """Queue a running request again; its tokens are kept, its memory is freed."""
+        running = self._running.pop(id)
+        self._release(running.model, id)
+        self._waiting.push_front(running.preempt())
 
     def _start(self, model: LoadedModel, prepared: PreparedRequest) -> None:
         id = prepared.submit.id
@@ -264,9 +297,7 @@ class EngineCore:
             prepared = running.prepared
             if prepared.is_bounded or self._admission.extend(kv, prepared, running.length + 1):
                 continue
-            del self._running[id]
-            self._release(running.model, id)
-            self._waiting.push_front(running.preempt())
+            self._preempt(id)
 
     # ------------------------------------------------------------ check memory, send
 

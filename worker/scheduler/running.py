@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import msgspec
 
@@ -15,6 +16,7 @@ from worker.models.weight_loader import LoadedModel
 from worker.outputs.output_processor import OutputProcessor
 from worker.outputs.text import Text
 from worker.outputs.tool_constraint import ToolCallConstraint
+from worker.scheduler.shares import PROGRESS_TOKENS, Place
 
 
 @dataclasses.dataclass(slots=True)
@@ -25,6 +27,11 @@ class RunningRequest:
     prepared: PreparedRequest
     output: OutputProcessor
     tokens: list[int] = dataclasses.field(default_factory=list)
+
+    @property
+    def client(self) -> str:
+        """The client whose request it is."""
+        return self.prepared.submit.client
 
     @property
     def length(self) -> int:
@@ -50,6 +57,21 @@ class RunningRequest:
         submit = self.prepared.submit
         resumed = msgspec.structs.replace(submit, resume=submit.resume + self.tokens)
         return dataclasses.replace(self.prepared, submit=resumed, started=True)
+
+
+def list_places(running: Iterable[RunningRequest]) -> list[Place]:
+    """The places of these requests in order of arrival; each model's oldest one is fixed.
+
+    One that was preempted before is fixed until it has made some progress.
+    """
+    models: set[str] = set()
+    places = []
+    for each in sorted(running, key=lambda r: (r.prepared.received_at, r.prepared.submit.id)):
+        fixed = each.prepared.started and len(each.tokens) < PROGRESS_TOKENS
+        fixed = fixed or each.model.info.id not in models
+        models.add(each.model.info.id)
+        places.append(Place(each.prepared.submit.id, each.client, fixed))
+    return places
 
 
 def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> OutputProcessor:

@@ -1,0 +1,78 @@
+"""The order of waiting requests: first in, first out of one client, fair turns of several."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from protocol.messages import ModelSource, Sampling, Submit, TokenPrompt
+from tests.worker.driver import make_config_loader
+from worker.intake.prepared import PreparedRequest
+from worker.models.model_config import ModelConfig
+from worker.scheduler.waiting_queue import WaitingQueue
+
+CLIENTS = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def config(llama_path: Path) -> ModelConfig:
+    return make_config_loader().load(ModelSource("m", str(llama_path)), download=False)
+
+
+def prepared(id: int, client: str, config: ModelConfig) -> PreparedRequest:
+    submit = Submit(
+        id=id, model="m", prompt=TokenPrompt([1]), sampling=Sampling(seed=0), client=client
+    )
+    return PreparedRequest(
+        submit=submit, prompt=[1], max_tokens=1, echo="", received_at=float(id), config=config
+    )
+
+
+def drain(queue: WaitingQueue, running: Counter[str]) -> list[int]:
+    """The ids in the order in which the requests start; none of them ends."""
+    order = []
+    while (head := queue.peek("m", running)) is not None:
+        queue.remove([head.submit.id])
+        running[head.submit.client] += 1
+        order.append(head.submit.id)
+    return order
+
+
+def test_the_requests_of_one_client_start_in_order_of_arrival(config: ModelConfig) -> None:
+    queue = WaitingQueue()
+    for id in range(5):
+        queue.append(prepared(id, "a", config))
+    assert queue.oldest_since("m") == 0.0
+    assert drain(queue, Counter()) == [0, 1, 2, 3, 4]
+    assert (len(queue), queue.models, queue.oldest_since("m")) == (0, [], None)
+
+
+def test_a_preempted_request_is_the_next_one_of_its_client(config: ModelConfig) -> None:
+    queue = WaitingQueue()
+    queue.append(prepared(1, "a", config))
+    queue.push_front(prepared(9, "a", config))
+    assert drain(queue, Counter()) == [9, 1]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.sampled_from(CLIENTS), max_size=30),
+    st.dictionaries(st.sampled_from(CLIENTS), st.integers(0, 8)),
+)
+def test_places_go_to_the_client_that_has_the_fewest(
+    config: ModelConfig, arrivals: list[str], held: dict[str, int]
+) -> None:
+    queue = WaitingQueue()
+    for id, client in enumerate(arrivals):
+        queue.append(prepared(id, client, config))
+    waiting, running = queue.waiting_of("m"), Counter(held)
+    for id in drain(queue, Counter(held)):
+        client = arrivals[id]
+        assert all(running[client] <= running[other] for other in waiting if waiting[other])
+        waiting[client] -= 1
+        running[client] += 1
+    assert not any(waiting.values())
