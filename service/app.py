@@ -51,6 +51,7 @@ from service.schema.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from service.schema.completions import Completion, CompletionRequest
 from service.schema.models import ModelList, OrderRequest, PinRequest
 from service.security.authentication import AuthenticationMiddleware
+from service.security.clients import ClientNames
 from service.security.keyring import KeyRing
 from service.security.origins import (
     Cors,
@@ -72,6 +73,7 @@ class ServiceParts:
     model_names: ModelNames
     supervisor: Supervisor
     registry: RequestRegistry
+    clients: ClientNames
     observability: Observability
     version: str
 
@@ -154,6 +156,7 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
         model_names=names,
         registry=registry,
         bodies=bodies,
+        clients=parts.clients,
         keep_alive_s=keep_alive_s,
     )
     completions = GenerationEndpoint(
@@ -161,6 +164,7 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
         model_names=names,
         registry=registry,
         bodies=bodies,
+        clients=parts.clients,
         keep_alive_s=keep_alive_s,
     )
     return [

@@ -37,6 +37,7 @@ from service.requestlog.event_batch import EventBatch
 from service.requestlog.record import record_of
 from service.schema.parameters import GenerationRequest
 from service.schema.usage import Usage
+from service.security.clients import ClientNames
 from service.security.rate_limits import TokenBucket
 
 RequestT = TypeVar("RequestT", bound=GenerationRequest)
@@ -92,8 +93,10 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
         model_names: ModelNames,
         registry: RequestRegistry,
         bodies: JsonBodies,
+        clients: ClientNames,
         keep_alive_s: float,
     ) -> None:
+        self._clients = clients
         self._format = api_format
         self._model_names = model_names
         self._registry = registry
@@ -112,7 +115,7 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
         submits = self._format.to_submits(request, model)
         record = record_of(http_request.scope)
         record.set_generation(self._format.operation, model, submits, stream=bool(request.stream))
-        inflight = await self._registry.open(submits)
+        inflight = await self._registry.open(submits, await self._name_client(http_request))
         inflight.observers.append(record.add_events)
         if (token_bucket := getattr(http_request.state, "token_bucket", None)) is not None:
             inflight.observers.append(partial(spend, token_bucket))
@@ -134,6 +137,12 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
         usage = usage_of(answers, request.candidates)
         selected = select_best(answers, request.candidates, request.choices)
         return json_response(self._format.to_response(request, header, selected, usage))
+
+    async def _name_client(self, http_request: Request) -> str:
+        """Whose request it is. A process is looked up only if other requests are in flight."""
+        if len(self._registry):
+            return await self._clients.find_name(http_request.scope)
+        return self._clients.name_now(http_request.scope)
 
 
 async def stream_frames(

@@ -35,8 +35,10 @@ from service.http.listener import ConnectionListener, bind, url_of
 from service.http.tls import make_tls
 from service.inflight.registry import RequestRegistry
 from service.schema.capabilities import KV_REASON
+from service.security.clients import ClientNames
 from service.security.exposure import find_exposure
 from service.security.keyring import KeyRing, open_keyring
+from service.security.peer_processes import PeerProcesses
 from service.server import EXIT_FAILED, Server
 from service.supervision.preloads import Preloads, find_preloads
 from service.supervision.process import WORKER_COMMAND, worker_environ
@@ -138,6 +140,7 @@ async def serve(
         model_names=ModelNames(settings.models),
         supervisor=supervisor,
         registry=registry,
+        clients=ClientNames(PeerProcesses()),
         observability=observability,
         version=version("mlxd"),
     )

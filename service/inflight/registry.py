@@ -27,6 +27,7 @@ from service.errors import (
 from service.inflight.crash_policy import CrashPolicy
 from service.inflight.request import InflightRequest
 from service.inflight.sequence import InflightSequence, to_submits
+from service.inflight.shares import PlacesOfRequest, is_above_share, refuse_for_shares
 from service.schema.health import HealthStatus
 
 logger = logging.getLogger(__name__)
@@ -79,22 +80,24 @@ class RequestRegistry:
         """Wait until a sequence is in flight."""
         await self._busy.wait()
 
-    async def open(self, submits: Sequence[Submit]) -> InflightRequest:
+    async def open(self, submits: Sequence[Submit], client: str = "") -> InflightRequest:
         """Assign ids to the sequences of one request and submit them to the worker.
 
-        While the first worker loads, this waits for it for up to `load_wait_s`.
+        While the first worker loads, this waits for it for up to `load_wait_s`. `client` is
+        whose request it is.
 
         Raises:
-            Overloaded: the limit of sequences in flight is reached.
+            Overloaded: the limit of sequences in flight is reached, or the client's share.
             WorkerUnavailable: the service accepts no requests now.
         """
         if self._worker.status == "loading" and self._load_wait_s:
             await self._worker.wait_loaded(self._load_wait_s)
-        self._check_admission(len(submits))
+        self._check_admission(len(submits), client)
         ids = [next(self._ids) for _ in submits]
         request = InflightRequest(self.cancel, ids[0], len(ids))
         for id, submit in zip(ids, submits, strict=True):
-            sequence = InflightSequence(msgspec.structs.replace(submit, id=id), request.collector)
+            own = msgspec.structs.replace(submit, id=id, client=client)
+            sequence = InflightSequence(own, request.collector)
             self._sequences[id] = self._by_attempt_id[id] = sequence
             self._start_queue_timer(sequence)
             self._crash_policy.add(id, submit.model)
@@ -235,14 +238,32 @@ class RequestRegistry:
         sequence.collector.close(WorkerUnavailable(message, code="queue_timeout"))
         self.cancel([sequence.id])
 
-    def _check_admission(self, count: int) -> None:
+    def _check_admission(self, count: int, client: str) -> None:
         match self._worker.status:
             case "healthy" | "restarting":
                 pass
             case status:
                 reason = self._worker.failure or f"The service is {status}."
                 raise WorkerUnavailable(reason, code=status)
-        if len(self._sequences) + count > self._max_in_flight:
+        requests = self._list_requests()
+        if is_above_share(requests, client, count, self._max_in_flight):
+            raise Overloaded("Others wait, and your requests in flight are half of all.")
+        refused = refuse_for_shares(requests, client, count, self._max_in_flight)
+        if refused is None:
             raise Overloaded(
                 f"{len(self._sequences)} requests are in flight, and no more can wait."
             )
+        for request in refused:
+            message = "Others wait, and your requests in flight were more than half of all."
+            self._sequences[request.ids[0]].collector.close(Overloaded(message))
+            self.cancel(request.ids)
+
+    def _list_requests(self) -> list[PlacesOfRequest]:
+        """The requests in flight, in order of arrival."""
+        requests: dict[int, PlacesOfRequest] = {}
+        for sequence in self._sequences.values():
+            client = sequence.submit.client
+            request = requests.setdefault(id(sequence.collector), PlacesOfRequest(client))
+            request.ids.append(sequence.id)
+            request.started |= sequence.started
+        return list(requests.values())

@@ -28,6 +28,8 @@ from tests.service.records import IDLE, make_finished, make_submit
 
 pytestmark = pytest.mark.anyio
 
+MAX_IN_FLIGHT = 3
+
 
 @pytest.fixture
 def worker() -> RecordingWorker:
@@ -44,7 +46,10 @@ def ready(
 ) -> RequestRegistry:
     """A registry whose worker has loaded."""
     registry = RequestRegistry(
-        worker, max_in_flight=3, load_wait_s=load_wait_s, queue_timeout_s=queue_timeout_s
+        worker,
+        max_in_flight=MAX_IN_FLIGHT,
+        load_wait_s=load_wait_s,
+        queue_timeout_s=queue_timeout_s,
     )
     registry.worker_ready()
     return registry

@@ -1,0 +1,114 @@
+"""The client of a request: a key, an address, a process or a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from starlette.types import Scope
+
+from service.security.clients import ClientNames
+from service.security.peer_processes import KEEP_S, PeerProcesses
+
+pytestmark = pytest.mark.anyio
+
+SERVER_PORT = 8000
+CONNECT = """
+import socket, sys
+connections = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(2)]
+print(*[each.getsockname()[1] for each in connections], flush=True)
+sys.stdin.read()
+"""
+
+
+def scope_of(host: str, port: int = 5000, key: str | None = None) -> Scope:
+    state = {} if key is None else {"key_name": key}
+    return {"client": (host, port), "server": ("127.0.0.1", SERVER_PORT), "state": state}
+
+
+class Table:
+    """The connections of all processes, as the system would list them; counts its look-ups."""
+
+    def __init__(self, ports: dict[int, list[int]]) -> None:
+        self.ports = ports
+        self.full_scans = 0
+
+    def of(self, pid: int) -> Iterator[tuple[int, int, int]]:
+        yield from ((pid, port, SERVER_PORT) for port in self.ports.get(pid, []))
+
+    def all(self) -> Iterator[tuple[int, int, int]]:
+        self.full_scans += 1
+        for pid in self.ports:
+            yield from self.of(pid)
+
+
+async def test_a_key_comes_before_any_address() -> None:
+    names = ClientNames(PeerProcesses())
+    assert await names.find_name(scope_of("127.0.0.1", key="ci")) == "key ci"
+    assert await names.find_name(scope_of("192.0.2.7")) == "address 192.0.2.7"
+    assert await names.find_name(scope_of("::ffff:192.0.2.7")) == "address 192.0.2.7"
+
+
+async def test_the_addresses_of_one_ipv6_network_are_one_client() -> None:
+    names = ClientNames(PeerProcesses())
+    one, two, other = (
+        names.name_now(scope_of(host))
+        for host in ("2001:db8:0:1::5", "2001:db8:0:1:9::1", "2001:db8:0:2::5")
+    )
+    assert one == two != other
+
+
+async def test_the_connections_of_one_process_are_one_client_found_by_one_look_up() -> None:
+    table = Table({11: [5000, 5001, 5002], 12: [6000]})
+    names = ClientNames(PeerProcesses(table.of, table.all, now=lambda: 0.0))
+    assert names.name_now(scope_of("127.0.0.1", 5000)) == "connection 5000"
+    found = await asyncio.gather(
+        *(names.find_name(scope_of("127.0.0.1", port)) for port in (5000, 5001, 5002, 6000))
+    )
+    assert found == ["process 11"] * 3 + ["process 12"]
+    assert table.full_scans == 1
+    table.ports[11].append(5003)
+    assert await names.find_name(scope_of("::1", 5003)) == "process 11"
+    assert table.full_scans == 1
+
+
+async def test_a_process_that_is_not_shown_leaves_the_connection_as_the_client() -> None:
+    table = Table({})
+    names = ClientNames(PeerProcesses(table.of, table.all, now=lambda: 0.0))
+    for _ in range(3):
+        assert await names.find_name(scope_of("127.0.0.1", 5000)) == "connection 5000"
+    assert table.full_scans == 1
+
+
+async def test_a_port_is_looked_up_again_after_a_while() -> None:
+    now = [0.0]
+    table = Table({11: [5000]})
+    names = ClientNames(PeerProcesses(table.of, table.all, now=lambda: now[0]))
+    assert await names.find_name(scope_of("127.0.0.1", 5000)) == "process 11"
+    table.ports = {12: [5000]}
+    now[0] += KEEP_S
+    assert await names.find_name(scope_of("127.0.0.1", 5000)) == "process 12"
+
+
+async def test_the_system_names_the_process_of_a_real_connection() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server_port = listener.getsockname()[1]
+        with subprocess.Popen(  # noqa: ASYNC220 (it only connects)
+            [sys.executable, "-c", CONNECT, str(server_port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as child:
+            assert child.stdout is not None
+            ports = [int(port) for port in child.stdout.readline().split()]
+            processes = PeerProcesses()
+            assert [await processes.find(port, server_port) for port in ports] == [child.pid] * 2
+            with socket.create_connection(("127.0.0.1", server_port)) as own:
+                found = await PeerProcesses().find(own.getsockname()[1], server_port)
+            assert found == os.getpid()
+            child.communicate()
