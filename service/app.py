@@ -92,7 +92,12 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
         # Outermost first: while an error response is sent, the request is still read, and
         # error responses have CORS headers too.
         middleware=[
-            Middleware(RequestReaderMiddleware, settings, BodyBudget(settings.body_memory_bytes)),
+            Middleware(
+                RequestReaderMiddleware,
+                settings,
+                BodyBudget(settings.body_memory_bytes),
+                parts.clients.find_name,
+            ),
             *([Middleware(Cors, origins)] if origins else []),
             Middleware(ErrorMiddleware),
             parts.observability.middleware(),

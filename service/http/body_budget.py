@@ -9,6 +9,10 @@ nothing meanwhile. While a body waits:
   the one with the fewest bytes per second of the time in which it was read;
 - after `MAX_WAIT_S` the waiting request itself is dropped.
 
+While bodies of several clients wait or are read, no client keeps more than half: the slowest
+sender of a client above half is dropped at once for a body of another client, and the bodies of
+clients below half have room first.
+
 A dropped request gets 503. A body that is larger than the whole budget has room when it is the
 only one. Everything runs on the event loop.
 """
@@ -19,7 +23,7 @@ import asyncio
 import bisect
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from protocol.units import format_bytes
 from service.errors import BodyMemoryFull, MlxdError
@@ -38,18 +42,17 @@ MIN_READING_S = 0.001
 
 
 class BodyLease:
-    """What one request's body uses of the budget. `client` is who sent it."""
+    """What one request's body uses of the budget. `client` is who sent it, once it is known."""
 
     def __init__(
         self,
         budget: BodyBudget,
-        client: str,
         on_drop: Callable[[MlxdError], None],
         *,
         number: int,
         opened_at: float,
     ) -> None:
-        self.client = client
+        self.client = ""
         self.nbytes = 0
         self.complete = False
         self.closed = False
@@ -110,10 +113,10 @@ class BodyBudget:
         self._timer: asyncio.TimerHandle | None = None
         self._warned_at = -WARNING_INTERVAL_S
 
-    def open(self, client: str, on_drop: Callable[[MlxdError], None]) -> BodyLease:
+    def open(self, on_drop: Callable[[MlxdError], None]) -> BodyLease:
         """A lease of nothing yet. If it is dropped, `on_drop` gets the error for its client."""
         self._opened += 1
-        return BodyLease(self, client, on_drop, number=self._opened, opened_at=self.now())
+        return BodyLease(self, on_drop, number=self._opened, opened_at=self.now())
 
     async def resize(self, lease: BodyLease, nbytes: int) -> bool:
         """Let `lease` use `nbytes`; waits until there is room. False if the lease is closed."""
@@ -165,14 +168,29 @@ class BodyBudget:
             self._timer = loop.call_later(CHECK_INTERVAL_S, self.check)
 
     def _is_next(self, lease: BodyLease) -> bool:
-        return not self._waiting or lease.number <= self._waiting[0].number
+        return not self._waiting or self._rank(lease) <= self._rank(self._first_waiting())
+
+    def _first_waiting(self) -> BodyLease:
+        """The one that gets room next: a client within its share first, then the oldest."""
+        return min(self._waiting, key=self._rank)
+
+    def _rank(self, lease: BodyLease) -> tuple[bool, int]:
+        others_wait = any(waiting.client != lease.client for waiting in self._waiting)
+        share = self._limit_bytes / 2
+        above = others_wait and self._held_by(lease.client, but=lease) >= share
+        return above, lease.number
+
+    def _held_by(self, client: str, but: BodyLease | None = None) -> int:
+        """The bytes that a client's leases use."""
+        own = (each for each in self._charged if each.client == client and each is not but)
+        return sum(each.nbytes for each in own)
 
     def _has_room(self, lease: BodyLease, needed: int, freed: int = 0) -> bool:
         others = self.used_bytes - lease.nbytes - freed
         return others == 0 or others + needed <= self._limit_bytes
 
     def _grant(self) -> None:
-        while self._waiting and self._has_room(lease := self._waiting[0], lease.needed_bytes):
+        while self._waiting and self._has_room(lease := self._first_waiting(), lease.needed_bytes):
             assert lease.granted is not None
             if not lease.granted.done():
                 lease.granted.set_result(True)
@@ -196,18 +214,25 @@ class BodyBudget:
         """The sender to drop for the first one that waits; None as long as that would not help."""
         if not self._waiting:
             return None
-        first = self._waiting[0]
+        first = self._first_waiting()
         unfinished = {each for each in self._charged if not each.complete or each.granted}
         freed = sum(lease.nbytes for lease in unfinished - {first})
         if not self._has_room(first, first.needed_bytes, freed):
             return None
         candidates = {lease for lease in unfinished if lease.is_stalled(now)}
+        candidates = candidates or self._above_share(unfinished, first.client)
         if not candidates:
             is_blocked = all(lease.granted for lease in self._charged)
             if not is_blocked and now - first.waiting_since < PATIENCE_S:
                 return None
             candidates = unfinished | {first}
         return min(candidates, key=lambda lease: (lease.complete, lease.rate(now), -lease.number))
+
+    def _above_share(self, leases: Iterable[BodyLease], client: str) -> set[BodyLease]:
+        """Those of `leases` whose client uses more than half, unless it is `client`."""
+        share = self._limit_bytes / 2
+        others = (each for each in leases if each.client != client and each.nbytes)
+        return {each for each in others if self._held_by(each.client) > share}
 
     def _drop(self, lease: BodyLease, reason: str) -> None:
         limit = format_bytes(self._limit_bytes)

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,6 +34,8 @@ from service.http.body_budget import SMALL_BODY_BYTES, BodyBudget
 
 logger = logging.getLogger(__name__)
 
+FindClient = Callable[[Scope], Awaitable[str]]
+
 # How long a client may go on sending after the response. Closing at once would reset the
 # connection, and the reset may arrive before the response.
 LINGER_S = 1.0
@@ -44,17 +47,25 @@ COPIES = 2
 class RequestReaderMiddleware:
     """ASGI middleware that puts a `RequestReader` into `scope["state"]["request_reader"]`."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, budget: BodyBudget) -> None:
+    def __init__(
+        self, app: ASGIApp, settings: Settings, budget: BodyBudget, find_client: FindClient
+    ) -> None:
         self.app = app
         self.settings = settings
         self.budget = budget
+        self.find_client = find_client
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         request_reader = RequestReader(
-            scope, receive, send, settings=self.settings, budget=self.budget
+            scope,
+            receive,
+            send,
+            settings=self.settings,
+            budget=self.budget,
+            find_client=partial(self.find_client, scope),
         )
         scope.setdefault("state", {})["request_reader"] = request_reader
         task = asyncio.create_task(request_reader.read_loop(), name="request-reader")
@@ -80,7 +91,14 @@ class RequestReader:
     """
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, *, settings: Settings, budget: BodyBudget
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        settings: Settings,
+        budget: BodyBudget,
+        find_client: Callable[[], Awaitable[str]],
     ) -> None:
         headers = Headers(scope=scope)
         self.disconnected = False
@@ -91,7 +109,9 @@ class RequestReader:
         self._max_bytes = settings.max_body_bytes
         self._refusal = _check_length(headers, settings.max_body_bytes)
         self._declared_bytes = 0 if self._refusal else int(headers.get("content-length", 0))
-        self._lease = budget.open(_address(scope), self._refuse)
+        # Whose body it is, which is known when the endpoint asks for it.
+        self._find_client = find_client
+        self._lease = budget.open(self._refuse)
         self._arrived = bytearray()
         self._size = 0
         self._body = b""
@@ -226,6 +246,7 @@ class RequestReader:
             return
         self._deadline.pause()
         await self._wanted.wait()
+        self._lease.client = await self._find_client()
         if await self._lease.resize(needed):
             self._deadline.run()
 
@@ -290,11 +311,6 @@ class Deadline:
             self._left_s = max(0.0, self._timer.when() - self._loop.time())
             self._timer.cancel()
             self._timer = None
-
-
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else ""
 
 
 def _has_body(headers: Headers) -> bool:

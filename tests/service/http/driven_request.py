@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from starlette.types import ASGIApp, Message
+from starlette.types import ASGIApp, Message, Scope
 
 from service.config.settings import Settings
 from service.http.body_budget import SMALL_BODY_BYTES, BodyBudget
@@ -27,6 +27,11 @@ def queue(*messages: Message) -> asyncio.Queue[Message]:
     return incoming
 
 
+async def find_client(scope: Scope) -> str:
+    """One client sends all requests."""
+    return "one"
+
+
 async def drive(
     app: ASGIApp,
     incoming: asyncio.Queue[Message],
@@ -41,4 +46,4 @@ async def drive(
     scope = {"type": "http", "headers": [(b"transfer-encoding", b"chunked")]}
     settings = settings or Settings()
     budget = budget or BodyBudget(settings.body_memory_bytes)
-    await RequestReaderMiddleware(app, settings, budget)(scope, incoming.get, send)
+    await RequestReaderMiddleware(app, settings, budget, find_client)(scope, incoming.get, send)

@@ -39,16 +39,20 @@ class Senders:
         self.dropped: list[str] = []
         self.errors: list[MlxdError] = []
 
-    def open(self, name: str) -> BodyLease:
+    def open(self, name: str, client: str = "one") -> BodyLease:
         def on_drop(error: MlxdError) -> None:
             self.dropped.append(name)
             self.errors.append(error)
 
-        return self.budget.open("127.0.0.1", on_drop)
+        lease = self.budget.open(on_drop)
+        lease.client = client
+        return lease
 
-    async def send(self, name: str, nbytes: int, received: int = 0) -> BodyLease:
+    async def send(
+        self, name: str, nbytes: int, received: int = 0, client: str = "one"
+    ) -> BodyLease:
         """A lease of `nbytes`, which has room, after `received` have arrived."""
-        lease = self.open(name)
+        lease = self.open(name, client)
         assert await lease.resize(nbytes)
         lease.record(received)
         return lease
@@ -213,7 +217,7 @@ async def test_a_wait_ends_with_its_request_or_its_task() -> None:
 async def test_the_wait_for_memory_does_not_count_towards_the_timeout() -> None:
     settings = Settings(body_timeout_s=1.0)
     budget = BodyBudget(LARGE)
-    other = budget.open("other", lambda error: None)
+    other = budget.open(lambda error: None)
     assert await other.resize(LARGE)
     other.complete = True
     asyncio.get_running_loop().call_later(1.5 * settings.body_timeout_s, other.close)
@@ -254,3 +258,39 @@ async def test_memory_is_reserved_until_the_request_ends() -> None:
     await drive(app, queue(*pieces(LARGE)), Settings(), budget)
     assert used == [2 * LARGE, 3 * LARGE]
     assert budget.used_bytes == 0
+
+
+async def test_a_client_above_half_makes_room_for_another_at_once() -> None:
+    senders = Senders()
+    for number in range(3):
+        await senders.send(
+            f"many {number}", 3 * SMALL_BODY_BYTES, received=100 - number, client="many"
+        )
+    waiting = await senders.wait(senders.open("few", client="few"), HALF)
+    assert await waiting
+    assert senders.dropped == ["many 2", "many 1"]
+
+
+async def test_a_client_within_its_share_has_room_before_one_above_it() -> None:
+    senders = Senders()
+    held = [await senders.send(f"many {n}", HALF, client="many") for n in range(2)]
+    for lease in held:
+        lease.complete = True
+    more = await senders.wait(senders.open("more", client="many"), HALF)
+    few = await senders.wait(senders.open("few", client="few"), HALF)
+    held[0].close()
+    assert await few
+    assert not more.done()
+    held[1].close()
+    assert await more
+
+
+async def test_a_client_alone_has_the_whole_budget() -> None:
+    senders = Senders()
+    first = await senders.send("first", HALF, client="many")
+    await senders.send("second", HALF, client="many")
+    waiting = await senders.wait(senders.open("more", client="many"), HALF)
+    senders.advance(STALL_S / 2)
+    assert (senders.dropped, waiting.done()) == ([], False)
+    first.close()
+    assert await waiting

@@ -21,7 +21,7 @@ from service.errors import BodyTooLarge, InvalidRequest
 from service.http.body_budget import SMALL_BODY_BYTES, BodyBudget
 from service.http.error_middleware import EXCEPTION_HANDLERS, ErrorMiddleware
 from service.http.request_body import RequestReader, RequestReaderMiddleware
-from tests.service.http.driven_request import drive, queue
+from tests.service.http.driven_request import drive, find_client, queue
 from tests.service.http.raw_connection import Client, connected, serving
 from tests.waiting import HANG_S
 
@@ -103,7 +103,12 @@ async def served(settings: Settings = SETTINGS) -> AsyncIterator[tuple[Endpoints
     app = Starlette(
         routes=[Route(path, endpoint, methods=["GET", "POST"]) for path, endpoint in paths.items()],
         middleware=[
-            Middleware(RequestReaderMiddleware, settings, BodyBudget(settings.body_memory_bytes)),
+            Middleware(
+                RequestReaderMiddleware,
+                settings,
+                BodyBudget(settings.body_memory_bytes),
+                find_client,
+            ),
             Middleware(ErrorMiddleware),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
