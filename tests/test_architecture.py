@@ -43,9 +43,12 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     ),
     "worker.intake": (
         "worker.models",
+        "worker.outputs",
         "worker.prompts",
+        "worker.memory",
         "worker.cache",
         "worker.structured_output",
+        "worker.isolation",
     ),
     "worker.models": (
         "worker.outputs",
@@ -63,7 +66,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "worker.tool_calls": ("worker.structured_output",),
     "worker.memory": ("worker.cache",),
     "worker.cache": (),
-    "worker.structured_output": (),
+    "worker.structured_output": ("worker.isolation",),
+    "worker.isolation": (),
     "worker.demo": (),
     "worker.demo.training": ("worker.demo", "worker.models", "worker.engine"),
     "service.commands": (

@@ -1,12 +1,19 @@
-"""The compile queue: compiles the grammars of prepared requests, one at a time."""
+"""The compile queue: compiles the grammars of prepared requests, one at a time.
+
+The smallest grammar is first. A small one may be slow, too: each grammar first gets a short
+time, and one that needs longer waits until no other grammar is left for its first try.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from protocol.events import Rejected
 from protocol.grammars import JsonObject, JsonSchema
@@ -19,6 +26,16 @@ logger = logging.getLogger(__name__)
 
 # Deeper than the sandbox's stack: a grammar that compiled there must compile here too.
 STACK_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, order=True)
+class CompileJob:
+    """A grammar to compile, in the order of the queue; `slow` if its first try timed out."""
+
+    slow: bool
+    size: int
+    number: int
+    prepared: PreparedRequest = field(compare=False)
 
 
 class CompileQueue:
@@ -35,23 +52,31 @@ class CompileQueue:
         self._is_pending = is_pending
         self._deliver = deliver
         self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[PreparedRequest] = queue.SimpleQueue()
+        self._queue: queue.PriorityQueue[CompileJob] = queue.PriorityQueue()
+        self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
 
     def put(self, prepared: PreparedRequest) -> None:
         """Compile this request's grammar, then deliver the request."""
-        self._queue.put(prepared)
+        size = len(msgspec.msgpack.encode(prepared.source_grammar))
+        job = CompileJob(slow=False, size=size, number=next(self._numbers), prepared=prepared)
+        self._queue.put(job)
         with self._lock:
             if self._thread is None:
                 self._thread = start_deep_thread(self._run)
 
     def _run(self) -> None:
         while True:
-            prepared = self._queue.get()
+            job = self._queue.get()
+            prepared = job.prepared
             if prepared.source_grammar is None or not self._is_pending(prepared.submit):
                 continue
-            compiled = prepared.config.grammars.compile(prepared.source_grammar)
-            self._deliver(prepared.submit, with_grammar(prepared, compiled))
+            compiler = prepared.config.grammars
+            compiled = compiler.compile(prepared.source_grammar, quick=not job.slow)
+            if isinstance(compiled, GrammarError) and compiled.timed_out and not job.slow:
+                self._queue.put(replace(job, slow=True))
+            else:
+                self._deliver(prepared.submit, with_grammar(prepared, compiled))
 
 
 def with_grammar(prepared: PreparedRequest, compiled: CompileResult) -> PreparedRequest | Rejected:

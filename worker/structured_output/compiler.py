@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 import msgspec
 
 from protocol.grammars import Grammar
 from worker.structured_output.constraint import CompiledGrammar, GrammarError, compile_text
-from worker.structured_output.sandbox import Refused
+from worker.structured_output.sandbox import CPU_LIMIT_S, Refused
 from worker.structured_output.sandbox_client import SandboxClient
+from worker.structured_output.slow_grammars import SlowGrammars
 from worker.structured_output.vocabulary import Vocabulary
 
 MAX_CACHED_GRAMMARS = 128
 MAX_CACHED_BYTES = 64 * 1024 * 1024
 MIN_GRAMMAR_BYTES = 64 * 1024  # the measured size of a small schema
+
+# Most grammars compile within this processor time; the others wait for all of those.
+QUICK_CPU_LIMIT_S = 0.2
 
 # The first attempt fails if the sandbox exited since the last trial.
 ATTEMPTS = 2
@@ -32,12 +38,15 @@ class GrammarCompiler:
     With no vocabulary (None) llguidance cannot read the tokenizer, and every grammar is refused.
     """
 
-    def __init__(self, vocabulary: Vocabulary | None) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.vocabulary = vocabulary
         self._sandbox = None if vocabulary is None else SandboxClient(vocabulary)
         self._lock = threading.Lock()
         self._cache: OrderedDict[bytes, CompileResult] = OrderedDict()
         self._cached_bytes = 0
+        self._slow = SlowGrammars(clock)
 
     @property
     def sandbox_pid(self) -> int | None:
@@ -50,18 +59,23 @@ class GrammarCompiler:
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
-            return self._cache.get(key)
+                return self._cache[key]
+            return self._slow.refusal_of(key)
 
-    def compile(self, grammar: Grammar) -> CompileResult:
-        """The compiled grammar or the error; takes seconds if the result is not cached."""
+    def compile(self, grammar: Grammar, *, quick: bool = False) -> CompileResult:
+        """The compiled grammar or the error; takes seconds if the result is not cached.
+
+        With `quick` a grammar that needs longer than `QUICK_CPU_LIMIT_S` times out; this is
+        not remembered.
+        """
         if (cached := self.cached(grammar)) is not None:
             return cached
         for _ in range(ATTEMPTS):
             try:
-                result = self._compile(grammar)
+                result = self._compile(grammar, QUICK_CPU_LIMIT_S if quick else CPU_LIMIT_S)
             except (EOFError, OSError):
                 continue
-            self._insert(cache_key(grammar), result)
+            self._keep(cache_key(grammar), result, quick=quick)
             return result
         return GrammarError("it could not be checked")
 
@@ -70,26 +84,34 @@ class GrammarCompiler:
         if self._sandbox is not None:
             self._sandbox.close()
 
-    def _compile(self, grammar: Grammar) -> CompileResult:
+    def _compile(self, grammar: Grammar, cpu_limit_s: float) -> CompileResult:
         if self.vocabulary is None or self._sandbox is None:
             return GrammarError(NO_VOCABULARY)
-        trial = self._sandbox.try_grammar(grammar)
+        trial = self._sandbox.try_grammar(grammar, cpu_limit_s)
         if isinstance(trial, Refused):
-            return GrammarError(trial.reason)
+            return GrammarError(trial.reason, timed_out=trial.timed_out)
         try:
             return compile_text(trial.text, self.vocabulary, trial.size_bytes)
         except GrammarError as error:
             return error
 
-    def _insert(self, key: bytes, result: CompileResult) -> None:
+    def _keep(self, key: bytes, result: CompileResult, *, quick: bool) -> None:
+        """Remember the result. A time-out is no property of the grammar, so it is not cached."""
         with self._lock:
-            self._evict(key)
-            self._cache[key] = result
-            self._cached_bytes += size_of(result)
-            while len(self._cache) > MAX_CACHED_GRAMMARS or (
-                self._cached_bytes > MAX_CACHED_BYTES and len(self._cache) > 1
-            ):
-                self._evict(next(iter(self._cache)))
+            if not isinstance(result, GrammarError) or not result.timed_out:
+                self._slow.remove(key)
+                self._insert(key, result)
+            elif not quick:
+                self._slow.add(key, result)
+
+    def _insert(self, key: bytes, result: CompileResult) -> None:
+        self._evict(key)
+        self._cache[key] = result
+        self._cached_bytes += size_of(result)
+        while len(self._cache) > MAX_CACHED_GRAMMARS or (
+            self._cached_bytes > MAX_CACHED_BYTES and len(self._cache) > 1
+        ):
+            self._evict(next(iter(self._cache)))
 
     def _evict(self, key: bytes) -> None:
         if (evicted := self._cache.pop(key, None)) is not None:

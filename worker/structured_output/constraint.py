@@ -30,7 +30,14 @@ MAX_REASON_CHARS = 200
 
 
 class GrammarError(Exception):
-    """A grammar that cannot be compiled, or that cannot constrain an answer any further."""
+    """A grammar that cannot be compiled, or that cannot constrain an answer any further.
+
+    With `timed_out` its compilation took too long, which depends on the machine's load too.
+    """
+
+    def __init__(self, message: str, *, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.timed_out = timed_out
 
 
 class GrammarConstraint:

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from protocol.grammars import Grammar, JsonObject
+from worker.isolation.resource_limits import peak_bytes, set_soft_limit
 from worker.structured_output.constraint import CompiledGrammar, GrammarError, compile_text
 from worker.structured_output.llguidance_source import to_llguidance
 from worker.structured_output.vocabulary import Vocabulary
@@ -32,7 +33,13 @@ MEMORY_LIMIT_BYTES = 1024 * 1024 * 1024
 NICENESS = 5
 TRIAL_TOKENS = 48
 LIMIT_SIGNALS = {signal.SIGALRM, signal.SIGPROF, signal.SIGXCPU}
-MAXRSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+
+
+class Trial(msgspec.Struct, frozen=True, array_like=True):
+    """A grammar to try, encoded, and the limit of processor time."""
+
+    grammar: msgspec.Raw
+    cpu_limit_s: float
 
 
 class Passed(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -46,10 +53,12 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The grammar is invalid or exceeds a limit."""
 
     reason: str
+    timed_out: bool = False
 
 
 TrialResult = Passed | Refused
 RESULT_DECODER: msgspec.msgpack.Decoder[TrialResult] = msgspec.msgpack.Decoder(TrialResult)
+TRIAL_DECODER = msgspec.msgpack.Decoder(Trial)
 GRAMMAR_DECODER: msgspec.msgpack.Decoder[Grammar] = msgspec.msgpack.Decoder(Grammar)
 
 
@@ -60,21 +69,22 @@ def main(connection: Connection) -> None:
     with contextlib.suppress(EOFError, OSError):
         vocabulary = msgspec.msgpack.decode(connection.recv_bytes(), type=Vocabulary)
         # Initialise everything that is lazy once, outside any trial.
-        try_grammar(msgspec.msgpack.encode(JsonObject()), vocabulary)
+        try_grammar(msgspec.Raw(msgspec.msgpack.encode(JsonObject())), vocabulary)
         while True:
-            connection.send_bytes(run_trial(connection.recv_bytes(), vocabulary))
+            trial = TRIAL_DECODER.decode(connection.recv_bytes())
+            connection.send_bytes(run_trial(trial, vocabulary))
 
 
-def run_trial(encoded: bytes, vocabulary: Vocabulary) -> bytes:
-    """Fork a process that tries one encoded grammar; the encoded `TrialResult`."""
+def run_trial(trial: Trial, vocabulary: Vocabulary) -> bytes:
+    """Fork a process that tries one grammar; the encoded `TrialResult`."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         # The child must never return into the code of its parent.
         try:
-            set_limits()
+            set_limits(trial.cpu_limit_s)
             with os.fdopen(write_end, "wb") as pipe:
-                pipe.write(msgspec.msgpack.encode(try_grammar(encoded, vocabulary)))
+                pipe.write(msgspec.msgpack.encode(try_grammar(trial.grammar, vocabulary)))
         except BaseException:
             traceback.print_exc()
         finally:
@@ -83,23 +93,19 @@ def run_trial(encoded: bytes, vocabulary: Vocabulary) -> bytes:
     with os.fdopen(read_end, "rb") as pipe:
         result = pipe.read()
     _, status = os.waitpid(child, 0)
-    return result or msgspec.msgpack.encode(Refused(exit_reason(status)))
+    return result or msgspec.msgpack.encode(refusal_of(status, trial.cpu_limit_s))
 
 
-def set_limits() -> None:
+def set_limits(cpu_limit_s: float) -> None:
     """Limit the time, stack and memory of this process."""
-    signal.setitimer(signal.ITIMER_PROF, CPU_LIMIT_S)
-    signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT_S)
-    for kind, limit in (
-        (resource.RLIMIT_STACK, STACK_LIMIT_BYTES),
-        (resource.RLIMIT_DATA, MEMORY_LIMIT_BYTES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
+    signal.setitimer(signal.ITIMER_PROF, cpu_limit_s)
+    signal.setitimer(signal.ITIMER_REAL, cpu_limit_s * TIME_LIMIT_S / CPU_LIMIT_S)
+    set_soft_limit(resource.RLIMIT_STACK, STACK_LIMIT_BYTES)
+    set_soft_limit(resource.RLIMIT_DATA, MEMORY_LIMIT_BYTES)
+    set_soft_limit(resource.RLIMIT_CORE, 0)
 
 
-def try_grammar(encoded: bytes, vocabulary: Vocabulary) -> TrialResult:
+def try_grammar(encoded: msgspec.Raw, vocabulary: Vocabulary) -> TrialResult:
     """Compile the grammar and generate some tokens with it."""
     # The first compilation after a fork touches memory that does not belong to the grammar.
     compile_text(to_llguidance(JsonObject()), vocabulary).create_constraint().mask()
@@ -132,16 +138,11 @@ def generate_sample(grammar: CompiledGrammar, stop_token_ids: list[int]) -> None
         constraint.accept(int(rng.choice(allowed)))
 
 
-def exit_reason(status: int) -> str:
+def refusal_of(status: int, cpu_limit_s: float) -> Refused:
     """Why a trial process ended without a result, by its wait status."""
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) in LIMIT_SIGNALS:
-        return f"it takes longer than {CPU_LIMIT_S} s to compile"
-    return "it is too large, or nested too deeply, to compile"
-
-
-def peak_bytes() -> int:
-    """The peak resident memory of this process."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT_BYTES
+        return Refused(f"it takes longer than {cpu_limit_s} s to compile", timed_out=True)
+    return Refused("it is too large, or nested too deeply, to compile")
 
 
 if __name__ == "__main__":

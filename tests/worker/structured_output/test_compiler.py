@@ -110,7 +110,37 @@ def test_a_grammar_that_cannot_be_enforced_is_refused_with_the_reason(
     assert isinstance(result, GrammarError)
     assert message in str(result)
     assert 0 < len(str(result)) <= 200
-    assert compiler.cached(grammar) is result
+    assert compiler.cached(grammar) is (None if result.timed_out else result)
+
+
+def test_a_grammar_that_timed_out_twice_is_refused_at_once_for_a_minute(
+    vocabulary: Vocabulary,
+) -> None:
+    now = 0.0
+    compiler = GrammarCompiler(vocabulary, clock=lambda: now)
+    slow = schema(optional_properties(10_000))
+    for _ in range(2):
+        assert compiler.cached(slow) is None
+        assert isinstance(compiler.compile(slow), GrammarError)
+    refused = compiler.cached(slow)
+    assert isinstance(refused, GrammarError)
+    assert "longer than" in str(refused)
+    assert "tried again after 60 s" in str(refused)
+    now = 61.0
+    assert compiler.cached(slow) is None
+    compiler.close()
+
+
+def test_a_short_first_try_that_times_out_is_not_remembered(vocabulary: Vocabulary) -> None:
+    compiler = GrammarCompiler(vocabulary)
+    slow = schema(optional_properties(10_000))
+    for _ in range(3):
+        result = compiler.compile(slow, quick=True)
+        assert isinstance(result, GrammarError)
+        assert result.timed_out
+    assert compiler.cached(slow) is None
+    assert isinstance(compiler.compile(schema({"const": 1}), quick=True), CompiledGrammar)
+    compiler.close()
 
 
 def test_other_grammars_compile_after_one_that_killed_its_trial(compiler: GrammarCompiler) -> None:
