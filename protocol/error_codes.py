@@ -12,5 +12,6 @@ ErrorCode = Literal[
     "invalid_value",
     "model_busy",
     "model_load_failed",
+    "prompt_too_large",
     "unsupported_parameter",
 ]

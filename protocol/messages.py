@@ -325,13 +325,21 @@ class Ready(Message, frozen=True):
 
 
 class Stats(Data, frozen=True):
-    """The worker's state after a step; `device_ms` and `host_ms` are durations of that step."""
+    """The worker's state after a step; `device_ms` and `host_ms` are durations of that step.
+
+    `waiting` includes the sequences that are `preparing`: whose prompt or grammar is being
+    prepared. `preparation_ms` and `preparation_bytes` are the time spent since the last step
+    and the encoded prompts prepared in it.
+    """
 
     running: int
     waiting: int
     memory: Memory
     device_ms: float
     host_ms: float
+    preparing: int = 0
+    preparation_ms: float = 0.0
+    preparation_bytes: int = 0
 
 
 class Step(Message, frozen=True):

@@ -11,7 +11,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from protocol.channel import Channel, Closed, worker_end
+from protocol.channel import Channel, Closed
 from protocol.messages import (
     Configure,
     Fatal,
@@ -23,10 +23,12 @@ from protocol.messages import (
 )
 from worker.cache.cache_folder import FolderRefused
 from worker.cache.disk_store import DiskStore
+from worker.intake.encoded_submit import make_decoder
 from worker.intake.preprocessor import Preprocessor
 from worker.intake.receiver import Inbox, Receiver
 from worker.memory.budget import make_budget, measure, set_limits
 from worker.memory.device import describe_device, prepare_device
+from worker.memory.preparation import PreparationMemory
 from worker.models.families import build_registry
 from worker.models.model_config import LoadError, ModelConfigLoader
 from worker.models.pool import ModelPool
@@ -46,7 +48,7 @@ def run(connection: Connection) -> int:
     """Serve one service over `connection`; returns the process's exit code."""
     # A terminal sends Ctrl-C to the whole group; the service decides when the worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    channel = worker_end(connection)
+    channel: Channel[ToWorker, ToService] = Channel(connection, make_decoder())
     try:
         return serve(channel)
     except Closed:
@@ -79,12 +81,21 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     gc.freeze()
     inbox: Inbox = queue.SimpleQueue()
     config_loader = ModelConfigLoader(build_registry(), configure.context_limit_tokens)
-    preprocessor = Preprocessor(configure.models, config_loader, inbox, disk_store)
+    preparation_memory = PreparationMemory()
+    preprocessor = Preprocessor(
+        configure.models,
+        config_loader,
+        inbox,
+        disk_store,
+        memory=preparation_memory,
+        memory_wait_s=configure.memory_wait_s,
+    )
     pool = ModelPool(
         configure,
         config_loader,
         budget,
         disk_store=disk_store,
+        preparation_memory=preparation_memory,
         on_loading=channel.send,
         on_loaded=partial(register_model, preprocessor),
         on_unloaded=preprocessor.close,
@@ -111,6 +122,7 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
         core.run()
     finally:
         finished.set()
+        preprocessor.shut_down()
     if disk_store is not None:
         disk_store.close(DISK_STORE_CLOSE_TIMEOUT_S)
     return EXIT_OK

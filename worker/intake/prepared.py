@@ -12,11 +12,29 @@ import msgspec
 from protocol.events import Rejected
 from protocol.grammars import Grammar, Lark
 from protocol.messages import Submit
+from protocol.structs import Message
 from worker.models.model_config import ModelConfig
+from worker.outputs.parsers import OutputParsers
+from worker.prompts.builder import PromptBuilder
 from worker.prompts.prompt_errors import PromptError
 from worker.structured_output.constraint import CompiledGrammar
 
 logger = logging.getLogger(__name__)
+
+
+class PreparedPrompt(Message, frozen=True):
+    """What is prepared of a request, on any thread or in another process.
+
+    The fields are those of `PreparedRequest`.
+    """
+
+    tokens: list[int]
+    max_tokens: int
+    echo: str
+    breakpoints: list[int]
+    ignored: list[str]
+    required_calls: Lark | None
+    offered_calls: Lark | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +45,8 @@ class PreparedRequest:
     request ran before and was preempted. `grammar` is compiled from `required_calls` (the
     grammar of calls that the answer must have), from the submitted grammar, or from
     `offered_calls` (the grammar of calls that it may have). `breakpoints` are token offsets
-    in the prompt at which prefill stops to store a reusable state.
+    in the prompt at which prefill stops to store a reusable state. `ignored` are the
+    parameters that this model ignores.
     """
 
     submit: Submit
@@ -38,6 +57,7 @@ class PreparedRequest:
     config: ModelConfig
     started: bool = False
     breakpoints: Sequence[int] = ()
+    ignored: Sequence[str] = ()
     grammar: CompiledGrammar | None = None
     required_calls: Lark | None = None
     offered_calls: Lark | None = None
@@ -98,33 +118,66 @@ def for_sequence(
 def prepare(
     config: ModelConfig, submit: Submit, *, wants_breakpoints: bool = False
 ) -> PreparedRequest | Rejected:
-    """The request with its prompt as token ids, or its rejection."""
+    """The request with its prompt as token ids, or its rejection, prepared on this thread."""
     received_at = time.monotonic()
+    prepared = prepare_prompt(
+        config.prompts,
+        config.parsers,
+        submit,
+        wants_breakpoints=wants_breakpoints,
+        enforces_calls=config.grammars.vocabulary is not None,
+    )
+    if isinstance(prepared, Rejected):
+        return prepared
+    return to_request(config, submit, prepared, received_at)
+
+
+def prepare_prompt(
+    prompts: PromptBuilder,
+    parsers: OutputParsers,
+    submit: Submit,
+    *,
+    wants_breakpoints: bool,
+    enforces_calls: bool,
+) -> PreparedPrompt | Rejected:
+    """The request's prompt as token ids, or its rejection.
+
+    Without `enforces_calls` optional tool calls get no grammar.
+    """
     try:
-        prompts = config.prompts
         prompts.check_sampling(submit.sampling)
         prompt = prompts.build(submit.prompt)
-        max_tokens = prompts.limit(submit, len(prompt))
-        echo = prompts.echo(submit.prompt) if submit.echo else ""
-        breakpoints = prompts.breakpoints(submit.prompt, prompt) if wants_breakpoints else ()
-        config.parsers.compile_stops(submit)
-        enforceable = config.grammars.vocabulary is not None
-        required_calls = config.parsers.required_call_grammar(submit, prompt)
-        offered_calls = config.parsers.optional_call_grammar(submit) if enforceable else None
+        return PreparedPrompt(
+            tokens=prompt,
+            ignored=prompts.ignored(submit.prompt),
+            max_tokens=prompts.limit(submit, len(prompt)),
+            echo=prompts.echo(submit.prompt) if submit.echo else "",
+            breakpoints=prompts.breakpoints(submit.prompt, prompt) if wants_breakpoints else [],
+            required_calls=parsers.required_call_grammar(submit, prompt),
+            offered_calls=parsers.optional_call_grammar(submit) if enforces_calls else None,
+        )
     except PromptError as error:
         return Rejected(id=submit.id, code=error.code, message=error.message, param=error.param)
     except Exception:
         # An error in one prompt must not end the thread that prepares all of them.
         logger.exception("request %d: its prompt could not be prepared", submit.id)
         return Rejected(submit.id, "internal_error", "The prompt could not be prepared.")
+
+
+def to_request(
+    config: ModelConfig, submit: Submit, prepared: PreparedPrompt, received_at: float
+) -> PreparedRequest:
+    """The request with its prepared prompt."""
+    config.parsers.compile_stops(submit)
     return PreparedRequest(
         submit=submit,
-        prompt=prompt,
-        max_tokens=max_tokens,
-        echo=echo,
+        prompt=prepared.tokens,
+        max_tokens=prepared.max_tokens,
+        echo=prepared.echo,
         received_at=received_at,
         config=config,
-        breakpoints=breakpoints,
-        required_calls=required_calls,
-        offered_calls=offered_calls,
+        breakpoints=prepared.breakpoints,
+        ignored=prepared.ignored,
+        required_calls=prepared.required_calls,
+        offered_calls=prepared.offered_calls,
     )

@@ -1,37 +1,56 @@
 """The preprocessor: prepares submitted requests for the scheduler.
 
 A request passes three stages: its model's files are read ("opened"), its prompt is turned
-into token ids, and its grammar is compiled. If the model is open, the prompt is prepared at
-once, on the caller's thread. Opening a model takes as long as reading its tokenizer, so each
-model is opened on a thread of its own, and only the requests for that model wait. A
-cancelled request is dropped at whatever stage it is.
+into token ids, and its grammar is compiled. None of them runs on the thread that submits.
+Opening a model takes as long as reading its tokenizer, so each model is opened on a thread of
+its own, and only the requests for that model wait. Small prompts are prepared on a thread of
+this process, larger ones in a preparation process, and the largest in another one, so that
+they delay no smaller ones. A cancelled request is dropped at whatever stage it is.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from protocol.events import Rejected
 from protocol.messages import ModelSource, Submit
 from worker.cache.disk_store import DiskStore
 from worker.intake.compile_queue import CompileQueue, with_grammar
+from worker.intake.encoded_submit import EncodedSubmit
+from worker.intake.preparation_child import ChildRequest
+from worker.intake.preparation_process import PreparationProcess
+from worker.intake.preparation_queue import PreparationJob, PreparationQueue
 from worker.intake.prepared import (
     ModelOpened,
     ModelOpenFailed,
     PreparationResult,
+    PreparedPrompt,
     PreparedRequest,
     RequestDeferred,
     for_sequence,
-    prepare,
+    prepare_prompt,
+    to_request,
 )
+from worker.memory.preparation import PreparationMemory
 from worker.models.model_config import LoadError, ModelConfig
 
 logger = logging.getLogger(__name__)
+
+# Up to this size a prompt takes some 50 ms on a thread here, and holds the GIL for less.
+SMALL_BYTES = 64 * 1024
+# Up to this size a prompt takes about a second.
+MEDIUM_BYTES = 1024 * 1024
+# All prompts that wait for their preparation; more are refused.
+MAX_WAITING_BYTES = 256 * 1024 * 1024
+# How long a preparation process is kept after its last prompt: starting one takes 1 to 3 s.
+MEDIUM_IDLE_S = 600.0
+LARGE_IDLE_S = 60.0
+WAITING_PROMPTS = "waiting prompts"
 
 
 class Inbox(Protocol):
@@ -46,6 +65,13 @@ class ConfigLoader(Protocol):
     def load(self, source: ModelSource, *, download: bool) -> ModelConfig: ...
 
 
+class Arrival(NamedTuple):
+    """A request, and when it was received (monotonic, in seconds)."""
+
+    submit: EncodedSubmit
+    received_at: float
+
+
 @dataclass(slots=True)
 class ModelOpening:
     """A model whose files are being read, and the requests that wait for them.
@@ -53,8 +79,16 @@ class ModelOpening:
     With `announce` a `ModelOpened` is delivered once they are read.
     """
 
-    submits: deque[Submit] = field(default_factory=deque)
+    arrivals: list[Arrival] = field(default_factory=list)
     announce: bool = False
+
+
+class PreparationTotals(NamedTuple):
+    """What was prepared since the last call: prompts, seconds spent, bytes of encoded prompts."""
+
+    prompts: int = 0
+    seconds: float = 0.0
+    nbytes: int = 0
 
 
 class Preprocessor:
@@ -66,22 +100,42 @@ class Preprocessor:
         config_loader: ConfigLoader,
         inbox: Inbox,
         disk_store: DiskStore | None = None,
+        *,
+        memory: PreparationMemory | None = None,
+        memory_wait_s: float = 30.0,
     ) -> None:
         self._sources = {source.id: source for source in sources}
         self._config_loader = config_loader
         self._inbox = inbox
         self._disk_store = disk_store
+        self._memory = memory or PreparationMemory()
         self._lock = threading.Lock()
         self._open: dict[str, ModelConfig] = {}
         self._openings: dict[str, ModelOpening] = {}
         self._wants_breakpoints: set[str] = set()
         # The ids of requests that are neither delivered nor cancelled.
         self._pending: set[int] = set()
+        self._waiting_bytes = 0
+        self._totals = PreparationTotals()
         self._compile_queue = CompileQueue(self._is_pending, self._deliver)
+        self._small = PreparationQueue("prepare-small", self._prepare_here)
+        self._medium = self._process_queue("medium prompts", memory_wait_s, MEDIUM_IDLE_S)
+        self._large = self._process_queue("large prompts", memory_wait_s, LARGE_IDLE_S)
 
     def __len__(self) -> int:
-        """How many requests are in preparation."""
+        """How many sequences are in preparation."""
         return len(self._pending)
+
+    @property
+    def memory(self) -> PreparationMemory:
+        """The memory that preparation uses outside of this process's own."""
+        return self._memory
+
+    def take_totals(self) -> PreparationTotals:
+        """What was prepared since the last call."""
+        with self._lock:
+            totals, self._totals = self._totals, PreparationTotals()
+        return totals
 
     def register(self, config: ModelConfig, *, wants_breakpoints: bool) -> None:
         """Keep a loaded model open; with `wants_breakpoints` its prompts get cache breakpoints."""
@@ -93,21 +147,26 @@ class Preprocessor:
             else:
                 self._wants_breakpoints.discard(config.id)
 
-    def submit(self, submit: Submit) -> None:
+    def submit(self, submit: EncodedSubmit) -> None:
         """Prepare this request, now or as soon as its model is open."""
+        arrival = Arrival(submit, time.monotonic())
         with self._lock:
-            self._pending.update(ids_of(submit))
+            self._pending.update(submit.ids)
             config = self._open.get(submit.model)
             if config is None:
-                self._opening_of(submit.model).submits.append(submit)
-                self._inbox.put(RequestDeferred(submit.id))
-                return
-        self._prepare(config, submit)
+                self._opening_of(submit.model).arrivals.append(arrival)
+        if config is None:
+            self._inbox.put(RequestDeferred(submit.id))
+        else:
+            self._enqueue(config, arrival)
 
     def cancel(self, ids: Collection[int]) -> None:
         """Drop these requests; unknown ids are ignored."""
         with self._lock:
             self._pending.difference_update(ids)
+        for waiting in (self._small, self._medium, self._large):
+            for job in waiting.remove(lambda job: not self._is_pending(job.submit)):
+                self._release(job)
 
     def open(self, model: str) -> None:
         """Open this model unless it is open, then deliver a `ModelOpened`."""
@@ -124,6 +183,13 @@ class Preprocessor:
             config = self._open.pop(model, None)
         if config is not None:
             config.grammars.close()
+
+    def shut_down(self) -> None:
+        """Drop all requests, and end the preparation processes."""
+        with self._lock:
+            self._pending.clear()
+        for waiting in (self._small, self._medium, self._large):
+            waiting.close()
 
     # ------------------------------------------------------------ opening
 
@@ -142,48 +208,118 @@ class Preprocessor:
             config = self._config_loader.load(self._sources[model], download=False)
         except LoadError as error:
             return self._fail_opening(model, str(error))
-        while (submit := self._next_submit(model, config)) is not None:
-            self._prepare(config, submit)
-        return None
-
-    def _next_submit(self, model: str, config: ModelConfig) -> Submit | None:
-        """The next request that waits for this model; after the last one the model is open."""
         with self._lock:
-            opening = self._openings[model]
+            opening = self._openings.pop(model)
+            self._open[model] = config
             if opening.announce:
                 self._inbox.put(ModelOpened(config))
-                opening.announce = False
-            while opening.submits:
-                submit = opening.submits.popleft()
-                if not self._pending.isdisjoint(ids_of(submit)):
-                    return submit
-            del self._openings[model]
-            self._open[model] = config
-            return None
+        for arrival in opening.arrivals:
+            if self._is_pending(arrival.submit):
+                self._enqueue(config, arrival)
+        return None
 
     def _fail_opening(self, model: str, reason: str) -> None:
         logger.error("%s", reason)
         with self._lock:
             opening = self._openings.pop(model)
             self._inbox.put(ModelOpenFailed(model, reason))
-        for submit in opening.submits:
+        for submit, _ in opening.arrivals:
             self._deliver(submit, Rejected(submit.id, "model_load_failed", reason, "model"))
 
-    # ------------------------------------------------------------ preparing and delivering
+    # ------------------------------------------------------------ preparing
 
-    def _prepare(self, config: ModelConfig, submit: Submit) -> None:
-        wants_breakpoints = config.id in self._wants_breakpoints
-        result = prepare(config, submit, wants_breakpoints=wants_breakpoints)
-        if isinstance(result, PreparedRequest):
-            self._fetch_prefixes(result)
-            if result.source_grammar is not None:
-                compiled = config.grammars.cached(result.source_grammar)
-                if compiled is None:
-                    self._inbox.put(RequestDeferred(submit.id))
-                    self._compile_queue.put(result)
-                    return
-                result = with_grammar(result, compiled)
-        self._deliver(submit, result)
+    def _process_queue(self, name: str, memory_wait_s: float, idle_s: float) -> PreparationQueue:
+        """A queue whose prompts are prepared in a process of their own."""
+        process = PreparationProcess(name, self._memory, memory_wait_s=memory_wait_s)
+        return PreparationQueue(
+            name.replace(" ", "-"),
+            lambda job: self._prepare_in(process, job),
+            idle_s=idle_s,
+            on_idle=process.stop,
+        )
+
+    def _enqueue(self, config: ModelConfig, arrival: Arrival) -> None:
+        """Queue a request by the size of its prompt."""
+        submit, received_at = arrival
+        job = PreparationJob(submit, submit.work_bytes, received_at, config)
+        with self._lock:
+            nbytes = self._waiting_bytes + submit.nbytes
+            if accepted := nbytes <= MAX_WAITING_BYTES:
+                self._waiting_bytes = nbytes
+                self._memory.reserve(WAITING_PROMPTS, nbytes)
+        if not accepted:
+            message = "Too many large prompts wait to be prepared."
+            self._deliver(submit, Rejected(submit.id, "insufficient_memory", message))
+        elif job.work_bytes <= SMALL_BYTES:
+            self._small.put(job)
+        else:
+            (self._medium if job.work_bytes <= MEDIUM_BYTES else self._large).put(job)
+            self._inbox.put(RequestDeferred(submit.id))
+
+    def _release(self, job: PreparationJob) -> None:
+        """Release the memory of a prompt that no longer waits."""
+        with self._lock:
+            self._waiting_bytes -= job.submit.nbytes
+            self._memory.reserve(WAITING_PROMPTS, self._waiting_bytes)
+
+    def _prepare_here(self, job: PreparationJob) -> None:
+        """Prepare a small prompt on this thread."""
+        began = time.monotonic()
+        submit = job.submit.decode()
+        prepared = prepare_prompt(
+            job.config.prompts,
+            job.config.parsers,
+            submit,
+            wants_breakpoints=job.config.id in self._wants_breakpoints,
+            enforces_calls=job.config.grammars.vocabulary is not None,
+        )
+        self._finish(job, submit, prepared, began)
+
+    def _prepare_in(self, process: PreparationProcess, job: PreparationJob) -> None:
+        """Prepare a larger prompt in a process."""
+        began = time.monotonic()
+        request = ChildRequest(
+            model=job.config.prompt_model,
+            submit=job.submit,
+            wants_breakpoints=job.config.id in self._wants_breakpoints,
+            enforces_calls=job.config.grammars.vocabulary is not None,
+        )
+        prepared = process.prepare(request, lambda: self._is_pending(job.submit))
+        # Only what fits the context is decoded here.
+        submit = job.submit.outline() if isinstance(prepared, PreparedPrompt) else job.submit
+        self._finish(job, submit, prepared, began)
+
+    def _finish(
+        self,
+        job: PreparationJob,
+        submit: Submit,
+        prepared: PreparedPrompt | Rejected | None,
+        began: float,
+    ) -> None:
+        """Deliver a prepared request, or let its grammar be compiled first."""
+        self._release(job)
+        self._count(job, time.monotonic() - began)
+        if prepared is None or not self._is_pending(submit):
+            return
+        if isinstance(prepared, Rejected):
+            self._deliver(submit, prepared)
+            return
+        request = to_request(job.config, submit, prepared, job.received_at)
+        self._fetch_prefixes(request)
+        if request.source_grammar is None:
+            self._deliver(submit, request)
+        elif (compiled := job.config.grammars.cached(request.source_grammar)) is not None:
+            self._deliver(submit, with_grammar(request, compiled))
+        else:
+            self._inbox.put(RequestDeferred(submit.id))
+            self._compile_queue.put(request)
+
+    def _count(self, job: PreparationJob, seconds: float) -> None:
+        with self._lock:
+            prompts, total_s, nbytes = self._totals
+            self._totals = PreparationTotals(
+                prompts + 1, total_s + seconds, nbytes + job.submit.nbytes
+            )
 
     def _fetch_prefixes(self, prepared: PreparedRequest) -> None:
         """Start reading the stored prefixes of the prompt and of what follows it in a resume."""
@@ -192,6 +328,8 @@ class Preprocessor:
             for each in [first, *(other for other in others if other.resume)]:
                 tokens = prepared.prompt + each.resume
                 self._disk_store.fetch(prepared.config.content_key, tokens)
+
+    # ------------------------------------------------------------ delivering
 
     def _is_pending(self, submit: Submit) -> bool:
         """Whether any sequence of this request is still to be delivered."""

@@ -1,6 +1,7 @@
 """The receiver: the thread that reads the pipe and fills the engine core's inbox.
 
-It is the only reader of the pipe. A busy device therefore never blocks the service, and
+It is the only reader of the pipe, and it only reads: requests are prepared by other threads and
+processes. So neither a busy device nor a long prompt blocks the service or delays a cancel, and
 the worker notices at once when the service has ended.
 """
 
@@ -14,16 +15,15 @@ import threading
 from protocol.channel import Channel, Closed
 from protocol.messages import (
     Cancel,
-    Configure,
     Load,
     Pin,
     SetMaxRunning,
     Shutdown,
-    Submit,
     ToService,
     ToWorker,
     Unload,
 )
+from worker.intake.encoded_submit import EncodedSubmit
 from worker.intake.prepared import PreparationResult
 from worker.intake.preprocessor import Preprocessor
 
@@ -59,15 +59,15 @@ class Receiver(threading.Thread):
             except Closed as closed:
                 return self._leave(closed)
             match message:
-                case Submit():
+                case EncodedSubmit():
                     self._preprocessor.submit(message)
                 case Cancel(ids):
                     self._preprocessor.cancel(ids)
                     self._inbox.put(message)
                 case SetMaxRunning() | Load() | Unload() | Pin() | Shutdown():
                     self._inbox.put(message)
-                case Configure():
-                    logger.warning("a second Configure was ignored")
+                case other:
+                    logger.warning("an unexpected %s was ignored", type(other).__name__)
 
     def _leave(self, closed: Closed) -> None:
         """End the process after the service, even if a device step never returns."""

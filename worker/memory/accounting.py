@@ -8,6 +8,7 @@ from protocol.units import format_bytes
 from worker.cache.kv_cost import KVCost
 from worker.cache.prefix_cache import PrefixCache
 from worker.memory.budget import Budget
+from worker.memory.preparation import PreparationMemory
 
 
 class KVReservations:
@@ -48,8 +49,14 @@ class KVReservations:
 class MemoryAccount:
     """What is reserved of one budget; `weight_bytes` and `kv` are by model id."""
 
-    def __init__(self, budget: Budget, prompt_cache: PrefixCache) -> None:
+    def __init__(
+        self,
+        budget: Budget,
+        prompt_cache: PrefixCache,
+        preparation: PreparationMemory | None = None,
+    ) -> None:
         self.budget = budget
+        self.preparation = preparation or PreparationMemory()
         self.prompt_cache = prompt_cache
         self.weight_bytes: dict[str, int] = {}
         self.kv: dict[str, KVReservations] = {}
@@ -61,8 +68,12 @@ class MemoryAccount:
 
     @property
     def reserved_bytes(self) -> int:
-        """Weights and KV caches, without the prompt cache, which can be freed at any time."""
-        return sum(self.weight_bytes.values()) + self.kv_bytes
+        """Weights, KV caches and preparation, without the prompt cache.
+
+        The prompt cache can be freed at any time.
+        """
+        weight_bytes = sum(self.weight_bytes.values())
+        return weight_bytes + self.kv_bytes + self.preparation.reserved_bytes
 
     @property
     def available_bytes(self) -> int:
@@ -85,6 +96,7 @@ class MemoryAccount:
         others = {
             "running sequences": self.kv_bytes,
             "prefill": budget.prefill,
+            "prompts in preparation": self.preparation.reserved_bytes,
             "the process itself": budget.base,
         }
         parts += [f"{name} {format_bytes(size)}" for name, size in others.items() if size]

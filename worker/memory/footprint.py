@@ -25,14 +25,23 @@ def read_footprint() -> int:
     if (statm := _open_statm()) is not None:
         return int(os.pread(statm, STATM_BYTES, 0).split()[1]) * PAGE_BYTES
     if hasattr(_system_library(), "proc_pid_rusage"):
-        return read_phys_footprint()
+        return read_phys_footprint(os.getpid())
     return 0
 
 
-def read_phys_footprint() -> int:
+def read_footprint_of(pid: int) -> int:
+    """Another process's memory in bytes; 0 if it has ended or the system does not report it."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * PAGE_BYTES
+    except (OSError, IndexError):
+        has_rusage = hasattr(_system_library(), "proc_pid_rusage")
+        return read_phys_footprint(pid) if has_rusage else 0
+
+
+def read_phys_footprint(pid: int) -> int:
     """macOS: the physical footprint, which includes memory that the GPU uses."""
     words = (ctypes.c_uint64 * RUSAGE_WORDS)()
-    failed = _system_library().proc_pid_rusage(os.getpid(), RUSAGE_INFO_V0, ctypes.byref(words))
+    failed = _system_library().proc_pid_rusage(pid, RUSAGE_INFO_V0, ctypes.byref(words))
     return 0 if failed else int(words[PHYS_FOOTPRINT_WORD])
 
 

@@ -6,11 +6,12 @@ threads than the engine core.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_config, load_tokenizer
 
@@ -30,6 +31,17 @@ from worker.prompts.builder import PromptBuilder
 from worker.structured_output.compiler import GrammarCompiler
 from worker.structured_output.vocabulary import make_vocabulary
 from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
+from worker.tool_calls.syntax import CallSyntax
+
+
+class PromptModel(msgspec.Struct, frozen=True, array_like=True):
+    """The facts that suffice to load what prepares a model's prompts."""
+
+    source: ModelSource
+    path: str
+    content_key: str
+    context_length: int
+    vocabulary_size: int
 
 
 class LoadError(Exception):
@@ -62,6 +74,17 @@ class ModelConfig:
     def id(self) -> str:
         """The id that the model is served under."""
         return self.source.id
+
+    @property
+    def prompt_model(self) -> PromptModel:
+        """What another process needs to prepare this model's prompts."""
+        return PromptModel(
+            source=self.source,
+            path=str(self.path),
+            content_key=self.content_key,
+            context_length=self.context_length,
+            vocabulary_size=self.vocabulary_size,
+        )
 
     @property
     def capabilities(self) -> list[str]:
@@ -109,6 +132,23 @@ class ModelConfigLoader:
     def _limit_tokens(self, source: ModelSource) -> int:
         return source.context_limit_tokens or self._context_limit_tokens
 
+    def load_prompts(self, model: PromptModel) -> tuple[PromptBuilder, OutputParsers]:
+        """Read what prepares a model's prompts. One thread at a time may use it."""
+        path = Path(model.path)
+        config = load_config(path)
+        family = self._families.family_for(detect_model_family(config))
+        tokenizer = load_tokenizer_with_template(
+            path, config, model.source.chat_template, family.chat_template
+        )
+        syntaxes = call_syntaxes_of(tokenizer, family)
+        prompts = make_prompt_builder(
+            tokenizer,
+            syntaxes,
+            vocabulary_size=model.vocabulary_size,
+            context_length=model.context_length,
+        )
+        return prompts, OutputParsers(tokenizer, syntaxes)
+
     def _load(self, source: ModelSource, *, download: bool) -> ModelConfig:
         path = find_model_folder(source.source, download=download)
         config = load_config(path)
@@ -136,19 +176,34 @@ class ModelConfigLoader:
             content_key=content_key,
             stop_tokens=stop_tokens,
             # A second tokenizer, because the engine core uses the first one at the same time.
-            prompts=PromptBuilder(
+            prompts=make_prompt_builder(
                 read_tokenizer(),
+                syntaxes,
                 vocabulary_size=vocabulary_size,
                 context_length=context_length,
-                call_template=next(
-                    (s.call_template for s in syntaxes if s.call_template), GENERIC_CALL_TEMPLATE
-                ),
             ),
             token_bytes=make_token_bytes(tokenizer),
             fingerprint=fingerprint_of(path, content_key),
             parsers=OutputParsers(tokenizer, syntaxes),
             grammars=GrammarCompiler(make_vocabulary(tokenizer, vocabulary_size, stop_tokens)),
         )
+
+
+def make_prompt_builder(
+    tokenizer: TokenizerWrapper,
+    syntaxes: Sequence[CallSyntax],
+    *,
+    vocabulary_size: int,
+    context_length: int,
+) -> PromptBuilder:
+    """The prompt builder of a model whose calls have these syntaxes."""
+    templates = (syntax.call_template for syntax in syntaxes)
+    return PromptBuilder(
+        tokenizer,
+        vocabulary_size=vocabulary_size,
+        context_length=context_length,
+        call_template=next(filter(None, templates), GENERIC_CALL_TEMPLATE),
+    )
 
 
 def load_tokenizer_with_template(

@@ -16,6 +16,7 @@ from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
 from worker.memory.accounting import KVReservations, MemoryAccount
 from worker.memory.budget import UNLIMITED, Budget, return_freed_memory
+from worker.memory.preparation import PreparationMemory
 from worker.models.eviction import Evictor, WaitingRequests
 from worker.models.load_queue import LoadQueue, LoadResult
 from worker.models.model_config import LoadError, ModelConfig, ModelConfigLoader, cannot_load
@@ -48,6 +49,7 @@ class ModelPool:
         budget: Budget = UNLIMITED,
         *,
         disk_store: DiskStore | None = None,
+        preparation_memory: PreparationMemory | None = None,
         on_loading: Callable[[Loading], None] = lambda loading: None,
         on_loaded: Callable[[LoadedModel], None] = lambda model: None,
         on_unloaded: Callable[[str], None] = lambda id: None,
@@ -65,7 +67,7 @@ class ModelPool:
             for source in configure.models
         }
         prompt_cache = PrefixCache(configure.prompt_cache_bytes, disk_store)
-        self.account = MemoryAccount(budget, prompt_cache)
+        self.account = MemoryAccount(budget, prompt_cache, preparation_memory)
         self.eviction = Evictor(
             entries=self._entries,
             models=self._models,

@@ -40,7 +40,7 @@ from worker.scheduler.waiting_queue import WaitingQueue
 
 logger = logging.getLogger(__name__)
 
-# How often the loop checks requests that wait for memory while no work arrives.
+# How often the loop runs while requests wait or are prepared and no work arrives.
 POLL_S = 0.25
 
 
@@ -121,7 +121,7 @@ class EngineCore:
 
     def _wait_timeout_s(self) -> float | None:
         """How long to wait for work before memory waits and idle models are checked again."""
-        if self._waiting or len(self._commands):
+        if self._waiting or len(self._commands) or len(self._preprocessor):
             return POLL_S
         due = self._pool.eviction.next_idle_at()
         return None if due is None else max(0.0, due - self._clock())
@@ -316,11 +316,16 @@ class EngineCore:
         self._results.clear()
         events, self._events = self._events, []
         total_ms = (self._clock() - started_at) * MS_PER_S
+        preparation = self._preprocessor.take_totals()
+        preparing = len(self._preprocessor)
         stats = Stats(
             running=len(self._running),
-            waiting=len(self._waiting) + len(self._preprocessor),
+            waiting=len(self._waiting) + preparing,
             memory=self._memory_pressure.memory,
             device_ms=self._device_ms,
             host_ms=total_ms - self._device_ms,
+            preparing=preparing,
+            preparation_ms=preparation.seconds * MS_PER_S,
+            preparation_bytes=preparation.nbytes,
         )
         self._send(Step(events, stats))

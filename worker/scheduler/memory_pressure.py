@@ -33,16 +33,22 @@ class MemoryPressure:
         """Free memory above the soft limit; returns whether the whole budget is in use."""
         account = self._pool.account
         account.fit_prompt_cache()
+        account.preparation.publish(account.available_bytes)
         self.memory = self._measure_now()
         now = time.monotonic()
         if self._excess_bytes > 0 and now >= self._freed_at + PAUSE_S:
             self._freed_at = now
             self._free()
-        return used_bytes(self.memory) >= account.budget.limit
+        return self._used_bytes >= account.budget.limit
 
     @property
     def _excess_bytes(self) -> int:
-        return used_bytes(self.memory) - self._pool.account.budget.soft_limit
+        return self._used_bytes - self._pool.account.budget.soft_limit
+
+    @property
+    def _used_bytes(self) -> int:
+        """What this process and the preparation processes use."""
+        return used_bytes(self.memory) + self._pool.account.preparation.reserved_bytes
 
     def _free(self) -> None:
         """Return freed memory first, then shrink the prompt cache, then evict an idle model."""

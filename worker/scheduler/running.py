@@ -97,7 +97,7 @@ def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> Outp
         text=text,
         token_bytes=config.token_bytes,
         fingerprint=config.fingerprint,
-        ignored=config.prompts.ignored(submit.prompt),
+        ignored=prepared.ignored,
         received_at=prepared.received_at,
     )
 

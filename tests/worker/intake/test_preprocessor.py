@@ -9,6 +9,7 @@ import pytest
 from protocol.events import Rejected
 from protocol.messages import ChatPrompt, ModelSource, Sampling, Sibling, Submit, TokenPrompt
 from tests.worker.driver import make_config_loader
+from worker.intake.encoded_submit import encode
 from worker.intake.prepared import PreparationResult, PreparedRequest
 from worker.intake.preprocessor import Preprocessor
 from worker.models.model_config import ModelConfig
@@ -50,7 +51,7 @@ def id_of(result: PreparedRequest | Rejected) -> int:
 def test_the_sequences_of_a_request_share_one_prepared_prompt(config: ModelConfig) -> None:
     preprocessor, inbox = opened(config)
     siblings = [Sibling(2, 5, [7]), Sibling(3, 6)]
-    preprocessor.submit(Submit(1, "m", CHAT, Sampling(4), siblings=siblings))
+    preprocessor.submit(encode(Submit(1, "m", CHAT, Sampling(4), siblings=siblings)))
     results = take(inbox, 3)
     prepared = [each for each in results if isinstance(each, PreparedRequest)]
     assert [(p.submit.id, p.submit.sampling.seed, p.submit.resume) for p in prepared] == [
@@ -64,7 +65,9 @@ def test_the_sequences_of_a_request_share_one_prepared_prompt(config: ModelConfi
 
 def test_each_sequence_of_a_refused_prompt_is_rejected(config: ModelConfig) -> None:
     preprocessor, inbox = opened(config)
-    preprocessor.submit(Submit(1, "m", TokenPrompt([10**9]), Sampling(0), siblings=[Sibling(2, 1)]))
+    preprocessor.submit(
+        encode(Submit(1, "m", TokenPrompt([10**9]), Sampling(0), siblings=[Sibling(2, 1)]))
+    )
     first, second = take(inbox, 2)
     assert isinstance(first, Rejected)
     assert isinstance(second, Rejected)
@@ -75,7 +78,9 @@ def test_a_cancelled_sequence_is_dropped_and_its_siblings_are_delivered() -> Non
     inbox: Inbox = queue.SimpleQueue()
     preprocessor = Preprocessor([SOURCE], make_config_loader(), inbox)
     # The model is not open yet, so the request waits for its files.
-    preprocessor.submit(Submit(1, "m", CHAT, Sampling(0), siblings=[Sibling(2, 1), Sibling(3, 2)]))
+    preprocessor.submit(
+        encode(Submit(1, "m", CHAT, Sampling(0), siblings=[Sibling(2, 1), Sibling(3, 2)]))
+    )
     preprocessor.cancel([1, 3])
     [delivered] = take(inbox, 1)
     assert id_of(delivered) == 2
