@@ -94,6 +94,7 @@ def answer(models: PromptModels, encoded: bytes) -> bytes:
         request.submit.decode(),
         wants_breakpoints=request.wants_breakpoints,
         enforces_calls=request.enforces_calls,
+        is_large=True,
     )
     return msgspec.msgpack.encode(prepared)
 

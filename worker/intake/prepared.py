@@ -139,13 +139,17 @@ def prepare_prompt(
     *,
     wants_breakpoints: bool,
     enforces_calls: bool,
+    is_large: bool = False,
 ) -> PreparedPrompt | Rejected:
     """The request's prompt as token ids, or its rejection.
 
-    Without `enforces_calls` optional tool calls get no grammar.
+    Without `enforces_calls` optional tool calls get no grammar. The length of a prompt that
+    `is_large` is checked before it is tokenized, which takes time by itself.
     """
     try:
         prompts.check_sampling(submit.sampling)
+        if is_large:
+            prompts.check_length(submit)
         prompt = prompts.build(submit.prompt)
         return PreparedPrompt(
             tokens=prompt,

@@ -28,6 +28,7 @@ from worker.models.model_files import (
 from worker.outputs.detokenizer import make_token_bytes
 from worker.outputs.parsers import OutputParsers
 from worker.prompts.builder import PromptBuilder
+from worker.prompts.token_bound import TokenBound
 from worker.structured_output.compiler import GrammarCompiler
 from worker.structured_output.vocabulary import make_vocabulary
 from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
@@ -203,6 +204,7 @@ def make_prompt_builder(
         vocabulary_size=vocabulary_size,
         context_length=context_length,
         call_template=next(filter(None, templates), GENERIC_CALL_TEMPLATE),
+        token_bound=TokenBound(tokenizer, make_token_bytes(tokenizer)),
     )
 
 

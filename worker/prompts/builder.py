@@ -17,6 +17,7 @@ from worker.prompts.cache_breakpoints import find_breakpoints
 from worker.prompts.fill_in_middle import find_fill_in_middle
 from worker.prompts.prompt_errors import PromptError, context_length_exceeded
 from worker.prompts.template_variables import RENDER_ERRORS, TemplateVariables
+from worker.prompts.token_bound import TokenBound
 from worker.tool_calls.prompting import (
     GENERIC_CALL_TEMPLATE,
     render_calls_as_text,
@@ -35,8 +36,10 @@ class PromptBuilder:
         vocabulary_size: int,
         context_length: int,
         call_template: CallTemplate = GENERIC_CALL_TEMPLATE,
+        token_bound: TokenBound | None = None,
     ) -> None:
         self._tokenizer = tokenizer
+        self._token_bound = token_bound
         self._vocabulary_size = vocabulary_size
         self._context_length = context_length
         template = tokenizer.chat_template if tokenizer.has_chat_template else None
@@ -96,8 +99,26 @@ class PromptBuilder:
         """The parameters of a prompt that was built and that this model ignores."""
         return self.variables.ignored(prompt) if isinstance(prompt, ChatPrompt) else []
 
-    def limit(self, submit: Submit, prompt_tokens: int) -> int:
+    def check_length(self, submit: Submit) -> None:
+        """Refuse a prompt that is known not to fit, before it is tokenized.
+
+        Raises:
+            PromptError: `context_length_exceeded`, or the template refuses the messages.
+        """
+        bound = self._token_bound
+        match submit.prompt:
+            case TokenPrompt(ids):
+                self.limit(submit, len(ids))
+            case TextPrompt(text, suffix) if bound is not None:
+                self.limit(submit, bound.at_least(text) + bound.at_least(suffix), at_least=True)
+            case ChatPrompt() if bound is not None:
+                text = self._apply_template(submit.prompt, tokenize=False)
+                self.limit(submit, bound.at_least(text), at_least=True)
+
+    def limit(self, submit: Submit, prompt_tokens: int, *, at_least: bool = False) -> int:
         """The answer's maximum number of tokens: the request's, else what the context allows.
+
+        With `at_least` the prompt may have more tokens.
 
         Raises:
             PromptError: `context_length_exceeded`, or `min_tokens` is above the limit.
@@ -107,7 +128,7 @@ class PromptBuilder:
         if max_tokens > available:
             # LiteLLM and others recognise the error by these words, which OpenAI uses.
             limit = f"This model's maximum context length is {self._context_length} tokens"
-            raise context_length_exceeded(submit, prompt_tokens, limit)
+            raise context_length_exceeded(submit, prompt_tokens, limit, at_least=at_least)
         min_tokens = submit.sampling.min_tokens
         if min_tokens > max_tokens:
             message = f"`min_tokens` is {min_tokens}, but the answer may have {max_tokens} tokens."
@@ -131,6 +152,11 @@ class PromptBuilder:
                     raise PromptError("invalid_value", message, param)
 
     def _render(self, prompt: ChatPrompt) -> list[int]:
+        tokens: list[int] = self._apply_template(prompt, **self._options)
+        return tokens
+
+    def _apply_template(self, prompt: ChatPrompt, **settings: bool) -> Any:
+        """The token ids of a conversation; with `tokenize` False its text."""
         if not self._tokenizer.has_chat_template:
             message = "This model has no chat template; use /v1/completions."
             raise PromptError("invalid_value", message, "messages")
@@ -141,18 +167,17 @@ class PromptBuilder:
             messages, tools = render_tools_as_text(messages, tools, self._call_template), []
         options = self.variables.options(prompt)
         try:
-            tokens: list[int] = self._tokenizer.apply_chat_template(
+            return self._tokenizer.apply_chat_template(
                 [self._for_template(message) for message in messages],
                 tools=tools or None,
                 add_generation_prompt=prompt.generation_prompt and not prompt.continue_final,
                 **({"continue_final_message": True} if prompt.continue_final else {}),
-                **self._options,
+                **settings,
                 **options,
             )
         except RENDER_ERRORS as error:
             message = f"The model's chat template refuses these messages: {error}"
             raise PromptError("invalid_value", message, "messages") from error
-        return tokens
 
     def _for_template(self, message: dict[str, Any]) -> dict[str, Any]:
         """The message as templates expect it: supported roles, tool arguments as objects."""

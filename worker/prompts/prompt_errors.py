@@ -16,9 +16,15 @@ class PromptError(Exception):
         self.param = param
 
 
-def context_length_exceeded(submit: Submit, prompt_tokens: int, limit: str) -> PromptError:
-    """The error for a prompt and an answer that exceed `limit`, a main clause with the number."""
+def context_length_exceeded(
+    submit: Submit, prompt_tokens: int, limit: str, *, at_least: bool = False
+) -> PromptError:
+    """The error for a prompt and an answer that exceed `limit`, a main clause with the number.
+
+    With `at_least` the prompt may have more tokens.
+    """
+    tokens = f"at least {prompt_tokens}" if at_least else str(prompt_tokens)
     answer = f" and {submit.max_tokens} in the answer" if submit.max_tokens is not None else ""
-    message = f"{limit}, but the request has {prompt_tokens} in the prompt{answer}."
+    message = f"{limit}, but the request has {tokens} in the prompt{answer}."
     param = "messages" if isinstance(submit.prompt, ChatPrompt) else "prompt"
     return PromptError("context_length_exceeded", message, param)

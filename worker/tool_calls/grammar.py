@@ -76,7 +76,8 @@ def make_optional_call_grammar(tools: Sequence[Tool], names: Sequence[str]) -> s
 
 def named_functions(tools: Sequence[Tool], names: Sequence[str]) -> list[dict[str, Any]]:
     """The functions of the tools with these names."""
-    return [tool["function"] for tool in tools if tool["function"]["name"] in names]
+    wanted = frozenset(names)
+    return [tool["function"] for tool in tools if tool["function"]["name"] in wanted]
 
 
 def arguments_schema(function: dict[str, Any]) -> dict[str, Any]:
