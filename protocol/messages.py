@@ -238,7 +238,7 @@ class Memory(Data, frozen=True):
 
     `active`, `peak` and `cache` are reported by MLX, `footprint` by the system for the whole
     process. `limit` is the budget, `reserved` the part of it that is reserved for weights,
-    KV caches and the prompt cache.
+    KV caches, the prompt cache and preparation; `preparation` is the last of these.
     """
 
     active: int = 0
@@ -247,6 +247,7 @@ class Memory(Data, frozen=True):
     limit: int = 0
     footprint: int = 0
     reserved: int = 0
+    preparation: int = 0
 
 
 class Device(Data, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from protocol.messages import Device, Memory, ModelState
+from protocol.messages import Device, Memory, ModelState, Stats
 from service.http.json_io import json_response
 from service.inflight.registry import RequestRegistry
 from service.schema.health import (
@@ -47,16 +47,18 @@ class HealthEndpoint:
                 restarts=supervisor.restarts,
                 last_exit=exit_health(last_exit) if last_exit else None,
             ),
-            requests=self._requests(stats.running if stats else 0),
+            requests=self._requests(stats),
             memory=memory_health(stats.memory) if stats else None,
             device=device_health(ready.device) if ready else None,
             models=[model_health(state) for state in supervisor.model_states.states],
             reason=supervisor.failure,
         )
 
-    def _requests(self, running: int) -> RequestsHealth:
+    def _requests(self, stats: Stats | None) -> RequestsHealth:
         """Sequences in flight that are not running are waiting, in the service or the worker."""
-        return RequestsHealth(running=running, waiting=max(0, len(self._registry) - running))
+        running, preparing = (stats.running, stats.preparing) if stats else (0, 0)
+        waiting = max(0, len(self._registry) - running)
+        return RequestsHealth(running=running, waiting=waiting, preparing=min(preparing, waiting))
 
 
 def exit_health(last_exit: LastExit) -> ExitHealth:

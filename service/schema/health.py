@@ -35,10 +35,14 @@ class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestsHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of running and of waiting sequences."""
+    """The numbers of running and of waiting sequences.
+
+    `preparing` are those of the waiting ones whose prompt or grammar is being prepared.
+    """
 
     running: int
     waiting: int
+    preparing: int = 0
 
 
 class MemoryHealth(msgspec.Struct, frozen=True, kw_only=True):

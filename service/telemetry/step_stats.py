@@ -23,6 +23,8 @@ class Totals(msgspec.Struct):
     tokens: int = 0
     device_s: float = 0.0
     host_s: float = 0.0
+    preparation_s: float = 0.0
+    preparation_bytes: int = 0
 
 
 class StepStats:
@@ -41,6 +43,8 @@ class StepStats:
         totals.tokens += tokens
         totals.device_s += stats.device_ms / MS_PER_S
         totals.host_s += stats.host_ms / MS_PER_S
+        totals.preparation_s += stats.preparation_ms / MS_PER_S
+        totals.preparation_bytes += stats.preparation_bytes
         second.tokens += tokens
         second.running, second.waiting = stats.running, stats.waiting
         if stats.running > second.most_running:

@@ -48,6 +48,18 @@ WORKER_GAUGES = (
         read=lambda stats: stats.waiting,
     ),
     WorkerGauge(
+        name="mlxd.sequences.preparing",
+        unit="{sequence}",
+        description="Waiting sequences whose prompt or grammar is being prepared.",
+        read=lambda stats: stats.preparing,
+    ),
+    WorkerGauge(
+        name="mlxd.memory.preparation",
+        unit="By",
+        description="Memory of the preparation processes and of the prompts that wait for them.",
+        read=lambda stats: stats.memory.preparation,
+    ),
+    WorkerGauge(
         name="mlxd.memory.active",
         unit="By",
         description="Device memory in use, as counted by MLX.",
@@ -109,6 +121,18 @@ WORKER_COUNTERS = (
         unit="s",
         description="Time that steps spent on the host.",
         read=lambda totals: totals.host_s,
+    ),
+    WorkerCounter(
+        name="mlxd.preparation.time",
+        unit="s",
+        description="Time that the preparation of prompts took.",
+        read=lambda totals: totals.preparation_s,
+    ),
+    WorkerCounter(
+        name="mlxd.preparation.size",
+        unit="By",
+        description="Size of the prompts that were prepared, as sent to the worker.",
+        read=lambda totals: totals.preparation_bytes,
     ),
     WorkerCounter(
         name="mlxd.output.tokens",

@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 CHILD_MODULE = "worker.intake.preparation_child"
 POLL_S = 0.02
-# A process that is started needs this much before its first prompt, and each byte of a prompt
-# takes as much as this again while it is tokenized: 60 to 130 were measured.
+# Reserved before a prompt is sent: for the process, and for each byte of the prompt until its
+# length is checked. Its tokenization takes up to 130 times its size, reserved as it is used.
 BASE_BYTES = 128 * 1024 * 1024
-BYTES_PER_BYTE = 64
+BYTES_PER_BYTE = 16
 MAX_BYTES = 1024 * 1024 * 1024
-# A process that keeps more than this after a prompt is ended.
-MAX_IDLE_BYTES = 384 * 1024 * 1024
+# A process that keeps more than this after a prompt is ended. Vocabularies are large, too.
+MAX_IDLE_BYTES = 768 * 1024 * 1024
 TIME_LIMIT_S = 120.0
 # A cancelled prompt gets this long to be finished: a new process needs as long to start.
 CANCEL_GRACE_S = 1.0

@@ -65,5 +65,7 @@ class MemoryPressure:
     def _measure_now(self) -> Memory:
         account = self._pool.account
         return msgspec.structs.replace(
-            self._measure(), reserved=account.reserved_bytes + account.prompt_cache.nbytes
+            self._measure(),
+            reserved=account.reserved_bytes + account.prompt_cache.nbytes,
+            preparation=account.preparation.reserved_bytes,
         )

@@ -30,6 +30,8 @@ def step(*tokens: int, running: int = 1, waiting: int = 0, memory: int = 0) -> t
         memory=Memory(active=memory),
         device_ms=2.0,
         host_ms=0.5,
+        preparation_ms=3.0,
+        preparation_bytes=7,
     )
     return stats, sum(tokens)
 
@@ -42,6 +44,8 @@ def test_steps_add_up_to_totals(clock: Clock) -> None:
     assert (totals.steps, totals.step_sequences, totals.tokens) == (2, 3, 4)
     assert totals.device_s == pytest.approx(0.004)
     assert totals.host_s == pytest.approx(0.001)
+    assert totals.preparation_s == pytest.approx(0.006)
+    assert totals.preparation_bytes == 14
 
 
 def test_a_second_has_the_sum_of_its_tokens_and_its_last_state(clock: Clock) -> None:

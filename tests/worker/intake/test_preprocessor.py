@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 
 import pytest
 
 from protocol.events import Rejected
-from protocol.messages import ChatPrompt, ModelSource, Sampling, Sibling, Submit, TokenPrompt
+from protocol.messages import (
+    ChatPrompt,
+    ModelSource,
+    Sampling,
+    Sibling,
+    Submit,
+    TextPrompt,
+    TokenPrompt,
+)
 from tests.worker.driver import make_config_loader
+from worker.intake import preprocessor as sizes
 from worker.intake.encoded_submit import encode
 from worker.intake.prepared import PreparationResult, PreparedRequest
 from worker.intake.preprocessor import Preprocessor
@@ -84,3 +94,39 @@ def test_a_cancelled_sequence_is_dropped_and_its_siblings_are_delivered() -> Non
     preprocessor.cancel([1, 3])
     [delivered] = take(inbox, 1)
     assert id_of(delivered) == 2
+
+
+def test_small_prompts_are_delivered_beside_a_large_one_which_can_be_cancelled(
+    config: ModelConfig,
+) -> None:
+    # Its context has no end, so the large prompt is tokenized.
+    preprocessor, inbox = opened(replace(config, context_length=10**9))
+    large = Submit(1, "m", TextPrompt("ab " * 4_000_000), Sampling(0), siblings=[Sibling(2, 1)])
+    preprocessor.submit(encode(large))
+    assert preprocessor.memory.reserved_bytes > 12_000_000
+    for id in range(3, 9):
+        preprocessor.submit(encode(Submit(id, "m", CHAT, Sampling(0))))
+    assert [id_of(each) for each in take(inbox, 6)] == list(range(3, 9))
+    assert len(preprocessor) == 2
+    preprocessor.cancel([1, 2])
+    assert len(preprocessor) == 0
+    preprocessor.submit(encode(Submit(9, "m", CHAT, Sampling(0))))
+    assert [id_of(each) for each in take(inbox, 1)] == [9]
+    totals = preprocessor.take_totals()
+    assert totals.prompts >= 6
+    assert totals.seconds > 0
+    preprocessor.shut_down()
+    assert preprocessor.memory.reserved_bytes == 0
+
+
+def test_prompts_that_wait_have_a_limit(
+    config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "MAX_WAITING_BYTES", 100)
+    preprocessor, inbox = opened(config)
+    preprocessor.submit(encode(Submit(1, "m", TextPrompt("x" * 200), Sampling(0))))
+    [refused] = take(inbox, 1)
+    assert isinstance(refused, Rejected)
+    assert refused.code == "insufficient_memory"
+    preprocessor.submit(encode(Submit(2, "m", TextPrompt("x"), Sampling(0))))
+    assert [type(each) for each in take(inbox, 1)] == [PreparedRequest]
