@@ -26,10 +26,14 @@ MARGIN_GROWTH = 4
 
 @dataclass(slots=True)
 class TrackedRequest:
-    """One request. `progress_at_crash`: its tokens at a crash; None once it is confirmed."""
+    """One request. `progress_at_crash`: its tokens at a crash; None once it is confirmed.
+
+    `started` means that the present worker has put it on the device.
+    """
 
     model: str
     tokens: int = 0
+    started: bool = False
     progress_at_crash: int | None = None
 
 
@@ -79,6 +83,10 @@ class CrashPolicy:
             self._end_isolation()
         self._reset_margin()
 
+    def record_started(self, id: int) -> None:
+        """Note that the worker has put this request on the device."""
+        self._requests[id].started = True
+
     def record_progress(self, id: int, tokens: int) -> bool:
         """Set the number of tokens of a request; whether the worker's requests must change."""
         request = self._requests[id]
@@ -103,6 +111,7 @@ class CrashPolicy:
         submit = [id for id in allowed if id not in self._assigned]
         for id in cancel:
             del self._assigned[id]
+            self._requests[id].started = False
         self._assigned.update(dict.fromkeys(submit))
         return WorkerChanges(cancel, submit)
 
@@ -114,6 +123,8 @@ class CrashPolicy:
         present = self._on_device(max_running)
         repeated = sorted(id for id in present if id in self._unconfirmed)
         self._assigned.clear()
+        for request in self._requests.values():
+            request.started = False
         self._mark_unconfirmed(present)
         if not repeated:
             return []
@@ -124,18 +135,21 @@ class CrashPolicy:
         return []
 
     def _on_device(self, max_running: int) -> list[int]:
-        """The first `max_running` assigned requests of each model: the device takes them in order.
+        """The started requests, and the first others of each model, up to `max_running` together.
 
-        Returns their ids in the order of assignment.
+        The others may have been put on the device just before the crash, in about the order of
+        their assignment: small prompts are prepared before large ones. Returns the ids in the
+        order of assignment.
         """
-        count: Counter[str] = Counter()
-        present = []
+        started = [id for id in self._assigned if self._requests[id].started]
+        count = Counter(self._requests[id].model for id in started)
+        present = set(started)
         for id in self._assigned:
             model = self._requests[id].model
-            count[model] += 1
-            if count[model] <= max_running:
-                present.append(id)
-        return present
+            if id not in present and count[model] < max_running:
+                count[model] += 1
+                present.add(id)
+        return [id for id in self._assigned if id in present]
 
     def _mark_unconfirmed(self, ids: Iterable[int]) -> None:
         for id in ids:

@@ -202,6 +202,7 @@ class RequestRegistry:
         """
         sequence.stop_queue_timer()
         if isinstance(event, Started):
+            self._crash_policy.record_started(sequence.id)
             if sequence.started:
                 return False
             sequence.started = True

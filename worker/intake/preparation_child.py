@@ -32,7 +32,6 @@ with open_files_limit_kept():
     from worker.prompts.builder import PromptBuilder
 
 READY = b"ready"
-NICENESS = 15
 MAX_MODELS = 2
 
 
@@ -68,10 +67,10 @@ class PromptModels:
         return self._models[key]
 
 
-def main(connection: Connection, memory_limit_bytes: int) -> None:
+def main(connection: Connection, memory_limit_bytes: int, niceness: int) -> None:
     """Send an answer for each request received, until the connection closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(NICENESS)
+    os.nice(niceness)
     watch_parent()
     set_soft_limit(resource.RLIMIT_CORE, 0)
     # The worker ends this process at its limit; this is for what is faster than its looks.
@@ -103,4 +102,4 @@ if __name__ == "__main__":
     logging.basicConfig(format="preparation: %(levelname)s %(name)s: %(message)s")
     # It warns about every prompt over the context length; those are rejected here.
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    main(Connection(int(sys.argv[1])), int(sys.argv[2]))
+    main(Connection(int(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3]))

@@ -43,12 +43,18 @@ class PreparationRefused(Exception):
 
 
 class PreparationProcess:
-    """Prepares one prompt at a time; one thread uses it. `name` owns its memory reservation."""
+    """Prepares one prompt at a time; one thread uses it. `name` owns its memory reservation.
 
-    def __init__(self, name: str, memory: PreparationMemory, *, memory_wait_s: float) -> None:
+    `niceness` is the process's, above the worker's own.
+    """
+
+    def __init__(
+        self, name: str, memory: PreparationMemory, *, memory_wait_s: float, niceness: int = 5
+    ) -> None:
         self._name = name
         self._memory = memory
         self._memory_wait_s = memory_wait_s
+        self._arguments = (str(MAX_BYTES), str(niceness))
         self._process: ChildProcess | None = None
         self._is_ready = False
         self._peak_bytes = 0
@@ -97,7 +103,7 @@ class PreparationProcess:
     ) -> PreparedPrompt | Rejected | None:
         process = self._process
         if process is None:
-            process = self._process = ChildProcess(CHILD_MODULE, str(MAX_BYTES))
+            process = self._process = ChildProcess(CHILD_MODULE, *self._arguments)
         if not self._is_ready:
             if not self._wait(process, is_wanted):
                 return None

@@ -64,6 +64,25 @@ def test_a_single_request_is_blamed_at_the_second_crash() -> None:
     assert policy.record_crash(MANY) == [1]
 
 
+def test_a_started_request_is_blamed_though_an_earlier_one_was_still_in_preparation() -> None:
+    policy = policy_with(2)
+    for blamed in ([], [2]):
+        policy.take_changes()
+        policy.record_started(2)
+        assert policy.record_crash(max_running=1) == blamed
+
+
+def test_a_request_that_started_on_an_earlier_worker_counts_as_waiting_on_the_next() -> None:
+    policy = policy_with(2)
+    policy.take_changes()
+    policy.record_started(2)
+    assert policy.record_crash(max_running=1) == []
+    policy.take_changes()
+    assert policy.record_crash(max_running=1) == []
+    policy.take_changes()
+    assert policy.record_crash(max_running=1) == [1]
+
+
 def test_a_request_that_made_progress_since_a_crash_is_not_blamed_for_the_next_one() -> None:
     policy = policy_with(1)
     tokens = 0
