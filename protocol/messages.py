@@ -3,7 +3,8 @@
 The order of messages: the service sends `Configure`. The worker answers with any number of
 `Loading`, then `ModelsChanged` and `Ready` (or `Fatal`). From then on the service sends
 `Submit`, `Cancel`, `SetMaxRunning`, `Load`, `Unload` and `Pin`. The worker sends one `Step`
-for each device step, and `ModelsChanged` when a model's state has changed. Each submitted
+for each device step, and `ModelsChanged` when a model's state has changed. It answers each
+`Ping` with a `Pong` at once, from the thread that reads the pipe. Each submitted
 request gets exactly one `Started` or `Rejected`. A started request then gets its deltas
 and tool calls, and exactly one `Finished` or `Failed`. A cancelled request may get no further
 event.
@@ -202,6 +203,10 @@ class SetMaxRunning(Message, frozen=True):
     max_running: int
 
 
+class Ping(Message, frozen=True):
+    """Answered by `Pong` at once, whatever the device does."""
+
+
 class Shutdown(Message, frozen=True):
     """End the engine core's loop and the process."""
 
@@ -228,7 +233,7 @@ class Pin(Message, frozen=True):
     pinned: bool
 
 
-ToWorker = Configure | Submit | Cancel | SetMaxRunning | Load | Unload | Pin | Shutdown
+ToWorker = Configure | Submit | Cancel | SetMaxRunning | Load | Unload | Pin | Ping | Shutdown
 
 # ---------------------------------------------------------------- to the service
 
@@ -350,10 +355,22 @@ class Step(Message, frozen=True):
     stats: Stats
 
 
+class Pong(Message, frozen=True):
+    """The answer to `Ping`: the process lives, and this is the device call in progress.
+
+    `call` is the number of the call, 0 while the device has no work. `reckoned_s` is how long
+    the worker expects it to take, 0 if unknown. With `loading` it reads a part of a model.
+    """
+
+    call: int = 0
+    reckoned_s: float = 0.0
+    loading: bool = False
+
+
 class Fatal(Message, frozen=True):
     """The last message of a worker that fails, with the reason."""
 
     message: str
 
 
-ToService = Loading | ModelsChanged | Ready | Step | CommandResult | Fatal
+ToService = Loading | ModelsChanged | Ready | Step | CommandResult | Pong | Fatal

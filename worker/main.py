@@ -34,6 +34,7 @@ from worker.models.model_config import LoadError, ModelConfigLoader
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
 from worker.scheduler.core import EngineCore
+from worker.scheduler.device_clock import DeviceClock
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: inbox.put(Shutdown()))
     channel.send(ModelsChanged(pool.states()))
     channel.send(Ready(device, measure_memory()))
+    device_clock = DeviceClock()
     core = EngineCore(
         pool,
         preprocessor,
@@ -115,9 +117,10 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
         measure_memory=measure_memory,
         max_running=configure.max_running,
         memory_wait_s=configure.memory_wait_s,
+        device_clock=device_clock,
     )
     finished = threading.Event()
-    Receiver(channel, preprocessor, inbox, finished).start()
+    Receiver(channel, preprocessor, inbox, finished, device_clock.read).start()
     try:
         core.run()
     finally:

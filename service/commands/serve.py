@@ -43,7 +43,8 @@ from service.server import EXIT_FAILED, Server
 from service.supervision.preloads import Preloads, find_preloads
 from service.supervision.process import WORKER_COMMAND, worker_environ
 from service.supervision.restart_policy import RestartLimits
-from service.supervision.supervisor import Supervisor, Timeouts
+from service.supervision.supervisor import Supervisor
+from service.supervision.worker_clocks import Timeouts
 from service.telemetry.exporters import read_exporters
 from service.telemetry.setup import Observability
 

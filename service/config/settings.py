@@ -263,7 +263,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stall_s: Annotated[
         float,
         Meta(
-            description="A busy worker that makes no progress for this time is replaced.",
+            description="A worker that answers no ping for this time is replaced, and one whose "
+            "device call takes longer than this and than ten times the expected time.",
             gt=0,
             le=86400,
         ),

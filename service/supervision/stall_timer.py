@@ -1,4 +1,4 @@
-"""Measures the time without a message from the worker, not counting time the service slept."""
+"""Measures the time without a sign from the worker, not counting time the service slept."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ class StallTimer:
         self._last_update = now
 
     def reset(self, now: float) -> None:
-        """Start again from 0: a message arrived, or none is expected."""
+        """Start again from 0: a sign arrived, or none is expected."""
         self.seconds = 0.0
         self._last_update = now

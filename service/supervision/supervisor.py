@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import msgspec
-
 from protocol.messages import (
     CommandResult,
     Configure,
     Fatal,
     Loading,
     ModelsChanged,
+    Ping,
+    Pong,
     Ready,
     SetMaxRunning,
     Shutdown,
@@ -35,12 +35,12 @@ from service.supervision.exit_reason import LastExit, describe_exit, looks_like_
 from service.supervision.model_states import ModelStates
 from service.supervision.process import WorkerProcess
 from service.supervision.restart_policy import RestartLimits, RestartPolicy
-from service.supervision.stall_timer import StallTimer
+from service.supervision.worker_clocks import Timeouts, WorkerClocks
 
 logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 2.0
-# How often the stall timer is checked.
+# How often the worker is pinged and its clocks are checked.
 MAX_TICK_S = 1.0
 TICKS_PER_TIMEOUT = 10
 # How long a restart waits for the memory that the weights need, and how often it checks.
@@ -48,19 +48,12 @@ MEMORY_WAIT_S = 30.0
 MEMORY_POLL_S = 0.5
 
 
-class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a worker may send no message: while it loads, and while it has requests."""
-
-    load_timeout_s: float
-    stall_s: float
-
-
 class WorkerObserver(Protocol):
     """Gets the steps and the state changes of the worker."""
 
     @property
     def busy(self) -> bool:
-        """Whether the worker has requests, so that it must send messages."""
+        """Whether the worker has requests."""
 
     def worker_stepped(self, step: Step) -> int:
         """The worker completed a step; returns the number of generated tokens."""
@@ -78,7 +71,9 @@ class WorkerObserver(Protocol):
 class WorkerRun:
     """The state of one worker, from its start to its exit."""
 
-    def __init__(self, worker: WorkerProcess, exited: asyncio.Future[int]) -> None:
+    def __init__(
+        self, worker: WorkerProcess, exited: asyncio.Future[int], timeouts: Timeouts
+    ) -> None:
         self.worker = worker
         self.exited = exited
         self.started_at = time.monotonic()
@@ -86,7 +81,7 @@ class WorkerRun:
         # The start of the time for which it has been healthy at the current `max_running`.
         self.healthy_since = 0.0
         self.ready_s = 0.0
-        self.stall_timer = StallTimer(self.started_at)
+        self.clocks = WorkerClocks(timeouts, self.started_at)
         self.phase: WorkerPhase = "loading"
         self.fatal_message: str | None = None
         self.stall: str | None = None
@@ -215,7 +210,7 @@ class Supervisor:
             on_closed=self._lose_worker,
             on_exit=exited.set_result,
         )
-        self._current = run = WorkerRun(worker, exited)
+        self._current = run = WorkerRun(worker, exited, self._timeouts)
         worker.send(self.model_states.next_configure(self._configure))
         watch = asyncio.create_task(self._watch(run), name="worker-watch")
         try:
@@ -231,8 +226,10 @@ class Supervisor:
             run.fatal_message = message.message
         if run is None or run.lost:
             return
-        run.stall_timer.reset(time.monotonic())
+        run.clocks.record_message(time.monotonic())
         match message:
+            case Pong():
+                run.clocks.record_pong(message, time.monotonic())
             case Step():
                 self.stats = message.stats
                 tokens = self._observer.worker_stepped(message)
@@ -306,27 +303,21 @@ class Supervisor:
     # ------------------------------------------------------------ stalls
 
     async def _watch(self, run: WorkerRun) -> None:
-        """Terminate a worker that sends no message though it loads or has requests."""
+        """Ping the worker, and terminate it once it is hung."""
         shortest_s = min(self._timeouts.load_timeout_s, self._timeouts.stall_s)
         tick_s = min(MAX_TICK_S, shortest_s / TICKS_PER_TIMEOUT)
         while True:
             await asyncio.sleep(tick_s)
             now = time.monotonic()
-            run.stall_timer.advance(now, max_step_s=2 * tick_s)
-            if self.ready is not None and not self._observer.busy:
-                run.stall_timer.reset(now)
+            hang = run.clocks.advance(now, 2 * tick_s, ready=self.ready is not None)
             self._raise_max_running(run, now)
-            if run.stall_timer.seconds > self._timeout_s and not run.lost:
-                run.stall = f"no sign of progress for {self._timeout_s:g} s"
-                logger.error("the worker shows %s; terminating it", run.stall)
+            if hang is not None and not run.lost:
+                run.stall = hang
+                logger.error("the worker is hung (%s); terminating it", hang)
                 self._lose_worker()
                 await self._terminate(run)
-
-    @property
-    def _timeout_s(self) -> float:
-        if self.ready is None:
-            return self._timeouts.load_timeout_s
-        return self._timeouts.stall_s
+            elif self.ready is not None and run.clocks.take_ping():
+                self.send(Ping())
 
     def _raise_max_running(self, run: WorkerRun, now: float) -> None:
         """Double `max_running` again once the worker was healthy for long enough."""

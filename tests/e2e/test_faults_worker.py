@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from service.supervision.supervisor import TICKS_PER_TIMEOUT
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import STALL_S, Asked, Reply, assert_served, complete_all, faulty
+from tests.fakes.worker import SLOW_PINGS
 
-STALLED = f"no sign of progress for {STALL_S:g} s"
+FROZEN = f"no answer to a ping for {STALL_S:g} s"
+HUNG = f"a device call did not end within {STALL_S:g} s"
 LOAD_TIMEOUT_S = 10
 INNOCENT = [Asked(f"innocent {n}", tokens=40 + 20 * n, stream=n % 2 == 0) for n in range(6)]
 
@@ -87,8 +90,9 @@ def test_requests_that_wait_behind_a_poisonous_one_are_not_blamed() -> None:
         ("truncated", None, "exit code 1"),
         ("garbage", "SIGKILL", "signal SIGKILL"),
         ("nonsense", "SIGKILL", "signal SIGKILL"),
-        ("hang", "SIGTERM", STALLED),
-        ("hang-mid-message", "SIGTERM", STALLED),
+        ("hang", "SIGTERM", HUNG),
+        ("hang-mid-message", "SIGTERM", FROZEN),
+        ("freeze", "SIGKILL", FROZEN),
     ],
 )
 def test_a_workers_end_is_a_pause_and_is_told_by_health(
@@ -121,7 +125,25 @@ def test_a_worker_that_hangs_and_hears_no_sigterm_is_killed_and_health_says_rest
     assert last_exit["signal"] == "SIGKILL"
 
 
-def test_an_idle_worker_may_be_silent_for_ever(own: Daemon) -> None:
+def test_a_device_call_that_was_reckoned_slow_is_not_taken_for_a_hang(own: Daemon) -> None:
+    before = own.wait_until("status", be="healthy")["worker"]["pid"]
+    asked = [Asked("[slow 3]"), Asked("beside", stream=True)]
+    for one, reply in zip(asked, complete_all(own, asked), strict=True):
+        assert_served(one, reply)
+    # The service sends this many pings in `STALL_S`.
+    assert SLOW_PINGS > TICKS_PER_TIMEOUT
+    assert own.health()["worker"]["pid"] == before
+
+
+def test_an_idle_worker_that_is_frozen_is_replaced(own: Daemon) -> None:
+    worker = own.wait_until("status", be="healthy")["worker"]
+    os.kill(worker["pid"], signal.SIGSTOP)
+    own.wait_for(lambda: own.health()["worker"]["restarts"] > worker["restarts"])
+    last_exit = own.wait_until("status", be="healthy")["worker"]["last_exit"]
+    assert (last_exit["phase"], last_exit["reason"]) == ("idle", FROZEN)
+
+
+def test_an_idle_worker_that_answers_pings_may_be_silent_for_ever(own: Daemon) -> None:
     before = own.wait_until("status", be="healthy")["worker"]
     later_s = before["uptime_s"] + 1.5 * STALL_S
     own.wait_for(lambda: own.health()["worker"]["uptime_s"] > later_s)

@@ -142,7 +142,7 @@ def test_a_worker_that_stops_is_replaced_and_its_answer_goes_on(own: Daemon) -> 
         assert outcomes.result() == [undisturbed]
     last_exit = own.health()["worker"]["last_exit"]
     assert (last_exit["signal"], last_exit["phase"]) == ("SIGKILL", "busy")
-    assert last_exit["reason"] == f"no sign of progress for {STALL_S:g} s"
+    assert last_exit["reason"] == f"no answer to a ping for {STALL_S:g} s"
 
 
 def test_a_model_that_cannot_be_computed_is_told_at_the_start(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ from protocol.messages import (
     ModelInfo,
     ModelsChanged,
     ModelState,
+    Ping,
+    Pong,
     Ready,
     SetMaxRunning,
     Shutdown,
@@ -53,10 +55,16 @@ EXIT_DEVICE_FAILED = 70
 EXIT_ORPHANED = 75
 FLUSH_S = 5.0
 
-SIGNALS = {"die": signal.SIGKILL, "abort": signal.SIGABRT}
+# A slow device call ends after this many pings. The worker reports that it expects it to take
+# this many seconds.
+SLOW_PINGS, SLOW_RECKONED_S = 15, 1.0
+
+SIGNALS = {"die": signal.SIGKILL, "abort": signal.SIGABRT, "freeze": signal.SIGSTOP}
 FATAL_MESSAGES = {
     "device": "the device failed: [Event::wait] Timed out",
     "memory": "the device failed: [metal::malloc] Attempting to allocate 1 bytes",
+    "watchdog": "the device failed: [METAL] Command buffer execution failed: Caused GPU Timeout "
+    "Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)",
 }
 # Bytes that are not a message. After writing them the worker hangs, or exits if "truncated".
 BROKEN_FRAMES = {
@@ -126,6 +134,11 @@ class FakeWorker:
         self._waiting: dict[int, Submit] = {}
         self._running: dict[int, Row] = {}
         self._max_running = 1
+        # The number of device calls, the one in progress, and whether pings are answered.
+        self._calls = 0
+        self._call = Pong()
+        self._answers_pings = True
+        self._pings = threading.Semaphore(0)
 
     def run(self) -> int:
         """Load, and serve until `Shutdown`; returns the exit code."""
@@ -182,14 +195,31 @@ class FakeWorker:
         try:
             while True:
                 message = self._channel.recv()
+                if isinstance(message, Ping):
+                    self._answer_ping()
+                    continue
                 assert isinstance(message, Submit | Cancel | SetMaxRunning | Shutdown)
                 self._inbox.put(message)
         except Closed:
             os._exit(EXIT_ORPHANED)
 
+    def _answer_ping(self) -> None:
+        if self._answers_pings:
+            self._channel.send(self._call)
+        self._pings.release()
+
+    def _wait_for_pings(self, count: int) -> None:
+        """Wait until this many more pings have arrived."""
+        while self._pings.acquire(blocking=False):
+            pass
+        for _ in range(count):
+            self._pings.acquire()
+
     def _receive(self) -> bool:
         """Receive messages, for one step's time if the worker is busy; False on `Shutdown`."""
         idle = not (self._running or self._waiting)
+        if idle:
+            self._call = Pong()
         deadline = time.monotonic() + STEP_S
         while True:
             remaining_s = None if idle else max(0.0, deadline - time.monotonic())
@@ -211,6 +241,8 @@ class FakeWorker:
                     return False
 
     def _step(self) -> None:
+        self._calls += 1
+        self._call = Pong(self._calls)
         events: list[Event] = []
         while self._waiting and len(self._running) < self._max_running:
             id = next(iter(self._waiting))
@@ -233,7 +265,7 @@ class FakeWorker:
         self._channel.send(Step(events, stats))
 
     def _cause(self, kind: str) -> None:
-        """Cause a fault; most of them end this process."""
+        """Cause a fault; most of them end or stop this process."""
         if kind in SIGNALS:
             os.kill(os.getpid(), SIGNALS[kind])
         elif kind in FATAL_MESSAGES:
@@ -241,6 +273,9 @@ class FakeWorker:
         elif kind == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             hang()
+        elif kind == "slow":
+            self._call = Pong(self._calls, SLOW_RECKONED_S)
+            self._wait_for_pings(SLOW_PINGS)
         elif kind == "truncated":
             self._write(BROKEN_FRAMES[kind])
             os._exit(1)
@@ -255,6 +290,7 @@ class FakeWorker:
 
     def _write(self, frame: bytes) -> None:
         """Write bytes without the channel, after all messages that are queued."""
+        self._answers_pings = not frame
         self._channel.flush(FLUSH_S)
         os.write(self._connection.fileno(), frame)
 

@@ -9,7 +9,8 @@ from service.config.settings import Settings
 from service.openapi import Json, describe_api
 from service.security.clients import ClientNames
 from service.security.peer_processes import PeerProcesses
-from service.supervision.supervisor import Supervisor, Timeouts
+from service.supervision.supervisor import Supervisor
+from service.supervision.worker_clocks import Timeouts
 from service.telemetry.exporters import Exporters
 from service.telemetry.setup import Observability
 

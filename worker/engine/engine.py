@@ -6,7 +6,7 @@ looks prompts up in the prompt cache, and stores what was computed there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -156,12 +156,15 @@ class Engine:
             self._unregister(id)
             self.insert(id, removed.prompt, sibling.max_tokens, sibling.row)
 
-    def step(self) -> list[Token]:
-        """Decode one token of every running row, and prefill one chunk of each prompt.
+    def step(self, begin: Callable[[float], None] = lambda reckoned_s: None) -> list[Token]:
+        """Decode one token of every running row, and prefill one slice of the prompts.
+
+        `begin` is called before the device call with the seconds that it is expected to take.
 
         Raises:
             RuntimeError: the device failed; the state of this process cannot be trusted.
         """
+        begin(self._generator.plan_step())
         prompts, responses = self._generator.next()
         # The device has computed the prefixes of earlier steps, so this does not wait for it.
         self._prompt_cache.write()

@@ -213,11 +213,17 @@ class RowBatchGenerator(BatchGenerator):
         self._prompt_batch = RowPromptBatch.empty(model, self.sampler, self.prefill_step_size)
         self._generation_batch: DecodeGroups[RowGenerationBatch] = DecodeGroups(padding)
 
+    def plan_step(self) -> float:
+        """Set the size of the next step's slice; the seconds that the step is expected to take.
+
+        They are 0 where nothing is measured yet.
+        """
+        decoding_rows, prompts = len(self._generation_batch), self._count_prompts()
+        self.prefill_step_size = self._prefill_budget.chunk_tokens(decoding_rows, prompts)
+        return self._prefill_budget.reckon(decoding_rows, prompts * self.prefill_step_size)
+
     def next(self) -> tuple[list[Any], list[Any]]:
         decoding_rows, prompt_tokens = len(self._generation_batch), self._counters.prompt_tokens
-        self.prefill_step_size = self._prefill_budget.chunk_tokens(
-            decoding_rows, self._count_prompts()
-        )
         started_at = time.perf_counter()
         responses: tuple[list[Any], list[Any]] = super().next()
         elapsed_s = time.perf_counter() - started_at

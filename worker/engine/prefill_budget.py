@@ -32,6 +32,11 @@ class PrefillBudget:
         tokens = int(budget_s / self._prompt_token_s / prompts)
         return min(self._max_tokens, max(MIN_CHUNK_TOKENS, tokens))
 
+    def reckon(self, decoding_rows: int, prompt_tokens: int) -> float:
+        """The seconds that a step of this size is expected to take."""
+        decode_s = self._decode_s if decoding_rows else 0.0
+        return decode_s + prompt_tokens * self._prompt_token_s
+
     def record_step(self, elapsed_s: float, decoding_rows: int, prompt_tokens: int) -> None:
         """Update both speeds from the duration of a step."""
         if prompt_tokens:

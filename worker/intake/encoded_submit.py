@@ -50,13 +50,8 @@ class EncodedSubmit(Submit, frozen=True, tag="submit"):
         """The request with an empty prompt of the same kind, options and tools."""
         match msgspec.msgpack.decode(self.prompt, type=Outline):
             case ChatOutline() as chat:
-                prompt: Prompt = ChatPrompt(
-                    messages=[],
-                    options=chat.options,
-                    continue_final=chat.continue_final,
-                    reasoning_effort=chat.reasoning_effort,
-                    tools=chat.tools,
-                )
+                fields = {name: getattr(chat, name) for name in ChatPrompt.__struct_fields__}
+                prompt: Prompt = ChatPrompt(**{**fields, "messages": []})
             case TextKind():
                 prompt = TextPrompt("")
             case TokenKind():

@@ -11,12 +11,15 @@ import logging
 import os
 import queue
 import threading
+from collections.abc import Callable
 
 from protocol.channel import Channel, Closed
 from protocol.messages import (
     Cancel,
     Load,
     Pin,
+    Ping,
+    Pong,
     SetMaxRunning,
     Shutdown,
     ToService,
@@ -45,12 +48,14 @@ class Receiver(threading.Thread):
         preprocessor: Preprocessor,
         inbox: Inbox,
         finished: threading.Event,
+        answer_ping: Callable[[], Pong],
     ) -> None:
         super().__init__(name="receiver", daemon=True)
         self._channel = channel
         self._preprocessor = preprocessor
         self._inbox = inbox
         self._finished = finished
+        self._answer_ping = answer_ping
 
     def run(self) -> None:
         while True:
@@ -59,6 +64,8 @@ class Receiver(threading.Thread):
             except Closed as closed:
                 return self._leave(closed)
             match message:
+                case Ping():
+                    self._channel.send(self._answer_ping())
                 case EncodedSubmit():
                     self._preprocessor.submit(message)
                 case Cancel(ids):

@@ -32,6 +32,7 @@ from worker.memory.budget import Measure
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
 from worker.scheduler.admission import Admission
+from worker.scheduler.device_clock import DeviceClock
 from worker.scheduler.memory_pressure import MemoryPressure
 from worker.scheduler.model_commands import ModelCommands
 from worker.scheduler.running import RunningRequest, list_places, make_output_processor
@@ -63,12 +64,14 @@ class EngineCore:
         measure_memory: Measure,
         max_running: int,
         memory_wait_s: float = 30.0,
+        device_clock: DeviceClock | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._preprocessor = preprocessor
         self._inbox = inbox
         self._send = send
+        self._device_clock = device_clock or DeviceClock()
         self._clock = clock
         self._waiting = WaitingQueue()
         self._admission = Admission(
@@ -107,8 +110,10 @@ class EngineCore:
 
     def _receive(self) -> bool:
         """Handle all work in the inbox; wait for some if nothing runs. False on `Shutdown`."""
+        self._device_clock.end()
         try:
             work = self._inbox.get(block=not self._busy, timeout=self._wait_timeout_s())
+            self._device_clock.begin()
             while self._handle(work):
                 work = self._inbox.get(block=False)
             return False
@@ -176,6 +181,7 @@ class EngineCore:
 
     def _load(self) -> None:
         """Read one slice of the model being loaded; reject requests that waited too long."""
+        self._device_clock.begin(loading=self._pool.loads.current is not None)
         result = self._pool.advance_load(self._waiting, may_begin=not self._admission.closed)
         if result is not None:
             self._finish_load(result.model, result.reason)
@@ -200,6 +206,7 @@ class EngineCore:
 
     def _admit(self) -> None:
         """Start every waiting request that fits."""
+        self._device_clock.begin()
         for model in self._pool:
             if self._waiting.peek(model.info.id) is not None:
                 self._preempt_for_shares(model.info.id)
@@ -266,7 +273,7 @@ class EngineCore:
         for model in self._pool:
             if len(model.engine):
                 started_at = self._clock()
-                tokens = model.engine.step()
+                tokens = model.engine.step(self._device_clock.begin)
                 now = self._clock()
                 self._device_ms += (now - started_at) * MS_PER_S
                 self._pool.mark_used(model.info.id)

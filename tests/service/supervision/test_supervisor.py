@@ -12,7 +12,8 @@ import pytest
 
 from protocol.messages import Configure, ModelSource, Step
 from service.supervision.restart_policy import RestartLimits
-from service.supervision.supervisor import Supervisor, Timeouts
+from service.supervision.supervisor import Supervisor
+from service.supervision.worker_clocks import Timeouts
 from tests.fakes.service import FAKE_WORKER_COMMAND
 from tests.fakes.worker import WEIGHT_BYTES
 
