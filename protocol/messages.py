@@ -122,8 +122,9 @@ class Configure(Message, frozen=True):
 
     `preload` are the ids of the models to load before `Ready`, None for all.
     `memory_limit_bytes` is the memory budget for models, 0 for the device's default. A
-    request waits at most `memory_wait_s` for memory. For `cache_limit_bytes` and
-    `wired_limit_bytes` 0 means MLX's default.
+    request waits at most `memory_wait_s` for memory. A slice of prefill has at most
+    `prefill_rows` rows of `prefill_step_tokens` tokens and takes about `prefill_slice_s`. For
+    `cache_limit_bytes` and `wired_limit_bytes` 0 means MLX's default.
     """
 
     models: list[ModelSource]
@@ -140,6 +141,8 @@ class Configure(Message, frozen=True):
     memory_wait_s: float = 30.0
     prefill_reserve_bytes: int = 0
     wired_limit_bytes: int = 0
+    prefill_rows: int = 8
+    prefill_slice_s: float = 1.0
 
 
 class Sibling(Data, frozen=True):

@@ -11,6 +11,8 @@ from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import msgspec
+
 from protocol.channel import Channel, Closed
 from protocol.messages import (
     Configure,
@@ -77,6 +79,7 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     )
     device = describe_device()
     budget = make_budget(configure.memory_limit_bytes, configure.prefill_reserve_bytes, device)
+    configure = msgspec.structs.replace(configure, prefill_reserve_bytes=budget.prefill)
     disk_store = open_disk_store(configure)
     # Without this a full collection traverses all imported objects: 70 ms in which streams wait.
     gc.freeze()

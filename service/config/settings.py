@@ -155,7 +155,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prefill_step_tokens: Annotated[
         int,
         Meta(
-            description="The most prompt tokens computed between two decoding steps.",
+            description="The most tokens of a prompt computed between two decoding steps; fewer "
+            "where they would take more than about a second, or delay streams.",
             ge=1,
             le=65536,
         ),

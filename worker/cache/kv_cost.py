@@ -39,6 +39,17 @@ class KVCost:
         self._layers = Counter(layers)
         self._prefill_step_tokens = prefill_step_tokens
 
+    @property
+    def grows(self) -> bool:
+        """Whether any cache grows with the tokens."""
+        return any(layer.token_bytes for layer in self._layers)
+
+    @property
+    def window_tokens(self) -> int:
+        """The tokens that the longest cache keeps; 0: all."""
+        windows = [layer.window_tokens for layer in self._layers if layer.token_bytes]
+        return 0 if 0 in windows else max(windows, default=0)
+
     def batch_bytes(self, rows: int, longest_tokens: int) -> int:
         """The caches of `rows` sequences in one batch: each is padded to the longest."""
         of_layers = (

@@ -19,6 +19,7 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 from protocol.events import FinishReason
 from worker.cache.kv_cost import probe
 from worker.cache.prefix_cache import Prefix, PrefixCache
+from worker.engine.attention_cost import probe_attention
 from worker.engine.decode_groups import PaddingCost
 from worker.engine.mlx_batch import (
     GeneratedToken,
@@ -26,10 +27,10 @@ from worker.engine.mlx_batch import (
     RowBatchGenerator,
     make_stop_sequences,
 )
+from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
 from worker.engine.sampler import Row, Sibling
 from worker.engine.token_logprobs import Score
 
-MAX_PREFILL_ROWS = 8
 EMPTY_PREFIX = Prefix(0, [])
 
 
@@ -63,19 +64,19 @@ class Engine:
         model: nn.Module,
         *,
         max_running: int,
-        prefill_step_tokens: int,
+        prefill: PrefillLimits,
         name: str = "",
         prompt_cache: PrefixCache | None = None,
     ) -> None:
         self._name = name
         self._prompt_cache = prompt_cache or PrefixCache(0)
-        self.kv_cost = probe(model, prefill_step_tokens)
+        self.kv_cost = probe(model, prefill.max_tokens)
         self._generator = RowBatchGenerator(
             model,
             PaddingCost(self.kv_cost, weight_bytes_of(model)),
+            PrefillBudget(prefill, probe_attention(model, self.kv_cost)),
             completion_batch_size=max_running,
-            prefill_batch_size=min(MAX_PREFILL_ROWS, max_running),
-            prefill_step_size=prefill_step_tokens,
+            prefill_step_size=prefill.max_tokens,
         )
         self._prefilling: dict[int, PrefillingRow] = {}
         self._rows: dict[int, Row] = {}

@@ -10,7 +10,7 @@ with mlx-lm's own:
   vocabulary for each row and step. Here only the rows that request scores are
   scored, and their prompts during prefill.
 - siblings: a row whose prompt is already in prefill shares that prefill.
-- prefill budget: the size of a chunk depends on how long decoding rows may wait.
+- prefill: the size of a slice is bounded by time and memory, and prompts take turns.
 - decode groups: mlx-lm decodes all rows in one batch, padded to the longest.
 """
 
@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from functools import lru_cache
@@ -35,13 +36,16 @@ from mlx_lm.generate import (
 
 from worker.cache.radix_node import arrays_of
 from worker.engine.decode_groups import DecodeGroups, PaddingCost
-from worker.engine.prefill_budget import PrefillBudget
+from worker.engine.prefill_budget import PrefillBudget, Prompt, Slice
+from worker.engine.prefill_turns import PrefillBatch, PrefillTurns, PromptRow
 from worker.engine.sampler import Row, draw_tokens
 from worker.engine.token_logprobs import PendingScore, score_rows
 
 WIRED_LIMIT_SETTER = "maybe_set_recommended_wired_limit"
 MAX_CACHED_STOP_SEQUENCES = 64
 MAX_SCORED_CHUNK_TOKENS = 64
+# As in mlx-lm: how often the memory that MLX keeps for reuse is freed.
+CLEAR_CACHE_STEPS = 512
 
 PromptProgress = PromptProcessingBatch.Response
 GeneratedToken = GenerationBatch.Response
@@ -199,51 +203,178 @@ def wired_limit_unchanged() -> Iterator[None]:
 
 
 class RowBatchGenerator(BatchGenerator):
-    """mlx-lm's scheduler with the two batches above."""
+    """mlx-lm's scheduler with the two batches above, and with prefill in turns.
 
-    prefill_batch_size: int
+    mlx-lm prefills all prompts in one batch, and copies it when rows join or leave. Here
+    only prompts that share a slice form a batch, several batches take turns, and a batch
+    whose rows are all computed starts to decode without a copy.
+    """
+
     prefill_step_size: int
+    _unprocessed_sequences: deque[Any]
+    _currently_processing: list[Any]
     # A default for `close`, which also runs where the constructor fails.
     _old_wired_limit: int | None = None
 
-    def __init__(self, model: nn.Module, padding: PaddingCost, **settings: Any) -> None:
+    def __init__(
+        self, model: nn.Module, padding: PaddingCost, budget: PrefillBudget, **settings: Any
+    ) -> None:
         with wired_limit_unchanged():
             super().__init__(model, **settings)
-        self._prefill_budget = PrefillBudget(settings["prefill_step_size"])
-        self._prompt_batch = RowPromptBatch.empty(model, self.sampler, self.prefill_step_size)
+        self._prefill_budget = budget
         self._generation_batch: DecodeGroups[RowGenerationBatch] = DecodeGroups(padding)
+        self._prefills: list[PrefillBatch[RowPromptBatch]] = []
+        self._turns = PrefillTurns()
+        self._planned: PrefillBatch[RowPromptBatch] | None = None
+        self._slice = Slice()
+
+    # ------------------------------------------------------------ plan
 
     def plan_step(self) -> float:
-        """Set the size of the next step's slice; the seconds that the step is expected to take.
+        """Plan the slice of the next step; the seconds that the step is expected to take.
 
         They are 0 where nothing is measured yet.
         """
-        decoding_rows, prompts = len(self._generation_batch), self._count_prompts()
-        self.prefill_step_size = self._prefill_budget.chunk_tokens(decoding_rows, prompts)
-        return self._prefill_budget.reckon(decoding_rows, prompts * self.prefill_step_size)
+        decoding_rows = len(self._generation_batch)
+        if self._prefills or self._unprocessed_sequences:
+            self._join_computed()
+            self._planned = self._choose_prefill(decoding_rows)
+        if self._planned is not None:
+            self._slice = self._plan_slice(decoding_rows, self._planned)
+        return self._slice.seconds + (self._prefill_budget.decode_s if decoding_rows else 0.0)
+
+    def _join_computed(self) -> None:
+        """Make a batch of the waiting prompts of which all but the last token is cached."""
+        waiting = self._unprocessed_sequences
+        if computed := [sequence for sequence in waiting if not prompt_of(sequence).left]:
+            self._make_prefill(computed)
+
+    def _choose_prefill(self, decoding_rows: int) -> PrefillBatch[RowPromptBatch] | None:
+        """The batch for the next slice, which is a new one if waiting prompts come first."""
+        prefills = [prefill for prefill in self._prefills if prefill.left]
+        waiting = list(self._unprocessed_sequences)
+        order = self._turns.order(
+            [(prefill.rows[0].uid, prefill.left) for prefill in prefills]
+            + [(sequence[0], prompt_of(sequence).left) for sequence in waiting]
+        )
+        if not order:
+            return None
+        if order[0] < len(prefills):
+            return prefills[order[0]]
+        joining = [waiting[index - len(prefills)] for index in order if index >= len(prefills)]
+        plan = self._prefill_budget.plan(decoding_rows, [prompt_of(s) for s in joining])
+        return self._make_prefill(joining[: plan.rows])
+
+    def _plan_slice(self, decoding_rows: int, prefill: PrefillBatch[RowPromptBatch]) -> Slice:
+        """The slice of this batch; rows that do not fit leave it for a batch of their own."""
+        unfinished = [index for index, row in enumerate(prefill.rows) if row.prompt.left]
+        prompts = [prefill.rows[index].prompt for index in unfinished]
+        plan = self._prefill_budget.plan(decoding_rows, prompts)
+        if plan.rows < len(unfinished):
+            self._prefills.append(prefill.split(unfinished[plan.rows :]))
+        return plan
+
+    def _make_prefill(self, sequences: list[Any]) -> PrefillBatch[RowPromptBatch]:
+        """Make a batch of these waiting sequences."""
+        uids = [sequence[0] for sequence in sequences]
+        others = [s for s in self._unprocessed_sequences if s[0] not in set(uids)]
+        self._unprocessed_sequences = deque([*sequences, *others])
+        batch = RowPromptBatch.empty(self.model, self.sampler, self.prefill_step_size)
+        batch.extend(self._make_batch(len(sequences)))
+        self._currently_processing = []
+        rows = [PromptRow(s[0], list(s[1]), len(s[4]), 0, sum(map(len, s[1]))) for s in sequences]
+        prefill = PrefillBatch(rows, batch)
+        self._prefills.append(prefill)
+        return prefill
+
+    # ------------------------------------------------------------ step
 
     def next(self) -> tuple[list[Any], list[Any]]:
-        decoding_rows, prompt_tokens = len(self._generation_batch), self._counters.prompt_tokens
+        """Decode one token of each row, and prefill the slice that `plan_step` has planned."""
+        decoding_rows = len(self._generation_batch)
+        context = self._planned.context if self._planned is not None else 0
         started_at = time.perf_counter()
-        responses: tuple[list[Any], list[Any]] = super().next()
+        prompts, responses, computed_tokens = super().next()
         elapsed_s = time.perf_counter() - started_at
-        computed = self._counters.prompt_tokens - prompt_tokens
-        self._prefill_budget.record_step(elapsed_s, decoding_rows, computed)
-        return responses
+        self._planned, self._slice = None, Slice()
+        self._prefill_budget.record_step(elapsed_s, decoding_rows, computed_tokens, context)
+        return prompts, responses
 
-    def _count_prompts(self) -> int:
-        """The prompts that have tokens in the next step's prefill."""
-        room = self.prefill_batch_size - len(self._prompt_batch)
-        joining = min(room, len(self._unprocessed_sequences))
-        # A prompt with only its last token left starts decoding.
-        remaining = (sum(map(len, segments)) > 1 for segments, *_ in self._currently_processing)
-        return joining + sum(remaining)
+    def _next(self) -> tuple[list[Any], list[Any], int]:
+        """Prompts' progress, rows' tokens, and the prompt tokens computed, padding included."""
+        responses = self._decode()
+        started = self._start_computed()
+        progress, computed_tokens = self._prefill()
+        return [*started, *progress], responses, computed_tokens
+
+    def _decode(self) -> list[Any]:
+        if not len(self._generation_batch):
+            return []
+        self._counters.generation_steps += 1
+        if self._counters.generation_steps % CLEAR_CACHE_STEPS == 0:
+            mx.clear_cache()
+        return self._generation_batch.next()
+
+    def _start_computed(self) -> list[Any]:
+        """Start to decode the rows whose prompts are computed."""
+        started = []
+        for prefill in list(self._prefills):
+            computed = [index for index, row in enumerate(prefill.rows) if not row.prompt.left]
+            if not computed:
+                continue
+            if len(computed) == len(prefill.rows):
+                self._prefills.remove(prefill)
+            else:
+                prefill = prefill.split(computed)
+            batch = prefill.batch.generate([row.segments[0] for row in prefill.rows])
+            started += [PromptProgress(row.uid, row.progress, True, True) for row in prefill.rows]
+            self._generation_batch.extend(batch)
+        return started
+
+    def _prefill(self) -> tuple[list[Any], int]:
+        """Compute the planned slice."""
+        if self._planned is None or not self._slice.tokens:
+            return [], 0
+        rows = self._planned.rows
+        taken = [row.take(self._slice.tokens) for row in rows]
+        self._planned.batch.prompt([tokens for tokens, _ in taken])
+        progress = [
+            PromptProgress(row.uid, row.progress, ended, False)
+            for row, (_, ended) in zip(rows, taken, strict=True)
+        ]
+        return progress, len(rows) * max(len(tokens) for tokens, _ in taken)
+
+    # ------------------------------------------------------------ rows
+
+    def extract_cache(self, uids: Collection[int]) -> dict[int, tuple[list[Any], list[int]]]:
+        """The caches and the tokens that they hold, by uid."""
+        caches: dict[int, tuple[list[Any], list[int]]] = super().extract_cache(uids)
+        for prefill in self._prefills:
+            for index, row in enumerate(prefill.rows):
+                if row.uid in uids:
+                    batch = prefill.batch
+                    caches[row.uid] = (batch.extract_cache(index), batch.tokens[index])
+        return caches
+
+    def remove(
+        self, uids: Collection[int], return_prompt_caches: bool = False
+    ) -> dict[int, tuple[list[Any], list[int]]]:
+        """Remove rows in any stage; with `return_prompt_caches` as from `extract_cache`."""
+        caches = self.extract_cache(uids) if return_prompt_caches else {}
+        super().remove(uids)
+        self._prefills = [prefill for prefill in self._prefills if prefill.keep_except(uids)]
+        return caches
 
     def new_uid(self) -> int:
         """A number for a row that is not inserted."""
         uid: int = self._uid_count
         self._uid_count += 1
         return uid
+
+
+def prompt_of(sequence: Any) -> Prompt:
+    """The prompt of one of mlx-lm's waiting sequences; its last token is not prefilled."""
+    return Prompt(len(sequence[4]), sum(map(len, sequence[1])) - 1)
 
 
 @lru_cache(MAX_CACHED_STOP_SEQUENCES)

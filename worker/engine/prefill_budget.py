@@ -1,50 +1,139 @@
-"""How many prompt tokens a step of chunked prefill takes.
+"""How large a slice of chunked prefill may be: its rows, and the tokens of each row.
 
-While no row decodes, a chunk has the largest size. Beside decoding rows, a chunk may
-take `PREFILL_PER_DECODE` times as long as a decode step, or `MIN_PREFILL_S` where that
-is longer. The inter-token time is then at most about three times that of decoding alone,
-whatever the model's size. Both speeds are measured while the engine runs.
+A slice is bounded by time: about `slice_s`, and beside decoding rows
+`PREFILL_PER_DECODE` times as long as a decode step, or `MIN_PREFILL_S` where that is longer.
+The inter-token time is then at most about three times that of decoding alone. Both speeds are
+measured while the engine runs; a short first slice measures the speed of prefill. A slice is
+also bounded by the memory of its attention scores. Rows shrink before tokens do: prompts that
+do not fit take turns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from worker.engine.attention_cost import AttentionCost
+
 PREFILL_PER_DECODE = 2.0
-# A shorter wait is not noticed, and smaller chunks would slow the prefill down.
+# A shorter wait is not noticed, and smaller slices would slow the prefill down.
 MIN_PREFILL_S = 0.012
-MIN_CHUNK_TOKENS = 32
+MIN_TOKENS = 32
+# The tokens of the first slice, before anything is measured.
+FIRST_TOKENS = 32
+# Up to this context attention takes a small part of a slice's time. A slice far behind all
+# measured ones is expected to take longer in proportion to what its context exceeds this by.
+SHORT_CONTEXT_TOKENS = 4096
 # The weight of a new measurement in the moving average.
 NEW_WEIGHT = 0.2
+# A slice that takes this many times `slice_s` replaces the average.
+OVERRUN = 1.5
+# The first measurement includes the compilation of kernels, so the second replaces it.
+REPLACED_MEASUREMENTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillLimits:
+    """The largest slice: in rows, in tokens of each row, in seconds and in bytes of scores.
+
+    `reserve_bytes` 0 is no bound.
+    """
+
+    max_tokens: int
+    max_rows: int = 8
+    slice_s: float = 1.0
+    reserve_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The tokens of one prompt that are computed, and those that are left."""
+
+    computed: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A slice of `rows` prompts, of `tokens` tokens each, that is expected to take `seconds`."""
+
+    rows: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
 
 
 class PrefillBudget:
-    """The size of a chunk, at most `max_tokens` tokens of each prompt."""
+    """Plans the slices of one model, and measures them."""
 
-    def __init__(self, max_tokens: int) -> None:
-        self._max_tokens = max_tokens
+    def __init__(self, limits: PrefillLimits, attention: AttentionCost | None = None) -> None:
+        self._limits = limits
+        self._attention = attention or AttentionCost()
         self._decode_s = 0.0
         self._prompt_token_s = 0.0
+        # The context at which the speed of prefill was measured.
+        self._context = 0.0
+        self._measurements = 0
 
-    def chunk_tokens(self, decoding_rows: int, prompts: int) -> int:
-        """The tokens of each of `prompts` prompts in the next step."""
-        if not (decoding_rows and prompts and self._prompt_token_s):
-            return self._max_tokens
+    @property
+    def decode_s(self) -> float:
+        """The seconds of a decode step; 0 before one is measured."""
+        return self._decode_s
+
+    def plan(self, decoding_rows: int, prompts: Sequence[Prompt]) -> Slice:
+        """The next slice of these prompts, which are in the order of preference."""
+        rows = tokens = context = 0
+        for prompt in prompts[: self._limits.max_rows]:
+            behind = max(context, prompt.computed)
+            width = max(tokens, min(prompt.left, self._limits.max_tokens))
+            if rows and width > self._most_tokens(decoding_rows, rows + 1, behind):
+                break
+            rows, tokens, context = rows + 1, width, behind
+        if not rows:
+            return Slice()
+        tokens = min(tokens, self._most_tokens(decoding_rows, rows, context))
+        return Slice(rows, tokens, rows * tokens * self._token_s(context))
+
+    def record_step(
+        self, elapsed_s: float, decoding_rows: int, computed_tokens: int, context: int = 0
+    ) -> None:
+        """Update the speeds from a step that computed this many prompt tokens, padding included."""
+        if not computed_tokens:
+            if decoding_rows:
+                self._decode_s = moving_average(self._decode_s, elapsed_s)
+            return
+        prefill_s = max(0.0, elapsed_s - (self._decode_s if decoding_rows else 0.0))
+        token_s = prefill_s / computed_tokens
+        self._measurements += 1
+        if (
+            self._measurements <= REPLACED_MEASUREMENTS
+            or prefill_s > OVERRUN * self._limits.slice_s
+        ):
+            self._prompt_token_s, self._context = token_s, context
+            return
+        self._prompt_token_s = moving_average(self._prompt_token_s, token_s)
+        self._context = moving_average(self._context, context)
+
+    def _most_tokens(self, decoding_rows: int, rows: int, context: int) -> int:
+        """The tokens of each of this many rows that fit the time and the memory; at least 1."""
+        tokens = min(self._limits.max_tokens, self._tokens_in_time(decoding_rows, rows, context))
+        fitting = self._attention.tokens_within(self._limits.reserve_bytes, rows, context)
+        return max(1, tokens if fitting is None else min(tokens, fitting))
+
+    def _tokens_in_time(self, decoding_rows: int, rows: int, context: int) -> int:
+        token_s = self._token_s(context)
+        if not token_s:
+            return FIRST_TOKENS // rows
+        longest_s = self._limits.slice_s
+        most = int(longest_s / token_s / rows)
+        if not decoding_rows:
+            return most
         budget_s = max(PREFILL_PER_DECODE * self._decode_s, MIN_PREFILL_S)
-        tokens = int(budget_s / self._prompt_token_s / prompts)
-        return min(self._max_tokens, max(MIN_CHUNK_TOKENS, tokens))
+        return min(most, max(MIN_TOKENS // rows, int(budget_s / token_s / rows)))
 
-    def reckon(self, decoding_rows: int, prompt_tokens: int) -> float:
-        """The seconds that a step of this size is expected to take."""
-        decode_s = self._decode_s if decoding_rows else 0.0
-        return decode_s + prompt_tokens * self._prompt_token_s
-
-    def record_step(self, elapsed_s: float, decoding_rows: int, prompt_tokens: int) -> None:
-        """Update both speeds from the duration of a step."""
-        if prompt_tokens:
-            decode_s = self._decode_s if decoding_rows else 0.0
-            token_s = max(0.0, elapsed_s - decode_s) / prompt_tokens
-            self._prompt_token_s = moving_average(self._prompt_token_s, token_s)
-        elif decoding_rows:
-            self._decode_s = moving_average(self._decode_s, elapsed_s)
+    def _token_s(self, context: int) -> float:
+        """The seconds of one token behind `context` tokens; 0 before anything is measured."""
+        longer = (context + SHORT_CONTEXT_TOKENS) / (self._context + SHORT_CONTEXT_TOKENS)
+        return self._prompt_token_s * max(1.0, longer)
 
 
 def moving_average(average: float, new: float) -> float:

@@ -15,6 +15,7 @@ from protocol.messages import Configure, ModelInfo
 from protocol.units import MS_PER_S
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.engine import Engine, weight_bytes_of
+from worker.engine.prefill_budget import PrefillLimits
 from worker.models.model_config import ModelConfig
 
 # The largest slice that is read between two steps; a larger array is one slice. A slow disk
@@ -69,7 +70,12 @@ class WeightLoad:
         engine = Engine(
             self._model,
             max_running=configure.max_running,
-            prefill_step_tokens=configure.prefill_step_tokens,
+            prefill=PrefillLimits(
+                max_tokens=configure.prefill_step_tokens,
+                max_rows=configure.prefill_rows,
+                slice_s=configure.prefill_slice_s,
+                reserve_bytes=configure.prefill_reserve_bytes,
+            ),
             name=config.content_key,
             prompt_cache=self._prompt_cache,
         )

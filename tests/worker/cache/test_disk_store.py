@@ -19,6 +19,7 @@ from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
 from worker.cache.serialization import SerializedNode
 from worker.engine.engine import Engine
+from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.sampler import make_row
 
 GREEDY = Sampling(seed=0, temperature=0.0)
@@ -50,7 +51,7 @@ class Run:
         self._engine = Engine(
             model,
             max_running=4,
-            prefill_step_tokens=64,
+            prefill=PrefillLimits(max_tokens=64),
             name=KEY,
             prompt_cache=PrefixCache(PLENTY_BYTES, self.store),
         )

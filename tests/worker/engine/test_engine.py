@@ -22,6 +22,7 @@ from worker.engine import decode_groups as groups
 from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine, weight_bytes_of
 from worker.engine.mlx_batch import RowBatchGenerator
+from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
 from worker.engine.sampler import make_row
 
 GREEDY = Sampling(seed=0, temperature=0.0)
@@ -42,7 +43,9 @@ MIXED = [
 
 def make_engine(path: Path, *, max_running: int = 16, prefill_step_tokens: int = 32) -> Engine:
     model, _ = load_model(path)
-    return Engine(model, max_running=max_running, prefill_step_tokens=prefill_step_tokens)
+    return Engine(
+        model, max_running=max_running, prefill=PrefillLimits(max_tokens=prefill_step_tokens)
+    )
 
 
 def run(engine: Engine, rows: int) -> tuple[dict[int, list[int]], dict[int, FinishReason]]:
@@ -113,7 +116,7 @@ def test_rows_in_separate_decode_batches_draw_the_tokens_that_they_draw_alone(
     model, _ = load_model(path)
     # Any padding then costs more than another pass.
     monkeypatch.setattr(groups, "PASS_BYTES", 1 - weight_bytes_of(model))
-    engine = Engine(model, max_running=8, prefill_step_tokens=512)
+    engine = Engine(model, max_running=8, prefill=PrefillLimits(max_tokens=512))
     waiting = [text_tokens(path, "more " * rng.choice([9, 300, 900])) for _ in range(24)]
     expected = dict(enumerate(greedy_tokens(path, prompt, TOKENS) for prompt in waiting))
     got: dict[int, list[int]] = {}
@@ -259,6 +262,8 @@ def test_ended_rows_free_their_memory(llama_path: Path) -> None:
         for id, prompt in enumerate(prompts(llama_path)):
             engine.insert(id, prompt, 5, make_row(GREEDY))
         run(engine, 12)
+        # The device may still compute the step after the last one.
+        mx.synchronize()
         return mx.get_active_memory()
 
     first = run_all()
@@ -307,7 +312,7 @@ def test_a_generator_that_cannot_be_made_leaves_the_wired_limit_alone(
     model, _ = load_model(llama_path)
     padding = groups.PaddingCost(probe(model, 32), weight_bytes_of(model))
     with pytest.raises(TypeError):
-        RowBatchGenerator(model, padding, no_such_setting=1)
+        RowBatchGenerator(model, padding, PrefillBudget(PrefillLimits(32)), no_such_setting=1)
     gc.collect()
     assert wired_limits == []
     BatchGenerator(model).close()
@@ -319,3 +324,33 @@ def test_no_wired_limit_is_left_set(llama_path: Path) -> None:
     before = mx.set_wired_limit(0)
     make_engine(llama_path)
     assert mx.set_wired_limit(before) == 0
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one_and_the_long_one_goes_on(
+    llama_path: Path,
+) -> None:
+    engine = make_engine(llama_path, prefill_step_tokens=32)
+    engine.insert(0, random.Random(0).choices(range(10, 900), k=1500), 1, make_row(GREEDY))
+    engine.step()
+    ended: list[int] = []
+    for id in range(1, 40):
+        engine.insert(id, random.Random(id).choices(range(10, 900), k=40), 1, make_row(GREEDY))
+        ended += [token.id for token in engine.step()]
+    while len(ended) < 40:
+        ended += [token.id for token in engine.step()]
+    assert ended[-1] == 0
+    assert sorted(ended) == list(range(40))
+
+
+def test_the_oldest_prompt_gets_its_turn_however_many_shorter_ones_arrive(
+    llama_path: Path,
+) -> None:
+    engine = make_engine(llama_path, prefill_step_tokens=32)
+    engine.insert(0, random.Random(0).choices(range(10, 900), k=300), 1, make_row(GREEDY))
+    ended: list[int] = []
+    for id in range(1, 1000):
+        engine.insert(id, random.Random(id).choices(range(10, 900), k=60), 1, make_row(GREEDY))
+        ended += [token.id for token in engine.step()]
+        if 0 in ended:
+            break
+    assert 0 in ended

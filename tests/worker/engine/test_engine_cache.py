@@ -15,6 +15,7 @@ from protocol.messages import Sampling
 from tests.models.hybrid import VOCABULARY_SIZE, make_hybrid
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.engine import Engine
+from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.sampler import make_row
 
 GREEDY = Sampling(seed=0, temperature=0.0)
@@ -31,7 +32,11 @@ class Conversations:
     def __init__(self, model: nn.Module, cache: PrefixCache) -> None:
         self.model = model
         self.engine = Engine(
-            model, max_running=CONVERSATIONS, prefill_step_tokens=32, name="m", prompt_cache=cache
+            model,
+            max_running=CONVERSATIONS,
+            prefill=PrefillLimits(max_tokens=32),
+            name="m",
+            prompt_cache=cache,
         )
         self.rng = random.Random(1)
         system = self._draw(SYSTEM_TOKENS)
@@ -114,8 +119,9 @@ def test_a_repeated_prompt_computes_only_its_last_token(model: nn.Module) -> Non
 def test_the_computed_tokens_of_a_removed_row_are_cached(llama: nn.Module) -> None:
     chats = Conversations(llama, PrefixCache(PLENTY_BYTES))
     chats.ask()
-    while not chats.engine.step():
-        pass
+    started: set[int] = set()
+    while len(started) < CONVERSATIONS:
+        started |= {token.id for token in chats.engine.step()}
     chats.engine.remove(range(CONVERSATIONS))
     lengths = [len(tokens) for tokens in chats.tokens]
     cached = [chats.engine.insert(id, t, 1, make_row(GREEDY)) for id, t in enumerate(chats.tokens)]
@@ -125,7 +131,9 @@ def test_the_computed_tokens_of_a_removed_row_are_cached(llama: nn.Module) -> No
 def test_the_cache_of_two_thousand_requests_never_exceeds_the_limit(llama: nn.Module) -> None:
     limit = 100_000
     cache = PrefixCache(limit)
-    engine = Engine(llama, max_running=16, prefill_step_tokens=256, name="m", prompt_cache=cache)
+    engine = Engine(
+        llama, max_running=16, prefill=PrefillLimits(max_tokens=256), name="m", prompt_cache=cache
+    )
     rng = random.Random(5)
     starts = [rng.choices(range(10, 900), k=rng.randrange(1, 40)) for _ in range(12)]
     cached = most_bytes = 0

@@ -1,56 +1,144 @@
-"""The chunk size follows the measured speeds of decoding and prefill."""
+"""The size of a slice follows the measured speeds, its memory, and the prompts that wait."""
 
 from __future__ import annotations
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.engine.attention_cost import AttentionCost
 from worker.engine.prefill_budget import (
-    MIN_CHUNK_TOKENS,
+    FIRST_TOKENS,
     MIN_PREFILL_S,
+    MIN_TOKENS,
     PREFILL_PER_DECODE,
     PrefillBudget,
+    PrefillLimits,
+    Prompt,
 )
 
-MAX_TOKENS = 512
+MAX_TOKENS, MAX_ROWS, SLICE_S = 512, 8, 1.0
+LONG = Prompt(0, 10_000)
 
 
-def make_budget(*, decode_s: float, token_s: float) -> PrefillBudget:
+def make_budget(
+    *, token_s: float, decode_s: float = 0.0, context: int = 0, limits: PrefillLimits | None = None
+) -> PrefillBudget:
     """A budget that has measured these speeds."""
-    budget = PrefillBudget(MAX_TOKENS)
-    budget.record_step(decode_s, 4, 0)
-    budget.record_step(decode_s + 100 * token_s, 4, 100)
+    budget = PrefillBudget(limits or PrefillLimits(MAX_TOKENS, MAX_ROWS, SLICE_S))
+    if decode_s:
+        budget.record_step(decode_s, 4, 0)
+    for _ in range(2):
+        budget.record_step(100 * token_s, 0, 100, context)
     return budget
 
 
-def test_while_no_row_decodes_a_chunk_has_the_largest_size() -> None:
-    assert make_budget(decode_s=0.01, token_s=0.001).chunk_tokens(0, 1) == MAX_TOKENS
+def test_the_first_slice_is_short_and_has_one_row() -> None:
+    for decoding_rows in (0, 4):
+        plan = PrefillBudget(PrefillLimits(MAX_TOKENS)).plan(decoding_rows, [LONG] * 8)
+        assert (plan.rows, plan.tokens, plan.seconds) == (1, FIRST_TOKENS, 0.0)
 
 
-def test_before_a_prefill_is_measured_a_chunk_has_the_largest_size() -> None:
-    assert PrefillBudget(MAX_TOKENS).chunk_tokens(4, 1) == MAX_TOKENS
+def test_a_fast_device_computes_the_most_tokens_of_the_most_rows() -> None:
+    plan = make_budget(token_s=1e-5).plan(0, [LONG] * 20)
+    assert (plan.rows, plan.tokens) == (MAX_ROWS, MAX_TOKENS)
 
 
-def test_beside_decoding_a_chunk_takes_a_fixed_multiple_of_a_decode_step() -> None:
-    tokens = make_budget(decode_s=0.02, token_s=0.0002).chunk_tokens(4, 1)
-    assert tokens == int(PREFILL_PER_DECODE * 0.02 / 0.0002)
+@pytest.mark.parametrize(
+    ("token_s", "rows", "tokens"),
+    [
+        (0.0004, 4, 512),
+        (0.0009, 2, 512),
+        (0.0015, 1, 512),
+        (0.004, 1, 250),
+        (0.025, 1, 40),
+        (0.4, 1, 2),
+    ],
+)
+def test_rows_shrink_before_tokens_do(token_s: float, rows: int, tokens: int) -> None:
+    plan = make_budget(token_s=token_s).plan(0, [LONG] * 8)
+    assert plan.rows == rows
+    assert plan.tokens == pytest.approx(tokens, abs=1)
 
 
-def test_beside_a_very_fast_decode_step_a_chunk_takes_the_shortest_time() -> None:
-    tokens = make_budget(decode_s=0.001, token_s=0.0001).chunk_tokens(4, 1)
-    assert tokens in (int(MIN_PREFILL_S / 0.0001), int(MIN_PREFILL_S / 0.0001) - 1)
+@given(
+    st.floats(1e-6, 0.9),
+    st.lists(
+        st.builds(Prompt, st.integers(0, 3000), st.integers(1, 9000)), min_size=1, max_size=20
+    ),
+    st.floats(0.0, 0.5),
+)
+def test_no_slice_is_expected_to_exceed_its_time(
+    token_s: float, prompts: list[Prompt], decode_s: float
+) -> None:
+    budget = make_budget(token_s=token_s, decode_s=decode_s, context=3000)
+    alone, beside = budget.plan(0, prompts), budget.plan(4, prompts)
+    for plan in (alone, beside):
+        assert 1 <= plan.rows <= min(MAX_ROWS, len(prompts))
+        assert 1 <= plan.tokens <= MAX_TOKENS
+        # One token is always computed.
+        assert plan.seconds <= max(SLICE_S, token_s) * 1.001
+    limit_s = max(PREFILL_PER_DECODE * decode_s, MIN_PREFILL_S)
+    assert beside.rows * beside.tokens <= max(limit_s / token_s * 1.001, MIN_TOKENS)
 
 
-def test_several_prompts_share_the_budget_of_a_step() -> None:
-    budget = make_budget(decode_s=0.02, token_s=0.0002)
-    assert budget.chunk_tokens(4, 4) == budget.chunk_tokens(4, 1) // 4
+def test_short_prompts_share_the_time_of_a_slice() -> None:
+    budget = make_budget(token_s=0.0002, decode_s=0.02)
+    plan = budget.plan(4, [Prompt(0, 30)] * 8)
+    assert (plan.rows, plan.tokens) == (6, 30)
 
 
-def test_a_chunk_is_neither_smaller_nor_larger_than_its_bounds() -> None:
-    assert make_budget(decode_s=0.02, token_s=1.0).chunk_tokens(4, 8) == MIN_CHUNK_TOKENS
-    assert make_budget(decode_s=0.02, token_s=1e-9).chunk_tokens(4, 1) == MAX_TOKENS
+def test_a_slice_far_behind_all_measured_ones_is_shorter() -> None:
+    budget = make_budget(token_s=0.0015)
+    assert budget.plan(0, [Prompt(100_000, 5000)]).tokens < MAX_TOKENS / 10
+    assert budget.plan(0, [Prompt(100, 5000)]).tokens == MAX_TOKENS
 
 
-def test_chunks_get_smaller_when_prefill_gets_slower() -> None:
-    budget = make_budget(decode_s=0.02, token_s=0.0002)
-    before = budget.chunk_tokens(4, 1)
-    for _ in range(20):
-        budget.record_step(0.02 + 100 * 0.0004, 4, 100)
-    assert budget.chunk_tokens(4, 1) < 0.6 * before
+def test_the_second_measurement_replaces_the_first() -> None:
+    budget = PrefillBudget(PrefillLimits(MAX_TOKENS))
+    budget.record_step(2.0, 0, 32)
+    assert budget.plan(0, [LONG]).tokens == 16
+    budget.record_step(0.016, 0, 16)
+    assert budget.plan(0, [LONG]).tokens == MAX_TOKENS
+
+
+def test_a_slice_that_took_far_too_long_shortens_the_next_at_once() -> None:
+    budget = make_budget(token_s=0.0001)
+    budget.record_step(5.12, 0, 512)
+    assert budget.plan(0, [LONG]).tokens == 100
+
+
+@given(
+    st.integers(1, 10**10),
+    st.integers(1, 64),
+    st.sampled_from([2, 4]),
+    st.integers(0, 4096),
+    st.lists(
+        st.builds(Prompt, st.integers(0, 130_000), st.integers(1, 9000)), min_size=1, max_size=9
+    ),
+)
+def test_the_scores_of_a_slice_fit_the_reserve(
+    reserve: int, heads: int, size: int, window: int, prompts: list[Prompt]
+) -> None:
+    attention = AttentionCost(heads * size, window)
+    budget = PrefillBudget(PrefillLimits(MAX_TOKENS, MAX_ROWS, SLICE_S, reserve), attention)
+    for _ in range(2):
+        budget.record_step(0.001, 0, 1000)
+    plan = budget.plan(0, prompts)
+    context = max(prompt.computed for prompt in prompts[: plan.rows])
+    fits = attention.slice_bytes(plan.rows, plan.tokens, context) <= reserve
+    # One token is always computed.
+    assert fits or (plan.rows, plan.tokens) == (1, 1)
+
+
+def test_for_memory_too_rows_shrink_before_tokens_do() -> None:
+    # 24 heads at 32k: 512 tokens of one row need 0.8 GB, those of 8 rows 6 GB.
+    attention = AttentionCost(24 * 2)
+    budget = PrefillBudget(PrefillLimits(MAX_TOKENS, MAX_ROWS, SLICE_S, 3 << 29), attention)
+    for _ in range(2):
+        budget.record_step(0.001, 0, 1000, 32_768)
+    plan = budget.plan(0, [Prompt(32_768, 5000)] * 8)
+    assert (plan.rows, plan.tokens) == (1, MAX_TOKENS)
+    plan = budget.plan(0, [Prompt(131_072, 5000)] * 8)
+    assert plan.rows == 1
+    assert 200 < plan.tokens < MAX_TOKENS

@@ -14,6 +14,7 @@ from mlx_lm.utils import load_model
 from protocol.messages import Sampling
 from tests.oracle import greedy_tokens, text_tokens
 from worker.engine.engine import Engine
+from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.sampler import make_row
 from worker.engine.token_logprobs import PromptScorer, Score
 from worker.outputs.output_processor import LOWEST_LOGPROB, finite, offsets
@@ -39,7 +40,7 @@ class CountingModel:
 
 
 def make_engine(model: Any) -> Engine:
-    return Engine(model, max_running=16, prefill_step_tokens=32)
+    return Engine(model, max_running=16, prefill=PrefillLimits(max_tokens=32))
 
 
 def run(engine: Engine) -> dict[int, list[tuple[int, Score | None]]]:

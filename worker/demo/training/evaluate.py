@@ -29,6 +29,7 @@ with open_files_limit_kept():
     from mlx_lm import load
 
     from worker.engine.engine import Engine
+    from worker.engine.prefill_budget import PrefillLimits
     from worker.engine.sampler import make_row
     from worker.models.model_files import stop_tokens_of
 
@@ -57,7 +58,9 @@ class Subject:
 
     def answer(self, chats: Sequence[Chat]) -> list[Answer]:
         """The model's answer in place of each chat's last turn."""
-        engine = Engine(self._model, max_running=MAX_RUNNING, prefill_step_tokens=CONTEXT_TOKENS)
+        engine = Engine(
+            self._model, max_running=MAX_RUNNING, prefill=PrefillLimits(max_tokens=CONTEXT_TOKENS)
+        )
         for number, chat in enumerate(chats):
             row = make_row(Sampling(seed=0, temperature=0.0), self._stop_tokens)
             engine.insert(number, self._prompt(chat), MAX_TOKENS, row)
