@@ -26,6 +26,14 @@ class Started(Message, frozen=True):
     ignored: list[str] = []
 
 
+class Progress(Message, frozen=True):
+    """A long prompt is in prefill: `done` of its `total` tokens are computed or were cached."""
+
+    id: int
+    done: int
+    total: int
+
+
 class Alternative(Data, frozen=True):
     """One of the most likely tokens at a position, as bytes, with its log-probability."""
 
@@ -118,6 +126,7 @@ class Failed(Message, frozen=True):
 
 Event = (
     Started
+    | Progress
     | PromptLogprobs
     | TextDelta
     | ToolCallStarted

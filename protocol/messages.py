@@ -5,7 +5,8 @@ The order of messages: the service sends `Configure`. The worker answers with an
 `Submit`, `Cancel`, `SetMaxRunning`, `Load`, `Unload` and `Pin`. The worker sends one `Step`
 for each device step, and `ModelsChanged` when a model's state has changed. It answers each
 `Ping` with a `Pong` at once, from the thread that reads the pipe. Each submitted
-request gets exactly one `Started` or `Rejected`. A started request then gets its deltas
+request gets exactly one `Started` or `Rejected`. `Started` is sent before the prefill, and
+`Progress` after each of its slices but the last. A started request then gets its deltas
 and tool calls, and exactly one `Finished` or `Failed`. A cancelled request may get no further
 event.
 

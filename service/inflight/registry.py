@@ -16,7 +16,16 @@ from typing import Protocol
 
 import msgspec
 
-from protocol.events import Event, Failed, Finished, PromptLogprobs, Rejected, Started, TextDelta
+from protocol.events import (
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    PromptLogprobs,
+    Rejected,
+    Started,
+    TextDelta,
+)
 from protocol.messages import Cancel, Step, Submit, ToWorker
 from service.errors import (
     MlxdError,
@@ -201,6 +210,9 @@ class RequestRegistry:
         A resumed sequence repeats its first events: they are dropped.
         """
         sequence.stop_queue_timer()
+        if isinstance(event, Progress):
+            # It has no place in the API; that the worker lives, pings show.
+            return False
         if isinstance(event, Started):
             self._crash_policy.record_started(sequence.id)
             if sequence.started:

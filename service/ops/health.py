@@ -14,6 +14,7 @@ from service.schema.health import (
     Health,
     MemoryHealth,
     ModelHealth,
+    PrefillHealth,
     RequestsHealth,
     WorkerHealth,
 )
@@ -46,6 +47,7 @@ class HealthEndpoint:
                 uptime_s=round(supervisor.uptime_s, 3),
                 restarts=supervisor.restarts,
                 last_exit=exit_health(last_exit) if last_exit else None,
+                prefill=prefill_health(supervisor),
             ),
             requests=self._requests(stats),
             memory=memory_health(stats.memory) if stats else None,
@@ -69,6 +71,17 @@ def exit_health(last_exit: LastExit) -> ExitHealth:
         code=last_exit.code,
         phase=last_exit.phase,
         uptime_s=last_exit.uptime_s,
+    )
+
+
+def prefill_health(supervisor: Supervisor) -> PrefillHealth:
+    """The limits of a slice of prefill, in the API's shape."""
+    limits = supervisor.prefill_limits
+    return PrefillHealth(
+        rows=limits.prefill_rows,
+        step_tokens=limits.prefill_step_tokens,
+        slice_s=limits.prefill_slice_s,
+        shortened_because=supervisor.shortened_because,
     )
 
 

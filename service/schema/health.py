@@ -25,6 +25,18 @@ class ExitHealth(msgspec.Struct, frozen=True, kw_only=True):
     uptime_s: float
 
 
+class PrefillHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """The largest slice of prefill: its rows, the tokens of each, and about how long it takes.
+
+    `shortened_because` is the exit of a worker after which slices were shortened, else null.
+    """
+
+    rows: int
+    step_tokens: int
+    slice_s: float
+    shortened_because: str | None
+
+
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The worker process; `pid` is null while none runs, `last_exit` until one has ended."""
 
@@ -32,6 +44,7 @@ class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
     uptime_s: float
     restarts: int
     last_exit: ExitHealth | None
+    prefill: PrefillHealth | None = None
 
 
 class RequestsHealth(msgspec.Struct, frozen=True, kw_only=True):

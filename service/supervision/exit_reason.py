@@ -12,6 +12,12 @@ from service.schema.health import WorkerPhase
 # How MLX's and the system's allocators report a failure, in a worker's fatal message.
 ALLOCATION_FAILURE = re.compile(r"malloc|bad_alloc|memory|allocate", re.IGNORECASE)
 
+# How Metal reports that the system ended a command buffer which took too long.
+GPU_WATCHDOG = re.compile(
+    r"Impacting ?Interactivity|GPU Timeout|GPU Hang|CallbackError(Timeout|Hang)|\bHang\b",
+    re.IGNORECASE,
+)
+
 
 class LastExit(msgspec.Struct, frozen=True, kw_only=True):
     """The exit of one worker. `signal` or `code` is set; `phase` is what it was doing."""
@@ -62,3 +68,10 @@ def looks_like_out_of_memory(status: int, fatal_message: str | None, stall: str 
     if fatal_message is not None:
         return ALLOCATION_FAILURE.search(fatal_message) is not None
     return status == -signal.SIGKILL and stall is None
+
+
+def shows_slow_calls(phase: WorkerPhase, fatal_message: str | None, stall: str | None) -> bool:
+    """Whether a busy worker was ended because a device call took too long."""
+    if phase != "busy":
+        return False
+    return stall is not None or GPU_WATCHDOG.search(fatal_message or "") is not None

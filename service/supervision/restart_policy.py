@@ -1,10 +1,15 @@
-"""Decides when the next worker starts and how many sequences it runs: a pure state machine."""
+"""Decides when the next worker starts, and how much it does at once: pure state machines."""
 
 from __future__ import annotations
 
 from collections import deque
 
 import msgspec
+
+from protocol.messages import Configure
+
+# How much shorter than configured a slice of prefill becomes at most.
+MAX_DIVISOR = 8
 
 
 class RestartLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,3 +78,32 @@ class RestartPolicy:
             return False
         self.max_running = min(2 * self.max_running, self._configured_max_running)
         return True
+
+
+class PrefillShortening:
+    """Shorter slices of prefill for the workers after one whose device call took too long.
+
+    Each such exit halves the slices' tokens, rows and seconds, down to an eighth. They stay
+    short until the service ends: a device that was too slow once is too slow again.
+    """
+
+    def __init__(self) -> None:
+        self._divisor = 1
+        # Why the slices were shortened; None while they are not.
+        self.reason: str | None = None
+
+    def halve(self, reason: str) -> bool:
+        """Halve the slices of the next worker; whether they changed."""
+        changed = self._divisor < MAX_DIVISOR
+        self._divisor = min(2 * self._divisor, MAX_DIVISOR)
+        self.reason = reason
+        return changed
+
+    def apply_to(self, configure: Configure) -> Configure:
+        """The configuration with the current slices."""
+        return msgspec.structs.replace(
+            configure,
+            prefill_step_tokens=max(1, configure.prefill_step_tokens // self._divisor),
+            prefill_rows=max(1, configure.prefill_rows // self._divisor),
+            prefill_slice_s=configure.prefill_slice_s / self._divisor,
+        )

@@ -31,10 +31,15 @@ from protocol.messages import (
 )
 from service.schema.health import HealthStatus, WorkerPhase
 from service.supervision.available_memory import read_available
-from service.supervision.exit_reason import LastExit, describe_exit, looks_like_out_of_memory
+from service.supervision.exit_reason import (
+    LastExit,
+    describe_exit,
+    looks_like_out_of_memory,
+    shows_slow_calls,
+)
 from service.supervision.model_states import ModelStates
 from service.supervision.process import WorkerProcess
-from service.supervision.restart_policy import RestartLimits, RestartPolicy
+from service.supervision.restart_policy import PrefillShortening, RestartLimits, RestartPolicy
 from service.supervision.worker_clocks import Timeouts, WorkerClocks
 
 logger = logging.getLogger(__name__)
@@ -117,6 +122,7 @@ class Supervisor:
         self._on_step = on_step
         self._available_bytes = available_bytes
         self._policy = RestartPolicy(restart_limits or RestartLimits(), configure.max_running)
+        self._shortening = PrefillShortening()
         self._registered_observer: WorkerObserver | None = None
         self._current: WorkerRun | None = None
         self.model_states = ModelStates(configure, self.send)
@@ -155,6 +161,16 @@ class Supervisor:
     def max_running(self) -> int:
         """The current limit of sequences of one model on the device."""
         return self._policy.max_running
+
+    @property
+    def prefill_limits(self) -> Configure:
+        """The configuration of the next worker, with its limits of a slice of prefill."""
+        return self._shortening.apply_to(self._configure)
+
+    @property
+    def shortened_because(self) -> str | None:
+        """The exit that has shortened the slices of prefill, if any."""
+        return self._shortening.reason
 
     async def wait_loaded(self, timeout_s: float) -> None:
         """Wait until the first worker is ready, for at most `timeout_s`."""
@@ -211,7 +227,7 @@ class Supervisor:
             on_exit=exited.set_result,
         )
         self._current = run = WorkerRun(worker, exited, self._timeouts)
-        worker.send(self.model_states.next_configure(self._configure))
+        worker.send(self.model_states.next_configure(self.prefill_limits))
         watch = asyncio.create_task(self._watch(run), name="worker-watch")
         try:
             self._handle_exit(run, await exited)
@@ -282,10 +298,21 @@ class Supervisor:
         self._policy.record_exit(time.monotonic(), run.ready_s)
         if run.cause_found:
             self._policy.clear()
+        elif shows_slow_calls(run.phase, **causes):
+            self._shorten_slices(self.last_exit.reason)
         elif run.phase == "busy" and looks_like_out_of_memory(status, **causes):
             self._halve_max_running()
         if self._policy.too_many_exits:
             self._give_up(self.last_exit)
+
+    def _shorten_slices(self, reason: str) -> None:
+        if self._shortening.halve(reason):
+            limits = self.prefill_limits
+            logger.warning(
+                "a device call took too long: slices of prefill have at most %d rows of %d tokens",
+                limits.prefill_rows,
+                limits.prefill_step_tokens,
+            )
 
     def _halve_max_running(self) -> None:
         if self._policy.halve_max_running():

@@ -125,6 +125,24 @@ def test_a_worker_that_hangs_and_hears_no_sigterm_is_killed_and_health_says_rest
     assert last_exit["signal"] == "SIGKILL"
 
 
+@pytest.mark.parametrize(("kind", "cause"), [("watchdog", "GPU Timeout"), ("hang", HUNG)])
+def test_after_a_device_call_that_took_too_long_slices_are_shorter(kind: str, cause: str) -> None:
+    with faulty("--prefill-step-tokens", "512") as daemon:
+        before = daemon.health()["worker"]["prefill"]
+        asked = [*INNOCENT, Asked(f"[{kind} 12]", stream=True)]
+        for one, reply in zip(asked, complete_all(daemon, asked), strict=True):
+            assert_served(one, reply)
+        worker = daemon.wait_until("status", be="healthy")["worker"]
+    assert before == {"rows": 8, "step_tokens": 512, "slice_s": 1.0, "shortened_because": None}
+    assert cause in worker["last_exit"]["reason"]
+    assert worker["prefill"] == {
+        "rows": 4,
+        "step_tokens": 256,
+        "slice_s": 0.5,
+        "shortened_because": worker["last_exit"]["reason"],
+    }
+
+
 def test_a_device_call_that_was_reckoned_slow_is_not_taken_for_a_hang(own: Daemon) -> None:
     before = own.wait_until("status", be="healthy")["worker"]["pid"]
     asked = [Asked("[slow 3]"), Asked("beside", stream=True)]

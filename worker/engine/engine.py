@@ -6,7 +6,7 @@ looks prompts up in the prompt cache, and stores what was computed there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -82,6 +82,9 @@ class Engine:
         self._rows: dict[int, Row] = {}
         self._uid_of: dict[int, int] = {}
         self._id_of: dict[int, int] = {}
+        # The ids of the rows whose prompts the last step computed in part, with the tokens
+        # that are computed or were cached, and all.
+        self.progress: list[tuple[int, int, int]] = []
 
     def __len__(self) -> int:
         return len(self._uid_of)
@@ -172,6 +175,7 @@ class Engine:
         for prompt in prompts:
             if prompt.end_of_prompt:
                 del self._prefilling[self._id_of[prompt.uid]]
+        self.progress = [entry for prompt in prompts for entry in self._progress_of(prompt)]
         self._cache_prompts(prompts)
         self._cache_prefixes(
             (response.prompt_cache, response.all_tokens)
@@ -185,6 +189,17 @@ class Engine:
         if not self._uid_of:
             self._prompt_cache.write()
         return tokens
+
+    def _progress_of(self, prompt: PromptProgress) -> Iterator[tuple[int, int, int]]:
+        """The progress of a row and its siblings; nothing once only the last token is left."""
+        done, total = prompt.progress
+        if prompt.end_of_prompt or done >= total - 1:
+            return
+        id = self._id_of[prompt.uid]
+        prefilling = self._prefilling[id]
+        cached = prefilling.cached_tokens
+        for uid in (prompt.uid, *(sibling.uid for sibling in prefilling.row.siblings)):
+            yield self._id_of[uid], cached + done, cached + total
 
     def _to_token(self, id: int, response: GeneratedToken) -> Token:
         score = None if response.logprobs is None else response.logprobs.read()

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-from protocol.events import Event, Failed, Rejected, TextDelta
+from protocol.events import Event, Failed, Progress, Rejected, TextDelta
 from protocol.messages import (
     Cancel,
     CommandResult,
@@ -102,6 +102,7 @@ class EngineCore:
             started_at = self._clock()
             self._load()
             self._admit()
+            self._send_admissions()
             self._step()
             self._check_memory()
             self._send_step(started_at)
@@ -277,6 +278,7 @@ class EngineCore:
                 now = self._clock()
                 self._device_ms += (now - started_at) * MS_PER_S
                 self._pool.mark_used(model.info.id)
+                self._events += [Progress(*progress) for progress in model.engine.progress]
                 for token in tokens:
                     self._process_token(model, token, now)
 
@@ -321,16 +323,24 @@ class EngineCore:
         for result in self._results:
             self._send(result)
         self._results.clear()
-        events, self._events = self._events, []
         total_ms = (self._clock() - started_at) * MS_PER_S
+        self._send_events(self._device_ms, total_ms - self._device_ms)
+
+    def _send_admissions(self) -> None:
+        """Send what is decided before the device step, which may take long."""
+        if self._events:
+            self._send_events(0.0, 0.0)
+
+    def _send_events(self, device_ms: float, host_ms: float) -> None:
+        events, self._events = self._events, []
         preparation = self._preprocessor.take_totals()
         preparing = len(self._preprocessor)
         stats = Stats(
             running=len(self._running),
             waiting=len(self._waiting) + preparing,
             memory=self._memory_pressure.memory,
-            device_ms=self._device_ms,
-            host_ms=total_ms - self._device_ms,
+            device_ms=device_ms,
+            host_ms=host_ms,
             preparing=preparing,
             preparation_ms=preparation.seconds * MS_PER_S,
             preparation_bytes=preparation.nbytes,

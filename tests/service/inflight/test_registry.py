@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from protocol.events import Event, Failed, Rejected, Started, TextDelta
+from protocol.events import Event, Failed, Progress, Rejected, Started, TextDelta
 from protocol.messages import Cancel, Step, Submit
 from service.errors import (
     ClientDisconnected,
@@ -381,6 +381,24 @@ async def test_a_started_answer_waits_for_the_next_worker_without_a_timeout(
     registry.worker_stepped(step(Started(1, 1), TextDelta(1, "b", [8]), make_finished(1)))
     events = [Started(1, 1), TextDelta(1, "a", [7]), TextDelta(1, "b", [8]), make_finished(1)]
     assert await collect(started) == events
+
+
+async def test_a_long_prefill_meets_no_queue_timeout_and_its_progress_is_no_event_of_the_answer(
+    worker: RecordingWorker,
+) -> None:
+    registry = ready(worker, queue_timeout_s=0.01)
+    prefilling, waiting = await registry.open(submits()), await registry.open(submits())
+    registry.worker_stepped(step(Started(1, 900)))
+    registry.worker_stepped(step(Progress(1, 512, 900)))
+    with pytest.raises(WorkerUnavailable) as caught:
+        await waiting.start()
+    assert caught.value.code == "queue_timeout"
+    registry.worker_stepped(step(TextDelta(1, "a", [7]), make_finished(1)))
+    assert await collect(prefilling) == [
+        Started(1, 900),
+        TextDelta(1, "a", [7]),
+        make_finished(1),
+    ]
 
 
 async def test_the_number_of_sequences_in_flight_is_bounded(registry: RequestRegistry) -> None:

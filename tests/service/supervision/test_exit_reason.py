@@ -6,7 +6,12 @@ import signal
 
 import pytest
 
-from service.supervision.exit_reason import describe_exit, looks_like_out_of_memory
+from service.schema.health import WorkerPhase
+from service.supervision.exit_reason import (
+    describe_exit,
+    looks_like_out_of_memory,
+    shows_slow_calls,
+)
 
 
 def test_a_signal_is_named() -> None:
@@ -53,3 +58,22 @@ def test_out_of_memory_is_recognised_by_sigkill_or_a_failed_allocation(
     status: int, fatal_message: str | None, stall: str | None, expected: bool
 ) -> None:
     assert looks_like_out_of_memory(status, fatal_message, stall) is expected
+
+
+@pytest.mark.parametrize(
+    ("phase", "fatal_message", "stall", "expected"),
+    [
+        ("busy", None, "a device call did not end within 60 s", True),
+        ("idle", None, "no answer to a ping for 60 s", False),
+        ("busy", "Impacting Interactivity (0000000e:kIOGPU...ImpactingInteractivity)", None, True),
+        ("busy", "Caused GPU Timeout Error (00000002:kIOGPU...CallbackErrorTimeout)", None, True),
+        ("busy", "Caused GPU Hang Error (00000003:kIOGPU...CallbackErrorHang)", None, True),
+        ("busy", "Insufficient Memory (00000008:kIOGPU...CallbackErrorOutOfMemory)", None, False),
+        ("busy", "the device failed: [metal::malloc] Attempting to allocate", None, False),
+        ("busy", None, None, False),
+    ],
+)
+def test_a_call_that_took_too_long_is_recognised_by_a_stall_or_the_gpus_watchdog(
+    phase: WorkerPhase, fatal_message: str | None, stall: str | None, expected: bool
+) -> None:
+    assert shows_slow_calls(phase, fatal_message, stall) is expected

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from service.supervision.restart_policy import RestartLimits, RestartPolicy
+from protocol.messages import Configure
+from service.supervision.restart_policy import PrefillShortening, RestartLimits, RestartPolicy
 
 LIMITS = RestartLimits(
     initial_back_off_s=1.0,
@@ -69,3 +70,23 @@ def test_max_running_returns_to_a_number_that_is_no_power_of_two() -> None:
     policy.raise_max_running(10.0)
     policy.raise_max_running(10.0)
     assert policy.max_running == 7
+
+
+def test_slices_are_halved_with_each_slow_exit_down_to_an_eighth() -> None:
+    configure = Configure(
+        models=[],
+        max_running=8,
+        prefill_step_tokens=512,
+        context_limit_tokens=0,
+        memory_limit_bytes=0,
+        cache_limit_bytes=0,
+    )
+    shortening = PrefillShortening()
+    assert shortening.apply_to(configure) == configure
+    sizes = []
+    for reason in "abcde":
+        shortening.halve(reason)
+        short = shortening.apply_to(configure)
+        sizes.append((short.prefill_step_tokens, short.prefill_rows, short.prefill_slice_s))
+    assert sizes == [(256, 4, 0.5), (128, 2, 0.25), *[(64, 1, 0.125)] * 3]
+    assert shortening.reason == "e"

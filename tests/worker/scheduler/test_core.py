@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from protocol.events import Failed, Finished, Rejected, Started, TextDelta
+from protocol.events import Failed, Finished, Progress, Rejected, Started, TextDelta
 from protocol.messages import (
     Cancel,
     ChatPrompt,
@@ -184,9 +184,34 @@ def test_a_request_cancelled_in_prefill_or_in_the_queue_gets_no_more_events(
         return [Cancel([1, 2])] if any(e.id == 1 for e in step.events) else []
 
     steps = run_loop(pool, [long, queued, last], max_running=1, after_step=cancel)
-    assert [type(e) for e in events_of(steps, 1)] == [Started]
+    # The step that has begun goes on to its end.
+    assert [type(e) for e in events_of(steps, 1)] in ([Started], [Started, Progress])
     assert events_of(steps, 2) == []
     assert isinstance(end_of(steps, 3), Finished)
+
+
+def test_a_request_starts_before_its_prefill_and_reports_its_progress(llama_path: Path) -> None:
+    pool = make_pool(llama_path, prefill_step_tokens=64)
+    long = greedy(1, llama_path.name, "word " * 900, 2)
+    steps = run_loop(pool, [long])
+    [started] = [step for step in steps if any(isinstance(e, Started) for e in step.events)]
+    assert [type(event) for event in started.events] == [Started]
+    assert (started.stats.running, started.stats.device_ms) == (1, 0.0)
+    [prompt_tokens] = [e.prompt_tokens for e in started.events if isinstance(e, Started)]
+    progress = [e for e in events_of(steps, 1) if isinstance(e, Progress)]
+    done = [event.done for event in progress]
+    assert len(done) >= prompt_tokens // 64 - 1
+    assert done == sorted(set(done))
+    assert 0 < done[0] <= 64
+    assert done[-1] < prompt_tokens
+    assert {event.total for event in progress} == {prompt_tokens}
+    assert isinstance(end_of(steps, 1), Finished)
+
+
+def test_a_short_prompt_reports_no_progress(llama_path: Path) -> None:
+    pool = make_pool(llama_path)
+    steps = run_loop(pool, [greedy(1, llama_path.name, "hi", 2)])
+    assert not [e for e in events_of(steps, 1) if isinstance(e, Progress)]
 
 
 def test_a_long_prompt_is_prefilled_in_chunks_while_others_decode(llama_path: Path) -> None:
