@@ -70,9 +70,7 @@ def run(connection: Connection) -> int:
 
 def serve(channel: Channel[ToWorker, ToService]) -> int:
     """Load the models that the first message names, send `Ready`, and run the engine core."""
-    configure = channel.recv()
-    if not isinstance(configure, Configure):
-        raise Closed("the first message is not a Configure")
+    configure = receive_configure(channel)
     prepare_device()
     set_limits(
         configure.memory_limit_bytes, configure.cache_limit_bytes, configure.wired_limit_bytes
@@ -132,6 +130,18 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     if disk_store is not None:
         disk_store.close(DISK_STORE_CLOSE_TIMEOUT_S)
     return EXIT_OK
+
+
+def receive_configure(channel: Channel[ToWorker, ToService]) -> Configure:
+    """The first message.
+
+    Raises:
+        Closed: it is another one, or there is none.
+    """
+    configure = channel.recv()
+    if not isinstance(configure, Configure):
+        raise Closed("the first message is not a Configure")
+    return configure
 
 
 def open_disk_store(configure: Configure) -> DiskStore | None:

@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from protocol.events import Event, Failed, Progress, Rejected, Started, TextDelta
+from protocol.events import Event, Failed, Rejected, Started, TextDelta
 from protocol.messages import Cancel, Step, Submit
 from service.errors import (
     ClientDisconnected,
@@ -41,15 +41,10 @@ def registry(worker: RecordingWorker) -> RequestRegistry:
     return ready(worker)
 
 
-def ready(
-    worker: RecordingWorker, *, load_wait_s: float = 0, queue_timeout_s: float = 60
-) -> RequestRegistry:
+def ready(worker: RecordingWorker, *, load_wait_s: float = 0) -> RequestRegistry:
     """A registry whose worker has loaded."""
     registry = RequestRegistry(
-        worker,
-        max_in_flight=MAX_IN_FLIGHT,
-        load_wait_s=load_wait_s,
-        queue_timeout_s=queue_timeout_s,
+        worker, max_in_flight=MAX_IN_FLIGHT, load_wait_s=load_wait_s, queue_timeout_s=60
     )
     registry.worker_ready()
     return registry
@@ -340,65 +335,6 @@ async def test_a_request_during_a_restart_is_kept_for_the_next_worker(
     worker.status = "restarting"
     await registry.open(submits())
     assert len(registry) == 1
-
-
-async def test_a_request_that_does_not_start_in_time_fails(
-    worker: RecordingWorker,
-) -> None:
-    registry = ready(worker, queue_timeout_s=0.01)
-    started, waiting = await registry.open(submits()), await registry.open(submits())
-    registry.worker_stepped(step(Started(1, 1)))
-    with pytest.raises(WorkerUnavailable) as caught:
-        await waiting.start()
-    assert caught.value.code == "queue_timeout"
-    assert worker.sent[-1] == Cancel([2])
-    await started.start()
-    assert len(registry) == 1
-
-
-async def test_a_request_that_had_not_started_at_a_crash_keeps_its_queue_timeout(
-    worker: RecordingWorker,
-) -> None:
-    registry = ready(worker, queue_timeout_s=0.01)
-    request = await registry.open(submits())
-    registry.worker_lost()
-    with pytest.raises(WorkerUnavailable) as caught:
-        await request.start()
-    assert caught.value.code == "queue_timeout"
-    assert len(registry) == 0
-
-
-async def test_a_started_answer_waits_for_the_next_worker_without_a_timeout(
-    worker: RecordingWorker,
-) -> None:
-    registry = ready(worker, queue_timeout_s=0.01)
-    started, waiting = await registry.open(submits()), await registry.open(submits())
-    registry.worker_stepped(step(Started(1, 1), TextDelta(1, "a", [7])))
-    registry.worker_lost()
-    with pytest.raises(WorkerUnavailable):
-        await waiting.start()
-    registry.worker_ready()
-    registry.worker_stepped(step(Started(1, 1), TextDelta(1, "b", [8]), make_finished(1)))
-    events = [Started(1, 1), TextDelta(1, "a", [7]), TextDelta(1, "b", [8]), make_finished(1)]
-    assert await collect(started) == events
-
-
-async def test_a_long_prefill_meets_no_queue_timeout_and_its_progress_is_no_event_of_the_answer(
-    worker: RecordingWorker,
-) -> None:
-    registry = ready(worker, queue_timeout_s=0.01)
-    prefilling, waiting = await registry.open(submits()), await registry.open(submits())
-    registry.worker_stepped(step(Started(1, 900)))
-    registry.worker_stepped(step(Progress(1, 512, 900)))
-    with pytest.raises(WorkerUnavailable) as caught:
-        await waiting.start()
-    assert caught.value.code == "queue_timeout"
-    registry.worker_stepped(step(TextDelta(1, "a", [7]), make_finished(1)))
-    assert await collect(prefilling) == [
-        Started(1, 900),
-        TextDelta(1, "a", [7]),
-        make_finished(1),
-    ]
 
 
 async def test_the_number_of_sequences_in_flight_is_bounded(registry: RequestRegistry) -> None:
