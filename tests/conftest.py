@@ -16,6 +16,12 @@ import pytest
 from hypothesis import settings
 
 from tests import preloaded, service_tests
+from worker.open_files import open_files_limit_kept
+
+with open_files_limit_kept():
+    # Here first: it would lower the limit on open files of this process and of its children.
+    import mlx_lm  # noqa: F401
+
 from tests.models import families
 from tests.processes import left_processes, mark_session
 

@@ -35,7 +35,7 @@ from service.http.listener import ConnectionListener, bind, url_of
 from service.http.tls import make_tls
 from service.inflight.registry import RequestRegistry
 from service.schema.capabilities import KV_REASON
-from service.security.clients import ClientNames
+from service.security.clients import ClientNames, PeerNames
 from service.security.exposure import find_exposure
 from service.security.keyring import KeyRing, open_keyring
 from service.security.peer_processes import PeerProcesses
@@ -136,18 +136,19 @@ async def serve(
     registry = make_registry(settings, supervisor)
     supervisor.set_observer(registry)
     observability.watch(supervisor)
+    peers = PeerNames(PeerProcesses())
     parts = ServiceParts(
         settings=settings,
         model_names=ModelNames(settings.models),
         supervisor=supervisor,
         registry=registry,
-        clients=ClientNames(PeerProcesses()),
+        clients=ClientNames(peers),
         observability=observability,
         version=version("mlxd"),
     )
     api = build_app(parts, keys=keys, address=listener.getsockname()[0])
     server = Server(
-        make_listener(settings, observability.telemetry.trace(api), listener, tls),
+        make_listener(settings, observability.telemetry.trace(api), listener, tls, peers),
         supervisor,
         registry,
         drain_s=settings.drain_s,
@@ -216,7 +217,11 @@ def make_registry(settings: Settings, supervisor: Supervisor) -> RequestRegistry
 
 
 def make_listener(
-    settings: Settings, app: ASGIApp, listener: socket.socket, tls: ssl.SSLContext | None
+    settings: Settings,
+    app: ASGIApp,
+    listener: socket.socket,
+    tls: ssl.SSLContext | None,
+    peers: PeerNames,
 ) -> ConnectionListener:
     """The HTTP server on the socket `listener`, with the limits of the settings."""
     return ConnectionListener(
@@ -225,6 +230,7 @@ def make_listener(
         max_connections=connection_limit(settings.max_connections),
         max_header_bytes=settings.max_header_bytes,
         write_stall_s=settings.write_stall_s,
+        clients=peers,
         tls=tls,
     )
 

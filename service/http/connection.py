@@ -170,6 +170,14 @@ class Connection(TCPServer):
             await self._close()
             self.abort()
 
+    @property
+    def awaits_request(self) -> bool:
+        """Whether no request is in progress that has arrived completely."""
+        protocol: object = self.protocol
+        if not isinstance(protocol, Http1):
+            return True
+        return protocol.connection.their_state in (h11.IDLE, h11.SEND_BODY)
+
     def abort(self) -> None:
         """Close the connection at once; unsent data is lost."""
         self.writer.transport.abort()

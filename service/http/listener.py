@@ -14,6 +14,7 @@ import errno
 import logging
 import socket
 import ssl
+from collections.abc import Collection
 
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.worker_context import WorkerContext
@@ -21,6 +22,7 @@ from hypercorn.config import Config
 from starlette.types import ASGIApp
 
 from service.http.connection import ClientStream, Connection
+from service.http.connection_clients import ConnectionClients, Peer, find_client_above_half
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +79,9 @@ class ConnectionListener:
     """Serves `app` on all connections of `listener`. Create and use it on the event loop.
 
     At `max_connections` a new connection replaces the one that has been idle the longest;
-    if none is idle, the new one is closed. A client that reads nothing for `write_stall_s`
+    if none is idle, the new one is closed. Once a client has more than half of them, only its
+    own are replaced: idle ones, and for other clients also its newest one whose request has not
+    arrived. A client that reads nothing for `write_stall_s`
     while data waits for it is disconnected. With `tls` every connection uses TLS; during its
     handshake a connection counts as idle.
     """
@@ -90,6 +94,7 @@ class ConnectionListener:
         max_connections: int,
         max_header_bytes: int,
         write_stall_s: float,
+        clients: ConnectionClients,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -99,13 +104,16 @@ class ConnectionListener:
         self._listener = listener
         self._max_connections = max_connections
         self._write_stall_s = write_stall_s
+        self._clients = clients
         self._tls = tls
         self._tls_times_s = (idle_timeout_s, TLS_SHUTDOWN_S) if tls else (None, None)
         self._context = WorkerContext(None)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        # The tasks that count towards the limit: those that `_evict_one` ended do not.
-        self._counted: set[asyncio.Task[None]] = set()
+        # The tasks that count towards the limit: those that `_evict` ended do not.
+        self._counted: dict[asyncio.Task[None], Peer] = {}
+        # Those that wait for the name of their client, to replace another client's connection.
+        self._naming: set[asyncio.Task[None]] = set()
         # Accepted, but neither idle nor busy yet. A dict keeps the order.
         self._connecting: dict[asyncio.Task[None], None] = {}
         self._open: dict[Connection, asyncio.Task[None]] = {}
@@ -131,6 +139,8 @@ class ConnectionListener:
         self._stop_accepting()
         if self._stall_check is not None:
             self._stall_check.cancel()
+        for naming in self._naming:
+            naming.cancel()
         await self._context.terminated.set()
         await self._wait_closed(flush_s)
         if self._tasks:
@@ -159,17 +169,17 @@ class ConnectionListener:
 
     def _accept(self) -> None:
         batch = min(ACCEPT_BATCH, self._max_connections)
-        # TLS handshakes may take long, but `_evict_one` can end them: they do not count here.
+        # TLS handshakes may take long, but `_evict` can end them: they do not count here.
         connecting = 0 if self._tls else len(self._connecting)
         for _ in range(batch - connecting):
             try:
-                accepted, _address = self._listener.accept()
+                accepted, address = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 self._pause(error)
                 return
-            self._admit(accepted)
+            self._admit(accepted, Peer(address[0], address[1], accepted.getsockname()[1]))
 
     def _pause(self, error: OSError) -> None:
         """Stop accepting for a while: an immediate retry fails in the same way."""
@@ -178,33 +188,78 @@ class ConnectionListener:
         self._loop.remove_reader(self._listener)
         self._loop.call_later(SHORTAGE_PAUSE_S, self._resume_accepting)
 
-    def _admit(self, accepted: socket.socket) -> None:
-        if len(self._counted) >= self._max_connections and not self._evict_one():
-            self._warn(f"all {self._max_connections} connections are busy: refusing new ones")
+    def _admit(self, accepted: socket.socket, peer: Peer) -> None:
+        if not self._is_full or self._evict_for(peer):
+            self._start(accepted, peer)
+        elif len(self._naming) < ACCEPT_BATCH:
+            task = asyncio.create_task(self._admit_by_name(accepted, peer), name="naming")
+            self._naming.add(task)
+            task.add_done_callback(self._naming.discard)
+        else:
+            self._refuse(accepted)
+
+    async def _admit_by_name(self, accepted: socket.socket, peer: Peer) -> None:
+        """Find the client's name, and those of the others, before the new connection is refused."""
+        try:
+            await self._clients.find_name(peer)
+        except asyncio.CancelledError:
             accepted.close()
-            return
+            raise
+        if not self._is_full or self._evict_for(peer):
+            self._start(accepted, peer)
+        else:
+            self._refuse(accepted)
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._counted) >= self._max_connections
+
+    def _refuse(self, accepted: socket.socket) -> None:
+        self._warn(f"all {self._max_connections} connections are busy: refusing new ones")
+        accepted.close()
+
+    def _start(self, accepted: socket.socket, peer: Peer) -> None:
         task = asyncio.create_task(self._serve(accepted), name="connection")
         self._connecting[task] = None
-        for tasks in (self._tasks, self._counted):
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+        self._tasks.add(task)
+        self._counted[task] = peer
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda ended: self._counted.pop(ended, None))
 
-    def _evict_one(self) -> bool:
-        """End the connection that has been idle the longest; False if there is none."""
-        connection = next(iter(self._idle), None)
+    def _evict_for(self, peer: Peer) -> bool:
+        """End a connection to make room for a new one; False if there is none to end."""
+        name = self._clients.name_now
+        largest = find_client_above_half(map(name, self._counted.values()), self._max_connections)
+        replaced = [task for task, other in self._counted.items() if largest in (None, name(other))]
+        if self._evict_idle(replaced) or self._evict_handshake(replaced):
+            return True
+        return largest not in (None, name(peer)) and self._evict_unfinished(replaced)
+
+    def _evict_idle(self, tasks: Collection[asyncio.Task[None]]) -> bool:
+        """End that one of these connections that has been idle the longest."""
+        idle = (each for each in self._idle if self._open[each] in tasks)
+        return self._evict(next(idle, None))
+
+    def _evict_unfinished(self, tasks: Collection[asyncio.Task[None]]) -> bool:
+        """End the newest of these connections whose request has not arrived completely."""
+        opened = reversed(self._open.items())
+        unfinished = (each for each, task in opened if task in tasks and each.awaits_request)
+        return self._evict(next(unfinished, None))
+
+    def _evict(self, connection: Connection | None) -> bool:
         if connection is None:
-            return self._evict_handshake()
-        del self._idle[connection]
-        self._counted.discard(self._open[connection])
+            return False
+        self._idle.pop(connection, None)
+        self._counted.pop(self._open[connection], None)
         connection.abort()
         return True
 
-    def _evict_handshake(self) -> bool:
-        task = next(iter(self._connecting), None) if self._tls else None
-        if task is None:
+    def _evict_handshake(self, tasks: Collection[asyncio.Task[None]]) -> bool:
+        task = next((each for each in self._connecting if each in tasks), None)
+        if task is None or not self._tls:
             return False
         del self._connecting[task]
-        self._counted.discard(task)
+        self._counted.pop(task, None)
         task.cancel()
         return True
 

@@ -11,6 +11,7 @@ import ipaddress
 
 from starlette.types import Scope
 
+from service.http.connection_clients import Peer
 from service.security.addresses import is_loopback
 from service.security.peer_processes import PeerProcesses
 
@@ -18,38 +19,52 @@ from service.security.peer_processes import PeerProcesses
 IPV6_PREFIX_BITS = 64
 
 
-class ClientNames:
-    """Names the clients of requests."""
+class PeerNames:
+    """Names the clients of connections; implements `service.http.ConnectionClients`."""
 
     def __init__(self, processes: PeerProcesses) -> None:
         self._processes = processes
 
+    def name_now(self, peer: Peer) -> str:
+        """The client as far as it is known without a look-up of its process."""
+        if not is_loopback(peer.host):
+            return f"address {network_of(peer.host)}"
+        pid = self._processes.cached(peer.port, peer.server_port)
+        return f"connection {peer.port}" if pid is None else f"process {pid}"
+
+    async def find_name(self, peer: Peer) -> str:
+        """The client; the process of a loopback connection is looked up."""
+        if is_loopback(peer.host):
+            await self._processes.find(peer.port, peer.server_port)
+        return self.name_now(peer)
+
+
+class ClientNames:
+    """Names the clients of requests: by key, else by connection."""
+
+    def __init__(self, peers: PeerNames) -> None:
+        self._peers = peers
+
     def name_now(self, scope: Scope) -> str:
         """The client as far as it is known without a look-up of its process."""
-        if (key := scope.get("state", {}).get("key_name")) is not None:
-            return f"key {key}"
-        return self.name_peer(*peer_of(scope))
+        return key_client(scope) or self._peers.name_now(peer_of(scope))
 
     async def find_name(self, scope: Scope) -> str:
         """The client; the process of a loopback connection is looked up."""
-        host, port, server_port = peer_of(scope)
-        if "key_name" not in scope.get("state", {}) and is_loopback(host):
-            await self._processes.find(port, server_port)
-        return self.name_now(scope)
-
-    def name_peer(self, host: str, port: int, server_port: int) -> str:
-        """The client of a connection, without a look-up."""
-        if not is_loopback(host):
-            return f"address {network_of(host)}"
-        pid = self._processes.cached(port, server_port)
-        return f"connection {port}" if pid is None else f"process {pid}"
+        return key_client(scope) or await self._peers.find_name(peer_of(scope))
 
 
-def peer_of(scope: Scope) -> tuple[str, int, int]:
-    """Address and port of the client, and the service's port; empty and 0 if unknown."""
+def key_client(scope: Scope) -> str | None:
+    """The client by the key of the request; None without a key."""
+    key = scope.get("state", {}).get("key_name")
+    return None if key is None else f"key {key}"
+
+
+def peer_of(scope: Scope) -> Peer:
+    """The addresses of the request's connection; empty and 0 if unknown."""
     host, port = scope.get("client") or ("", 0)
     _, server_port = scope.get("server") or ("", 0)
-    return host, port, server_port or 0
+    return Peer(host, port, server_port or 0)
 
 
 def network_of(host: str) -> str:

@@ -7,7 +7,7 @@ from service.commands.serve import make_registry, to_configure
 from service.config.model_names import ModelNames
 from service.config.settings import Settings
 from service.openapi import Json, describe_api
-from service.security.clients import ClientNames
+from service.security.clients import ClientNames, PeerNames
 from service.security.peer_processes import PeerProcesses
 from service.supervision.supervisor import Supervisor
 from service.supervision.worker_clocks import Timeouts
@@ -30,7 +30,7 @@ def make_parts(settings: Settings | None = None) -> ServiceParts:
         model_names=ModelNames(settings.models),
         supervisor=supervisor,
         registry=make_registry(settings, supervisor),
-        clients=ClientNames(PeerProcesses()),
+        clients=ClientNames(PeerNames(PeerProcesses())),
         observability=Observability(Exporters(), "tested", record_content=False),
         version="tested",
     )

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 from starlette.types import ASGIApp
 
+from service.http.connection_clients import Peer
 from service.http.listener import ConnectionListener, bind
 from tests.waiting import HANG_S
 
@@ -55,6 +56,23 @@ class ServedApp:
         self.port: int = listener.getsockname()[1]
 
 
+class NamedClients:
+    """Names clients by their ports, as the test says; the others are one client."""
+
+    def __init__(self, names: dict[int, str]) -> None:
+        self.names = names
+        # Names are known once they were looked up.
+        self.found: set[int] = set()
+
+    def name_now(self, peer: Peer) -> str:
+        return self.names.get(peer.port, "one") if peer.port in self.found else str(peer.port)
+
+    async def find_name(self, peer: Peer) -> str:
+        await asyncio.sleep(0)
+        self.found |= {peer.port, *self.names}
+        return self.name_now(peer)
+
+
 @contextlib.asynccontextmanager
 async def serving(
     app: ASGIApp,
@@ -63,6 +81,7 @@ async def serving(
     max_header_bytes: int = 16 * 1024,
     write_stall_s: float = 60.0,
     idle_timeout_s: float = 60.0,
+    names: dict[int, str] | None = None,
 ) -> AsyncIterator[ServedApp]:
     """Serve `app` on a free loopback port. At the end no connection may be left."""
     listener = bind("127.0.0.1", 0)
@@ -72,6 +91,7 @@ async def serving(
         max_connections=max_connections,
         max_header_bytes=max_header_bytes,
         write_stall_s=write_stall_s,
+        clients=NamedClients({} if names is None else names),
         idle_timeout_s=idle_timeout_s,
     )
     connections.listen()

@@ -41,6 +41,7 @@ class StreamApp:
         self.disconnected = asyncio.Event()
         self.go_on = asyncio.Event()
         self.streamed_bytes = 0
+        self.waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
@@ -56,6 +57,7 @@ class StreamApp:
     async def _until_disconnect(self, receive: Receive, response: Any) -> None:
         task = asyncio.create_task(response)
         self.started.set()
+        self.waiting += 1
         while (await receive())["type"] != "http.disconnect":
             pass
         task.cancel()
@@ -325,3 +327,44 @@ async def test_closing_lets_a_response_finish_and_then_closes_its_connection() -
         assert (await client.read_response())[2] == b"done"
         assert await client.read_end() == b""
         await closing
+
+
+# ---------------------------------------------------------------- shares of clients
+
+UPLOAD = b"POST /wait HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\n1"
+PLACES = 4
+
+
+@contextlib.asynccontextmanager
+async def full_of(sent: bytes, name: str = "many") -> AsyncIterator[tuple[StreamApp, ServedApp]]:
+    """A server whose connections are all those of one client, which has sent this on each."""
+    names: dict[int, str] = {}
+    async with contextlib.AsyncExitStack() as stack:
+        app, server = await stack.enter_async_context(served(max_connections=PLACES, names=names))
+        for _ in range(PLACES):
+            client = await stack.enter_async_context(connected(server.port))
+            names[client.writer.get_extra_info("sockname")[1]] = name
+            await client.send(sent)
+        await until(lambda: len(server.connections) == PLACES)
+        await until(lambda: sent not in (UPLOAD, WAIT) or app.waiting == PLACES)
+        yield app, server
+        app.go_on.set()
+
+
+@pytest.mark.parametrize("sent", [b"", GET, GET[:10], UPLOAD])
+async def test_another_client_replaces_a_connection_without_a_whole_request(sent: bytes) -> None:
+    async with full_of(sent) as (_, server), connected(server.port) as other:
+        await other.send(GET)
+        assert (await other.read_response())[0] == 200
+
+
+async def test_a_client_with_all_connections_replaces_no_request_of_its_own() -> None:
+    async with full_of(UPLOAD, name="one") as (_, server), connected(server.port) as other:
+        await other.send(GET)
+        assert await other.read_end() == b""
+
+
+async def test_a_whole_request_is_replaced_for_nobody() -> None:
+    async with full_of(WAIT) as (app, server), connected(server.port) as other:
+        await app.started.wait()
+        assert await other.read_end() == b""

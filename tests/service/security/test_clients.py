@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import Scope
 
-from service.security.clients import ClientNames
+from service.security.clients import ClientNames, PeerNames
 from service.security.peer_processes import KEEP_S, PeerProcesses
 
 pytestmark = pytest.mark.anyio
@@ -48,14 +48,14 @@ class Table:
 
 
 async def test_a_key_comes_before_any_address() -> None:
-    names = ClientNames(PeerProcesses())
+    names = ClientNames(PeerNames(PeerProcesses()))
     assert await names.find_name(scope_of("127.0.0.1", key="ci")) == "key ci"
     assert await names.find_name(scope_of("192.0.2.7")) == "address 192.0.2.7"
     assert await names.find_name(scope_of("::ffff:192.0.2.7")) == "address 192.0.2.7"
 
 
 async def test_the_addresses_of_one_ipv6_network_are_one_client() -> None:
-    names = ClientNames(PeerProcesses())
+    names = ClientNames(PeerNames(PeerProcesses()))
     one, two, other = (
         names.name_now(scope_of(host))
         for host in ("2001:db8:0:1::5", "2001:db8:0:1:9::1", "2001:db8:0:2::5")
@@ -65,7 +65,7 @@ async def test_the_addresses_of_one_ipv6_network_are_one_client() -> None:
 
 async def test_the_connections_of_one_process_are_one_client_found_by_one_look_up() -> None:
     table = Table({11: [5000, 5001, 5002], 12: [6000]})
-    names = ClientNames(PeerProcesses(table.of, table.all, now=lambda: 0.0))
+    names = ClientNames(PeerNames(PeerProcesses(table.of, table.all, now=lambda: 0.0)))
     assert names.name_now(scope_of("127.0.0.1", 5000)) == "connection 5000"
     found = await asyncio.gather(
         *(names.find_name(scope_of("127.0.0.1", port)) for port in (5000, 5001, 5002, 6000))
@@ -79,7 +79,7 @@ async def test_the_connections_of_one_process_are_one_client_found_by_one_look_u
 
 async def test_a_process_that_is_not_shown_leaves_the_connection_as_the_client() -> None:
     table = Table({})
-    names = ClientNames(PeerProcesses(table.of, table.all, now=lambda: 0.0))
+    names = ClientNames(PeerNames(PeerProcesses(table.of, table.all, now=lambda: 0.0)))
     for _ in range(3):
         assert await names.find_name(scope_of("127.0.0.1", 5000)) == "connection 5000"
     assert table.full_scans == 1
@@ -88,7 +88,7 @@ async def test_a_process_that_is_not_shown_leaves_the_connection_as_the_client()
 async def test_a_port_is_looked_up_again_after_a_while() -> None:
     now = [0.0]
     table = Table({11: [5000]})
-    names = ClientNames(PeerProcesses(table.of, table.all, now=lambda: now[0]))
+    names = ClientNames(PeerNames(PeerProcesses(table.of, table.all, now=lambda: now[0])))
     assert await names.find_name(scope_of("127.0.0.1", 5000)) == "process 11"
     table.ports = {12: [5000]}
     now[0] += KEEP_S
