@@ -32,6 +32,9 @@ with open_files_limit_kept():
     from worker.prompts.builder import PromptBuilder
 
 READY = b"ready"
+# A smaller prompt is tokenized sooner than the bound on its tokens is made for the first time.
+CHECKED_BYTES = 1024 * 1024
+NICENESS = 5
 MAX_MODELS = 2
 
 
@@ -67,10 +70,10 @@ class PromptModels:
         return self._models[key]
 
 
-def main(connection: Connection, memory_limit_bytes: int, niceness: int) -> None:
+def main(connection: Connection, memory_limit_bytes: int) -> None:
     """Send an answer for each request received, until the connection closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(niceness)
+    os.nice(NICENESS)
     watch_parent()
     set_soft_limit(resource.RLIMIT_CORE, 0)
     # The worker ends this process at its limit; this is for what is faster than its looks.
@@ -93,7 +96,7 @@ def answer(models: PromptModels, encoded: bytes) -> bytes:
         request.submit.decode(),
         wants_breakpoints=request.wants_breakpoints,
         enforces_calls=request.enforces_calls,
-        is_large=True,
+        is_large=request.submit.nbytes > CHECKED_BYTES,
     )
     return msgspec.msgpack.encode(prepared)
 
@@ -102,4 +105,4 @@ if __name__ == "__main__":
     logging.basicConfig(format="preparation: %(levelname)s %(name)s: %(message)s")
     # It warns about every prompt over the context length; those are rejected here.
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    main(Connection(int(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3]))
+    main(Connection(int(sys.argv[1])), int(sys.argv[2]))

@@ -27,7 +27,8 @@ BYTES_PER_BYTE = 16
 MAX_BYTES = 1024 * 1024 * 1024
 # A process that keeps more than this after a prompt is ended. Vocabularies are large, too.
 MAX_IDLE_BYTES = 768 * 1024 * 1024
-TIME_LIMIT_S = 120.0
+# The service cancels earlier, at its `queue_timeout_s`; the start of the process counts, too.
+TIME_LIMIT_S = 600.0
 # A cancelled prompt gets this long to be finished: a new process needs as long to start.
 CANCEL_GRACE_S = 1.0
 # One more attempt if the process ends for no known reason, as when the system kills it.
@@ -43,18 +44,12 @@ class PreparationRefused(Exception):
 
 
 class PreparationProcess:
-    """Prepares one prompt at a time; one thread uses it. `name` owns its memory reservation.
+    """Prepares one prompt at a time; one thread uses it. `name` owns its memory reservation."""
 
-    `niceness` is the process's, above the worker's own.
-    """
-
-    def __init__(
-        self, name: str, memory: PreparationMemory, *, memory_wait_s: float, niceness: int = 5
-    ) -> None:
+    def __init__(self, name: str, memory: PreparationMemory, *, memory_wait_s: float) -> None:
         self._name = name
         self._memory = memory
         self._memory_wait_s = memory_wait_s
-        self._arguments = (str(MAX_BYTES), str(niceness))
         self._process: ChildProcess | None = None
         self._is_ready = False
         self._peak_bytes = 0
@@ -103,7 +98,7 @@ class PreparationProcess:
     ) -> PreparedPrompt | Rejected | None:
         process = self._process
         if process is None:
-            process = self._process = ChildProcess(CHILD_MODULE, *self._arguments)
+            process = self._process = ChildProcess(CHILD_MODULE, str(MAX_BYTES))
         if not self._is_ready:
             if not self._wait(process, is_wanted):
                 return None

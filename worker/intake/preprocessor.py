@@ -47,10 +47,9 @@ SMALL_BYTES = 64 * 1024
 MEDIUM_BYTES = 1024 * 1024
 # All prompts that wait for their preparation; more are refused.
 MAX_WAITING_BYTES = 256 * 1024 * 1024
-# How long a preparation process is kept after its last prompt: starting one takes 1 to 3 s.
+# How long a preparation process is kept after its last prompt: starting one takes 1 to 5 s.
 MEDIUM_IDLE_S = 600.0
-LARGE_IDLE_S = 60.0
-LARGE_NICENESS = 15
+LARGE_IDLE_S = 300.0
 WAITING_PROMPTS = "waiting prompts"
 
 
@@ -120,21 +119,8 @@ class Preprocessor:
         self._totals = PreparationTotals()
         self._compile_queue = CompileQueue(self._is_pending, self._deliver)
         self._small = PreparationQueue("prepare-small", self._prepare_here)
-        self._medium = self._process_queue(
-            PreparationProcess("medium prompts", self._memory, memory_wait_s=memory_wait_s),
-            "prepare-medium",
-            MEDIUM_IDLE_S,
-        )
-        self._large = self._process_queue(
-            PreparationProcess(
-                "large prompts",
-                self._memory,
-                memory_wait_s=memory_wait_s,
-                niceness=LARGE_NICENESS,
-            ),
-            "prepare-large",
-            LARGE_IDLE_S,
-        )
+        self._medium = self._process_queue("medium prompts", memory_wait_s, MEDIUM_IDLE_S)
+        self._large = self._process_queue("large prompts", memory_wait_s, LARGE_IDLE_S)
 
     def __len__(self) -> int:
         """How many sequences are in preparation."""
@@ -242,12 +228,11 @@ class Preprocessor:
 
     # ------------------------------------------------------------ preparing
 
-    def _process_queue(
-        self, process: PreparationProcess, name: str, idle_s: float
-    ) -> PreparationQueue:
-        """A queue whose prompts are prepared in this process."""
+    def _process_queue(self, name: str, memory_wait_s: float, idle_s: float) -> PreparationQueue:
+        """A queue whose prompts are prepared in a process of their own."""
+        process = PreparationProcess(name, self._memory, memory_wait_s=memory_wait_s)
         return PreparationQueue(
-            name,
+            name.replace(" ", "-"),
             lambda job: self._prepare_in(process, job),
             idle_s=idle_s,
             on_idle=process.stop,
