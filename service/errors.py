@@ -13,6 +13,7 @@
       + BodyTooLarge          413  the body is larger than the limit
       + ModelBusy             409  the model has requests and cannot be unloaded
       + UnsupportedMediaType  415  the body is not declared as JSON
+      + UnsupportedContentCoding  415  the body is compressed
       + HeadersTooLarge       431  the headers are larger than the limit
       + ClientDisconnected    499  the client disconnected; only logged
       + Unavailable
@@ -21,6 +22,8 @@
       |   + BodyMemoryFull    503  all request bodies together use more memory than they may
       |   + WorkerUnavailable 503  the worker is loading, draining, failed or busy for too long
       |       + InsufficientMemory  503  other models and requests hold the memory
+      + TransferCodingNotSupported  501  the body has another transfer coding than chunked
+      + HttpVersionNotSupported  505  the request has another version than HTTP/1.0 and 1.1
       + ModelLoadFailed       503  the model is configured but cannot be loaded
       + InternalError         500  an internal fault of the service
       + GenerationFailed      500  a fault while this request was generated
@@ -132,8 +135,24 @@ class UnsupportedMediaType(MlxdError):
     """The request's body is not declared as JSON."""
 
 
+class UnsupportedContentCoding(MlxdError):
+    """The request's body is compressed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = [(b"accept-encoding", b"identity")]
+
+
 class HeadersTooLarge(MlxdError):
     """The request's headers are larger than the service accepts."""
+
+
+class TransferCodingNotSupported(MlxdError):
+    """The request's body has a transfer coding other than chunked."""
+
+
+class HttpVersionNotSupported(MlxdError):
+    """The request has another version than HTTP/1.1 and HTTP/1.0."""
 
 
 class ClientDisconnected(MlxdError):
@@ -223,6 +242,9 @@ ERROR_RESPONSES: dict[type[MlxdError], ErrorResponse] = {
     BodyTooLarge: ErrorResponse(413, INVALID, "body_too_large"),
     ModelBusy: ErrorResponse(409, INVALID, "model_busy", is_permanent=True),
     UnsupportedMediaType: ErrorResponse(415, INVALID, "unsupported_media_type"),
+    UnsupportedContentCoding: ErrorResponse(415, INVALID, "unsupported_content_encoding"),
+    TransferCodingNotSupported: ErrorResponse(501, INVALID, "unsupported_transfer_encoding"),
+    HttpVersionNotSupported: ErrorResponse(505, INVALID, "unsupported_http_version"),
     HeadersTooLarge: ErrorResponse(431, INVALID, "headers_too_large"),
     ClientDisconnected: ErrorResponse(499, INVALID, "client_disconnected"),
     Overloaded: ErrorResponse(429, "rate_limit_error", "overloaded"),

@@ -20,6 +20,7 @@ from service.errors import (
     GenerationFailed,
     HeadersTooLarge,
     HostNotAllowed,
+    HttpVersionNotSupported,
     InsufficientMemory,
     InternalError,
     InvalidApiKey,
@@ -30,7 +31,9 @@ from service.errors import (
     OriginNotAllowed,
     Overloaded,
     RateLimited,
+    TransferCodingNotSupported,
     Unavailable,
+    UnsupportedContentCoding,
     UnsupportedMediaType,
     WorkerCrashed,
     WorkerUnavailable,
@@ -62,15 +65,26 @@ SCHEMAS: tuple[Struct, ...] = (
     ServiceStatus,
     ErrorBody,
 )
-UNAUTHENTICATED_ERRORS: Errors = (HostNotAllowed, OriginNotAllowed, HeadersTooLarge, InternalError)
-COMMON_ERRORS: Errors = (InvalidApiKey, *UNAUTHENTICATED_ERRORS)
-GENERATION_ERRORS: Errors = (
+UNAUTHENTICATED_ERRORS: Errors = (
     InvalidRequest,
-    ModelNotFound,
+    HostNotAllowed,
+    OriginNotAllowed,
+    HeadersTooLarge,
+    InternalError,
+    HttpVersionNotSupported,
+)
+COMMON_ERRORS: Errors = (InvalidApiKey, *UNAUTHENTICATED_ERRORS)
+BODY_ERRORS: Errors = (
     BodyMemoryFull,
     BodyTimeout,
     BodyTooLarge,
     UnsupportedMediaType,
+    UnsupportedContentCoding,
+    TransferCodingNotSupported,
+)
+GENERATION_ERRORS: Errors = (
+    ModelNotFound,
+    *BODY_ERRORS,
     Overloaded,
     RateLimited,
     GenerationFailed,
@@ -81,13 +95,9 @@ GENERATION_ERRORS: Errors = (
     *COMMON_ERRORS,
 )
 ADMIN_ERRORS: Errors = (
-    InvalidRequest,
     ModelNotFound,
     AdminOnly,
-    BodyMemoryFull,
-    BodyTimeout,
-    BodyTooLarge,
-    UnsupportedMediaType,
+    *BODY_ERRORS,
     WorkerUnavailable,
     *COMMON_ERRORS,
 )
@@ -241,7 +251,7 @@ def describe_status() -> Json:
         "readStatus",
         "Read the state of the service, its last minutes and its latest requests.",
         json_content(ServiceStatus),
-        errors=(InvalidRequest, *COMMON_ERRORS),
+        errors=COMMON_ERRORS,
     )
     return {**operation, "parameters": [parameter]}
 

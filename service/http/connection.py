@@ -1,40 +1,36 @@
 """One client's connection: Hypercorn's HTTP/1.1, which ends whatever the client does.
 
-It differs from Hypercorn (0.18) in four points:
+It differs from Hypercorn (0.18) in these points; for the protocol itself see `http1`:
 
 - Hypercorn notices a disconnect only when the response ends, and never if further requests
   are already in its buffer. Here a reset and an end of file both stop the reading at once.
   A client that closes its sending half counts as disconnected.
-- Hypercorn serves HTTP/2 in clear text to any client, and leaks with it. Here it is
-  a 505. An `Upgrade`, to HTTP/2 or to WebSocket, is ignored, as RFC 9110 section 7.8 permits.
 - Hypercorn waits without limit for a client that reads nothing. Here `stalled_s` returns the
   duration of the stall, and `abort` ends the connection.
-- Hypercorn passes each chunk through h11's events and checks, which is most of the time that
-  it spends on a token. Here a chunk is framed directly: h11's state does not depend on it.
-
-Requests that cannot be parsed (400, 431, 501, 505) are answered without a body.
+- Hypercorn closes at once after the answer to an invalid request. If bytes are unread this
+  resets the connection, and the client may lose the answer. Here it may read it first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import h11
-from h11._writers import ChunkedWriter
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.asyncio.tcp_server import TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.events import Body
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-VERSIONS = (b"1.0", b"1.1")
-HTTP_VERSION_NOT_SUPPORTED = 505
+from service.http.http1 import Http1
+
+# How long a client whose request was invalid may go on sending, so that it can read the answer.
+LINGER_S = 1.0
+LINGER_BYTES = 64 * 1024
 
 
 class ClientStream(asyncio.StreamReaderProtocol):
@@ -57,57 +53,6 @@ class ClientStream(asyncio.StreamReaderProtocol):
         self.ended = True
         if self.on_end is not None:
             self.on_end()
-
-
-class VersionNotSupported(Exception):
-    """The request's HTTP version is not supported."""
-
-
-class Http1(H11Protocol):
-    """HTTP/1.0 and 1.1 only; a client cannot switch to another protocol."""
-
-    async def handle(self, event: Event) -> None:
-        try:
-            await super().handle(event)
-        except VersionNotSupported:
-            await self._send_error_response(HTTP_VERSION_NOT_SUPPORTED)
-            await self.send(Closed())
-
-    async def stream_send(self, event: StreamEvent) -> None:
-        if isinstance(event, Body) and event.data and sends_chunks(self.connection):
-            await self.send(RawData(data=b"%x\r\n%b\r\n" % (len(event.data), event.data)))
-        else:
-            await super().stream_send(event)
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        if event.http_version not in VERSIONS:
-            raise VersionNotSupported
-
-    async def _create_stream(self, request: h11.Request) -> None:
-        await super()._create_stream(without_upgrade(request))
-
-
-def sends_chunks(connection: h11.Connection | H11WSConnection) -> bool:
-    """Whether the response that is being sent has a chunked body.
-
-    h11 (0.16) does not expose the framing that it chose, but its writer's type shows it.
-    """
-    return (
-        isinstance(connection, h11.Connection)
-        and connection.our_state is h11.SEND_BODY
-        and isinstance(connection._writer, ChunkedWriter)
-    )
-
-
-def without_upgrade(request: h11.Request) -> h11.Request:
-    """A copy of the request without its `Upgrade` header."""
-    headers = [(name, value) for name, value in request.headers if name != b"upgrade"]
-    return h11.Request(
-        method=request.method,
-        target=request.target,
-        headers=headers,
-        http_version=request.http_version,
-    )
 
 
 class Connection(TCPServer):
@@ -154,9 +99,10 @@ class Connection(TCPServer):
             async with TaskGroup(self.loop) as tasks:
                 self._task_group = tasks
                 self.protocol = Http1(  # type: ignore[assignment]
-                    self.app,
-                    self.config,
-                    self.context,
+                    linger=self._linger,
+                    app=self.app,
+                    config=self.config,
+                    context=self.context,
                     task_group=tasks,
                     connection_state=ConnectionState({}),
                     ssl=self.writer.get_extra_info("sslcontext") is not None,
@@ -200,6 +146,15 @@ class Connection(TCPServer):
                     return
                 self._on_idle(self, idle)
         await super().protocol_send(event)
+
+    async def _linger(self) -> None:
+        """Read and discard what the client still sends, until it ends or `LINGER_S` has passed."""
+        with contextlib.suppress(OSError, TimeoutError):
+            if self.writer.can_write_eof():
+                self.writer.write_eof()
+            async with asyncio.timeout(LINGER_S):
+                while await self.reader.read(LINGER_BYTES):
+                    pass
 
     async def _read_to_end(self) -> None:
         reading = asyncio.create_task(self._read_data(), name="connection-reading")

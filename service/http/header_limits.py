@@ -1,4 +1,4 @@
-"""Checks on a request's headers before its body is read: their size, and the content type."""
+"""Checks on a request's headers before its body is read: their size, and the body's type."""
 
 from __future__ import annotations
 
@@ -7,20 +7,33 @@ from collections.abc import Iterable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import JSON_MEDIA_TYPE, HeadersTooLarge, UnsupportedMediaType, excerpt
+from service.errors import (
+    JSON_MEDIA_TYPE,
+    HeadersTooLarge,
+    UnsupportedContentCoding,
+    UnsupportedMediaType,
+    excerpt,
+)
 
 # The bytes of a header besides its name and value: `: ` and the end of the line.
 HEADER_OVERHEAD_BYTES = 4
+IDENTITY = "identity"
 
 
 def require_json(scope: Scope) -> None:
-    """Refuse a request whose body is not declared as JSON; parameters are ignored.
+    """Refuse a request whose body is compressed, or not declared as JSON; parameters are ignored.
 
     A web page of another site can send other types without a preflight request.
 
     Raises:
         UnsupportedMediaType: the body is declared as another type, or not declared.
+        UnsupportedContentCoding: the body has a content coding other than identity.
     """
+    codings = Headers(scope=scope).getlist("content-encoding")
+    words = {word.strip().lower() for coding in codings for word in coding.split(",")}
+    if words - {"", IDENTITY}:
+        actual = excerpt(", ".join(codings), 100)
+        raise UnsupportedContentCoding(f"The Content-Encoding `{actual}` is not supported.")
     declared = Headers(scope=scope).getlist("content-type")
     kinds = {value.partition(";")[0].strip().lower() for value in declared}
     if kinds != {JSON_MEDIA_TYPE}:

@@ -42,6 +42,8 @@ LINGER_S = 1.0
 MAX_LENGTH_DIGITS = 20
 # A body's memory: its bytes, and its text once it is decoded.
 COPIES = 2
+# The key in `scope["state"]` of the function that sends `100 Continue` to a client that waits.
+SEND_CONTINUE = "send_continue"
 
 
 class RequestReaderMiddleware:
@@ -106,6 +108,9 @@ class RequestReader:
         self.responded = False
         self._receive = receive
         self._send = send
+        self._send_continue: Callable[[], Awaitable[None]] | None = scope.get("state", {}).get(
+            SEND_CONTINUE
+        )
         self._max_bytes = settings.max_body_bytes
         self._refusal = _check_length(headers, settings.max_body_bytes)
         self._declared_bytes = 0 if self._refusal else int(headers.get("content-length", 0))
@@ -144,6 +149,7 @@ class RequestReader:
             InvalidRequest: the declared length is not a number.
             ClientDisconnected: the client disconnected before the body was complete.
         """
+        await self._ask_for_body()
         self._wanted.set()
         await self._body_ready.wait()
         if self._refusal is not None:
@@ -208,6 +214,11 @@ class RequestReader:
                 await self._linger()
                 message = {"type": "http.response.body", "body": b""}
         await self._send(message)
+
+    async def _ask_for_body(self) -> None:
+        """Send `100 Continue` if the client waits for it, unless the headers decide a refusal."""
+        if self._send_continue is not None and not self._body_ready.is_set():
+            await self._send_continue()
 
     async def _linger(self) -> None:
         with contextlib.suppress(TimeoutError):

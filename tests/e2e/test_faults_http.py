@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import resource
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -136,7 +135,15 @@ def test_whatever_was_sent_no_descriptor_and_no_request_is_left(own: Daemon) -> 
 
 
 @pytest.mark.parametrize(
-    ("sent", "status"), [(UNREAD, 408), (UNREAD + b"{", 408), (ENDLESS, 415), (WEBSOCKET, 404)]
+    ("sent", "status"),
+    [
+        (UNREAD, 408),
+        (UNREAD + b"{", 408),
+        (ENDLESS, 415),
+        (WEBSOCKET, 404),
+        (PREFACE, 505),
+        (TLS_HELLO, 400),
+    ],
 )
 def test_what_cannot_be_served_is_told_in_json(own: Daemon, sent: bytes, status: int) -> None:
     with connect(own) as client:
@@ -145,13 +152,6 @@ def test_what_cannot_be_served_is_told_in_json(own: Daemon, sent: bytes, status:
     assert told == status
     assert headers["content-type"] == "application/json"
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
-
-
-@pytest.mark.parametrize(("sent", "status"), [(PREFACE, 505), (TLS_HELLO, 400)])
-def test_what_is_no_http_1_is_refused_without_a_body(own: Daemon, sent: bytes, status: int) -> None:
-    with connect(own) as client:
-        client.sendall(sent)
-        assert re.fullmatch(rb"HTTP/1.1 %d .*\r\n\r\n" % status, read_end(client), re.DOTALL)
 
 
 def test_head_options_and_http_1_0_are_answered(own: Daemon) -> None:

@@ -67,8 +67,8 @@ def test_every_error_status_is_documented() -> None:
 def test_generation_documents_its_stream_and_all_its_errors(path: str) -> None:
     responses = API["paths"][path]["post"]["responses"]
     assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
-    statuses = ["200", "400", "401", "403", "404", "408", "413", "415", "429", "431", "500", "503"]
-    assert list(responses) == statuses
+    statuses = "200 400 401 403 404 408 413 415 429 431 500 501 503 505"
+    assert list(responses) == statuses.split()
     for status in ("429", "503"):
         assert "Retry-After" in responses[status]["headers"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -86,7 +87,10 @@ async def test_invalid_data_is_refused_and_the_connection_closed(
         head, _, body = (await client.read_end()).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 %d " % status)
         assert b"connection: close" in head.lower()
-        assert body == b""
+        assert b"content-type: application/json" in head.lower()
+        error = json.loads(body)["error"]
+        assert list(error) == ["message", "type", "param", "code"]
+        assert error["type"] == "invalid_request_error"
 
 
 async def test_a_bad_chunk_ends_the_connection(port: int) -> None:

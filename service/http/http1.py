@@ -1,0 +1,213 @@
+"""Hypercorn's HTTP/1.1 protocol with RFC 9112's rules for framing, targets and refusals.
+
+It differs from Hypercorn (0.18) and h11 (0.16) in these points:
+
+- A request that cannot be parsed gets the JSON error body, and then the connection closes.
+- After a request with both `Transfer-Encoding` and `Content-Length` the connection closes, and
+  nothing that follows it is served (RFC 9112 section 6.1).
+- Bytes after the last request of a connection are ignored; h11 reports them as an error.
+- A target in absolute form is served, and its authority replaces the `Host` (section 3.2.2).
+- Empty lines before a request are ignored (section 2.2).
+- `100 Continue` is sent when the body is wanted, not before the headers are judged.
+- HTTP/2 in clear text is a 505. An `Upgrade`, to HTTP/2 or to WebSocket, is ignored, as
+  RFC 9110 section 7.8 permits.
+- A chunk of a response is framed directly. Hypercorn passes it through h11's events and checks,
+  which is most of the time that it spends on a token; h11's state does not depend on it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import h11
+from h11._writers import ChunkedWriter
+from hypercorn.events import Closed, Event, RawData
+from hypercorn.protocol.events import Body, Response
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
+from hypercorn.typing import ConnectionState
+
+from service.errors import (
+    HeadersTooLarge,
+    HttpVersionNotSupported,
+    InvalidRequest,
+    MlxdError,
+    TransferCodingNotSupported,
+    render_error,
+)
+from service.http.error_middleware import REQUEST_ID_HEADER
+from service.http.request_body import SEND_CONTINUE
+
+VERSIONS = (b"1.0", b"1.1")
+EMPTY_LINES = (b"\r\n", b"\n")
+# No more can come from the client, or nothing more is read from it.
+ENDED_STATES = (h11.MUST_CLOSE, h11.CLOSED)
+ABSOLUTE_FORM = re.compile(
+    rb"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)"
+)
+CLOSE = (b"connection", b"close")
+STATUS_ERRORS: dict[int, type[MlxdError]] = {
+    431: HeadersTooLarge,
+    501: TransferCodingNotSupported,
+}
+
+
+class Parser(h11.Connection):
+    """h11's parser, without its answers to empty lines, late bytes and `Expect`.
+
+    `fault` says why the client's bytes cannot be parsed.
+    """
+
+    fault = ""
+
+    @property
+    def they_are_waiting_for_100_continue(self) -> bool:
+        """Always False: Hypercorn would send `100 Continue` before the headers are judged."""
+        return False
+
+    def receive_data(self, data: bytes) -> None:
+        if not data or self.their_state not in ENDED_STATES:
+            super().receive_data(data)
+
+    def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
+        buffer = self._receive_buffer
+        if self.their_state is h11.IDLE and not self._receive_buffer_closed:
+            while buffer._data.startswith(EMPTY_LINES):
+                buffer.maybe_extract_at_most(buffer._data.index(b"\n") + 1)
+            if buffer._data == b"\r":
+                return h11.NEED_DATA
+        elif self.their_state in ENDED_STATES:
+            buffer.maybe_extract_at_most(len(buffer))
+        try:
+            return super().next_event()
+        except h11.RemoteProtocolError as error:
+            self.fault = self.fault or str(error)
+            raise
+
+
+class Http1(H11Protocol):
+    """HTTP/1.0 and 1.1 only; a client cannot switch to another protocol.
+
+    `linger` is awaited between the answer to an invalid request and the end of the connection.
+    """
+
+    def __init__(self, *, linger: Callable[[], Awaitable[None]], **parts: Any) -> None:
+        super().__init__(**parts)
+        self.connection = Parser(
+            h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size
+        )
+        self.connection_state = ConnectionState({SEND_CONTINUE: self._send_continue})
+        self._linger = linger
+        self._must_close = False
+        self._is_refused = False
+
+    async def handle(self, event: Event) -> None:
+        if self._is_refused and isinstance(event, RawData):
+            return
+        try:
+            await super().handle(event)
+        except MlxdError as error:
+            await self._refuse(error)
+            await self.send(Closed())
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, Body) and event.data and sends_chunks(self.connection):
+            await self.send(RawData(data=b"%x\r\n%b\r\n" % (len(event.data), event.data)))
+        elif isinstance(event, Response) and self._must_close:
+            headers = [pair for pair in event.headers if pair[0].lower() != b"connection"]
+            await super().stream_send(dataclasses.replace(event, headers=[*headers, CLOSE]))
+        else:
+            await super().stream_send(event)
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        if event.http_version not in VERSIONS:
+            raise HttpVersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are supported.")
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        target, authority = split_target(request, tls=self.ssl)
+        names = {name for name, _ in request.headers}
+        self._must_close = {b"transfer-encoding", b"content-length"} <= names
+        headers = served_headers(request, authority, without_length=self._must_close)
+        await super()._create_stream(
+            h11.Request(
+                method=request.method,
+                target=target,
+                headers=headers,
+                http_version=request.http_version,
+            )
+        )
+
+    async def _send_continue(self) -> None:
+        """Tell a client that waits for it to send its body."""
+        waits = getattr(self.connection, "client_is_waiting_for_100_continue", False)
+        if waits and self.connection.our_state is h11.SEND_RESPONSE:
+            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """Hypercorn calls this for bytes that cannot be parsed; then it closes the connection."""
+        fault = getattr(self.connection, "fault", "").rstrip(".")
+        kind = STATUS_ERRORS.get(status_code, InvalidRequest)
+        await self._refuse(kind(f"The request is not valid HTTP: {fault}."))
+
+    async def _refuse(self, error: MlxdError) -> None:
+        self._is_refused = True
+        await self._close_stream()
+        status, headers, body = render_error(error)
+        request_id = (REQUEST_ID_HEADER.encode(), f"req_{uuid.uuid4().hex}".encode())
+        own = [*headers, CLOSE, request_id, *self.config.response_headers("h11")]
+        await self._send_h11_event(h11.Response(status_code=status, headers=own))
+        if self.connection._request_method != b"HEAD":  # type: ignore[union-attr]
+            await self._send_h11_event(h11.Data(data=body))
+        await self._send_h11_event(h11.EndOfMessage())
+        await self._linger()
+
+
+def sends_chunks(connection: h11.Connection | H11WSConnection) -> bool:
+    """Whether the response that is being sent has a chunked body.
+
+    h11 (0.16) does not expose the framing that it chose, but its writer's type shows it.
+    """
+    return (
+        isinstance(connection, h11.Connection)
+        and connection.our_state is h11.SEND_BODY
+        and isinstance(connection._writer, ChunkedWriter)
+    )
+
+
+def split_target(request: h11.Request, *, tls: bool) -> tuple[bytes, bytes | None]:
+    """The path with its query, and the authority if the target is in absolute form.
+
+    Raises:
+        InvalidRequest: the target is in none of the forms that RFC 9112 section 3.2 has.
+    """
+    target = request.target
+    if target.startswith(b"/") or request.method == b"CONNECT":
+        return target, None
+    if target == b"*" and request.method == b"OPTIONS":
+        return target, None
+    match = ABSOLUTE_FORM.fullmatch(target)
+    if match is None:
+        raise InvalidRequest("The request's target is neither a path nor a URL.")
+    if match["scheme"].lower() not in ((b"http", b"https") if tls else (b"http",)):
+        raise InvalidRequest("The request's target is a URL of another scheme.")
+    if not match["authority"] or b"@" in match["authority"]:
+        raise InvalidRequest("The request's target is a URL without a host, or with a user.")
+    path = match["path"] or (b"*" if request.method == b"OPTIONS" else b"/")
+    return path + match["query"].partition(b"#")[0], match["authority"]
+
+
+def served_headers(
+    request: h11.Request, authority: bytes | None, *, without_length: bool
+) -> list[tuple[bytes, bytes]]:
+    """The headers that the app gets: no `Upgrade`, and the authority of the target as `Host`."""
+    dropped = {b"upgrade"}
+    if authority is not None:
+        dropped.add(b"host")
+    if without_length:
+        dropped.add(b"content-length")
+    headers = [pair for pair in request.headers if pair[0] not in dropped]
+    return headers if authority is None else [(b"host", authority), *headers]
