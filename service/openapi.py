@@ -41,7 +41,7 @@ from service.errors import (
 from service.schema.capabilities import CapabilitiesList
 from service.schema.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from service.schema.completions import Completion, CompletionRequest
-from service.schema.health import Health
+from service.schema.health import Health, HealthSummary
 from service.schema.messages import Conversation
 from service.schema.models import Model, ModelList, OrderRequest, PinRequest
 from service.schema.status import ServiceStatus
@@ -62,6 +62,7 @@ SCHEMAS: tuple[Struct, ...] = (
     OrderRequest,
     PinRequest,
     Health,
+    HealthSummary,
     ServiceStatus,
     ErrorBody,
 )
@@ -257,14 +258,16 @@ def describe_status() -> Json:
 
 
 def describe_health() -> Json:
-    content = json_content(Health)
+    content = _content({"anyOf": [_ref(Health), _ref(HealthSummary)]})
     operation = describe_read(
         "checkHealth",
-        "Check whether the service can generate.",
+        "Check whether the service can generate. Without a valid key, where keys are configured, "
+        "and without keys from other machines, the answer is a HealthSummary. Texts with file "
+        "paths are for administrators.",
         content,
         errors=UNAUTHENTICATED_ERRORS,
     )
-    operation["security"] = []
+    operation["security"] = [{"apiKey": []}, {}]
     operation["responses"]["503"] = _response("Not healthy; `status` gives the state.", content)
     return operation
 

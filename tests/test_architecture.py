@@ -99,6 +99,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.telemetry",
         "service.inflight",
         "service.supervision",
+        # What the caller may see of the machine.
+        "service.security",
         "service.http",
         "service.config",
         "service.schema",
@@ -110,6 +112,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.security",
         "service.http",
         "service.config",
+        # The shape of /health, which `mlxd doctor` and `mlxd models` read.
+        "service.schema",
     ),
     "service.api": (
         "service.inflight",

@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import ClientDisconnected, MlxdError, encode_error
 from service.inflight.request import InflightRequest
-from service.requestlog.record import RequestRecord, record_of
+from service.requestlog.record import record_of
+from service.security.visibility import visible_error
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +51,10 @@ class EventStream:
         async with self._inflight:
             with self._keep_alive():
                 await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-                await self._send_frames(send, record_of(scope))
+                await self._send_frames(send, scope)
 
-    async def _send_frames(self, send: Send, record: RequestRecord) -> None:
+    async def _send_frames(self, send: Send, scope: Scope) -> None:
+        record = record_of(scope)
         last = DONE
         try:
             async for data in self._frames:
@@ -63,7 +65,7 @@ class EventStream:
         except MlxdError as error:
             record.fail(error)
             logger.warning("stream ended with an error: %s", error.message)
-            last = frame(encode_error(error))
+            last = frame(encode_error(visible_error(error, scope)))
         except Exception as error:
             record.fail(error)
             logger.exception("stream failed")

@@ -9,7 +9,7 @@ from protocol.units import format_bytes
 from service.config.model_settings import ModelSettings, model_id
 from service.config.settings import Settings
 from service.config.sources import load_configuration
-from service.host.diagnosis import read_model_states
+from service.host.diagnosis import ModelStatesUnknown, read_model_states
 from service.host.local_models import ModelFiles, inspect_model
 from service.server import EXIT_OK
 
@@ -25,19 +25,23 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         SettingsError: a setting cannot be used.
     """
     settings = load_configuration(argv, environ, COMMAND).settings
-    states = read_model_states(settings)
+    states, unknown = None, ""
+    try:
+        states = read_model_states(settings)
+    except ModelStatesUnknown as error:
+        unknown = str(error)
     rows = [HEADER, *rows_of(settings, states)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for cells in rows:
         padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
         sys.stdout.write("  ".join(padded).rstrip() + "\n")
-    if states is None:
-        sys.stderr.write(f"mlxd: no service answers at {settings.host}:{settings.port}\n")
+    if unknown:
+        sys.stderr.write(f"mlxd: {unknown}\n")
     return EXIT_OK
 
 
 def rows_of(settings: Settings, states: Mapping[str, str] | None) -> Iterator[Row]:
-    """One row per configured model. `states` are those of a running service, None without one."""
+    """One row per configured model. `states` are those of a running service, None if unknown."""
     for model in settings.models:
         state = "unknown" if states is None else states.get(model_id(model), "not served")
         yield row(model, inspect_model(model.source), state)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from protocol.messages import Configure, Ready
 from protocol.units import format_bytes
@@ -27,6 +27,7 @@ from service.host.device_probe import probe
 from service.host.local_models import ModelFiles, inspect_model
 from service.http.listener import bind
 from service.http.tls import make_tls
+from service.schema.health import HealthStatus
 from service.security.exposure import find_exposure
 from service.security.keyring import open_keyring
 from service.security.origins import parse_hosts, parse_origins
@@ -174,25 +175,36 @@ def address_of(host: str) -> str:
 
 
 def describe_running_service(settings: Settings) -> str | None:
-    """The version and status of an mlxd that uses the port; None if there is none."""
-    report = read_health(settings)
-    if report is None:
+    """The version and status of an mlxd that uses the port; None if there is none.
+
+    Without a key, a service that requires one tells its status alone.
+    """
+    report = read_health(settings) or {}
+    if report.get("status") not in get_args(HealthStatus):
         return None
-    try:
-        return f"is used by mlxd {report['version']}, {report['status']}"
-    except LookupError:
-        return None
+    named = f"mlxd {report['version']}" if "version" in report else "mlxd"
+    return f"is used by {excerpt(named, 100)}, {report['status']}"
 
 
-def read_model_states(settings: Settings) -> dict[str, str] | None:
-    """The state of each model of an mlxd that uses the port, by id; None if there is none."""
-    report = read_health(settings)
-    if report is None:
-        return None
+class ModelStatesUnknown(Exception):
+    """The states of the models are unknown; the text is the reason."""
+
+
+def read_model_states(settings: Settings) -> dict[str, str]:
+    """The state of each model of an mlxd that uses the port, by id.
+
+    Raises:
+        ModelStatesUnknown: no mlxd answers, or it tells its status alone.
+    """
+    address = f"{settings.host}:{settings.port}"
+    report = read_health(settings) or {}
+    if report.get("status") in get_args(HealthStatus) and "models" not in report:
+        # No command sends a key: the connection does not prove who answers.
+        raise ModelStatesUnknown(f"the service at {address} tells its models only with an API key")
     try:
         return {model["id"]: str(model["status"]) for model in report["models"]}
     except (LookupError, TypeError):
-        return None
+        raise ModelStatesUnknown(f"no service answers at {address}") from None
 
 
 def read_health(settings: Settings) -> dict[str, Any] | None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from protocol.messages import Device, Memory, ModelState, Stats
 from service.http.json_io import json_response
@@ -12,14 +16,18 @@ from service.schema.health import (
     DeviceHealth,
     ExitHealth,
     Health,
+    HealthSummary,
     MemoryHealth,
     ModelHealth,
     PrefillHealth,
     RequestsHealth,
     WorkerHealth,
 )
+from service.security.visibility import Visibility, visibility_of, visible
 from service.supervision.exit_reason import LastExit
 from service.supervision.supervisor import Supervisor
+
+Show = Callable[[str], str]
 
 
 class HealthEndpoint:
@@ -32,11 +40,15 @@ class HealthEndpoint:
 
     async def get(self, request: Request) -> Response:
         """Status 200 if the service is healthy, else 503."""
-        health = self.report()
-        return json_response(health, 200 if health.status == "healthy" else 503)
+        status = self._supervisor.status
+        code = 200 if status == "healthy" else 503
+        if visibility_of(request.scope) is Visibility.STATUS:
+            return json_response(HealthSummary(status=status), code)
+        return json_response(self.report(request.scope), code)
 
-    def report(self) -> Health:
-        """The current state."""
+    def report(self, scope: Scope) -> Health:
+        """The current state, as the caller of the request may see it."""
+        show = partial(visible, scope=scope)
         supervisor = self._supervisor
         last_exit, stats, ready = supervisor.last_exit, supervisor.stats, supervisor.ready
         return Health(
@@ -46,14 +58,14 @@ class HealthEndpoint:
                 pid=supervisor.pid,
                 uptime_s=round(supervisor.uptime_s, 3),
                 restarts=supervisor.restarts,
-                last_exit=exit_health(last_exit) if last_exit else None,
+                last_exit=exit_health(last_exit, show) if last_exit else None,
                 prefill=prefill_health(supervisor),
             ),
             requests=self._requests(stats),
             memory=memory_health(stats.memory) if stats else None,
             device=device_health(ready.device) if ready else None,
-            models=[model_health(state) for state in supervisor.model_states.states],
-            reason=supervisor.failure,
+            models=[model_health(state, show) for state in supervisor.model_states.states],
+            reason=supervisor.failure and show(supervisor.failure),
         )
 
     def _requests(self, stats: Stats | None) -> RequestsHealth:
@@ -63,10 +75,10 @@ class HealthEndpoint:
         return RequestsHealth(running=running, waiting=waiting, preparing=min(preparing, waiting))
 
 
-def exit_health(last_exit: LastExit) -> ExitHealth:
+def exit_health(last_exit: LastExit, show: Show) -> ExitHealth:
     """How a worker exited, in the API's shape."""
     return ExitHealth(
-        reason=last_exit.reason,
+        reason=show(last_exit.reason),
         signal=last_exit.signal,
         code=last_exit.code,
         phase=last_exit.phase,
@@ -97,7 +109,7 @@ def memory_health(memory: Memory) -> MemoryHealth:
     )
 
 
-def model_health(state: ModelState) -> ModelHealth:
+def model_health(state: ModelState, show: Show) -> ModelHealth:
     """The worker's last state of one model, in the API's shape."""
     return ModelHealth(
         id=state.id,
@@ -105,7 +117,7 @@ def model_health(state: ModelState) -> ModelHealth:
         pinned=state.pinned,
         size_bytes=state.bytes,
         loaded_bytes=state.done_bytes,
-        reason=state.reason,
+        reason=state.reason and show(state.reason),
     )
 
 

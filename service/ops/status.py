@@ -6,6 +6,7 @@ import time
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from protocol.messages import ModelState
 from protocol.units import MS_PER_S
@@ -42,14 +43,17 @@ class StatusEndpoint:
         Raises:
             InvalidRequest: `after` is not a whole number.
         """
-        return json_response(self.report(_read_after(request)))
+        return json_response(self.report(_read_after(request), request.scope))
 
-    def report(self, after: int) -> ServiceStatus:
-        """The current status, with the seconds after the Unix time `after`."""
+    def report(self, after: int, scope: Scope) -> ServiceStatus:
+        """The current status, with the seconds after `after`, as the request's caller may see it.
+
+        `after` is Unix time.
+        """
         return ServiceStatus(
             now=time.time(),
             window_s=KEPT_S,
-            health=self._health.report(),
+            health=self._health.report(scope),
             max_running=self._supervisor.max_running,
             models=[model_status(state) for state in self._supervisor.model_states.states],
             seconds=self._observability.step_stats.since(after),

@@ -92,6 +92,12 @@ class DeviceHealth(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
 
 
+class HealthSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The status alone: what callers see without a key, or from other machines."""
+
+    status: HealthStatus
+
+
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The state of the service; `device` is null until a worker has been ready."""
 

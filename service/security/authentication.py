@@ -12,19 +12,23 @@ from collections.abc import Set as AbstractSet
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import AdminOnly, InvalidApiKey
+from service.config.api_keys import ApiKey
+from service.errors import AdminOnly, InvalidApiKey, MlxdError
 from service.security.addresses import is_loopback
 from service.security.keyring import KeyRing
 from service.security.rate_limits import RateLimits, TokenBucket
+from service.security.visibility import Visibility, set_visibility, visible_error
 
-# /health is for monitoring; the page itself contains no data.
+# /health is for monitoring: without a key it tells the status alone. The page contains no data.
 OPEN_PATHS = frozenset({"/", "/health"})
 OPEN_PREFIX = "/assets/"
 ADMIN_PATH = "/admin"
 BEARER = b"bearer"
 AUTHORIZATION, KEY_HEADER = b"authorization", b"x-api-key"
 # Proxies set these: a request with one of them may come from another machine.
-FORWARDING_HEADERS = frozenset({b"forwarded", b"x-forwarded-for"})
+FORWARDING_HEADERS = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"}
+)
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -32,9 +36,10 @@ RawHeaders = Iterable[tuple[bytes, bytes]]
 class AuthenticationMiddleware:
     """ASGI middleware that requires an API key and applies its rate limits.
 
-    It puts the key's name into `scope["state"]["key_name"]` for the log, and the key's
-    `TokenBucket` into `scope["state"]["token_bucket"]`. The rate limits apply to a POST to one
-    of `limited_paths`. It must be inside `ErrorMiddleware`, because it raises.
+    It stores what the caller may see (`set_visibility`), and puts the key's name into
+    `scope["state"]["key_name"]` for the log, and the key's `TokenBucket` into
+    `scope["state"]["token_bucket"]`. The rate limits apply to a POST to one of `limited_paths`.
+    It must be inside `ErrorMiddleware`, because it raises.
     """
 
     def __init__(
@@ -55,13 +60,16 @@ class AuthenticationMiddleware:
         path: str = scope["path"]
         self.keys.refresh()
         if not self.keys.required:
-            if is_admin(path) and not is_local(scope):
+            local = is_local(scope)
+            set_visibility(scope, Visibility.ALL if local else Visibility.STATUS)
+            if is_admin(path) and not local:
                 raise AdminOnly("Without API keys, only local clients may use /admin.")
-            return await self.app(scope, receive, send)
-        if is_open(path):
-            return await self.app(scope, receive, send)
+            return await self._call(scope, receive, send)
         presented = presented_keys(scope["headers"])
         key = next(filter(None, map(self.keys.find, presented)), None)
+        set_visibility(scope, visibility_for(key, scope))
+        if is_open(path):
+            return await self._call(scope, receive, send)
         if key is None:
             raise InvalidApiKey(
                 "A valid API key is required: `Authorization: Bearer KEY` or `x-api-key: KEY`."
@@ -71,7 +79,15 @@ class AuthenticationMiddleware:
         scope.setdefault("state", {})["key_name"] = key.name
         if scope["method"] == "POST" and path in self.limited_paths:
             return await self._call_limited(self.rate_limits.bucket_for(key), scope, receive, send)
-        return await self.app(scope, receive, send)
+        return await self._call(scope, receive, send)
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the app; its errors have no text that the caller may not see."""
+        try:
+            await self.app(scope, receive, send)
+        except MlxdError as error:
+            visible_error(error, scope)
+            raise
 
     async def _call_limited(
         self, token_bucket: TokenBucket, scope: Scope, receive: Receive, send: Send
@@ -84,7 +100,7 @@ class AuthenticationMiddleware:
         token_bucket.acquire()
         scope["state"]["token_bucket"] = token_bucket
         try:
-            await self.app(scope, receive, send_with_limits)
+            await self._call(scope, receive, send_with_limits)
         finally:
             token_bucket.release()
 
@@ -101,8 +117,22 @@ def is_admin(path: str) -> bool:
     return path == ADMIN_PATH or path.startswith(f"{ADMIN_PATH}/")
 
 
+def visibility_for(key: ApiKey | None, scope: Scope) -> Visibility:
+    """What the caller with this key may see, None for no valid key."""
+    if key is None or not has_host(scope):
+        return Visibility.STATUS
+    return Visibility.ALL if key.admin else Visibility.WITHOUT_PATHS
+
+
+def has_host(scope: Scope) -> bool:
+    """Whether the request has a `Host`; HTTP/1.0 permits that it has none."""
+    return any(name == b"host" for name, _ in scope["headers"])
+
+
 def is_local(scope: Scope) -> bool:
     """Whether a local client sent the request, without a proxy and not from another site's page."""
+    if not has_host(scope):
+        return False
     client = scope.get("client")
     if not client or not is_loopback(client[0]):
         return False

@@ -37,6 +37,7 @@ from service.security.addresses import is_address, is_loopback
 from service.security.rate_limits import RATE_LIMIT_HEADERS
 
 WILDCARD = "*"
+HEALTH_PATH = "/health"
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\[\]:/?#@\s]+)(:[0-9]*)?")
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+|null")
 HOST_CACHE_ENTRIES = 1024
@@ -148,7 +149,7 @@ class OriginGuard:
         """
         headers = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
-        if not self.allows_host(host):
+        if not self.allows_host(host) and not is_old_health_check(scope, headers):
             raise HostNotAllowed(
                 f"The host `{excerpt(host, 100)}` is not one of this service's names "
                 "(setting allowed_hosts)."
@@ -173,6 +174,15 @@ class OriginGuard:
             and WILDCARD not in self.origins
         ):
             raise OriginNotAllowed("Pages of other sites may not use this service.")
+
+
+def is_old_health_check(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Whether this is HTTP/1.0 without a `Host`, as some monitors send it, to /health.
+
+    Browsers always send a `Host`.
+    """
+    is_old = scope["http_version"] == "1.0" and b"host" not in headers
+    return is_old and scope["path"] == HEALTH_PATH
 
 
 def allows_origin(origins: frozenset[str], origin: str) -> bool:

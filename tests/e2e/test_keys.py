@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from tests.e2e import plain_http
-from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import Daemon, running
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import ADMIN, KEYS, NAMED, PLAIN, SECRETS, add_key, bearer, run_keys
 from tests.e2e.wire import connect, head, read_answer
@@ -140,9 +140,42 @@ def test_a_key_may_be_in_either_of_two_headers(
     assert is_served or "x-api-key" in answer.json()["error"]["message"]
 
 
-def test_health_is_open_and_knows_no_keys(http: httpx.Client) -> None:
-    assert http.get("/health").status_code == 200
-    assert http.get("/health", headers=bearer("wrong")).status_code == 200
+@pytest.mark.parametrize("headers", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_health_without_a_right_key_is_the_status_alone(
+    http: httpx.Client, method: str, headers: dict[str, str]
+) -> None:
+    raw = {name.encode(): value.encode() for name, value in headers.items()}
+    response = http.request(method, "/health", headers=raw)
+    assert response.status_code == 200
+    if method == "GET":
+        assert response.json() == {"status": "healthy"}
+
+
+def test_health_with_a_key_is_the_whole_state(http: httpx.Client) -> None:
+    for key in SECRETS:
+        assert http.get("/health", headers=bearer(key)).json()["worker"]["restarts"] == 0
+
+
+def test_file_paths_are_for_administrators(llama_path: Path, tmp_path: Path) -> None:
+    hidden = tmp_path / "private folder" / "of-bob"
+    asked = {**ASKED, "model": "gone"}
+    pages = ("/health", "/status", "/v1/models", "/v1/models/gone")
+    with (
+        running(llama_path, flags=["--model", f"gone={hidden}"], environ=KEYS) as own,
+        plain_http.client(own.url) as http,
+    ):
+        refusal = http.post("/v1/completions", json=asked, headers=bearer(ADMIN))
+        assert str(hidden) in refusal.json()["error"]["message"]
+        told = [http.get("/health").text]
+        for key in (PLAIN, NAMED):
+            told += [http.get(path, headers=bearer(key)).text for path in (*pages, "/metrics")]
+            for stream in (False, True):
+                sent = {**asked, "stream": stream}
+                told.append(http.post("/v1/completions", json=sent, headers=bearer(key)).text)
+        for path in pages:
+            assert str(hidden) in http.get(path, headers=bearer(ADMIN)).text
+    assert not any("private" in text or "of-bob" in text for text in told)
 
 
 def test_the_page_is_open_and_all_that_it_shows_needs_a_key(http: httpx.Client) -> None:
@@ -179,7 +212,8 @@ def test_administration_needs_an_administrators_key(http: httpx.Client) -> None:
 def test_no_key_is_ever_logged_or_handed_to_the_worker(own: Daemon) -> None:
     plain_http.get(f"{own.url}/v1/models", headers=bearer("a-wrong-key-that-came"))
     assert not any(secret in own.output for secret in (*SECRETS, "a-wrong-key-that-came"))
-    worker = own.health()["worker"]["pid"]
+    health = plain_http.get(f"{own.url}/health", headers=bearer(PLAIN)).json()
+    worker = health["worker"]["pid"]
     environ = Path(f"/proc/{worker}/environ")
     if environ.exists():
         assert b"environment-key" not in environ.read_bytes()

@@ -107,6 +107,39 @@ def test_a_request_without_a_host_is_refused(own: Daemon, version: bytes, status
         assert read_end(client).startswith(b"HTTP/1.1 %d " % status)
 
 
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_http_1_0_without_a_host_gets_the_status_alone(own: Daemon, method: bytes) -> None:
+    with connect(own) as client:
+        client.sendall(b"%s /health HTTP/1.0\r\n\r\n" % method)
+        head, _, body = read_end(client).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert body == (b'{"status":"healthy"}' if method == b"GET" else b"")
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/health"])
+def test_an_absolute_target_is_judged_by_its_own_authority(own: Daemon, path: str) -> None:
+    def get_as(target: str, host: str, *headers: str) -> bytes:
+        with connect(own) as client:
+            lines = [f"GET {target}{path} HTTP/1.1", f"Host: {host}", *headers]
+            client.sendall("\r\n".join([*lines, "Connection: close", "", ""]).encode())
+            return read_end(client)
+
+    assert get_as("http://localhost", "evil.com").startswith(b"HTTP/1.1 200 ")
+    assert get_as("http://127.0.0.1:1", "localhost").startswith(b"HTTP/1.1 200 ")
+    assert get_as("http://evil.com", "localhost").startswith(b"HTTP/1.1 403 ")
+    assert get_as("http://localhost.evil.com", "localhost").startswith(b"HTTP/1.1 403 ")
+    page = "Origin: http://evil.com"
+    assert get_as("http://localhost", "evil.com", page).startswith(b"HTTP/1.1 403 ")
+    assert get_as("http://localhost", "x", "Origin: http://localhost").startswith(b"HTTP/1.1 200 ")
+
+
+def test_without_keys_only_a_local_caller_sees_more_than_the_status(own: Daemon) -> None:
+    assert "worker" in get(own, "/health").json()
+    for header in ("forwarded", "x_forwarded_for", "x_real_ip", "via"):
+        forwarded = get(own, "/health", **{header: "for=192.0.2.1"})
+        assert forwarded.json() == {"status": "healthy"}
+
+
 def test_a_name_can_be_allowed_and_its_neighbours_are_not(open_to_a_friend: Daemon) -> None:
     assert get(open_to_a_friend, host="mlx.example:443").status_code == 200
     assert get(open_to_a_friend, host="localhost").status_code == 200
