@@ -9,6 +9,7 @@ import msgspec
 
 from service.commands.serve import to_configure
 from service.config.scalars import SettingsError
+from service.config.secrets import conceal_secrets
 from service.config.sources import Configuration, load_configuration
 from service.host.diagnosis import (
     Finding,
@@ -62,7 +63,8 @@ class Report:
     def add(self, title: str, findings: Iterable[Finding]) -> None:
         """Print one section."""
         sys.stdout.write(f"{title}\n")
-        for finding in findings:
+        for found in findings:
+            finding = found._replace(text=conceal_secrets(found.text))
             mark = PROBLEM_MARK if finding.is_problem else OK_MARK
             sys.stdout.write(f"  {mark}  {finding.name:16} {finding.text}\n")
             if finding.is_problem:

@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 from service.commands import agent, doctor, keys, models, pull, serve
 from service.config.scalars import SettingsError
+from service.config.secrets import conceal_secrets
 from service.config.settings import read_environment
 from service.errors import excerpt
 from service.host.standard_streams import occupy_standard_streams
 
 EXIT_USAGE = 2
+MESSAGE_CHARS = 2000
 
 Run = Callable[[Sequence[str], Mapping[str, str]], int]
 
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     try:
         return find(name).run(words, environ)
     except SettingsError as error:
-        sys.stderr.write(f"mlxd: {error}\n")
+        sys.stderr.write(f"mlxd: {excerpt(conceal_secrets(str(error)), MESSAGE_CHARS)}\n")
         return EXIT_USAGE
 
 

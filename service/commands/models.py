@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from protocol.units import format_bytes
 from service.config.model_settings import ModelSettings, model_id
+from service.config.secrets import conceal_secrets
 from service.config.settings import Settings
 from service.config.sources import load_configuration
 from service.host.diagnosis import ModelStatesUnknown, read_model_states
@@ -50,7 +51,7 @@ def rows_of(settings: Settings, states: Mapping[str, str] | None) -> Iterator[Ro
 def row(model: ModelSettings, files: ModelFiles, state: str) -> Row:
     """The row of one model."""
     if files.folder is None:
-        size = f"no; `mlxd pull {model.source}`"
+        size = conceal_secrets(f"no; `mlxd pull {model.source}`")
     else:
         size = files.problems[0] if files.problems else format_bytes(files.weight_bytes)
-    return model_id(model), model.source or "built in", size, state
+    return model_id(model), conceal_secrets(model.source or "built in"), size, state

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
 
 from protocol.units import format_bytes
+from service.config.scalars import SettingsError, refuse_control_characters
+from service.config.secrets import conceal_secrets
 from service.config.sources import Parser
+from service.errors import excerpt
 from service.host.local_models import inspect_model
+from service.security.addresses import is_loopback
 from service.server import EXIT_FAILED, EXIT_OK
 
+HUB_VARIABLE = "HF_ENDPOINT"
 # The files that mlx-lm (0.32.2) reads of a model: its DEFAULT_ALLOW_PATTERNS.
 PATTERNS = [
     "*.json",
@@ -24,12 +30,32 @@ PATTERNS = [
 ]
 
 
+def refuse_open_hub(environ: Mapping[str, str]) -> None:
+    """Refuse a hub that would be sent the user's token without encryption.
+
+    Raises:
+        SettingsError: the hub's URL is invalid, or http to another machine.
+    """
+    try:
+        hub = urlsplit(environ.get(HUB_VARIABLE, ""))
+    except ValueError as error:
+        raise SettingsError(f"{HUB_VARIABLE}: {error}") from None
+    local = is_loopback(hub.hostname or "") or hub.hostname == "localhost"
+    if hub.scheme == "http" and not local:
+        raise SettingsError(
+            f"{HUB_VARIABLE}: {excerpt(str(hub.hostname), 100)} is not asked over http: a token "
+            "would be sent unencrypted"
+        )
+
+
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Download the files that are not on disk yet, and return the exit code."""
     parser = Parser(prog="mlxd pull", description="Download a model.", allow_abbrev=False)
     parser.add_argument("id", metavar="HUB_ID", help="such as mlx-community/Llama-3.2-3B-4bit")
     parser.add_argument("--revision", help="a branch, a tag or a commit")
     options = parser.parse_args(argv)
+    refuse_control_characters([options.id, options.revision], "command line")
+    refuse_open_hub(environ)
     # Imported here because no other command needs it.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -37,8 +63,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         snapshot_download(options.id, revision=options.revision, allow_patterns=PATTERNS)
     except (OSError, HfHubHTTPError, HFValidationError) as error:
-        reason = " ".join(str(error).split())
-        sys.stderr.write(f"mlxd: {options.id} cannot be downloaded: {reason}\n")
+        reason = conceal_secrets(" ".join(str(error).split()))
+        sys.stderr.write(f"mlxd: {options.id} cannot be downloaded: {excerpt(reason)}\n")
         return EXIT_FAILED
     files = inspect_model(options.id)
     sys.stdout.write(f"{options.id} is in {files.folder} ({format_bytes(files.weight_bytes)})\n")

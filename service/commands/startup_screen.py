@@ -10,6 +10,7 @@ from rich.table import Table
 
 from protocol.messages import Loading, ModelInfo, Ready
 from protocol.units import format_bytes
+from service.config.secrets import conceal_secrets
 from service.schema.capabilities import OPERATOR
 from service.supervision.preloads import Preloads, describe_preloads
 
@@ -61,7 +62,7 @@ class StartupScreen:
         if softened:
             rows.append((OPERATOR, ", ".join(sorted(softened))))
         for name, value in rows:
-            table.add_row(name, value)
+            table.add_row(name, conceal_secrets(value))
         self._console.print(table, soft_wrap=True)
         # On one line at any terminal width, so that it can be copied.
         self._console.print(

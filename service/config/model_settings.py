@@ -13,7 +13,7 @@ from msgspec import Meta
 from protocol.messages import ModelSource
 from protocol.model_location import BuiltIn, Folder, HubModel, location_of
 from service.config.sampling_defaults import NO_DEFAULTS, SamplingDefaults
-from service.config.scalars import SettingsError, refuse_unknown
+from service.config.scalars import SettingsError, refuse_control_characters, refuse_unknown
 from service.errors import excerpt
 
 DEMO_ID = "mlxd-demo"
@@ -88,6 +88,7 @@ def read_models(tables: object, origin: str) -> tuple[ModelSettings, ...]:
     for table in tables if isinstance(tables, list) else []:
         if isinstance(table, dict):
             refuse_unknown(table, ModelSettings.__struct_fields__, origin)
+    refuse_control_characters(tables, origin)
     try:
         models = msgspec.convert(tables, ConfiguredModels)
     except msgspec.ValidationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from service.errors import excerpt
 VARIABLE_PREFIX = "MLXD_"
 # The format of a string that is a path, or one of the values that are not paths.
 PATH = "path"
+# Control characters and line breaks, and surrogates: bytes that are not UTF-8.
+UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 NOT_PATHS = ("", "off", "auto")
 
 
@@ -86,6 +89,7 @@ class SettingField:
             SettingsError: `value` is not valid.
         """
         try:
+            refuse_control_characters(value, origin)
             if isinstance(value, float) and not math.isfinite(value):
                 raise self._invalid(value, origin)
             return msgspec.convert(value, self.annotation)
@@ -123,6 +127,26 @@ def list_setting_fields(
                 is_path=schema.get("format") == PATH,
             )
     return fields
+
+
+def refuse_control_characters(value: object, origin: str) -> None:
+    """Refuse control characters and bytes that are not UTF-8 in strings, at any depth.
+
+    No file, host or log can be used with all of them, and a terminal obeys some.
+
+    Raises:
+        SettingsError: a string has one.
+    """
+    match value:
+        case str() if UNSAFE.search(value):
+            shown = excerpt(repr(value), 100)
+            raise SettingsError(f"{origin}: {shown} has a control character, or is not UTF-8")
+        case list() | tuple():
+            for item in value:
+                refuse_control_characters(item, origin)
+        case dict():
+            for item in value.values():
+                refuse_control_characters(item, origin)
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], origin: str) -> None:

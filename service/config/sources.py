@@ -14,7 +14,13 @@ from typing import Any, NamedTuple, NoReturn
 
 from service.config.api_keys import API_KEYS_VARIABLE, parse_keys
 from service.config.model_settings import DEMO_ID, RESERVED_ID, parse_models, read_models
-from service.config.scalars import VARIABLE_PREFIX, SettingField, SettingsError, refuse_unknown
+from service.config.scalars import (
+    VARIABLE_PREFIX,
+    SettingField,
+    SettingsError,
+    refuse_control_characters,
+    refuse_unknown,
+)
 from service.config.settings import Settings, describe_settings
 
 CONFIG_VARIABLE = "MLXD_CONFIG"
@@ -84,6 +90,7 @@ def _read_environment(
 
 
 def _read_file(path: str, fields: dict[str, SettingField]) -> dict[str, Any]:
+    refuse_control_characters(path, "config")
     try:
         table = tomllib.loads(Path(path).expanduser().read_text("utf-8"))
     except (OSError, RuntimeError) as error:

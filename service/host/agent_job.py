@@ -13,7 +13,8 @@ from typing import Any
 from protocol.model_location import Folder, location_of
 from service.config.api_keys import API_KEYS_VARIABLE
 from service.config.model_settings import ModelSettings, parse_models
-from service.config.scalars import VARIABLE_PREFIX, SettingsError
+from service.config.scalars import VARIABLE_PREFIX, SettingsError, refuse_control_characters
+from service.config.secrets import has_secret
 from service.config.settings import describe_settings
 from service.config.sources import (
     CONFIG_VARIABLE,
@@ -31,7 +32,7 @@ EXIT_MARGIN_S = 5.0
 KEPT_PREFIXES = (VARIABLE_PREFIX, "OTEL_", "HF_")
 KEPT_NAMES = ("PATH", "LANG", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 # A variable with one of these in its name may contain a secret.
-SECRET_PARTS = ("TOKEN", "HEADERS", "PASSWORD", "SECRET")
+SECRET_PARTS = ("TOKEN", "HEADERS", "PASSWORD", "SECRET", "API_KEY", "CREDENTIAL", "AUTH")
 
 Warn = Callable[[str], None]
 
@@ -79,12 +80,25 @@ def to_flags(values: Mapping[str, Any]) -> list[str]:
     words = []
     for name, value in values.items():
         if name == "models":
-            words += [f"--model={to_model_flag(model)}" for model in value]
+            flags = [to_model_flag(model) for model in value]
+            refuse_secrets(flags, "--model")
+            words += [f"--model={flag}" for flag in flags]
         elif name == "config":
             words.append(f"--config={absolute(value)}")
         else:
+            refuse_secrets([str(value)], fields[name].flag)
             words.append(f"{fields[name].flag}={fields[name].absolute(value)}")
     return words
+
+
+def refuse_secrets(values: Sequence[str], origin: str) -> None:
+    """Refuse a flag with a secret: the property list, and so the secret, can be read by others.
+
+    Raises:
+        SettingsError: a value has a password or a key in a URL.
+    """
+    if any(map(has_secret, values)):
+        raise SettingsError(f"{origin}: a password in a URL is not written into a property list")
 
 
 def select_environment(environ: Mapping[str, str], warn: Warn) -> dict[str, str]:
@@ -94,7 +108,9 @@ def select_environment(environ: Mapping[str, str], warn: Warn) -> dict[str, str]
     for name, value in environ.items():
         if not (name in KEPT_NAMES or name.startswith(KEPT_PREFIXES)):
             continue
-        if any(part in name for part in SECRET_PARTS) and name not in fields:
+        refuse_control_characters(value, name)
+        is_named_secret = any(part in name for part in SECRET_PARTS) and name not in fields
+        if is_named_secret or has_secret(value):
             warn(f"{name} may contain a secret, and is left out")
         elif name == MODELS_VARIABLE:
             kept[name] = ",".join(map(to_model_flag, parse_models(value.split(","), name)))

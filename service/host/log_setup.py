@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple, TextIO
 import msgspec
 from opentelemetry import trace
 
+from service.config.secrets import conceal_secrets
 from service.host.standard_streams import STANDARD_ERROR, open_standard_stream
 
 LINE_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -103,8 +104,9 @@ class BackgroundHandler(logging.Handler):
 
 
 def escape(text: str) -> str:
-    """The first part of `text`, with control characters and line breaks escaped."""
-    limited = text[:MESSAGE_LIMIT_CHARS]
+    """The first part of `text` without secrets, with control characters and line breaks escaped."""
+    # Concealed first: a secret that is cut off may not be recognised.
+    limited = conceal_secrets(text[: 2 * MESSAGE_LIMIT_CHARS])[:MESSAGE_LIMIT_CHARS]
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in limited)
 
 

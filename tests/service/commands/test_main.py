@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from service.commands.main import COMMANDS, main
@@ -33,3 +35,36 @@ def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["help"], {}) == 0
     output = capsys.readouterr().out
     assert all(f"mlxd {name}" in output for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["serve", "models", "agent"])
+@pytest.mark.parametrize("character", ["\0", "\n", "\x1b", "\x7f", "\x9b", "\u2028", "\udcff"])
+def test_a_control_character_in_a_setting_is_refused_in_one_printable_line(
+    command: str, character: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [command, *(["install", "--print"] if command == "agent" else [])]
+    bad = f"a{character}b"
+    for flag in ("--host", "--log-file", "--keys-file", "--model", "--config"):
+        assert usage_error(capsys, *words, flag, bad).isprintable()
+    assert main(words, {"MLXD_TLS_CERT": bad}) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert "MLXD_TLS_CERT" in line
+
+
+@pytest.mark.parametrize("setting", ["host", "tls_cert", "prompt_cache_dir", "allowed_hosts"])
+def test_a_control_character_in_a_file_is_refused(
+    setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mlxd.toml"
+    file.write_text(f'{setting} = "a\\u0000b"')
+    assert setting in usage_error(capsys, "models", "--config", str(file))
+    file.write_text('[[models]]\nsource = "/a"\nadapter = "a\\u001bb"')
+    assert "models" in usage_error(capsys, "models", "--config", str(file))
+
+
+def test_a_hub_on_another_machine_is_not_asked_over_http(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["pull", "org/model"], {"HF_ENDPOINT": "http://hub.example"}) == 2
+    assert "HF_ENDPOINT" in capsys.readouterr().err

@@ -230,7 +230,7 @@ def test_the_built_in_model_may_be_given_another_id(tmp_path: Path) -> None:
         (["a="], "length >= 1"),
         (["=org/a"], "length >= 1"),
         (["/"], "has no name"),
-        (["a\x1b=org/a"], "is not printable"),
+        (["a\x1b=org/a"], "has a control character"),
         (["~no-such-user-here/tiny"], "~no-such-user-here"),
     ],
 )
