@@ -93,6 +93,26 @@ def test_no_way_of_writing_a_path_leads_around_the_key(own: Daemon, path: str) -
         assert read_answer(client)[0] == 401
 
 
+@pytest.mark.parametrize(
+    ("path", "key", "headers", "status"),
+    [
+        ("/v1/completions", "wrong", ("Content-Type: application/json",), 401),
+        ("/v1/completions", PLAIN, ("Content-Type: text/plain",), 415),
+        ("/v1/completions", PLAIN, ("Content-Type: application/json", "Origin: http://x.y"), 403),
+        ("/admin/models/fake/load", PLAIN, ("Content-Type: application/json",), 403),
+        ("/nowhere", PLAIN, ("Content-Type: application/json",), 404),
+        ("/v1/models", PLAIN, ("Content-Type: application/json",), 405),
+    ],
+)
+def test_no_body_is_asked_for_before_a_refusal_by_the_headers(
+    own: Daemon, path: str, key: str, headers: tuple[str, ...], status: int
+) -> None:
+    waiting = ("Expect: 100-continue", "Content-Length: 10", f"Authorization: Bearer {key}")
+    with connect(own) as client:
+        client.sendall(head("POST", path, *waiting, *headers))
+        assert read_answer(client)[0] == status
+
+
 def test_two_keys_at_once_are_none(own: Daemon) -> None:
     with connect(own) as client:
         twice = [f"Authorization: Bearer {key}" for key in (PLAIN, "another-key-0001")]
