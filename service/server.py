@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 
 from service.errors import WorkerUnavailable
-from service.http.listener import ConnectionListener
 from service.inflight.registry import RequestRegistry
 from service.supervision.supervisor import Supervisor
+from service.transport.listener import ConnectionListener
 
 logger = logging.getLogger(__name__)
 

@@ -78,7 +78,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.telemetry",
         "service.supervision",
         "service.security",
-        "service.http",
+        "service.transport",
         "service.config",
         "service.schema",
     ),
@@ -110,7 +110,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.server",
         "service.supervision",
         "service.security",
-        "service.http",
+        "service.transport",
         "service.config",
         # The shape of /health, which `mlxd doctor` and `mlxd models` read.
         "service.schema",
@@ -123,11 +123,12 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.schema",
         "service.requestlog",
     ),
-    "service.server": ("service.inflight", "service.supervision", "service.http"),
+    "service.server": ("service.inflight", "service.supervision", "service.transport"),
     "service.inflight": ("service.supervision", "service.schema", "service.requestlog"),
     "service.telemetry": ("service.supervision", "service.schema", "service.requestlog"),
     "service.supervision": ("service.config", "service.schema"),
-    "service.security": ("service.http", "service.config"),
+    "service.security": ("service.transport", "service.http", "service.config"),
+    "service.transport": ("service.http", "service.config"),
     "service.http": ("service.config", "service.schema"),
     "service.config": ("service.schema",),
     "service.schema": (),
@@ -261,7 +262,11 @@ def test_prose_is_plain_technical_english() -> None:
 BROKEN: list[tuple[Rule, str, str]] = [
     (imports_outside_the_table, "worker/cache/kv_cost.py", "from worker.engine import engine"),
     (imports_outside_the_table, "worker/models/pool.py", "import worker.scheduler.core"),
-    (imports_outside_the_table, "service/http/tls.py", "from service.security import keyring"),
+    (
+        imports_outside_the_table,
+        "service/transport/tls.py",
+        "from service.security import keyring",
+    ),
     (imports_outside_the_table, "worker/engine/engine.py", "from worker import main"),
     (old_names, "worker/main.py", "from worker.desk import x"),
     (old_names, "tests/x.py", "# see GrammarDesk"),
@@ -277,7 +282,11 @@ def test_each_rule_catches_what_it_forbids(rule: Rule, path: str, text: str) -> 
 
 ALLOWED: list[tuple[Rule, str, str]] = [
     (imports_outside_the_table, "worker/engine/engine.py", "from worker.cache import kv_cost"),
-    (imports_outside_the_table, "service/http/tls.py", "from service.errors import MlxdError"),
+    (
+        imports_outside_the_table,
+        "service/transport/tls.py",
+        "from service.errors import MlxdError",
+    ),
     (old_names, "worker/main.py", "from worker.intake.preprocessor import x"),
     (odd_words, "worker/main.py", "# a desktop\n"),
 ]

@@ -89,7 +89,7 @@ def test_a_map_names_every_district(document: str) -> None:
 
 
 def test_a_name_without_a_file_is_found() -> None:
-    files = ["README.md", "service/http/tls.py", "worker/main.py"]
+    files = ["README.md", "service/transport/tls.py", "worker/main.py"]
     for name, text in [
         ("README.md", "see `service/http/gone.py`"),
         ("README.md", "see [x](gone.md)"),
@@ -100,7 +100,13 @@ def test_a_name_without_a_file_is_found() -> None:
     ]:
         assert missing_files(name, text, files), text
     for name, text in [
-        ("README.md", "see `service/http/tls.py`, [x](worker/main.py#y), [z](https://a.example)"),
-        ("service/README.md", "see `http/tls.py`, `tls.py`, `http/`, [x](../worker/main.py)"),
+        (
+            "README.md",
+            "see `service/transport/tls.py`, [x](worker/main.py#y), [z](https://a.example)",
+        ),
+        (
+            "service/README.md",
+            "see `transport/tls.py`, `tls.py`, `transport/`, [x](../worker/main.py)",
+        ),
     ]:
         assert missing_files(name, text, files) == []

@@ -107,8 +107,7 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     pool.load_all()
     measure_memory = partial(measure, budget.limit)
     signal.signal(signal.SIGTERM, lambda *_: inbox.put(Shutdown()))
-    channel.send(ModelsChanged(pool.states()))
-    channel.send(Ready(device, measure_memory()))
+    send_ready(channel, pool, Ready(device, measure_memory()))
     device_clock = DeviceClock()
     core = EngineCore(
         pool,
@@ -127,9 +126,20 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     finally:
         finished.set()
         preprocessor.shut_down()
+    close_disk_store(disk_store)
+    return EXIT_OK
+
+
+def close_disk_store(disk_store: DiskStore | None) -> None:
+    """Write what is queued, if a folder is configured."""
     if disk_store is not None:
         disk_store.close(DISK_STORE_CLOSE_TIMEOUT_S)
-    return EXIT_OK
+
+
+def send_ready(channel: Channel[ToWorker, ToService], pool: ModelPool, ready: Ready) -> None:
+    """Send the models as they are after the loads, then `Ready`."""
+    channel.send(ModelsChanged(pool.states()))
+    channel.send(ready)
 
 
 def receive_configure(channel: Channel[ToWorker, ToService]) -> Configure:

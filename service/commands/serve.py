@@ -31,8 +31,6 @@ from service.config.sources import load_settings
 from service.host.log_setup import LogFile, configure_logging
 from service.host.sleep_prevention import SleepPrevention, caffeinate
 from service.host.standard_streams import STANDARD_OUTPUT, open_standard_stream
-from service.http.listener import ConnectionListener, bind, url_of
-from service.http.tls import make_tls
 from service.inflight.registry import RequestRegistry
 from service.schema.capabilities import KV_REASON
 from service.security.clients import ClientNames, PeerNames
@@ -47,6 +45,8 @@ from service.supervision.supervisor import Supervisor
 from service.supervision.worker_clocks import Timeouts
 from service.telemetry.exporters import read_exporters
 from service.telemetry.setup import Observability
+from service.transport.listener import ConnectionListener, bind, url_of
+from service.transport.tls import make_tls
 
 MAX_OPEN_FILES = 8192
 # Open files that are not connections: the worker's pipe, libraries, logs.
@@ -165,10 +165,15 @@ async def serve(
     async with preventing_sleep(settings, registry):
         status = await server.run()
     observability.telemetry.shut_down()
-    screen.close()
-    if supervisor.failure is not None:
-        print_error(supervisor.failure)
+    show_end(screen, supervisor.failure)
     return status
+
+
+def show_end(screen: StartupScreen, failure: str | None) -> None:
+    """Close the screen, and print why the worker was given up."""
+    screen.close()
+    if failure is not None:
+        print_error(failure)
 
 
 def show_ready(

@@ -25,8 +25,6 @@ from service.config.sources import Configuration
 from service.errors import excerpt
 from service.host.device_probe import probe
 from service.host.local_models import ModelFiles, inspect_model
-from service.http.listener import bind
-from service.http.tls import make_tls
 from service.schema.health import HealthStatus
 from service.security.exposure import find_exposure
 from service.security.keyring import open_keyring
@@ -34,6 +32,8 @@ from service.security.origins import parse_hosts, parse_origins
 from service.supervision.available_memory import read_available
 from service.supervision.preloads import describe_preloads, find_preloads
 from service.supervision.process import worker_environ
+from service.transport.listener import bind
+from service.transport.tls import make_tls
 
 PACKAGES = ("mlxd", "mlx", "mlx-lm", "transformers", "starlette", "hypercorn", "msgspec")
 HEALTH_TIMEOUT_S = 3.0

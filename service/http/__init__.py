@@ -1,1 +1,1 @@
-"""HTTP: connections, bodies, and errors on the wire."""
+"""HTTP: request bodies, and errors on the wire."""

@@ -11,16 +11,16 @@ import ipaddress
 
 from starlette.types import Scope
 
-from service.http.connection_clients import Peer
 from service.security.addresses import is_loopback
 from service.security.peer_processes import PeerProcesses
+from service.transport.clients import Peer
 
 # One machine has as many IPv6 addresses as it likes within a network of this size.
 IPV6_PREFIX_BITS = 64
 
 
 class PeerNames:
-    """Names the clients of connections; implements `service.http.ConnectionClients`."""
+    """Names the clients of connections: the transport's `ConnectionClients`."""
 
     def __init__(self, processes: PeerProcesses) -> None:
         self._processes = processes

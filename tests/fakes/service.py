@@ -15,10 +15,10 @@ import sys
 from service.commands.serve import log_file, loop_factory, serve
 from service.config.sources import load_settings
 from service.host.log_setup import configure_logging
-from service.http.listener import bind
-from service.http.tls import make_tls
 from service.security.keyring import open_keyring
 from service.supervision.restart_policy import RestartLimits
+from service.transport.listener import bind
+from service.transport.tls import make_tls
 
 FAKE_WORKER_COMMAND = (sys.executable, "-m", "tests.fakes.worker")
 

@@ -22,7 +22,7 @@ from service.http.body_budget import SMALL_BODY_BYTES, BodyBudget
 from service.http.error_middleware import EXCEPTION_HANDLERS, ErrorMiddleware
 from service.http.request_body import RequestReader, RequestReaderMiddleware
 from tests.service.http.driven_request import drive, find_client, queue
-from tests.service.http.raw_connection import Client, connected, serving
+from tests.service.transport.raw_connection import Client, connected, serving
 from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.anyio

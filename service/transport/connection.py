@@ -26,7 +26,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from service.http.http1 import Http1
+from service.transport.http1 import Http1
 
 # How long a client whose request was invalid may go on sending, so that it can read the answer.
 LINGER_S = 1.0

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 from starlette.types import ASGIApp
 
-from service.http.connection_clients import Peer
-from service.http.listener import ConnectionListener, bind
+from service.transport.clients import Peer
+from service.transport.listener import ConnectionListener, bind
 from tests.waiting import HANG_S
 
 FLUSH_S = 1.0

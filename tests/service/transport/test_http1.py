@@ -18,10 +18,10 @@ from service.config.settings import Settings
 from service.http.body_budget import BodyBudget
 from service.http.error_middleware import ErrorMiddleware
 from service.http.header_limits import require_json
-from service.http.http1 import split_target
 from service.http.request_body import RequestReaderMiddleware
+from service.transport.http1 import split_target
 from tests.service.http.driven_request import find_client
-from tests.service.http.raw_connection import connected, serving
+from tests.service.transport.raw_connection import connected, serving
 
 pytestmark = pytest.mark.anyio
 

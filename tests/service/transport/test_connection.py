@@ -12,7 +12,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from tests.service.http.raw_connection import connected, serving
+from tests.service.transport.raw_connection import connected, serving
 
 pytestmark = pytest.mark.anyio
 

@@ -21,8 +21,8 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from starlette.types import ASGIApp
 
-from service.http.connection import ClientStream, Connection
-from service.http.connection_clients import ConnectionClients, Peer, find_client_above_half
+from service.transport.clients import ConnectionClients, Peer, find_client_above_half
+from service.transport.connection import ClientStream, Connection
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from protocol.units import MIB
-from tests.service.http.raw_connection import ServedApp, connected, serving
+from tests.service.transport.raw_connection import ServedApp, connected, serving
 from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.anyio
