@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from tests.load.verdicts import (
     Window,
     cells,
     count_errors,
+    count_outcomes,
     first_tokens,
     longest_gap,
     markdown,
@@ -160,8 +160,8 @@ def attack(clients: Clients, name: str, watch: Watch, seconds: float) -> tuple[W
     window = Window(begin, time.monotonic())
     for process, _ in hostile:
         process.terminate()
-    return window, Counter(
-        line for one in hostile for line in finish(one).decode().splitlines() if line
+    return window, count_outcomes(
+        line for one in hostile for line in finish(one).decode().splitlines()
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
+from tests.load.attack.wire import SENT
 from tests.load.bystanders import Seen
 
 MB = 1_000_000
@@ -144,6 +146,15 @@ def count_errors(seen: Sequence[Seen], window: Window) -> dict[str, int]:
         if one.error is not None and one.due_at in window:
             errors[one.error] = errors.get(one.error, 0) + 1
     return errors
+
+
+def count_outcomes(lines: Iterable[str]) -> dict[str, int]:
+    """What became of the requests, from what the clients said: each of those sent has one."""
+    counts = Counter(lines)
+    sent = counts.pop(SENT, 0)
+    if without := sent - counts.total():
+        counts["no answer"] = without
+    return dict(counts)
 
 
 def middle(values: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.load.attack import bodies
 from tests.load.attack.malformed import MALFORMED
-from tests.load.attack.wire import Target, connected, exchange, head, read_outcome, say, send
+from tests.load.attack.wire import SENT, Target, connected, exchange, head, read_outcome, say, send
 
 # Between one request of a client and its next: what is measured is each request's effect.
 PAUSE_S = 1.0
@@ -25,7 +25,6 @@ LEAVE_PREFILLING_S = 0.3
 MANY_REQUESTS = 400
 SLOW_CONNECTIONS = 200
 IDLE_CONNECTIONS = 1000
-OPEN = "open"
 FLOOD_CONNECTIONS = 4
 
 Attack = Callable[[Target, int], Coroutine[Any, Any, None]]
@@ -105,6 +104,7 @@ async def flood(target: Target, part: int) -> None:
 
     async def one(number: int) -> None:
         for data in itertools.cycle(MALFORMED):
+            say(SENT)
             with contextlib.suppress(OSError, TimeoutError):
                 async with connected(target) as (reader, writer), asyncio.timeout(PAUSE_S):
                     await send(writer, data)
@@ -129,10 +129,10 @@ async def hold_on(target: Target, data: bytes) -> None:
 
 async def hold(target: Target, data: bytes) -> None:
     """Send this and wait for what comes of it."""
+    say(SENT)
     try:
         async with connected(target) as (reader, writer):
             await send(writer, data)
-            say(OPEN)
             say(await read_outcome(reader))
     except OSError as error:
         say(type(error).__name__)
@@ -142,10 +142,10 @@ async def hold(target: Target, data: bytes) -> None:
 async def drip(target: Target, start: bytes, piece: bytes) -> None:
     """Send `start`, then `piece` at intervals; again when the connection is closed."""
     while True:
+        say(SENT)
         try:
             async with connected(target) as (reader, writer):
                 writer.write(start)
-                say(OPEN)
                 reading = asyncio.create_task(read_outcome(reader))
                 while not reading.done():
                     writer.write(piece)
@@ -159,6 +159,7 @@ async def drip(target: Target, start: bytes, piece: bytes) -> None:
 async def send_and_leave(target: Target, body: bytes, stay_s: float) -> None:
     """Send a request and disconnect after `stay_s`, unless the response ends earlier."""
     outcome = "left"
+    say(SENT)
     try:
         async with connected(target) as (reader, writer):
             await send(writer, head(target, len(body)) + body)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 CHAT = "/v1/chat/completions"
 PIECE_BYTES = 2**20
 STATUS_WORDS = 2
+# Said of each request before what becomes of it.
+SENT = "sent"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ async def read_outcome(reader: asyncio.StreamReader) -> str:
 
 async def exchange(target: Target, body: bytes, *, path: str = CHAT) -> str:
     """Send one request and read its response; the outcome."""
+    say(SENT)
     try:
         async with connected(target) as (reader, writer):
             await send(writer, head(target, len(body), path=path) + body)
