@@ -152,11 +152,16 @@ class Watch:
 
 
 def attack(clients: Clients, name: str, watch: Watch, seconds: float) -> tuple[Window, Counts]:
-    """Run one kind of hostile client; when that was, and how often each outcome came."""
+    """Run one kind of hostile client; when that was, and how often each outcome came.
+
+    It lasts `seconds` from when the last of its clients has begun to send.
+    """
     begin = time.monotonic()
     parts = range(KINDS[name].clients)
     hostile = [clients.start("attack", name, "--part", str(part)) for part in parts]
-    watch.until(begin + seconds)
+    while time.monotonic() < begin + END_S and not all(said.stat().st_size for _, said in hostile):
+        watch.until(time.monotonic() + LOOK_EVERY_S)
+    watch.until(time.monotonic() + seconds)
     window = Window(begin, time.monotonic())
     for process, _ in hostile:
         process.terminate()
@@ -297,6 +302,8 @@ def complete(options: argparse.Namespace) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Run all kinds; returns 1 if a row is wrong."""
+    # Ended by a signal, it ends all that it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     complete(options)
     console, limits, rows = wide_console(), limits_of(options), []
     for row in observe_all(options, console):
