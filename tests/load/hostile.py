@@ -58,7 +58,7 @@ SECONDS = 20.0
 MEMORY_LIMIT_BYTES = 2 * 2**30
 SHORT_SECONDS = 3.0
 SHORT_QUIET_SECONDS = 1.0
-SHORT_KINDS = ["n128", "letter", "messages", "schemas", "bodies", "idle", "malformed"]
+SHORT_KINDS = ["n128", "letter", "schemas", "bodies", "malformed"]
 # A busy machine is this much slower: in the short form, a first token is late only beyond it.
 SHORT_FACTOR = 30
 SHORT_REMARK = (
