@@ -27,6 +27,7 @@ from tests.prompts import PROMPTS
 STREAMS, PLAIN = 16, 8
 TOKENS = 160
 KILLS = 3
+PREFILLING = 32
 PREFILL_TICKS = 20
 # The whole prefill takes several times as many.
 GONE_WITHIN_TICKS = 150
@@ -172,12 +173,12 @@ def test_an_allocation_that_fails_is_a_pause_too(llama_path: Path) -> None:
 def test_a_service_killed_during_a_long_prefill_takes_its_worker_with_it(llama_path: Path) -> None:
     with running(llama_path, flags=["--prefill-step-tokens", "4000"]) as daemon:
         worker = daemon.health()["worker"]["pid"]
-        body = {"model": "default", "prompt": [[5] * 4000] * 32, "max_tokens": 8}
+        body = {"model": "default", "prompt": [[5] * 4000] * PREFILLING, "max_tokens": 8}
         with ThreadPoolExecutor(1) as client:
             loaded = processor_ticks(worker)
             sent = client.submit(plain_http.post, f"{daemon.url}/v1/completions", json=body)
             daemon.wait_for(lambda: processor_ticks(worker) >= loaded + PREFILL_TICKS)
-            assert daemon.health()["requests"]["running"] == 0
+            assert daemon.health()["requests"]["running"] == PREFILLING
             killed_at = processor_ticks(worker)
             daemon.process.kill()
             assert ticks_until_gone(worker) - killed_at < GONE_WITHIN_TICKS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from tests.load.soak.clients import Outcome
 PARTED_SHARE = 0.0005
 # Buffers of the allocator and of the interpreter that grow once.
 GROWTH_BYTES = 64 * 2**20
+# asyncio starts the threads of its pool one by one, and keeps them for the next use.
+POOL_THREADS = min(32, (os.cpu_count() or 1) + 4)
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,9 @@ class Holding:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """All counts except memory."""
+        """All counts except memory and threads."""
         held = self.footprint
-        return held.descriptors, held.threads, held.children, self.tasks
+        return held.descriptors, held.children, self.tasks
 
 
 @dataclass
@@ -102,7 +105,9 @@ class Report:
         if self.before is None or self.after is None:
             return 0
         pairs = zip(self.before.counts, self.after.counts, strict=True)
-        return sum(max(0, after - before) for before, after in pairs)
+        threads = self.after.footprint.threads - self.before.footprint.threads
+        added = [after - before for before, after in pairs]
+        return sum(max(0, count) for count in (*added, threads - POOL_THREADS))
 
     def _grown(self) -> int:
         if self.before is None or self.after is None:
