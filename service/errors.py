@@ -146,6 +146,10 @@ class UnsupportedContentCoding(MlxdError):
 class HeadersTooLarge(MlxdError):
     """The request's headers are larger than the service accepts."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers = [(b"connection", b"close")]
+
 
 class TransferCodingNotSupported(MlxdError):
     """The request's body has a transfer coding other than chunked."""

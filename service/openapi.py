@@ -119,6 +119,12 @@ SECURITY_SCHEMES: Json = {
     "apiKey": {"type": "http", "scheme": "bearer"},
     "apiKeyHeader": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
+API_TEXT = (
+    "OpenAI's API for text, served from Apple MLX. A path takes GET (and with it HEAD) or POST, as "
+    "listed; another method gets 405 with `Allow`, and another path 404, whatever the type of the "
+    "body. Every POST is declared as `application/json`, also one without a body, and has no "
+    "`Content-Encoding` but `identity`; others get 415."
+)
 METRICS_CONTENT = {
     media_type: {"schema": {"type": "string"}}
     for media_type in ("text/plain", "application/openmetrics-text")
@@ -162,7 +168,10 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
     for operation in operations:
         if operation.description is not None:
             path = paths.setdefault(operation.path, {})
-            path[operation.method.lower()] = operation.description
+            path[operation.method.lower()] = {
+                **operation.description,
+                **describe_aliases(operation),
+            }
     document = describe_read("describeApi", "Describe the API.", _content({"type": "object"}))
     paths[DESCRIPTION_PATH] = {"get": document}
     return {
@@ -170,7 +179,7 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
         "info": {
             "title": "mlxd",
             "version": version,
-            "description": "OpenAI's API for text, served from Apple MLX.",
+            "description": API_TEXT,
         },
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": SECURITY_SCHEMES},
@@ -191,6 +200,12 @@ def struct_names(shape: inspect.Type) -> Iterator[str]:
         case inspect.UnionType():
             for member in shape.types:
                 yield from struct_names(member)
+
+
+def describe_aliases(operation: Operation) -> Json:
+    if not operation.aliases:
+        return {}
+    return {"description": f"Also served as {', '.join(operation.aliases)}."}
 
 
 def describe_generation(

@@ -21,6 +21,7 @@ import dataclasses
 import re
 import uuid
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -50,10 +51,8 @@ ABSOLUTE_FORM = re.compile(
     rb"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)"
 )
 CLOSE = (b"connection", b"close")
-STATUS_ERRORS: dict[int, type[MlxdError]] = {
-    431: HeadersTooLarge,
-    501: TransferCodingNotSupported,
-}
+# How h11 quotes the client's bytes in its errors.
+QUOTED_BYTES = re.compile(r"bytearray\(b(?P<quote>['\"])(?P<bytes>.*?)(?P=quote)\)")
 
 
 class Parser(h11.Connection):
@@ -125,7 +124,7 @@ class Http1(H11Protocol):
 
     async def _check_protocol(self, event: h11.Request) -> None:
         if event.http_version not in VERSIONS:
-            raise HttpVersionNotSupported("Only HTTP/1.1 and HTTP/1.0 are supported.")
+            raise HttpVersionNotSupported("Only the versions 1.0 and 1.1 of HTTP are supported.")
 
     async def _create_stream(self, request: h11.Request) -> None:
         target, authority = split_target(request, tls=self.ssl)
@@ -149,8 +148,14 @@ class Http1(H11Protocol):
 
     async def _send_error_response(self, status_code: int) -> None:
         """Hypercorn calls this for bytes that cannot be parsed; then it closes the connection."""
-        fault = getattr(self.connection, "fault", "").rstrip(".")
-        kind = STATUS_ERRORS.get(status_code, InvalidRequest)
+        if status_code == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
+            limit = self.config.h11_max_incomplete_size
+            text = f"The request line and the headers are larger than {limit} bytes."
+            await self._refuse(HeadersTooLarge(text))
+            return
+        fault = QUOTED_BYTES.sub(r"`\g<bytes>`", getattr(self.connection, "fault", "").rstrip("."))
+        is_coding = status_code == HTTPStatus.NOT_IMPLEMENTED
+        kind = TransferCodingNotSupported if is_coding else InvalidRequest
         await self._refuse(kind(f"The request is not valid HTTP: {fault}."))
 
     async def _refuse(self, error: MlxdError) -> None:
@@ -158,7 +163,8 @@ class Http1(H11Protocol):
         await self._close_stream()
         status, headers, body = render_error(error)
         request_id = (REQUEST_ID_HEADER.encode(), f"req_{uuid.uuid4().hex}".encode())
-        own = [*headers, CLOSE, request_id, *self.config.response_headers("h11")]
+        kept = [pair for pair in headers if pair != CLOSE]
+        own = [*kept, CLOSE, request_id, *self.config.response_headers("h11")]
         await self._send_h11_event(h11.Response(status_code=status, headers=own))
         if self.connection._request_method != b"HEAD":  # type: ignore[union-attr]
             await self._send_h11_event(h11.Data(data=body))

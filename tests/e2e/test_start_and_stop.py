@@ -53,6 +53,14 @@ def test_loading_is_told_in_plain_lines_where_there_is_no_terminal(daemon: Daemo
     assert all("\x1b" not in line for line in daemon.lines)
 
 
+@pytest.mark.parametrize("host", ["a" * 80, "é..x"])
+def test_a_host_that_is_no_host_name_is_told_in_one_line(host: str) -> None:
+    ended = run_service("--host", host)
+    assert ended.returncode == 1
+    [line] = ended.stderr.splitlines()
+    assert line == f"mlxd: cannot listen on {host}:8000: it is no valid host name"
+
+
 def test_without_a_model_the_built_in_one_is_served(demo: Daemon) -> None:
     [model] = plain_http.get(f"{demo.url}/v1/models").json()["data"]
     assert model["id"] == "mlxd-demo"

@@ -88,6 +88,12 @@ def test_every_error_has_the_same_shape() -> None:
     assert SCHEMAS["ErrorDetail"]["required"] == ["message", "type", "param", "code"]
 
 
+def test_other_methods_types_and_paths_are_described() -> None:
+    text = API["info"]["description"]
+    assert all(word in text for word in ("405", "404", "415", "HEAD", "Content-Encoding"))
+    assert "/chat/completions" in API["paths"]["/v1/chat/completions"]["post"]["description"]
+
+
 def test_health_has_its_own_shape_when_it_is_not_healthy() -> None:
     response = API["paths"]["/health"]["get"]["responses"]["503"]
     schema = response["content"]["application/json"]["schema"]

@@ -29,6 +29,12 @@ def test_a_foreign_name_that_begins_with_an_own_name_is_refused(own: str, name: 
         assert not rule(f"{own}:1@{name}.example")
 
 
+@pytest.mark.parametrize("header", ["127.0.0.1%x", "127.0.0.1%25x:80", "127.0.0.1\\x", "[::1%x]"])
+def test_an_address_with_more_behind_it_is_refused(header: str) -> None:
+    assert not LOOPBACK(header)
+    assert not NETWORK(header)
+
+
 @pytest.mark.parametrize("header", ["192.168.1.7", "192.168.1.7:80", "[fe80::1]:80", "0.0.0.0"])
 def test_a_network_address_is_accepted_only_when_listening_on_the_network(header: str) -> None:
     assert NETWORK(header)

@@ -124,6 +124,29 @@ async def test_an_unclear_framing_is_refused_and_nothing_after_it_is_served(
     assert error["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize(
+    ("sent", "status", "text"),
+    [
+        (b"no request\r\n\r\n", 400, "illegal request line: `no request`"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", 400, "illegal header line: `no colon`"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 70_000, 431, "larger than"),
+        (b"GET / HTTP/2.0\r\n\r\n", 505, "Only the versions 1.0 and 1.1"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "Only the versions 1.0 and 1.1"),
+    ],
+)
+async def test_a_refusal_says_what_is_wrong_and_the_connection_closes(
+    port: int, sent: bytes, status: int, text: str
+) -> None:
+    async with connected(port) as client:
+        await client.send(sent)
+        answer = await client.read_end()
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+    error = echoed(answer)["error"]
+    assert isinstance(error, dict)
+    assert text in error["message"]
+    assert answer.lower().count(b"connection: close") == 1
+
+
 async def test_a_bad_chunk_is_refused_in_json_and_nothing_after_it_is_served(port: int) -> None:
     async with connected(port) as client:
         await client.send_headers("/x", "Transfer-Encoding: chunked")
