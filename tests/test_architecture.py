@@ -125,7 +125,14 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     ),
     "service.server": ("service.inflight", "service.supervision", "service.transport"),
     "service.inflight": ("service.supervision", "service.schema", "service.requestlog"),
-    "service.telemetry": ("service.supervision", "service.schema", "service.requestlog"),
+    "service.telemetry": (
+        "service.supervision",
+        # Whether an endpoint is on another machine, and its headers have a key.
+        "service.security",
+        "service.config",
+        "service.schema",
+        "service.requestlog",
+    ),
     "service.supervision": ("service.config", "service.schema"),
     "service.security": ("service.transport", "service.http", "service.config"),
     "service.transport": ("service.http", "service.config"),

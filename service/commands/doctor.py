@@ -15,16 +15,16 @@ from service.host.diagnosis import (
     Finding,
     check_access,
     check_device,
+    check_hub,
     check_models,
     check_port,
     check_settings,
     check_versions,
     inspect_models,
 )
+from service.host.hub import is_offline
 from service.server import EXIT_FAILED, EXIT_OK
 
-OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
-FALSE_VALUES = ("", "0", "false", "no", "off")
 PROBLEM_MARK, OK_MARK = "!!", "ok"
 
 
@@ -47,8 +47,8 @@ def check(configuration: Configuration, environ: Mapping[str, str], report: Repo
     report.add("settings", check_settings(configuration))
     report.add("access", [*check_access(settings), *check_port(settings)])
     files = inspect_models(settings)
-    offline = environ.get(OFFLINE_VARIABLE, "").lower() not in FALSE_VALUES
-    report.add("models", check_models(settings, files, offline=offline))
+    report.add("models", check_models(settings, files, offline=is_offline(environ)))
+    report.add("hub", check_hub(settings, environ))
     largest_bytes = max(model.weight_bytes for model in files.values())
     without_models = msgspec.structs.replace(to_configure(settings), models=[])
     report.add("device", check_device(settings, without_models, environ, largest_bytes))

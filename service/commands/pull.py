@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
 
 from protocol.units import format_bytes
-from service.config.scalars import SettingsError, refuse_control_characters
+from service.config.scalars import refuse_control_characters
 from service.config.secrets import conceal_secrets
 from service.config.sources import Parser
 from service.errors import excerpt
+from service.host.hub import refuse_open_hub
 from service.host.local_models import inspect_model
-from service.security.addresses import is_loopback
 from service.server import EXIT_FAILED, EXIT_OK
 
-HUB_VARIABLE = "HF_ENDPOINT"
 # The files that mlx-lm (0.32.2) reads of a model: its DEFAULT_ALLOW_PATTERNS.
 PATTERNS = [
     "*.json",
@@ -28,24 +26,6 @@ PATTERNS = [
     "*.jsonl",
     "*.jinja",
 ]
-
-
-def refuse_open_hub(environ: Mapping[str, str]) -> None:
-    """Refuse a hub that would be sent the user's token without encryption.
-
-    Raises:
-        SettingsError: the hub's URL is invalid, or http to another machine.
-    """
-    try:
-        hub = urlsplit(environ.get(HUB_VARIABLE, ""))
-    except ValueError as error:
-        raise SettingsError(f"{HUB_VARIABLE}: {error}") from None
-    local = is_loopback(hub.hostname or "") or hub.hostname == "localhost"
-    if hub.scheme == "http" and not local:
-        raise SettingsError(
-            f"{HUB_VARIABLE}: {excerpt(str(hub.hostname), 100)} is not asked over http: a token "
-            "would be sent unencrypted"
-        )
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -26,8 +26,11 @@ from service.commands.startup_screen import StartupScreen
 from service.config.model_names import ModelNames
 from service.config.model_settings import to_sources
 from service.config.scalars import SettingsError
+from service.config.secrets import conceal_secrets
 from service.config.settings import Settings, softened_parameters
 from service.config.sources import load_settings
+from service.errors import excerpt
+from service.host.hub import refuse_open_hub_for
 from service.host.log_setup import LogFile, configure_logging
 from service.host.sleep_prevention import SleepPrevention, caffeinate
 from service.host.standard_streams import STANDARD_OUTPUT, open_standard_stream
@@ -51,6 +54,7 @@ from service.transport.tls import make_tls
 MAX_OPEN_FILES = 8192
 # Open files that are not connections: the worker's pipe, libraries, logs.
 OTHER_FILES = 64
+MESSAGE_CHARS = 2000
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +66,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         SettingsError: a setting cannot be used.
     """
     settings = load_settings(argv, environ)
+    refuse_open_hub_for(settings.models, environ)
     keys, tls = open_keyring(settings), make_tls(settings)
     try:
         file = log_file(settings)
@@ -242,7 +247,7 @@ def make_listener(
 
 def print_error(reason: str) -> None:
     """Print why the command ends."""
-    sys.stderr.write(f"mlxd: {reason}\n")
+    sys.stderr.write(f"mlxd: {excerpt(conceal_secrets(reason), MESSAGE_CHARS)}\n")
 
 
 def to_configure(settings: Settings) -> Configure:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 
 CONCEALED = "***"
-NAMES = r"[^\s=&?#]*(?:token|key|secret|passw|auth|signature|sig)[^\s=&?#]*"
+WORDS = "token|key|secret|passw|auth|signature|sig|credential|cookie"
+NAMES = rf"[^\s=&?#]*(?:{WORDS})[^\s=&?#]*"
 # The user in a URL, and before a proxy's host. A password may have a slash or an `@` itself.
 USER = re.compile(r"(?P<before>://)[^\s'\"<>]*(?P<after>@)")
+SECRET_NAME = re.compile(WORDS, re.IGNORECASE)
 BARE_USER = re.compile(r"[^\s/@]+:\S*@[^\s/@]+")
 PARAMETER = re.compile(rf"(?P<before>[?&]{NAMES}=)[^\s&#'\"<>]+(?P<after>)", re.IGNORECASE)
+
+
+def names_secret(name: str) -> bool:
+    """Whether a header with this name is likely to have a secret."""
+    return bool(SECRET_NAME.search(name))
 
 
 def has_secret(value: str) -> bool:

@@ -22,6 +22,7 @@ from service.config.sources import (
     load_configuration,
     read_flags,
 )
+from service.host.hub import refuse_open_hub_for
 from service.host.launchd import Job
 from service.server import HANG_TIMEOUT_S
 from service.supervision.process import CODE_FOLDER
@@ -51,6 +52,8 @@ def make_job(flags: Sequence[str], environ: Mapping[str, str], home: Path, warn:
             f"{API_KEYS_VARIABLE}: keys are not written into a property list: make them with "
             "`mlxd keys add`, or unset the variable"
         )
+    refuse_control_characters(str(home), "HOME")
+    refuse_open_hub_for(settings.models, environ)
     flag_values = read_flags(flags)
     config = flag_values.get("config") or environ.get(CONFIG_VARIABLE)
     if config is not None:

@@ -24,6 +24,7 @@ from service.config.settings import Settings, describe_settings
 from service.config.sources import Configuration
 from service.errors import excerpt
 from service.host.device_probe import probe
+from service.host.hub import is_offline, refuse_open_hub_for
 from service.host.local_models import ModelFiles, inspect_model
 from service.schema.health import HealthStatus
 from service.security.exposure import find_exposure
@@ -162,6 +163,16 @@ def check_models(settings: Settings, files: Mapping[str, ModelFiles], *, offline
             yield Finding(id, f"{problem} ({folder})", is_problem=True)
 
 
+def check_hub(settings: Settings, environ: Mapping[str, str]) -> Findings:
+    """Whether the hub would be sent a token unencrypted."""
+    try:
+        refuse_open_hub_for(settings.models, environ)
+    except SettingsError as error:
+        yield Finding("hub", str(error), is_problem=True)
+    else:
+        yield Finding("hub", "is not asked" if is_offline(environ) else "may be asked")
+
+
 def inspect_models(settings: Settings) -> dict[str, ModelFiles]:
     """The files of each model, by id."""
     return {model_id(model): inspect_model(model.source) for model in settings.models}
@@ -169,7 +180,7 @@ def inspect_models(settings: Settings) -> dict[str, ModelFiles]:
 
 def address_of(host: str) -> str:
     """The first numeric address of a host; the host itself if it has none."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, UnicodeError):
         return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
     return host
 

@@ -5,21 +5,28 @@ unset, if an OTLP endpoint is set. `otlp` is OTLP over HTTP; all other variables
 headers, timeout, sampler, resource) are read by OpenTelemetry itself. If none of the
 variables is set, nothing is exported. Source: OpenTelemetry's specification 1.50,
 environment variables: an unknown value is reported and ignored.
+
+A signal whose headers or endpoint have a key or a password is not exported over http to another
+machine, because others could read the key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Literal, get_args
+from urllib.parse import unquote
 
 import msgspec
 
+from service.config.secrets import has_secret, names_secret
 from service.errors import excerpt
+from service.security.addresses import is_sent_openly
 
 Destination = Literal["otlp", "console"]
 Signal = Literal["traces", "metrics", "logs"]
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
+HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
 DISABLED = "OTEL_SDK_DISABLED"
 HTTP_PROTOCOL = "http/protobuf"
@@ -71,13 +78,40 @@ def _destination(
 
 
 def _otlp(signal: Signal, variables: Mapping[str, str], warnings: list[str]) -> Destination | None:
-    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL"
-    variable = own if own in variables else PROTOCOL
+    variable = _variable_for(signal, PROTOCOL, variables)
     protocol = variables.get(variable, HTTP_PROTOCOL).lower()
-    if protocol == HTTP_PROTOCOL:
-        return "otlp"
-    warnings.append(
-        f"{variable}: {excerpt(protocol, 100)} is not supported, only {HTTP_PROTOCOL} is; "
-        f"{signal} are not exported"
-    )
+    if protocol != HTTP_PROTOCOL:
+        warnings.append(
+            f"{variable}: {excerpt(protocol, 100)} is not supported, only {HTTP_PROTOCOL} is; "
+            f"{signal} are not exported"
+        )
+        return None
+    if (reason := _refuse_open_key(signal, variables)) is not None:
+        warnings.append(f"{reason}; {signal} are not exported")
+        return None
+    return "otlp"
+
+
+def _refuse_open_key(signal: Signal, variables: Mapping[str, str]) -> str | None:
+    """Why the signal must not be exported: its key would leave the machine unencrypted."""
+    variable = _variable_for(signal, ENDPOINT, variables)
+    endpoint = variables.get(variable, "")
+    headers = variables.get(_variable_for(signal, HEADERS, variables), "")
+    try:
+        is_open = is_sent_openly(endpoint)
+    except ValueError:
+        return f"{variable}: it is not a URL"
+    if is_open and (has_secret(endpoint) or any(map(names_secret, _names(headers)))):
+        return f"{variable}: a key is not sent over http to another machine"
     return None
+
+
+def _names(headers: str) -> list[str]:
+    """The names in `name=value,name=value`; OpenTelemetry decodes them, and ignores other forms."""
+    return [unquote(pair.partition("=")[0]) for pair in headers.split(",")]
+
+
+def _variable_for(signal: Signal, common: str, variables: Mapping[str, str]) -> str:
+    """The variable of the signal if it is set, else that of all signals."""
+    own = common.replace("_OTLP_", f"_OTLP_{signal.upper()}_")
+    return own if own in variables else common

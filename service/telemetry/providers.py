@@ -36,12 +36,15 @@ EXPORTER_LOGGERS = tuple(
     for name in ("trace_exporter", "metric_exporter", "_log_exporter")
 )
 ERROR_INTERVAL_S = 60.0
+# OpenTelemetry (1.45) logs a header of the environment that it cannot parse.
+HEADER_LOGGER = "opentelemetry.util.re"
 
 
 class Telemetry:
     """The providers. Prometheus reads `registry`; `tracer_provider` is None without traces."""
 
     def __init__(self, exporters: Exporters, version: str) -> None:
+        logging.getLogger(HEADER_LOGGER).addFilter(conceal_header)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         own = Resource({SERVICE_NAME: NAME, SERVICE_VERSION: version})
@@ -138,6 +141,13 @@ class Telemetry:
             provider.shutdown()
 
         return shut_down
+
+
+def conceal_header(record: logging.LogRecord) -> bool:
+    """Pass the record without the header that it quotes, which may have a key."""
+    if record.args:
+        record.args = ("(it is not shown, because it may contain a key)",)
+    return True
 
 
 class RateLimitFilter(logging.Filter):

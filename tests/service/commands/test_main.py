@@ -63,8 +63,18 @@ def test_a_control_character_in_a_file_is_refused(
     assert "models" in usage_error(capsys, "models", "--config", str(file))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pull", "org/model"],
+        ["serve", "--model", "org/model"],
+        ["agent", "install", "--print", "--model", "org/model"],
+    ],
+)
 def test_a_hub_on_another_machine_is_not_asked_over_http(
-    capsys: pytest.CaptureFixture[str],
+    words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["pull", "org/model"], {"HF_ENDPOINT": "http://hub.example"}) == 2
-    assert "HF_ENDPOINT" in capsys.readouterr().err
+    assert main(words, {"HF_ENDPOINT": "http://u:hunter2@hub.example"}) == 2
+    error = capsys.readouterr().err
+    assert "HF_ENDPOINT" in error
+    assert "hunter2" not in error

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.config.scalars import SettingsError
-from service.host.agent_job import refuse_relative_paths
+from service.host.agent_job import make_job, refuse_relative_paths
 from tests.checks import expect_no_error
 
 
@@ -37,3 +37,8 @@ def test_a_relative_path_of_a_setting_is_refused(file: Path) -> None:
     file.write_text('tls_cert = "c.pem"')
     with pytest.raises(SettingsError, match=r"c\.pem is relative"):
         refuse_relative_paths(file)
+
+
+def test_a_home_with_a_control_character_is_refused() -> None:
+    with pytest.raises(SettingsError, match="HOME: "):
+        make_job([], {}, Path("/home/a\x1bb"), warn=print)

@@ -7,7 +7,7 @@ import pytest
 from service.config.api_keys import make_key, write_keys
 from service.config.settings import Settings
 from service.config.sources import Configuration
-from service.host.diagnosis import Finding, check_access, check_settings
+from service.host.diagnosis import Finding, address_of, check_access, check_port, check_settings
 
 
 def problems(settings: Settings) -> list[Finding]:
@@ -45,3 +45,11 @@ def test_a_keys_file_that_is_empty_or_writable_by_others_is_a_problem(tmp_path: 
     write_keys(path, [make_key("laptop")[1]])
     path.chmod(0o666)
     assert "other users may write" in problems(settings)[0].text
+
+
+def test_a_host_that_is_no_host_name_is_a_finding() -> None:
+    host = "a" * 80
+    [finding] = check_port(Settings(host=host))
+    assert finding.is_problem
+    assert host in finding.text
+    assert address_of(host) == host

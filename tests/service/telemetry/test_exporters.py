@@ -52,3 +52,44 @@ def test_an_unknown_exporter_causes_a_warning_and_no_export() -> None:
     assert exporters.traces is None
     [warning] = exporters.warnings
     assert warning.startswith("OTEL_TRACES_EXPORTER: zip\\x1bkin is unknown")
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {"OTEL_EXPORTER_OTLP_HEADERS": "a=b, Authorization=Bearer%20hunter2"},
+        {"OTEL_EXPORTER_OTLP_HEADERS": "x-api-key=hunter2"},
+        {"OTEL_EXPORTER_OTLP_HEADERS": "x%2Dapi%2Dk%65y=hunter2"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://user:hunter2@collector:4318"},
+    ],
+)
+def test_a_key_is_not_sent_over_http_to_another_machine(secret: dict[str, str]) -> None:
+    exporters = read_exporters(ENDPOINT | secret)
+    assert not exporters.any
+    assert len(exporters.warnings) == 3
+    assert not any("hunter2" in warning for warning in exporters.warnings)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://collector:4318"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4318"},
+        {"OTEL_EXPORTER_OTLP_HEADERS": "x-scope-orgid=tenant"},
+    ],
+)
+def test_a_key_is_sent_over_https_or_on_this_machine(variables: dict[str, str]) -> None:
+    key = {"OTEL_EXPORTER_OTLP_HEADERS": "api-key=hunter2"}
+    exporters = read_exporters(ENDPOINT | key | variables)
+    assert exporters == Exporters(traces="otlp", metrics="otlp", logs="otlp")
+
+
+def test_the_headers_and_the_endpoint_of_one_signal_are_judged_together() -> None:
+    own = {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://collector:4318/v1/traces",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "api-key=hunter2",
+    }
+    assert read_exporters(ENDPOINT | own).warnings == ()
+    own["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"] = "http://[collector"
+    [warning] = read_exporters(own).warnings
+    assert warning.startswith("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: it is not a URL")

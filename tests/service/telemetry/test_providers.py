@@ -55,3 +55,14 @@ def test_errors_about_a_collector_are_logged_once_per_interval() -> None:
 
 def test_warnings_about_a_collector_are_not_logged() -> None:
     assert not RateLimitFilter().filter(export_record(1000.0, logging.WARNING))
+
+
+def test_a_header_that_cannot_be_parsed_is_not_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization: Bearer hunter2")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    telemetry = Telemetry(Exporters(traces="otlp"), "1")
+    telemetry.shut_down()
+    assert "Header format invalid" in caplog.text
+    assert "hunter2" not in caplog.text
