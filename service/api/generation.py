@@ -139,7 +139,7 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
         return json_response(self._format.to_response(request, header, selected, usage))
 
     async def _name_client(self, http_request: Request) -> str:
-        """Whose request it is. A process is looked up only if other requests are in flight."""
+        """The client of a request. A process is looked up only if other requests are in flight."""
         if len(self._registry):
             return await self._clients.find_name(http_request.scope)
         return self._clients.name_now(http_request.scope)

@@ -114,7 +114,7 @@ class RequestReader:
         self._max_bytes = settings.max_body_bytes
         self._refusal = _check_length(headers, settings.max_body_bytes)
         self._declared_bytes = 0 if self._refusal else int(headers.get("content-length", 0))
-        # Whose body it is, which is known when the endpoint asks for it.
+        # Finds the client, which is known when the endpoint asks for the body.
         self._find_client = find_client
         self._lease = budget.open(self._refuse)
         self._arrived = bytearray()

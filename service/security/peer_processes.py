@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterator
 
 import psutil
-
-logger = logging.getLogger(__name__)
 
 # An ephemeral port is not used again by another process within this time, as a rule.
 KEEP_S = 30.0

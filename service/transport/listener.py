@@ -231,12 +231,14 @@ class ConnectionListener:
 
     def _evict_for(self, peer: Peer) -> bool:
         """End a connection to make room for a new one; False if there is none to end."""
-        name = self._clients.name_now
-        largest = find_client_above_half(map(name, self._counted.values()), self._max_connections)
-        replaced = [task for task, other in self._counted.items() if largest in (None, name(other))]
+        names = {task: self._clients.name_now(other) for task, other in self._counted.items()}
+        largest = find_client_above_half(names.values(), self._max_connections)
+        replaced = {task for task, name in names.items() if largest in (None, name)}
         if self._evict_idle(replaced) or self._evict_handshake(replaced):
             return True
-        return largest not in (None, name(peer)) and self._evict_unfinished(replaced)
+        return largest not in (None, self._clients.name_now(peer)) and self._evict_unfinished(
+            replaced
+        )
 
     def _evict_idle(self, tasks: Collection[asyncio.Task[None]]) -> bool:
         """End that one of these connections that has been idle the longest."""

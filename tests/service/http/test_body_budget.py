@@ -1,4 +1,4 @@
-"""The slowest sender makes room for the others, and nobody waits for ever."""
+"""The slowest sender is dropped for the others, and every wait ends."""
 
 from __future__ import annotations
 
