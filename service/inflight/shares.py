@@ -2,7 +2,8 @@
 
 A client alone may use all places. While another client waits, no client gets a place above
 half. If all places are taken, the newest requests that have not started, of a client above
-half, are refused to make room for a client below it.
+half, are refused to make room for a client below it. Where all of these have started, such a
+client gets a place beyond the limit: the worker preempts for it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+
+# Up to this part of the places, at least one, may be taken beyond the limit.
+EXTRA_PART = 8
 
 
 @dataclass(slots=True)
@@ -39,7 +43,7 @@ def refuse_for_shares(
 ) -> list[PlacesOfRequest] | None:
     """What to refuse so that `client` gets `count` more places; None if it may not have them.
 
-    `requests` are all requests, in order of arrival.
+    `requests` are all requests, in order of arrival. Requests that have started are not refused.
     """
     held = Counter[str]()
     for request in requests:
@@ -59,7 +63,7 @@ def refuse_for_shares(
             refused.append(request)
             needed -= len(request.ids)
             held[largest] -= len(request.ids)
-    return refused if needed <= 0 else None
+    return refused if needed <= max(places // EXTRA_PART, 1) else None
 
 
 def share_of(places: int) -> int:

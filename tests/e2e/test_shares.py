@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e import plain_http
@@ -89,7 +90,23 @@ def test_keys_are_clients_even_from_one_process(llama_path: Path) -> None:
             lines = flood.iter_lines()
             next(lines)
             assert [ping(daemon, headers=bearer(PLAIN)) for _ in range(3)] == [200] * 3
-            assert next(lines) is not None
+
+
+def test_a_client_is_served_while_another_runs_in_all_places_and_none_may_wait(
+    llama_path: Path,
+) -> None:
+    flags = ("--max-running", str(PLACES), "--max-waiting", "0")
+    with running(llama_path, flags=flags, environ=KEYS) as daemon:
+        url = f"{daemon.url}/v1/completions"
+        body = {**seeded(1, 2000), "stream": True, "prompt": list("abcd")}
+        with plain_http.stream("POST", url, json=body, headers=bearer(NAMED)) as flood:
+            lines = flood.iter_lines()
+            begun = set[int]()
+            while len(begun) < PLACES:
+                if (line := next(lines)).startswith("data: {"):
+                    begun.add(json.loads(line.removeprefix("data: "))["choices"][0]["index"])
+            assert ping(daemon, headers=bearer(NAMED)) == httpx.codes.TOO_MANY_REQUESTS
+            assert [ping(daemon, headers=bearer(PLAIN)) for _ in range(3)] == [200] * 3
 
 
 def test_another_client_gets_a_connection_while_one_has_them_all(llama_path: Path) -> None:

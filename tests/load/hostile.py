@@ -94,7 +94,9 @@ class Clients:
         file = self._folder / f"client {next(self._numbers)}"
         command = [sys.executable, "-m", f"tests.load.{module}", *words, *self._target]
         with file.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.DEVNULL
+            )
         self._stack.callback(end, process)
         return process, file
 
@@ -151,18 +153,25 @@ class Watch:
         return count
 
 
-def attack(clients: Clients, name: str, watch: Watch, seconds: float) -> tuple[Window, Counts]:
-    """Run one kind of hostile client; when that was, and how often each outcome came.
-
-    It lasts `seconds` from when the last of its clients has begun to send.
-    """
-    begin = time.monotonic()
+def prepare(clients: Clients, name: str) -> list[Started]:
+    """Start the clients of one kind; the start of a client's interpreter is no load of its kind."""
     parts = range(KINDS[name].clients)
-    hostile = [clients.start("attack", name, "--part", str(part)) for part in parts]
-    while time.monotonic() < begin + END_S and not all(said.stat().st_size for _, said in hostile):
-        watch.until(time.monotonic() + LOOK_EVERY_S)
-    watch.until(time.monotonic() + seconds)
-    window = Window(begin, time.monotonic())
+    hostile = [clients.start("attack", name, "--part", str(part), "--wait") for part in parts]
+    until = time.monotonic() + END_S
+    while not all(output.stat().st_size for _, output in hostile):
+        if time.monotonic() > until:
+            raise SystemExit("the hostile clients did not start")
+        time.sleep(LOOK_EVERY_S)
+    return hostile
+
+
+def attack(hostile: list[Started], watch: Watch, seconds: float) -> tuple[Window, Counts]:
+    """Let the clients begin; when that was, and how often each outcome came."""
+    window = Window(time.monotonic(), time.monotonic() + seconds)
+    for process, _ in hostile:
+        assert process.stdin is not None
+        process.stdin.close()
+    watch.until(window.end)
     for process, _ in hostile:
         process.terminate()
     return window, count_outcomes(
@@ -183,12 +192,13 @@ def observe(server: Server, name: str, options: argparse.Namespace, folder: Path
     clients = Clients(server, folder)
     try:
         watch = Watch(server)
+        hostile = prepare(clients, name)
         streams = clients.start("bystanders", "streams", "--streams", str(options.streams))
         pings = clients.start("bystanders", "pings")
         watch.until(time.monotonic() + SETTLE_S)
         quiet = Window(time.monotonic(), time.monotonic() + options.quiet_seconds)
         watch.until(quiet.end)
-        loud, outcomes = attack(clients, name, watch, options.seconds)
+        loud, outcomes = attack(hostile, watch, options.seconds)
         probe(server.url, options.recover_seconds)
         watch.until(time.monotonic() + CALM_S)
         seen_until = time.monotonic()

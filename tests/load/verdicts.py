@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from tests.load.attack.wire import SENT
+from tests.load.attack.wire import READY, SENT
 from tests.load.bystanders import Seen
 
 MB = 1_000_000
@@ -150,7 +150,7 @@ def count_errors(seen: Sequence[Seen], window: Window) -> dict[str, int]:
 
 def count_outcomes(lines: Iterable[str]) -> dict[str, int]:
     """What became of the requests, from what the clients said: each of those sent has one."""
-    counts = Counter(lines)
+    counts = Counter(line for line in lines if line != READY)
     sent = counts.pop(SENT, 0)
     if without := sent - counts.total():
         counts["no answer"] = without

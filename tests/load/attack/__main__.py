@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 
 from tests.load.attack.kinds import KINDS
-from tests.load.attack.wire import Target
+from tests.load.attack.wire import READY, Target, say
 
 
 def main() -> None:
@@ -17,7 +18,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--context", type=int, default=2048, help="of the model, in tokens")
     parser.add_argument("--part", type=int, default=0, help="the client's number in its kind")
+    parser.add_argument("--wait", action="store_true", help="for a line on standard input")
     options = parser.parse_args()
+    if options.wait:
+        say(READY)
+        sys.stdin.readline()
     target = Target(options.host, options.port, options.context)
     asyncio.run(KINDS[options.kind].run(target, options.part))
 

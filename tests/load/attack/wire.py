@@ -12,6 +12,8 @@ PIECE_BYTES = 2**20
 STATUS_WORDS = 2
 # Said of each request before what becomes of it.
 SENT = "sent"
+# Said once by a client that can begin.
+READY = "ready"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.inflight.shares import (
+    EXTRA_PART,
     PlacesOfRequest,
     is_above_share,
     refuse_for_shares,
@@ -15,7 +16,8 @@ from service.inflight.shares import (
 )
 
 CLIENTS = ("a", "b", "c")
-PLACES = 12
+PLACES = 16
+EXTRA = PLACES // EXTRA_PART
 
 
 @st.composite
@@ -50,11 +52,11 @@ def test_room_is_made_only_below_half_and_only_by_requests_that_have_not_started
     if refused is None:
         return
     left = held_by([request for request in present if request not in refused])
-    assert left.total() + count <= PLACES
+    assert left.total() + count <= PLACES + EXTRA
     assert held[client] + count <= share_of(PLACES)
-    [loser] = {request.client for request in refused}
-    assert loser != client
-    assert held[loser] > share_of(PLACES)
+    losers = {request.client for request in refused}
+    assert client not in losers
+    assert all(held[loser] > share_of(PLACES) for loser in losers)
     assert not any(request.started for request in refused)
 
 
@@ -70,10 +72,16 @@ def test_the_newest_request_of_the_largest_client_is_refused() -> None:
     present = [PlacesOfRequest("a", [id], started=id < 4) for id in range(PLACES)]
     refused = refuse_for_shares(present, "b", 2, PLACES)
     assert refused is not None
-    assert [request.ids for request in refused] == [[11], [10]]
+    assert [request.ids for request in refused] == [[PLACES - 1], [PLACES - 2]]
     assert refuse_for_shares(present, "a", 1, PLACES) is None
+
+
+def test_a_client_below_half_gets_a_place_beyond_the_limit_where_all_others_have_started() -> None:
     started = [PlacesOfRequest("a", [id], started=True) for id in range(PLACES)]
-    assert refuse_for_shares(started, "b", 1, PLACES) is None
+    assert refuse_for_shares(started, "b", EXTRA, PLACES) == []
+    assert refuse_for_shares(started, "a", 1, PLACES) is None
+    waiting = [PlacesOfRequest("b", [PLACES + id]) for id in range(EXTRA)]
+    assert refuse_for_shares([*started, *waiting], "b", 1, PLACES) is None
 
 
 def test_a_client_gets_no_place_above_half_while_another_waits() -> None:
