@@ -268,7 +268,11 @@ class Device(Data, frozen=True):
 
 
 class ModelInfo(Data, frozen=True):
-    """The facts of a loaded model; `thinks` is whether its answers may have reasoning."""
+    """The facts of a loaded model; `thinks` is whether its answers may have reasoning.
+
+    `system_messages`, `leading_systems` and `inner_systems` are whether its template renders one
+    at the beginning, several there, and later ones.
+    """
 
     id: str
     family: str
@@ -282,6 +286,9 @@ class ModelInfo(Data, frozen=True):
     reasoning_effort: bool = False
     thinks: bool = False
     fill_in_middle: bool = False
+    system_messages: bool = True
+    leading_systems: bool = True
+    inner_systems: bool = True
 
 
 class Loading(Message, frozen=True):

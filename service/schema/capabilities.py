@@ -49,9 +49,21 @@ class KVCacheCapability(msgspec.Struct, frozen=True):
     reason: str = KV_REASON
 
 
-class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """One model: its parameters by endpoint, and the variables of its chat template.
+class SystemMessages(msgspec.Struct, frozen=True):
+    """Where the system messages of a conversation are in the prompt.
 
+    `leading` are those at the beginning. A later one that is not kept in its place as a system
+    message is marked as `<system-reminder>` in the message before it.
+    """
+
+    leading: Literal["kept", "joined", "in the first user message"]
+    inner: Literal["kept", "in the message before"]
+
+
+class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """One model: its parameters by endpoint, and what its chat template does.
+
+    `system_messages` is null while the model is not loaded, or if it has no chat template.
     `labels` are the keys that clients add to messages and tools, by place, with no effect.
     """
 
@@ -59,6 +71,7 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     object: Literal["capabilities"] = "capabilities"
     loaded: bool
     template_variables: list[str]
+    system_messages: SystemMessages | None
     kv_cache: KVCacheCapability
     labels: dict[str, list[str]]
     endpoints: dict[str, dict[str, Capability]]
@@ -79,6 +92,7 @@ def describe_capabilities(
         id=state.id,
         loaded=state.info is not None,
         template_variables=state.info.template_variables if state.info else [],
+        system_messages=describe_systems(state.info),
         kv_cache=KVCacheCapability(kv_quantisation),
         labels={place: list(keys) for place, keys in LABELS.items()},
         endpoints={
@@ -90,6 +104,19 @@ def describe_capabilities(
             for path, request in ENDPOINTS.items()
         },
     )
+
+
+def describe_systems(model: ModelInfo | None) -> SystemMessages | None:
+    """Where this model's template puts system messages."""
+    if model is None or not model.has_chat_template:
+        return None
+    if not model.system_messages:
+        leading: Literal["kept", "joined", "in the first user message"] = (
+            "in the first user message"
+        )
+    else:
+        leading = "kept" if model.leading_systems else "joined"
+    return SystemMessages(leading, "kept" if model.inner_systems else "in the message before")
 
 
 def to_capability(parameter: Parameter, model: ModelInfo | None) -> Capability:

@@ -80,6 +80,7 @@ class WeightLoad:
             prompt_cache=self._prompt_cache,
         )
         prompts = config.prompts
+        variables, traits = prompts.template.variables, prompts.template.traits
         info = ModelInfo(
             id=config.id,
             family=config.family,
@@ -89,10 +90,13 @@ class WeightLoad:
             load_ms=(time.monotonic() - self._started_at) * MS_PER_S,
             capabilities=config.capabilities,
             has_chat_template=prompts.has_chat_template,
-            template_variables=prompts.variables.names,
-            reasoning_effort=prompts.variables.effort is not None,
-            thinks=prompts.variables.thinks,
+            template_variables=variables.names,
+            reasoning_effort=variables.effort is not None,
+            thinks=variables.thinks,
             fill_in_middle=prompts.fill_in_middle is not None,
+            system_messages=traits.systems,
+            leading_systems=traits.leading_systems,
+            inner_systems=traits.inner_systems,
         )
         return LoadedModel(info=info, engine=engine, config=config)
 

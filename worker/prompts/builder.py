@@ -6,23 +6,15 @@ stream. Calls no MLX.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Any
-
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TextPrompt, TokenPrompt
 from worker.prompts.cache_breakpoints import find_breakpoints
+from worker.prompts.chat_template import ChatTemplate
 from worker.prompts.fill_in_middle import find_fill_in_middle
 from worker.prompts.prompt_errors import PromptError, context_length_exceeded
-from worker.prompts.template_variables import RENDER_ERRORS, TemplateVariables
 from worker.prompts.token_bound import TokenBound
-from worker.tool_calls.prompting import (
-    GENERIC_CALL_TEMPLATE,
-    render_calls_as_text,
-    render_tools_as_text,
-)
+from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
 from worker.tool_calls.syntax import CallTemplate
 
 
@@ -43,16 +35,11 @@ class PromptBuilder:
         self._vocabulary_size = vocabulary_size
         self._context_length = context_length
         template = tokenizer.chat_template if tokenizer.has_chat_template else None
-        self._call_template = call_template
-        # A template in Python (not a string) is the family's own and supports tools.
-        self._supports_tools = not isinstance(template, str) or "tools" in template
-        self._supports_calls = not isinstance(template, str) or "tool_calls" in template
-        self._short_call_ids = isinstance(template, str) and "length != 9" in template
-        self._supports_developer = isinstance(template, str) and "developer" in template
+        template = tokenizer.chat_template if tokenizer.has_chat_template else None
         # Special tokens in a client's messages stay text, so that a client cannot end its turn.
         # mlx-lm's templates in Python do not support this.
         self._options = {"sanitize_control_tokens": True} if isinstance(template, str) else {}
-        self.variables = TemplateVariables(tokenizer)
+        self.template = ChatTemplate(tokenizer, call_template)
         self.fill_in_middle = find_fill_in_middle(tokenizer)
 
     @property
@@ -64,12 +51,19 @@ class PromptBuilder:
         """The prompt's token ids, never empty.
 
         Raises:
-            PromptError: the template refuses the messages, the prompt is empty, a token id is
-                outside the vocabulary, or the model does not support a suffix.
+            PromptError: the template refuses the messages or leaves one out, the prompt is
+                empty, a token id is outside the vocabulary, or the model does not support a
+                suffix.
         """
+        if isinstance(prompt, ChatPrompt):
+            self.template.check_whole(prompt)
+        return self._build(prompt)
+
+    def _build(self, prompt: Prompt) -> list[int]:
         match prompt:
             case ChatPrompt():
-                tokens, param = self._render(prompt), "messages"
+                tokens: list[int] = self.template.render(prompt, **self._options)
+                param = "messages"
             case TextPrompt(text, suffix):
                 tokens = self._build_fill_in_middle(text, suffix) if suffix else self._encode(text)
                 param = "prompt"
@@ -97,7 +91,7 @@ class PromptBuilder:
 
     def ignored(self, prompt: Prompt) -> list[str]:
         """The parameters of a prompt that was built and that this model ignores."""
-        return self.variables.ignored(prompt) if isinstance(prompt, ChatPrompt) else []
+        return self.template.variables.ignored(prompt) if isinstance(prompt, ChatPrompt) else []
 
     def check_length(self, submit: Submit) -> None:
         """Refuse a prompt that is known not to fit, before it is tokenized.
@@ -112,7 +106,7 @@ class PromptBuilder:
             case TextPrompt(text, suffix) if bound is not None:
                 self.limit(submit, bound.at_least(text) + bound.at_least(suffix), at_least=True)
             case ChatPrompt() if bound is not None:
-                text = self._apply_template(submit.prompt, tokenize=False)
+                text = self.template.render(submit.prompt, tokenize=False)
                 self.limit(submit, bound.at_least(text), at_least=True)
 
     def limit(self, submit: Submit, prompt_tokens: int, *, at_least: bool = False) -> int:
@@ -151,46 +145,9 @@ class PromptBuilder:
                     )
                     raise PromptError("invalid_value", message, param)
 
-    def _render(self, prompt: ChatPrompt) -> list[int]:
-        tokens: list[int] = self._apply_template(prompt, **self._options)
-        return tokens
-
-    def _apply_template(self, prompt: ChatPrompt, **settings: bool) -> Any:
-        """The token ids of a conversation; with `tokenize` False its text."""
-        if not self._tokenizer.has_chat_template:
-            message = "This model has no chat template; use /v1/completions."
-            raise PromptError("invalid_value", message, "messages")
-        messages, tools = prompt.messages, prompt.tools
-        if not self._supports_calls:
-            messages = render_calls_as_text(messages, self._call_template)
-        if not self._supports_tools:
-            messages, tools = render_tools_as_text(messages, tools, self._call_template), []
-        options = self.variables.options(prompt)
-        try:
-            return self._tokenizer.apply_chat_template(
-                [self._for_template(message) for message in messages],
-                tools=tools or None,
-                add_generation_prompt=prompt.generation_prompt and not prompt.continue_final,
-                **({"continue_final_message": True} if prompt.continue_final else {}),
-                **settings,
-                **options,
-            )
-        except RENDER_ERRORS as error:
-            message = f"The model's chat template refuses these messages: {error}"
-            raise PromptError("invalid_value", message, "messages") from error
-
-    def _for_template(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The message as templates expect it: supported roles, tool arguments as objects."""
-        rendered = dict(message)
-        if rendered["role"] == "developer" and not self._supports_developer:
-            rendered["role"] = "system"
-        if calls := rendered.get("tool_calls"):
-            rendered["tool_calls"] = [with_argument_object(call) for call in calls]
-        return with_short_call_ids(rendered) if self._short_call_ids else rendered
-
     def _build_if_possible(self, prompt: Prompt) -> list[int]:
         try:
-            return self.build(prompt)
+            return self._build(prompt)
         except PromptError:
             return []
 
@@ -221,29 +178,3 @@ class PromptBuilder:
                 )
                 raise PromptError("invalid_value", message, "prompt")
         return ids
-
-
-def with_argument_object(call: dict[str, Any]) -> dict[str, Any]:
-    """The call with its arguments decoded, as templates expect; unchanged if they are not JSON."""
-    function = dict(call["function"])
-    try:
-        arguments = json.loads(function["arguments"])
-    except (ValueError, RecursionError):
-        return call
-    function["arguments"] = arguments
-    return {**call, "function": function}
-
-
-def with_short_call_ids(message: dict[str, Any]) -> dict[str, Any]:
-    """The message with call ids of nine letters and digits, which Mistral's templates require."""
-    short = dict(message)
-    if "tool_call_id" in message:
-        short["tool_call_id"] = short_call_id(message["tool_call_id"])
-    if calls := message.get("tool_calls"):
-        short["tool_calls"] = [{**call, "id": short_call_id(call["id"])} for call in calls]
-    return short
-
-
-def short_call_id(id: str) -> str:
-    """A hash of the id in nine hexadecimal digits."""
-    return hashlib.sha256(id.encode()).hexdigest()[:9]

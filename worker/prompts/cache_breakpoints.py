@@ -16,8 +16,8 @@ import msgspec
 
 from protocol.messages import ChatPrompt
 from worker.cache.radix_node import shared_length
+from worker.prompts.conversation import INSTRUCTION_ROLES
 
-INSTRUCTION_ROLES = ("system", "developer")
 OTHER_TEXTS = ("A", "B")
 NEXT_TURN = [{"role": "assistant", "content": "A"}, {"role": "user", "content": "B"}]
 

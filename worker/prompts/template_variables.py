@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from jinja2 import Environment, TemplateError, TemplateSyntaxError, meta, nodes
+from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -18,13 +18,15 @@ from transformers import PreTrainedTokenizerBase
 
 from protocol.messages import ChatPrompt
 from worker.prompts.prompt_errors import PromptError
+from worker.prompts.template_traits import RENDER_ERRORS
 
 # Variables with which known templates switch thinking on and off.
 THINKING_VARIABLES = ("enable_thinking", "thinking")
 EFFORT_VARIABLE = "reasoning_effort"
+# Seed-OSS: the most tokens of thinking.
+BUDGET_VARIABLE = "thinking_budget"
 NO_EFFORT = "none"
 PROBE = [{"role": "user", "content": "Hello"}]
-RENDER_ERRORS = (TemplateError, TypeError, ValueError, KeyError, RecursionError)
 PRESENCE_CHECKS = ("defined", "undefined", "default", "d")
 SET_BY_TRANSFORMERS = ("messages", "raise_exception", "strftime_now")
 
@@ -57,7 +59,7 @@ class TemplateVariables:
     @property
     def effort(self) -> str | None:
         """The variable for `reasoning_effort`: one of that name, or one that switches thinking."""
-        candidates = (EFFORT_VARIABLE, *THINKING_VARIABLES)
+        candidates = (EFFORT_VARIABLE, *THINKING_VARIABLES, BUDGET_VARIABLE)
         return next((name for name in candidates if name in self.names), None)
 
     def options(self, prompt: ChatPrompt) -> dict[str, Any]:
@@ -102,15 +104,27 @@ class TemplateVariables:
     def _supports_effort(self, effort: str) -> bool:
         """Whether the template has a variable for the effort and does not refuse this value."""
         if effort not in self._supported_efforts:
-            self._supported_efforts[effort] = self.effort is not None and (
-                self._renders(self._effort_option(effort)) or not self._renders({})
+            option = self._effort_option(effort)
+            self._supported_efforts[effort] = bool(option) and (
+                self._renders(option) or not self._renders({})
             )
         return self._supported_efforts[effort]
 
     def _effort_option(self, effort: str) -> dict[str, Any]:
-        if self.effort is None:
-            return {}
-        return {self.effort: effort if self.effort == EFFORT_VARIABLE else effort != NO_EFFORT}
+        """The variables that set this effort; none where the template has none for it.
+
+        No effort is thinking turned off, if the template has a word for that.
+        """
+        switches: dict[str, Any] = {
+            name: effort != NO_EFFORT for name in THINKING_VARIABLES if name in self.names
+        }
+        if effort == NO_EFFORT and switches:
+            return switches
+        if EFFORT_VARIABLE in self.names:
+            return {EFFORT_VARIABLE: effort, **switches}
+        if effort == NO_EFFORT and BUDGET_VARIABLE in self.names:
+            return {BUDGET_VARIABLE: 0}
+        return switches
 
     def _renders(self, options: dict[str, Any]) -> bool:
         """Whether the template takes a short conversation with these variables."""

@@ -51,6 +51,33 @@ def test_an_unavailable_quantisation_is_listed_with_its_reason() -> None:
     assert "mlx-lm" in kv_cache.reason
 
 
+@pytest.mark.parametrize(
+    ("traits", "told"),
+    [
+        ({}, ("kept", "kept")),
+        ({"inner_systems": False}, ("kept", "in the message before")),
+        ({"leading_systems": False}, ("joined", "kept")),
+        (
+            {"system_messages": False, "inner_systems": False},
+            ("in the first user message", "in the message before"),
+        ),
+    ],
+)
+def test_what_a_template_does_with_system_messages_is_told(
+    traits: dict[str, bool], told: tuple[str, str]
+) -> None:
+    info = msgspec.structs.replace(CAPABLE, **traits)
+    described = describe_capabilities(ModelState("m", "loaded", info=info)).system_messages
+    assert described is not None
+    assert (described.leading, described.inner) == told
+
+
+def test_system_messages_are_not_told_of_a_model_without_a_template() -> None:
+    for info in (PLAIN, None):
+        described = describe_capabilities(ModelState("m", "loaded", info=info))
+        assert described.system_messages is None
+
+
 def test_a_parameter_with_a_requirement_is_supported_by_models_that_meet_it() -> None:
     for info, support in ((PLAIN, "refused"), (CAPABLE, "honoured"), (None, "depends")):
         chat, text = supports(info, "/v1/chat/completions"), supports(info, "/v1/completions")

@@ -76,13 +76,14 @@ def test_a_developer_message_keeps_its_role_if_the_template_supports_it(llama_pa
 def test_tool_calls_reach_the_template_with_their_arguments_as_an_object(llama_path: Path) -> None:
     template = (
         "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}"
-        "{{ c.function.arguments.city }}{% endfor %}{% endfor %}"
+        "{{ c.function.name }}:{% for name, value in c.function.arguments | items %}"
+        "{{ name }}={{ value }}{% endfor %}{% endfor %}{% endfor %}"
     )
     builder = make_builder(llama_path, template)
     function = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
     call = {"id": "1", "type": "function", "function": function}
     message = {"role": "assistant", "content": "", "tool_calls": [call]}
-    assert builder.build(chat(message)) == builder.build(chat(user("Paris")))
+    assert builder.build(chat(message)) == builder.build(chat(user("get_weather:city=Paris")))
 
 
 @pytest.mark.parametrize(

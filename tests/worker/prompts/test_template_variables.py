@@ -70,6 +70,13 @@ def test_any_other_name_is_refused_and_the_error_lists_the_variables(
         ("{{ enable_thinking }}", "none", {"enable_thinking": False}),
         ("{{ enable_thinking }}", "high", {"enable_thinking": True}),
         ("{{ thinking }}", "none", {"thinking": False}),
+        ("{{ reasoning_effort }}{{ thinking }}", "none", {"thinking": False}),
+        (
+            "{{ reasoning_effort }}{{ thinking }}",
+            "low",
+            {"reasoning_effort": "low", "thinking": True},
+        ),
+        ("{{ thinking_budget }}", "none", {"thinking_budget": 0}),
     ],
 )
 def test_a_reasoning_effort_is_passed_in_the_variable_that_the_template_reads(
@@ -112,6 +119,11 @@ def test_an_effort_that_the_template_refuses_is_refused_unless_the_operator_has_
     assert read.options(softened) == {}
     assert read.ignored(softened) == ["reasoning_effort"]
     assert read.ignored(chat("low", ignores_effort=True)) == []
+
+
+def test_a_template_with_a_budget_of_thinking_alone_has_no_other_effort(llama_path: Path) -> None:
+    with pytest.raises(PromptError, match="does not support `reasoning_effort` high"):
+        variables(llama_path, "{{ thinking_budget }}").options(chat("high"))
 
 
 def test_a_model_that_thinks_without_a_variable_refuses_an_effort(llama_path: Path) -> None:
