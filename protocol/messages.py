@@ -68,7 +68,8 @@ class Sampling(Data, frozen=True):
     `repetition_penalty` of 1 and an empty `logit_bias` (token id -> bias) are off. The
     `repetition_penalty` counts the last `repetition_context` tokens, 0 for all. `seed` is always
     set, so that every answer can be reproduced. `stop_tokens` are stop tokens besides
-    the model's own; `ignore_eos` turns off the model's own.
+    the model's own; `ignore_eos` turns off the model's own. `unset` names the parameters that
+    neither request nor configuration sets: the worker uses the `ModelDefaults` instead.
     """
 
     seed: int
@@ -84,6 +85,17 @@ class Sampling(Data, frozen=True):
     min_tokens: int = 0
     ignore_eos: bool = False
     stop_tokens: list[int] = []
+    unset: list[str] = []
+
+
+class ModelDefaults(Data, frozen=True):
+    """The sampling that a model's own files ask for, by the names of `Sampling`; None: nothing."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
 
 
 class ToolUse(Data, frozen=True):
@@ -103,7 +115,8 @@ class ModelSource(Data, frozen=True):
     `source` is a folder, a hub id, or None for the model built into the package.
     `adapter_path` is a folder with a LoRA adapter. `chat_template` is a Jinja template that
     replaces the model's own. `context_limit_tokens` 0 means the limit of `Configure`.
-    `idle_s` is how long the model stays loaded while unused, 0 without limit.
+    `idle_s` is how long the model stays loaded while unused, 0 without limit. With
+    `generation_config` its generation_config.json gives its `ModelDefaults`.
     """
 
     id: str
@@ -113,6 +126,7 @@ class ModelSource(Data, frozen=True):
     context_limit_tokens: int = 0
     pinned: bool = False
     idle_s: float = 0.0
+    generation_config: bool = True
 
 
 # ---------------------------------------------------------------- to the worker
@@ -306,8 +320,8 @@ class ModelState(Data, frozen=True):
     """The current state of one configured model.
 
     `bytes` is the size of its weights, `done_bytes` how much of them is loaded. `reason` says
-    why the last load failed, or what a pending load waits for. `context_length` is known
-    once the model's files are on disk, also before it is loaded.
+    why the last load failed, or what a pending load waits for. `context_length` and
+    `defaults` are known once the model's files are on disk, also before it is loaded.
     """
 
     id: str
@@ -318,6 +332,7 @@ class ModelState(Data, frozen=True):
     reason: str | None = None
     info: ModelInfo | None = None
     context_length: int | None = None
+    defaults: ModelDefaults = ModelDefaults()
 
 
 class ModelsChanged(Message, frozen=True):

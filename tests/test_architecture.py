@@ -43,6 +43,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     ),
     "worker.intake": (
         "worker.models",
+        "worker.folder",
         "worker.outputs",
         "worker.prompts",
         "worker.memory",
@@ -51,6 +52,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.isolation",
     ),
     "worker.models": (
+        "worker.folder",
         "worker.outputs",
         "worker.prompts",
         "worker.engine",
@@ -60,6 +62,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.structured_output",
         "worker.demo",
     ),
+    "worker.folder": (),
     "worker.outputs": ("worker.engine", "worker.tool_calls", "worker.structured_output"),
     "worker.prompts": ("worker.tool_calls", "worker.cache"),
     "worker.engine": ("worker.cache",),

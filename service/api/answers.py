@@ -20,7 +20,7 @@ from protocol.events import (
     TokenLogprob,
     ToolCallStarted,
 )
-from protocol.messages import Sampling, Submit
+from protocol.messages import ModelDefaults, Sampling, Submit
 from service.api.logprob_encoder import LogprobGate
 from service.errors import InternalError
 from service.inflight.request import InflightRequest
@@ -28,6 +28,8 @@ from service.schema.parameters import GenerationRequest
 from service.schema.usage import CompletionTokensDetails, PromptTokensDetails, Timings, Usage
 
 SEED_BITS = 63
+# The parameters that a model's own files may set.
+LEFT_TO_THE_MODEL = ModelDefaults.__struct_fields__
 
 
 class Call:
@@ -101,7 +103,10 @@ class Answer:
 
 
 def to_sampling(request: GenerationRequest) -> Sampling:
-    """The request's sampling with OpenAI's defaults; a random seed if the request has none."""
+    """The request's sampling with OpenAI's defaults; a random seed if the request has none.
+
+    The worker replaces the defaults of `unset` parameters where the model's files set others.
+    """
     # The most likely token alone is left, as with a temperature of 0.
     is_greedy = request.top_p == 0
     temperature = 1.0 if request.temperature is None else request.temperature
@@ -119,6 +124,11 @@ def to_sampling(request: GenerationRequest) -> Sampling:
         min_tokens=request.min_tokens or 0,
         ignore_eos=bool(request.ignore_eos),
         stop_tokens=request.stop_token_ids or [],
+        unset=[
+            name
+            for name in LEFT_TO_THE_MODEL
+            if getattr(request, name) is None and not (is_greedy and name == "temperature")
+        ],
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from protocol.messages import ModelState
 from service.config.model_settings import RESERVED_ID, ModelSettings, model_id
-from service.config.sampling_defaults import SamplingDefaults
+from service.config.sampling_defaults import SamplingDefaults, combine
 from service.errors import ModelNotFound
 from service.schema.models import Model, ModelList
 
@@ -71,4 +71,5 @@ class ModelNames:
             family=state.info.family if state.info else None,
             capabilities=state.info.capabilities if state.info else [],
             aliases=self._aliases[id],
+            default_parameters=combine(self._defaults[id], state.defaults),
         )

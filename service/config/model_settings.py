@@ -34,6 +34,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     - `preload`: the model is loaded at the start.
     - `idle_s`: how long an unused model stays loaded; 0 is without limit, None is the
       service's setting.
+    - `generation_config`: its generation_config.json sets the sampling that neither request
+      nor `sampling` sets.
     """
 
     source: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
@@ -46,6 +48,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pinned: bool = False
     preload: bool = False
     idle_s: Annotated[float, Meta(ge=0, le=MAX_IDLE_S)] | None = None
+    generation_config: bool = True
 
 
 ConfiguredModels = Annotated[tuple[ModelSettings, ...], Meta(min_length=1)]
@@ -116,6 +119,7 @@ def to_sources(
             context_limit_tokens=model.context_limit_tokens,
             pinned=model.pinned,
             idle_s=idle_unload_s if model.idle_s is None else model.idle_s,
+            generation_config=model.generation_config,
         )
         for model in models
     ]

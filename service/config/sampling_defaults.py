@@ -6,10 +6,13 @@ from typing import TypeVar
 
 import msgspec
 
+from protocol.messages import ModelDefaults
+from service.schema.models import DefaultParameters
 from service.schema.parameters import (
     GenerationRequest,
     MinP,
     Penalty,
+    RepetitionPenalty,
     Temperature,
     TokenCount,
     TopK,
@@ -20,7 +23,7 @@ RequestT = TypeVar("RequestT", bound=GenerationRequest)
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Default parameters, by the names that requests use; None keeps OpenAI's default."""
+    """Default parameters, by the names that requests use; None keeps the model's or OpenAI's."""
 
     temperature: Temperature | None = None
     top_p: TopP | None = None
@@ -28,10 +31,22 @@ class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     min_p: MinP | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     max_tokens: TokenCount | None = None
 
 
 NO_DEFAULTS = SamplingDefaults()
+
+
+def combine(configured: SamplingDefaults, model: ModelDefaults) -> DefaultParameters:
+    """The defaults in effect: the configured ones, below them the model's, below them OpenAI's."""
+    values = {
+        name: value
+        for layer in (model, configured)
+        for name, value in msgspec.structs.asdict(layer).items()
+        if value is not None
+    }
+    return DefaultParameters(**values)
 
 
 def fill(request: RequestT, defaults: SamplingDefaults) -> RequestT:

@@ -9,6 +9,19 @@ import msgspec
 from protocol.messages import LoadStatus
 
 
+class DefaultParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What applies to a request that sets none of these. `max_tokens` null is without limit."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    max_tokens: int | None = None
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One configured model. `created` is Unix time in seconds.
 
@@ -16,7 +29,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     `max_model_len`, vLLM's name of it, are null while the model's files are not on disk.
     `family` is null until the model has been loaded once. `status` is "loading" also while
     the model waits for memory; `reason` says so, or why the last load failed. `loaded_bytes` of
-    `size_bytes` are loaded.
+    `size_bytes` are loaded. `default_parameters` are the configured ones, below them those of
+    the model's generation_config.json, below them OpenAI's.
     """
 
     id: str
@@ -34,6 +48,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     family: str | None = None
     capabilities: list[str] = []
     aliases: list[str] = []
+    default_parameters: DefaultParameters = DefaultParameters()
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):

@@ -83,7 +83,10 @@ class ModelStates:
         if loaded:
             self._preload = loaded
         self._states = {
-            id: unloaded(id, pinned=state.pinned, context_length=state.context_length)
+            id: msgspec.structs.replace(
+                unloaded(id, pinned=state.pinned, context_length=state.context_length),
+                defaults=state.defaults,
+            )
             for id, state in self._states.items()
         }
         for result in self._pending.values():

@@ -98,10 +98,14 @@ def _request_attributes(record: RequestRecord) -> Attributes:
     """The parameters of the request; they are the same for all its sequences."""
     submit = record.submits[0]
     sampling = submit.sampling
+    # What the request leaves to the model is known to the worker only.
+    set_by_request = {"temperature", "top_p"}.difference(sampling.unset)
     return {
         gen_ai.GEN_AI_REQUEST_MAX_TOKENS: submit.max_tokens,
-        gen_ai.GEN_AI_REQUEST_TEMPERATURE: sampling.temperature,
-        gen_ai.GEN_AI_REQUEST_TOP_P: sampling.top_p,
+        gen_ai.GEN_AI_REQUEST_TEMPERATURE: sampling.temperature
+        if "temperature" in set_by_request
+        else None,
+        gen_ai.GEN_AI_REQUEST_TOP_P: sampling.top_p if "top_p" in set_by_request else None,
         gen_ai.GEN_AI_REQUEST_TOP_K: sampling.top_k or None,
         gen_ai.GEN_AI_REQUEST_SEED: sampling.seed,
         gen_ai.GEN_AI_REQUEST_STOP_SEQUENCES: submit.stop or None,

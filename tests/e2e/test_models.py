@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -187,3 +188,47 @@ def test_a_new_worker_loads_what_the_last_one_had(llama_path: Path, qwen_path: P
         assert models["tiny-qwen"]["status"] == "loaded"
         assert models["tiny-qwen"]["pinned"] is True
         assert models["tiny-llama"]["status"] == "unloaded"
+
+
+def test_generation_config_is_below_the_configuration_and_the_request(
+    llama_path: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sampled"
+    shutil.copytree(llama_path, folder)
+    named = {"temperature": 0.7, "top_k": 1, "do_sample": False, "max_new_tokens": 3, "top_p": 9}
+    (folder / "generation_config.json").write_text(json.dumps(named))
+    config = configure(
+        tmp_path,
+        table(folder, id='"file"')
+        + table(folder, id='"off"', generation_config="false")
+        + table(folder, id='"configured"')
+        + "[models.sampling]\ntop_k = 50\n",
+    )
+
+    with running(flags=["--config", config]) as daemon:
+
+        def texts(model: str, **parameters: float) -> set[str]:
+            url = f"{daemon.url}/v1/completions"
+            body = {"model": model, "prompt": "hello", "max_tokens": 8, **parameters}
+            answers = [plain_http.post(url, json={**body, "seed": seed}) for seed in range(4)]
+            return {answer.json()["choices"][0]["text"] for answer in answers}
+
+        assert len(texts("file")) == 1
+        assert len(texts("file", top_k=0)) == 4
+        assert len(texts("off")) == 4
+        assert len(texts("configured")) == 4
+        listed = plain_http.get(f"{daemon.url}/v1/models").json()["data"]
+        shown = {model["id"]: model["default_parameters"] for model in listed}
+        assert shown["file"] == {
+            "temperature": 0.7,
+            "top_p": 1.0,
+            "top_k": 1,
+            "min_p": 0.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
+            "repetition_penalty": 1.0,
+            "max_tokens": None,
+        }
+        assert (shown["off"]["temperature"], shown["off"]["top_k"]) == (1.0, 0)
+        assert (shown["configured"]["temperature"], shown["configured"]["top_k"]) == (0.7, 50)
+    assert "generation_config.json: top_p is ignored" in daemon.output

@@ -13,6 +13,7 @@ from protocol.events import Rejected
 from protocol.grammars import Grammar, Lark
 from protocol.messages import Submit
 from protocol.structs import Message
+from worker.folder.generation_config import apply_defaults
 from worker.models.model_config import ModelConfig
 from worker.outputs.parsers import OutputParsers
 from worker.prompts.builder import PromptBuilder
@@ -171,10 +172,11 @@ def prepare_prompt(
 def to_request(
     config: ModelConfig, submit: Submit, prepared: PreparedPrompt, received_at: float
 ) -> PreparedRequest:
-    """The request with its prepared prompt."""
+    """The request with its prepared prompt, and the model's values of what it leaves unset."""
     config.parsers.compile_stops(submit)
+    sampling = apply_defaults(submit.sampling, config.defaults)
     return PreparedRequest(
-        submit=submit,
+        submit=msgspec.structs.replace(submit, sampling=sampling),
         prompt=prepared.tokens,
         max_tokens=prepared.max_tokens,
         echo=prepared.echo,

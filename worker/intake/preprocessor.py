@@ -307,9 +307,9 @@ class Preprocessor:
         request = to_request(job.config, submit, prepared, job.received_at)
         self._fetch_prefixes(request)
         if request.source_grammar is None:
-            self._deliver(submit, request)
+            self._deliver(request.submit, request)
         elif (compiled := job.config.grammars.cached(request.source_grammar)) is not None:
-            self._deliver(submit, with_grammar(request, compiled))
+            self._deliver(request.submit, with_grammar(request, compiled))
         else:
             self._inbox.put(RequestDeferred(submit.id))
             self._compile_queue.put(request)

@@ -6,6 +6,7 @@ threads than the engine core.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,20 @@ from typing import Any
 
 import msgspec
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from mlx_lm.utils import load_config, load_tokenizer
+from mlx_lm.utils import load_tokenizer
 
-from protocol.messages import ModelSource
+from protocol.messages import ModelDefaults, ModelSource
+from worker.folder.generation_config import (
+    NO_DEFAULTS,
+    GenerationConfig,
+    read_generation_config,
+)
+from worker.folder.mlx_lm_folder import folder_for_mlx_lm, load_config
 from worker.models.families import FamilyRegistry, call_syntaxes_of, detect_model_family
 from worker.models.fingerprint import content_key_of, fingerprint_of
 from worker.models.model_files import (
     context_length_of,
+    eos_token_ids_of,
     find_model_folder,
     stop_tokens_of,
     vocabulary_size_of,
@@ -33,6 +41,8 @@ from worker.structured_output.compiler import GrammarCompiler
 from worker.structured_output.vocabulary import make_vocabulary
 from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
 from worker.tool_calls.syntax import CallSyntax
+
+logger = logging.getLogger(__name__)
 
 
 class PromptModel(msgspec.Struct, frozen=True, array_like=True):
@@ -54,7 +64,8 @@ class ModelConfig:
     """One model without its weights.
 
     `family` is the `model_type` of config.json, `file_bytes` the weights' size on disk,
-    `content_key` the key of the model's prompt cache.
+    `content_key` the key of the model's prompt cache, `defaults` the sampling of requests that
+    leave it to the model.
     """
 
     source: ModelSource
@@ -68,6 +79,7 @@ class ModelConfig:
     prompts: PromptBuilder
     token_bytes: Callable[[int], bytes]
     fingerprint: str
+    defaults: ModelDefaults
     parsers: OutputParsers
     grammars: GrammarCompiler
 
@@ -118,6 +130,15 @@ class ModelConfigLoader:
             # A load of the model reports the error.
             return None
 
+    def defaults(self, source: ModelSource) -> ModelDefaults:
+        """The sampling that a model's files ask for; nothing if they are not on disk."""
+        try:
+            path = find_model_folder(source.source, download=False)
+        except Exception:
+            # A load of the model reports the error.
+            return NO_DEFAULTS
+        return defaults_of(source, read_generation_config(path))
+
     def load(self, source: ModelSource, *, download: bool) -> ModelConfig:
         """Read the model's files; with `download` they are fetched from the hub if missing.
 
@@ -167,6 +188,9 @@ class ModelConfigLoader:
         context_length = context_length_of(config, self._limit_tokens(source))
         stop_tokens = frozenset(stop_tokens_of(path, tokenizer) | family.stop_tokens(tokenizer))
         content_key = content_key_of(path, source.adapter_path)
+        generation_config = read_generation_config(path)
+        for problem in generation_config.problems:
+            logger.warning("model %s: %s", source.id, problem)
         return ModelConfig(
             source=source,
             path=path,
@@ -185,6 +209,7 @@ class ModelConfigLoader:
             ),
             token_bytes=make_token_bytes(tokenizer),
             fingerprint=fingerprint_of(path, content_key),
+            defaults=defaults_of(source, generation_config),
             parsers=OutputParsers(tokenizer, syntaxes),
             grammars=GrammarCompiler(make_vocabulary(tokenizer, vocabulary_size, stop_tokens)),
         )
@@ -218,13 +243,19 @@ def load_tokenizer_with_template(
 
     `fallback` gives the family's template.
     """
-    tokenizer = load_tokenizer(path, eos_token_ids=config.get("eos_token_id"))
+    with folder_for_mlx_lm(path) as folder:
+        tokenizer = load_tokenizer(folder, eos_token_ids=sorted(eos_token_ids_of(config)) or None)
     if template is None and not tokenizer.has_chat_template:
         template = fallback(tokenizer)
     if template is not None:
         tokenizer.chat_template = template
         tokenizer.has_chat_template = True
     return tokenizer
+
+
+def defaults_of(source: ModelSource, generation_config: GenerationConfig) -> ModelDefaults:
+    """The sampling that a model's files ask for, unless its configuration ignores them."""
+    return generation_config.defaults if source.generation_config else NO_DEFAULTS
 
 
 def cannot_load(id: str, error: Exception) -> LoadError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
 from protocol.model_location import BuiltIn, Folder, HubModel, location_of
 from worker.demo import demo_model_path
+from worker.folder.generation_config import read_generation_config
+from worker.folder.json_values import parse_token_ids, read_object
 
 WEIGHT_FILES = "model*.safetensors"
 LORA_WEIGHTS_FILE = "adapters.safetensors"
@@ -84,24 +85,15 @@ def stop_tokens_of(path: Path, tokenizer: TokenizerWrapper) -> set[int]:
     They are those of config.json, generation_config.json and the tokenizer together. mlx-lm
     alone would let generation_config.json replace those of config.json.
     """
-    stop_tokens = {int(token) for token in tokenizer.eos_token_ids}
-    for name in ("config.json", "generation_config.json"):
-        stop_tokens |= eos_token_ids_of(path / name)
-    return stop_tokens
+    config, _ = read_object(path / "config.json")
+    own = {int(token) for token in tokenizer.eos_token_ids}
+    return own | eos_token_ids_of(config) | read_generation_config(path).stop_tokens
 
 
-def eos_token_ids_of(file: Path) -> set[int]:
-    """The `eos_token_id` of a JSON file, one or several; none if file or key is missing."""
-    if not file.exists():
-        return set()
-    value = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-    match value:
-        case None:
-            return set()
-        case int():
-            return {value}
-        case _:
-            return {int(token) for token in value}
+def eos_token_ids_of(config: Mapping[str, Any]) -> set[int]:
+    """Each `eos_token_id` of a config.json, one or several, also of its `text_config`."""
+    places = (config, config.get("text_config") or {})
+    return set().union(*(parse_token_ids(place.get("eos_token_id"))[0] for place in places))
 
 
 def weight_file_bytes(path: Path, lora_path: str | None) -> int:

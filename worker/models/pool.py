@@ -63,7 +63,12 @@ class ModelPool:
         self._clock = clock
         self._models: dict[str, LoadedModel] = {}
         self._entries = {
-            source.id: ModelEntry(source, source.pinned, config_loader.context_length(source))
+            source.id: ModelEntry(
+                source,
+                source.pinned,
+                config_loader.context_length(source),
+                config_loader.defaults(source),
+            )
             for source in configure.models
         }
         prompt_cache = PrefixCache(configure.prompt_cache_bytes, disk_store)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.messages import ModelSource, ModelState
+from protocol.messages import ModelDefaults, ModelSource, ModelState
+from worker.folder.generation_config import NO_DEFAULTS
 from worker.models.model_config import ModelConfig
 from worker.models.weight_loader import LoadedModel, WeightLoad
 
@@ -16,7 +17,8 @@ class ModelEntry:
     """The current state of one configured model.
 
     `requested` is set while a load is requested or in progress, `awaiting_memory` while that
-    load waits for memory. `context_length` is None if the files are not on disk. `reason` says
+    load waits for memory. `context_length` is None if the files are not on disk, `defaults`
+    the sampling that they ask for. `reason` says
     why the last load failed, `failed_at` when. Times
     are in seconds of the monotonic clock.
     """
@@ -24,6 +26,7 @@ class ModelEntry:
     source: ModelSource
     pinned: bool
     context_length: int | None = None
+    defaults: ModelDefaults = NO_DEFAULTS
     requested: ModelConfig | None = None
     awaiting_memory: bool = False
     reason: str | None = None
@@ -59,6 +62,7 @@ def describe_state(
             done_bytes=size,
             info=loaded.info,
             context_length=loaded.info.context_length,
+            defaults=loaded.config.defaults,
         )
     if load is not None:
         return ModelState(
@@ -68,6 +72,7 @@ def describe_state(
             bytes=load.total_bytes,
             done_bytes=load.done_bytes,
             context_length=context_length,
+            defaults=entry.defaults,
         )
     if entry.requested is not None:
         return ModelState(
@@ -77,6 +82,7 @@ def describe_state(
             bytes=entry.requested.file_bytes,
             reason=AWAITING_MEMORY if entry.awaiting_memory else None,
             context_length=context_length,
+            defaults=entry.defaults,
         )
     return ModelState(
         id=id,
@@ -84,4 +90,5 @@ def describe_state(
         pinned=pinned,
         reason=entry.reason,
         context_length=context_length,
+        defaults=entry.defaults,
     )

@@ -16,6 +16,7 @@ from protocol.units import MS_PER_S
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.engine import Engine, weight_bytes_of
 from worker.engine.prefill_budget import PrefillLimits
+from worker.folder.mlx_lm_folder import folder_for_mlx_lm
 from worker.models.model_config import ModelConfig
 
 # The largest slice that is read between two steps; a larger array is one slice. A slow disk
@@ -102,7 +103,8 @@ class WeightLoad:
 
     def _build_model(self) -> None:
         """Build the model's modules; their arrays are read lazily."""
-        model, _ = load_model(self.config.path, lazy=True)
+        with folder_for_mlx_lm(self.config.path) as folder:
+            model, _ = load_model(folder, lazy=True)
         if self.config.source.adapter_path is not None:
             model = load_adapters(model, self.config.source.adapter_path)
             model.eval()

@@ -31,6 +31,16 @@ def test_the_list_has_the_shape_that_the_openai_package_parses() -> None:
                 "max_model_len": None,
                 "family": None,
                 "aliases": ["default"],
+                "default_parameters": {
+                    "temperature": 1.0,
+                    "top_p": 1.0,
+                    "top_k": 0,
+                    "min_p": 0.0,
+                    "presence_penalty": 0.0,
+                    "frequency_penalty": 0.0,
+                    "repetition_penalty": 1.0,
+                    "max_tokens": None,
+                },
             }
         ],
     }

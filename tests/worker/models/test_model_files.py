@@ -28,14 +28,17 @@ def test_the_stop_tokens_are_those_of_both_configs_and_the_tokenizer(
 
 @pytest.mark.parametrize(
     ("content", "ids"),
-    [({}, set()), ({"eos_token_id": None}, set()), ({"eos_token_id": 0}, {0})],
+    [
+        ({}, set()),
+        ({"eos_token_id": None}, set()),
+        ({"eos_token_id": 0}, {0}),
+        ({"eos_token_id": [3, None, "4", True, 5]}, {3, 5}),
+        ({"eos_token_id": 1, "text_config": {"eos_token_id": [2]}}, {1, 2}),
+        ({"text_config": None}, set()),
+    ],
 )
-def test_a_missing_eos_token_id_adds_no_stop_token(
-    tmp_path: Path, content: dict[str, Any], ids: set[int]
-) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(content))
-    assert eos_token_ids_of(tmp_path / "config.json") == ids
-    assert eos_token_ids_of(tmp_path / "nothing.json") == set()
+def test_a_missing_eos_token_id_adds_no_stop_token(content: dict[str, Any], ids: set[int]) -> None:
+    assert eos_token_ids_of(content) == ids
 
 
 @pytest.mark.parametrize(
