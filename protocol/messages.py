@@ -180,7 +180,8 @@ class Submit(Message, frozen=True):
     after them. `logprobs` and `prompt_logprobs` request log-probabilities of the answer's and
     the prompt's tokens, and are the number of alternatives. Without `calls` no text is parsed
     as a tool call. `grammar` constrains the whole answer. `client` is whose request it is:
-    clients that wait get fair turns.
+    clients that wait get fair turns. With `skip_special_tokens` the text, also that of `echo`,
+    is without control tokens.
     """
 
     id: int
@@ -197,6 +198,7 @@ class Submit(Message, frozen=True):
     grammar: Grammar | None = None
     siblings: list[Sibling] = []
     client: str = ""
+    skip_special_tokens: bool = True
 
     def sequences(self) -> list[Submit]:
         """Each sequence as a `Submit` of its own; all share one prompt."""

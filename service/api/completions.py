@@ -35,6 +35,7 @@ class CompletionFormat:
                 echo=bool(request.echo),
                 logprobs=0 if request.logprobs is None and ranked else request.logprobs,
                 prompt_logprobs=request.logprobs if request.echo else None,
+                skip_special_tokens=request.skip_special_tokens is not False,
             )
             for prompt in to_prompts(request.prompts, request.suffix or "")
         ]

@@ -65,6 +65,13 @@ MinTokens = Annotated[
 IgnoreEos = Annotated[
     bool, Meta(description="The model's stop tokens do not end the answer. Not in OpenAI's API.")
 ]
+SkipSpecialTokens = Annotated[
+    bool,
+    Meta(
+        description="Whether control tokens have no text in the answer (the default). "
+        "Log-probabilities have them always. Not in OpenAI's API."
+    ),
+]
 TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
 StopTokenIds = Annotated[
     list[TokenId], Meta(max_length=MAX_STOP_TOKENS, description="Not in OpenAI's API.")
@@ -111,6 +118,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     min_tokens: MinTokens | None = None
     ignore_eos: IgnoreEos | None = None
     stop_token_ids: StopTokenIds | None = None
+    skip_special_tokens: SkipSpecialTokens | None = None
     response_format: AnyFormat | None = None
     structured_outputs: StructuredOutputs | None = None
 

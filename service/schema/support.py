@@ -84,6 +84,7 @@ PARAMETERS: dict[str, Parameter] = {
     "response_format": HONOURED,
     "safety_identifier": METADATA,
     "seed": HONOURED,
+    "skip_special_tokens": HONOURED,
     "service_tier": refused("auto", "default"),
     "stop": HONOURED,
     "stop_token_ids": HONOURED,

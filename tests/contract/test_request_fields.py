@@ -60,6 +60,7 @@ DEFAULTS: dict[str, list[Any]] = {
     "logprobs": [False],
     "parallel_tool_calls": [True],
     "response_format": [{"type": "text"}],
+    "skip_special_tokens": [True],
     "stream_options.include_usage": [False],
     "tool_choice": ["auto"],
 }

@@ -156,7 +156,11 @@ def prepare_prompt(
             tokens=prompt,
             ignored=prompts.ignored(submit.prompt),
             max_tokens=prompts.limit(submit, len(prompt)),
-            echo=prompts.echo(submit.prompt) if submit.echo else "",
+            echo=(
+                prompts.echo(submit.prompt, skip_special_tokens=submit.skip_special_tokens)
+                if submit.echo
+                else ""
+            ),
             breakpoints=prompts.breakpoints(submit.prompt, prompt) if wants_breakpoints else [],
             required_calls=parsers.required_call_grammar(submit, prompt),
             offered_calls=parsers.optional_call_grammar(submit) if enforces_calls else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, Protocol
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -27,8 +27,8 @@ class Detokenizer(Protocol):
         """The text held back; an incomplete character becomes U+FFFD."""
 
 
-# The argument: whether to drop one leading space.
-DetokenizerFactory = Callable[[bool], Detokenizer]
+# The arguments: whether to drop one leading space, and the tokens that are not shown.
+DetokenizerFactory = Callable[[bool, Container[int]], Detokenizer]
 
 
 class ByteDetokenizer:
@@ -73,15 +73,18 @@ class LeadingSpaceStripper:
     """Drops one leading space, as mlx-lm's detokenizers do.
 
     A chat answer begins a turn, so the vocabulary adds that space, not the model. A completion
-    continues the prompt's text and keeps it.
+    continues the prompt's text and keeps it. The tokens of `hidden` are not shown, so the text
+    after them is the first.
     """
 
-    def __init__(self, inner: Detokenizer) -> None:
+    def __init__(self, inner: Detokenizer, hidden: Container[int] = ()) -> None:
         self._inner = inner
+        self._hidden = hidden
         self._started = False
 
     def push(self, token: int) -> str:
-        return self._strip(self._inner.push(token))
+        text = self._inner.push(token)
+        return text if token in self._hidden else self._strip(text)
 
     def flush(self) -> str:
         return self._strip(self._inner.flush())
@@ -119,7 +122,7 @@ class TokenBytes:
 def make_detokenizers(tokenizer: TokenizerWrapper) -> DetokenizerFactory:
     """A factory of detokenizers, one for each sequence, for this tokenizer's vocabulary."""
     make = make_unstripped_detokenizers(tokenizer)
-    return lambda strip: LeadingSpaceStripper(make()) if strip else make()
+    return lambda strip, hidden: LeadingSpaceStripper(make(), hidden) if strip else make()
 
 
 def make_unstripped_detokenizers(tokenizer: TokenizerWrapper) -> Callable[[], Detokenizer]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from protocol.messages import ChatPrompt, Submit, ToolUse
 from worker.outputs.detokenizer import make_detokenizers
 from worker.outputs.segmenter import Markers, Segmenter
 from worker.outputs.stop_strings import compile_stop_strings
-from worker.outputs.text import Text
+from worker.outputs.text import NO_CONTROL_TEXTS, Text
 from worker.tool_calls.bare_json import BARE_JSON_SYNTAX, BARE_JSON_TEMPLATE
 from worker.tool_calls.grammar import make_optional_call_grammar, make_required_call_grammar
 from worker.tool_calls.parser import CompiledSyntax
@@ -20,6 +21,7 @@ from worker.tool_calls.syntax import CallSyntax
 
 # A template that opens a think block ends the prompt with its start marker and a line break.
 PROMPT_TAIL_TOKENS = 16
+CACHED_STOPS = 64
 ANGLE_BRACKETS = re.compile(r"<.+>")
 
 
@@ -35,6 +37,8 @@ class OutputParsers:
         self._special_tokens: dict[str, int] = {
             t.content: id for id, t in added if t.special or ANGLE_BRACKETS.fullmatch(t.content)
         }
+        self._control_texts = control_texts_of(tokenizer)
+        self._control_stops_of = functools.lru_cache(CACHED_STOPS)(self._find_control_stops)
         self._markers = Markers(
             tokenizer.think_start or "", tokenizer.think_end or "", tokenizer.structural_markers
         )
@@ -55,19 +59,29 @@ class OutputParsers:
                 )
             case _:
                 syntaxes, continues, segmenter = [], True, Segmenter(Markers())
+        hidden = self._control_texts if submit.skip_special_tokens else NO_CONTROL_TEXTS
         return Text(
             # A grammar defines every character of the answer, including a leading space.
-            self._create_detokenizer(not (continues or is_constrained(submit))),
+            self._create_detokenizer(not (continues or is_constrained(submit)), hidden),
             submit.stop,
             segmenter,
             min_tokens=submit.sampling.min_tokens,
             trim=bool(syntaxes),
+            control_texts=hidden,
+            control_stops=self._control_stops_of(tuple(submit.stop)) if hidden else (),
         )
 
     def compile_stops(self, submit: Submit) -> None:
         """Compile the stop strings, so that `create` finds them compiled on the device thread."""
         if submit.stop:
             compile_stop_strings(tuple(submit.stop))
+            if control_stops := self._control_stops_of(tuple(submit.stop)):
+                compile_stop_strings(control_stops)
+
+    def _find_control_stops(self, stop: tuple[str, ...]) -> tuple[str, ...]:
+        """The stop strings that contain a control token."""
+        texts = set(self._control_texts.values())
+        return tuple(each for each in stop if any(text in each for text in texts))
 
     @property
     def has_reasoning(self) -> bool:
@@ -128,3 +142,10 @@ class OutputParsers:
 def is_constrained(submit: Submit) -> bool:
     """Whether a grammar defines the whole answer: the client's, or that of required calls."""
     return submit.grammar is not None or (submit.calls is not None and submit.calls.required)
+
+
+def control_texts_of(tokenizer: TokenizerWrapper) -> dict[int, str]:
+    """The text of each token that is no text by itself but controls the model."""
+    named = set(tokenizer.all_special_ids)
+    added = tokenizer.added_tokens_decoder.items()
+    return {id: token.content for id, token in added if token.special or id in named}

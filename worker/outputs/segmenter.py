@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from protocol.events import TextKind
+from worker.outputs.control_tokens import HiddenSpans
 from worker.tool_calls.deltas import ContentDelta, OutputDelta
 from worker.tool_calls.parser import CompiledSyntax, ParseStatus, ToolParser
 
@@ -49,6 +50,9 @@ class Segmenter:
         self._first_characters = frozenset(marker[0] for marker in self._content_markers)
         self._state: State = "reasoning" if reasoning else "content"
         self._buffer = ""
+        # How much text was pushed, and which of it is hidden.
+        self._pushed_chars = 0
+        self._hidden = HiddenSpans()
         # A think block or an unmarked call may begin here.
         self._at_start = True
         self._after_think_marker = reasoning
@@ -73,12 +77,17 @@ class Segmenter:
 
     @property
     def held_chars(self) -> int:
-        """How many characters are held back."""
-        return len(self._buffer) + (self._tool_parser.held_chars if self._tool_parser else 0)
+        """How many characters that may be shown are held back."""
+        held = len(self._buffer) + (self._tool_parser.held_chars if self._tool_parser else 0)
+        return held - self._hidden.chars_after(self._pushed_chars - held)
 
-    def push(self, text: str) -> list[OutputDelta]:
-        """Parse more text and return its deltas."""
-        if self._is_plain(text):
+    def push(self, text: str, hidden_chars: int = 0) -> list[OutputDelta]:
+        """Parse more text, whose last `hidden_chars` are not shown, and return its deltas."""
+        if hidden_chars:
+            hidden = text[-hidden_chars:]
+            self._hidden.add(self._pushed_chars + len(text) - hidden_chars, hidden)
+        self._pushed_chars += len(text)
+        if self._is_plain(text) and not hidden_chars:
             return [ContentDelta(text)] if text else []
         self._buffer += text
         return self._advance(final=False, truncated=False)
@@ -174,13 +183,14 @@ class Segmenter:
             case ParseStatus.NOT_A_CALL:
                 # The start marker is content; the text after it may contain another call.
                 marker = parser.start_marker
-                self._add(deltas, marker, "content")
+                self._add(deltas, marker, "content", after=len(parser.raw_text))
                 self._buffer, self._at_start = parser.raw_text.removeprefix(marker), False
             case ParseStatus.CUT:
                 self.call_count, self.has_broken_call = parser.index + 1, True
             case ParseStatus.BROKEN:
                 self.call_count, self.has_broken_call = parser.index + 1, True
-                self._add(deltas, parser.raw_text, "content")
+                raw_text = parser.raw_text
+                self._add(deltas, raw_text, "content", after=len(raw_text))
         self._tool_parser, self._state = None, "content"
         return True
 
@@ -190,9 +200,13 @@ class Segmenter:
         self._state = "tool_call"
         self._tool_parser = ToolParser(compiled, self.call_count, parallel=self._parallel)
 
-    def _add(self, deltas: list[OutputDelta], text: str, kind: TextKind) -> None:
+    def _add(
+        self, deltas: list[OutputDelta], text: str, kind: TextKind, after: int | None = None
+    ) -> None:
+        """Add the text with which the last `after` characters start; None: the buffer."""
         if text:
-            deltas.append(ContentDelta(text, kind))
+            start = self._pushed_chars - (len(self._buffer) if after is None else after)
+            deltas.append(ContentDelta(text, kind, self._hidden.within(start, text)))
             if kind == "content" and text.strip():
                 self._at_start = False
 

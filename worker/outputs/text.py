@@ -8,19 +8,22 @@ strings apply to content only, not to reasoning or the arguments of calls.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from worker.outputs.control_tokens import ShownContent, without
 from worker.outputs.detokenizer import Detokenizer
 from worker.outputs.segmenter import Segmenter
-from worker.outputs.stop_strings import StopStrings
 from worker.tool_calls.deltas import ContentDelta, OutputDelta, ToolCallStart
+
+NO_CONTROL_TEXTS: Mapping[int, str] = {}
 
 
 class Text:
     """Parses the tokens of one sequence. Stop strings are ignored in the first `min_tokens`.
 
     With `trim`, white space next to tool calls is dropped; trailing white space is
-    held back until other text follows.
+    held back until other text follows. The tokens of `control_texts` (with their text) are
+    parsed, but have no text in the deltas; `control_stops` are the stop strings with such text.
     """
 
     def __init__(
@@ -31,11 +34,14 @@ class Text:
         *,
         min_tokens: int = 0,
         trim: bool = False,
+        control_texts: Mapping[int, str] = NO_CONTROL_TEXTS,
+        control_stops: Sequence[str] = (),
     ) -> None:
         self._detokenizer = detokenizer
-        self._stops = StopStrings(stop)
+        self._control_texts = control_texts
+        self._content = ShownContent(stop, control_stops)
         self._min_tokens_left = min_tokens
-        # Where each token's text ends, in characters, and how many tokens are settled.
+        # Where each token's text ends, in characters shown, and how many tokens are settled.
         self._token_ends: list[int] = []
         self.decoded_chars = 0
         self._dropped_chars = 0
@@ -54,7 +60,7 @@ class Text:
     @property
     def stopped(self) -> bool:
         """Whether the text ended the sequence: by a stop string, or by the only call requested."""
-        return self._stops.matched or self._segmenter.ended
+        return self._content.matched or self._segmenter.ended
 
     @property
     def has_tool_calls(self) -> bool:
@@ -87,9 +93,11 @@ class Text:
         """The deltas that `token` releases; may be empty."""
         was_in_reasoning = self._segmenter.in_reasoning
         text = self._detokenizer.push(token)
-        self.decoded_chars += len(text)
+        control_text = self._control_texts.get(token, "")
+        hidden_chars = len(control_text) if text.endswith(control_text) else 0
+        self.decoded_chars += len(text) - hidden_chars
         self._token_ends.append(self.decoded_chars)
-        deltas = self._release(self._segmenter.push(text))
+        deltas = self._release(self._segmenter.push(text, hidden_chars))
         if self._min_tokens_left:
             self._min_tokens_left -= 1
         if was_in_reasoning or self._segmenter.in_reasoning:
@@ -98,7 +106,7 @@ class Text:
 
     def settled(self) -> int:
         """How many tokens, from the first, have no text that is held back or was dropped."""
-        held_chars = self._segmenter.held_chars + len(self._held_space) + self._stops.held_chars
+        held_chars = self._segmenter.held_chars + len(self._held_space) + self._content.held_chars
         settled_end = self.decoded_chars - held_chars - self._dropped_chars
         while (
             self._settled_tokens < len(self._token_ends)
@@ -116,7 +124,7 @@ class Text:
         rest = self._segmenter.push(self._detokenizer.flush())
         rest += self._segmenter.finish(truncated=truncated)
         deltas = self._release(rest)
-        self._add_content(deltas, self._stops.flush())
+        self._flush_content(deltas)
         if self._held_space and not self._after_call:
             deltas.append(ContentDelta(self._held_space))
         self._held_space = ""
@@ -125,31 +133,50 @@ class Text:
     def _release(self, deltas: list[OutputDelta]) -> list[OutputDelta]:
         """Apply the stop strings and the trimming to the segmenter's deltas."""
         if self._passes_through:
-            return deltas
+            return [shown for delta in deltas if (shown := without_hidden(delta)) is not None]
         released: list[OutputDelta] = []
         for delta in deltas:
-            if self._stops.matched:
-                self._dropped_chars += len(delta.text) if isinstance(delta, ContentDelta) else 0
+            if self._content.matched:
+                if isinstance(delta, ContentDelta):
+                    self._dropped_chars += len(without(delta.text, delta.hidden))
                 continue
             match delta:
-                case ContentDelta(text, "content"):
-                    text = text if self._min_tokens_left else self._stops.push(text)
-                    self._add_content(released, text)
-                    self._dropped_chars += self._stops.dropped_chars
+                case ContentDelta(text, "content", hidden):
+                    find_stops = not self._min_tokens_left
+                    shown_text = self._content.push(text, hidden, find_stops=find_stops)
+                    self._add_content(released, shown_text)
+                    self._dropped_chars += self._content.dropped_chars
                 case ToolCallStart():
-                    self._add_content(released, self._stops.flush())
-                    self._held_space = ""
-                    self._has_tool_calls = self._after_call = True
-                    released.append(delta)
+                    if self._flush_content(released):
+                        self._held_space = ""
+                        self._has_tool_calls = self._after_call = True
+                        released.append(delta)
                 case _:
-                    released.append(delta)
+                    if (shown := without_hidden(delta)) is not None:
+                        released.append(shown)
         return released
+
+    def _flush_content(self, released: list[OutputDelta]) -> bool:
+        """Release the content held back; False if it completes a stop string."""
+        was_matched = self._content.matched
+        self._add_content(released, self._content.flush())
+        if not was_matched:
+            self._dropped_chars += self._content.dropped_chars
+        return not self._content.matched
 
     def _add_content(self, released: list[OutputDelta], text: str) -> None:
         if self._trim:
             text = self._held_space + text
-            end = len(text) if self._stops.matched else len(text.rstrip())
+            end = len(text) if self._content.matched else len(text.rstrip())
             text, self._held_space = text[:end], text[end:]
         if text:
             released.append(ContentDelta(text))
             self._after_call = False
+
+
+def without_hidden(delta: OutputDelta) -> OutputDelta | None:
+    """The delta without its hidden text; None if nothing is left."""
+    if not (isinstance(delta, ContentDelta) and delta.hidden):
+        return delta
+    text = without(delta.text, delta.hidden)
+    return ContentDelta(text, delta.kind) if text else None

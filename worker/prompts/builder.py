@@ -73,13 +73,16 @@ class PromptBuilder:
             raise PromptError("invalid_value", "The prompt has no tokens.", param)
         return tokens
 
-    def echo(self, prompt: Prompt) -> str:
-        """The prompt's text, for an answer that repeats it (`echo`); empty for a conversation."""
+    def echo(self, prompt: Prompt, *, skip_special_tokens: bool = False) -> str:
+        """The prompt's text, for an answer that repeats it (`echo`); empty for a conversation.
+
+        With `skip_special_tokens` control tokens among a prompt's token ids have no text.
+        """
         match prompt:
             case TextPrompt(text):
                 return text
             case TokenPrompt(ids):
-                return str(self._tokenizer.decode(ids))
+                return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
             case ChatPrompt():
                 return ""
 

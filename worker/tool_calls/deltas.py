@@ -11,10 +11,11 @@ from protocol.events import TextKind
 
 
 class ContentDelta(msgspec.Struct, frozen=True):
-    """Text of the answer, or of the model's reasoning."""
+    """Text of the answer, or of the model's reasoning; the spans of `hidden` are not shown."""
 
     text: str
     kind: TextKind = "content"
+    hidden: tuple[tuple[int, int], ...] = ()
 
 
 class ToolCallStart(msgspec.Struct, frozen=True):

@@ -72,6 +72,7 @@ class ChatFormat:
             logprobs=request.alternatives,
             grammar=request.grammar,
             calls=tool_use,
+            skip_special_tokens=request.skip_special_tokens is not False,
         )
         return to_siblings(submit, request.candidates)
 

@@ -37,7 +37,7 @@ def tokenizers(model_paths: dict[str, Path]) -> dict[str, TokenizerWrapper]:
 
 
 def stream(tokenizer: TokenizerWrapper, tokens: list[int]) -> list[str]:
-    detokenizer = make_detokenizers(tokenizer)(False)
+    detokenizer = make_detokenizers(tokenizer)(False, ())
     return [*(detokenizer.push(token) for token in tokens), detokenizer.flush()]
 
 
@@ -66,7 +66,7 @@ def test_byte_level_text_equals_the_tokenizers_own_decoding_of_any_tokens(
 
 def test_known_vocabularies_are_decoded_as_bytes(tokenizers: dict[str, TokenizerWrapper]) -> None:
     for tokenizer in tokenizers.values():
-        assert isinstance(make_detokenizers(tokenizer)(False), ByteDetokenizer)
+        assert isinstance(make_detokenizers(tokenizer)(False, ()), ByteDetokenizer)
 
 
 def test_special_tokens_are_decoded_to_their_text(
@@ -86,7 +86,7 @@ def test_other_vocabularies_use_mlx_lms_own_detokenizer() -> None:
     words = Tokenizer(WordPiece({"[UNK]": 0, "hel": 1, "##lo": 2, "world": 3}, unk_token="[UNK]"))
     words.decoder = decoders.WordPiece()
     tokenizer = TokenizerWrapper(PreTrainedTokenizerFast(tokenizer_object=words))
-    assert isinstance(make_detokenizers(tokenizer)(False), MlxLmDetokenizer)
+    assert isinstance(make_detokenizers(tokenizer)(False, ()), MlxLmDetokenizer)
     assert "".join(stream(tokenizer, [1, 2, 3])) == "hello world"
 
 

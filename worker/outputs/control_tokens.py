@@ -1,0 +1,107 @@
+"""Control tokens in an answer: they are parsed, also as stop strings, but their text is not shown.
+
+So their text goes through the parsers, with its positions, and is cut out of what they release.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from worker.outputs.stop_strings import StopStrings
+
+# Where a hidden part starts and ends in a text.
+Span = tuple[int, int]
+
+
+class HiddenSpans:
+    """The hidden parts of one stream of text, by their positions in it, in characters."""
+
+    def __init__(self) -> None:
+        self._spans: deque[tuple[int, str]] = deque()
+
+    def add(self, start: int, hidden: str) -> None:
+        """The stream has a hidden part at `start`, after all that were added before."""
+        self._spans.append((start, hidden))
+
+    def within(self, start: int, text: str) -> tuple[Span, ...]:
+        """The hidden parts of `text`, which is at `start`; those before it are forgotten."""
+        while self._spans and self._spans[0][0] + len(self._spans[0][1]) <= start:
+            self._spans.popleft()
+        found = []
+        for begin, hidden in self._spans:
+            first, end = max(begin, start), min(begin + len(hidden), start + len(text))
+            if first >= end:
+                break
+            # A parser may have changed the text; then its positions prove nothing.
+            if text[first - start : end - start] == hidden[first - begin : end - begin]:
+                found.append((first - start, end - start))
+        return tuple(found)
+
+    def chars_after(self, start: int) -> int:
+        """How many characters from `start` on are hidden."""
+        return sum(max(0, begin + len(hidden) - max(begin, start)) for begin, hidden in self._spans)
+
+
+class ShownContent:
+    """Content without its hidden parts, up to the stop string that is completed first.
+
+    The stop strings are found in the text that is shown; `control_stops`, those of them that
+    contain a control token, also with its text.
+    """
+
+    def __init__(self, stop: Sequence[str], control_stops: Sequence[str]) -> None:
+        self._stops = StopStrings(stop)
+        self._control_stops = StopStrings(control_stops)
+        self._hidden = HiddenSpans()
+        # How much text went to the control stops and was released by them.
+        self._input_chars = self._output_chars = 0
+
+    @property
+    def matched(self) -> bool:
+        """Whether a stop string was found; all text after it is dropped."""
+        return self._stops.matched or self._control_stops.matched
+
+    @property
+    def held_chars(self) -> int:
+        """How many characters that may be shown are held back."""
+        held = self._control_stops.held_chars
+        return self._stops.held_chars + (held and held - self._hidden_chars())
+
+    @property
+    def dropped_chars(self) -> int:
+        """How many characters of the text that was shown before were a stop string or after it."""
+        dropped = self._control_stops.dropped_chars
+        return self._stops.dropped_chars + (dropped and dropped - self._hidden_chars())
+
+    def push(self, text: str, hidden: Sequence[Span], *, find_stops: bool) -> str:
+        """The text that `text`, with these hidden parts, releases."""
+        for start, end in hidden:
+            self._hidden.add(self._input_chars + start, text[start:end])
+        self._input_chars += len(text)
+        if not find_stops:
+            return self._show(text)
+        return self._stops.push(self._show(self._control_stops.push(text)))
+
+    def flush(self) -> str:
+        """Release the text held back, which may still complete a stop string."""
+        released = self._stops.push(self._show(self._control_stops.flush()))
+        return released + self._stops.flush()
+
+    def _show(self, text: str) -> str:
+        spans = self._hidden.within(self._output_chars, text)
+        self._output_chars += len(text)
+        return without(text, spans)
+
+    def _hidden_chars(self) -> int:
+        """How many characters are hidden of what the control stops hold back or drop."""
+        return self._hidden.chars_after(self._output_chars)
+
+
+def without(text: str, spans: Sequence[Span]) -> str:
+    """The text without its hidden parts, which are in order."""
+    if not spans:
+        return text
+    starts = [0, *(end for _, end in spans)]
+    ends = [*(start for start, _ in spans), len(text)]
+    return "".join(text[start:end] for start, end in zip(starts, ends, strict=True))
