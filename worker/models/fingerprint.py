@@ -12,7 +12,7 @@ KEY_BYTES = 16
 SAMPLES = 32
 SAMPLE_BYTES = 64 * 1024
 FINGERPRINT_DIGITS = 12
-TEXT_FILES = ("*.jinja", "*.model", "*.txt")
+TEXT_FILES = ("*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.txt")
 PACKAGES = ("mlxd", "mlx", "mlx-lm", "transformers")
 
 

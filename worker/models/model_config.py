@@ -17,6 +17,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_tokenizer
 
 from protocol.messages import ModelDefaults, ModelSource
+from worker.folder.chat_templates import ChatTemplates, read_chat_templates
 from worker.folder.generation_config import (
     NO_DEFAULTS,
     GenerationConfig,
@@ -159,15 +160,15 @@ class ModelConfigLoader:
         path = Path(model.path)
         config = load_config(path)
         family = self._families.family_for(detect_model_family(config))
-        tokenizer = load_tokenizer_with_template(
-            path, config, model.source.chat_template, family.chat_template
-        )
+        templates = read_chat_templates(path, model.source.chat_template)
+        tokenizer = load_tokenizer_with_template(path, config, templates, family.chat_template)
         syntaxes = call_syntaxes_of(tokenizer, family)
         prompts = make_prompt_builder(
             tokenizer,
             syntaxes,
             vocabulary_size=model.vocabulary_size,
             context_length=model.context_length,
+            tool_use_template=templates.tool_use,
         )
         return prompts, OutputParsers(tokenizer, syntaxes)
 
@@ -177,10 +178,10 @@ class ModelConfigLoader:
         model_type = detect_model_family(config)
         family = self._families.family_for(model_type)
 
+        templates = read_chat_templates(path, source.chat_template)
+
         def read_tokenizer() -> TokenizerWrapper:
-            return load_tokenizer_with_template(
-                path, config, source.chat_template, family.chat_template
-            )
+            return load_tokenizer_with_template(path, config, templates, family.chat_template)
 
         tokenizer = read_tokenizer()
         syntaxes = call_syntaxes_of(tokenizer, family)
@@ -189,7 +190,7 @@ class ModelConfigLoader:
         stop_tokens = frozenset(stop_tokens_of(path, tokenizer) | family.stop_tokens(tokenizer))
         content_key = content_key_of(path, source.adapter_path)
         generation_config = read_generation_config(path)
-        for problem in generation_config.problems:
+        for problem in (*generation_config.problems, *templates.problems):
             logger.warning("model %s: %s", source.id, problem)
         return ModelConfig(
             source=source,
@@ -206,6 +207,7 @@ class ModelConfigLoader:
                 syntaxes,
                 vocabulary_size=vocabulary_size,
                 context_length=context_length,
+                tool_use_template=templates.tool_use,
             ),
             token_bytes=make_token_bytes(tokenizer),
             fingerprint=fingerprint_of(path, content_key),
@@ -221,6 +223,7 @@ def make_prompt_builder(
     *,
     vocabulary_size: int,
     context_length: int,
+    tool_use_template: str | None = None,
 ) -> PromptBuilder:
     """The prompt builder of a model whose calls have these syntaxes."""
     templates = (syntax.call_template for syntax in syntaxes)
@@ -230,21 +233,27 @@ def make_prompt_builder(
         context_length=context_length,
         call_template=next(filter(None, templates), GENERIC_CALL_TEMPLATE),
         token_bound=TokenBound(tokenizer, make_token_bytes(tokenizer)),
+        tool_use_template=tool_use_template,
     )
 
 
 def load_tokenizer_with_template(
     path: Path,
     config: dict[str, Any],
-    template: str | None,
+    templates: ChatTemplates,
     fallback: Callable[[TokenizerWrapper], str | None],
 ) -> TokenizerWrapper:
-    """The tokenizer with the chat template `template`, else its own, else the family's.
+    """The tokenizer with the default of `templates`, else the family's template.
 
     `fallback` gives the family's template.
     """
+    extra = {**(templates.settings or {}), "chat_template": templates.with_tools}
     with folder_for_mlx_lm(path) as folder:
-        tokenizer = load_tokenizer(folder, eos_token_ids=sorted(eos_token_ids_of(config)) or None)
+        # mlx-lm finds the call syntax in the template, so in the one that has tools.
+        tokenizer = load_tokenizer(
+            folder, extra, eos_token_ids=sorted(eos_token_ids_of(config)) or None
+        )
+    template = templates.default
     if template is None and not tokenizer.has_chat_template:
         template = fallback(tokenizer)
     if template is not None:

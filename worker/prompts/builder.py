@@ -13,13 +13,17 @@ from worker.prompts.cache_breakpoints import find_breakpoints
 from worker.prompts.chat_template import ChatTemplate
 from worker.prompts.fill_in_middle import find_fill_in_middle
 from worker.prompts.prompt_errors import PromptError, context_length_exceeded
+from worker.prompts.template_variables import TemplateVariables
 from worker.prompts.token_bound import TokenBound
 from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
 from worker.tool_calls.syntax import CallTemplate
 
 
 class PromptBuilder:
-    """Converts the prompts of one model to token ids."""
+    """Converts the prompts of one model to token ids.
+
+    `tool_use_template` renders the conversations with tools, if the model has one for them.
+    """
 
     def __init__(
         self,
@@ -29,17 +33,23 @@ class PromptBuilder:
         context_length: int,
         call_template: CallTemplate = GENERIC_CALL_TEMPLATE,
         token_bound: TokenBound | None = None,
+        tool_use_template: str | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._token_bound = token_bound
         self._vocabulary_size = vocabulary_size
         self._context_length = context_length
         template = tokenizer.chat_template if tokenizer.has_chat_template else None
-        template = tokenizer.chat_template if tokenizer.has_chat_template else None
         # Special tokens in a client's messages stay text, so that a client cannot end its turn.
         # mlx-lm's templates in Python do not support this.
         self._options = {"sanitize_control_tokens": True} if isinstance(template, str) else {}
-        self.template = ChatTemplate(tokenizer, call_template)
+        variables = TemplateVariables(tokenizer, tool_use_template)
+        self.template = ChatTemplate(tokenizer, call_template, variables)
+        self._tool_use = (
+            ChatTemplate(tokenizer, call_template, variables, template=tool_use_template)
+            if tool_use_template is not None
+            else None
+        )
         self.fill_in_middle = find_fill_in_middle(tokenizer)
 
     @property
@@ -56,13 +66,13 @@ class PromptBuilder:
                 suffix.
         """
         if isinstance(prompt, ChatPrompt):
-            self.template.check_whole(prompt)
+            self._template_of(prompt).check_whole(prompt)
         return self._build(prompt)
 
     def _build(self, prompt: Prompt) -> list[int]:
         match prompt:
             case ChatPrompt():
-                tokens: list[int] = self.template.render(prompt, **self._options)
+                tokens: list[int] = self._template_of(prompt).render(prompt, **self._options)
                 param = "messages"
             case TextPrompt(text, suffix):
                 tokens = self._build_fill_in_middle(text, suffix) if suffix else self._encode(text)
@@ -109,7 +119,7 @@ class PromptBuilder:
             case TextPrompt(text, suffix) if bound is not None:
                 self.limit(submit, bound.at_least(text) + bound.at_least(suffix), at_least=True)
             case ChatPrompt() if bound is not None:
-                text = self.template.render(submit.prompt, tokenize=False)
+                text = self._template_of(submit.prompt).render(submit.prompt, tokenize=False)
                 self.limit(submit, bound.at_least(text), at_least=True)
 
     def limit(self, submit: Submit, prompt_tokens: int, *, at_least: bool = False) -> int:
@@ -147,6 +157,9 @@ class PromptBuilder:
                         f"of {self._vocabulary_size} tokens."
                     )
                     raise PromptError("invalid_value", message, param)
+
+    def _template_of(self, prompt: ChatPrompt) -> ChatTemplate:
+        return self._tool_use if self._tool_use is not None and prompt.tools else self.template
 
     def _build_if_possible(self, prompt: Prompt) -> list[int]:
         try:

@@ -43,18 +43,30 @@ MAX_FORM_MESSAGES = 256
 
 
 class ChatTemplate:
-    """The chat template of `tokenizer`; `call_template` formats calls that it cannot render."""
+    """The chat template of `tokenizer`, or `template` instead of it.
 
-    def __init__(self, tokenizer: TokenizerWrapper, call_template: CallTemplate) -> None:
+    `call_template` formats the calls that it cannot render.
+    """
+
+    def __init__(
+        self,
+        tokenizer: TokenizerWrapper,
+        call_template: CallTemplate,
+        variables: TemplateVariables,
+        *,
+        template: str | None = None,
+    ) -> None:
         self._tokenizer = tokenizer
         self._call_template = call_template
-        template = tokenizer.chat_template if tokenizer.has_chat_template else None
+        self._replacement = {} if template is None else {"chat_template": template}
+        if template is None and tokenizer.has_chat_template:
+            template = tokenizer.chat_template
         # mlx-lm's templates in Python are not strings: what they read is unknown.
         source = template if isinstance(template, str) else ""
         self._short_call_ids = "length != 9" in source
         self._has_developer = "developer" in source
         self._reasoning_keys = [key for key in REASONING_KEYS if key in source]
-        self.variables = TemplateVariables(tokenizer)
+        self.variables = variables
         # Some templates of models that call tools read an empty list, but not None.
         self._no_tools: list[Tool] | None = None
         if template is not None and not self._takes([]):
@@ -152,7 +164,9 @@ class ChatTemplate:
         options = options or {"tokenize": False, "add_generation_prompt": True}
         own = self._own_variables(tools)
         return self._tokenizer.apply_chat_template(
-            list(messages), tools=list(tools) or self._no_tools, **{**own, **options}
+            list(messages),
+            tools=list(tools) or self._no_tools,
+            **{**self._replacement, **own, **options},
         )
 
     def _own_variables(self, tools: Sequence[Tool]) -> dict[str, str]:

@@ -42,15 +42,17 @@ class GenerationBlocks(Extension):
 
 
 class TemplateVariables:
-    """The variables of one model's template that a request may set; `names` is sorted.
+    """The variables of one model's templates that a request may set; `names` is sorted.
 
+    `tool_use_template` is that of conversations with tools, if they have another.
     `thinks` is whether the model has thinking to switch or to mark.
     """
 
-    def __init__(self, tokenizer: TokenizerWrapper) -> None:
+    def __init__(self, tokenizer: TokenizerWrapper, tool_use_template: str | None = None) -> None:
         template = tokenizer.chat_template if tokenizer.has_chat_template else None
         # mlx-lm's templates in Python are not strings, and their variables are unknown.
         names = variables_of(template) if isinstance(template, str) else set()
+        names |= variables_of(tool_use_template or "")
         self.names = sorted(names - forbidden_names(tokenizer.special_tokens_map))
         self.thinks = self.effort is not None or bool(tokenizer.think_start)
         self._tokenizer = tokenizer

@@ -16,6 +16,7 @@ from protocol.messages import ChatPrompt
 from tests.models import chat_templates, templates
 from worker.prompts.chat_template import ChatTemplate
 from worker.prompts.prompt_errors import PromptError
+from worker.prompts.template_variables import TemplateVariables
 from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
 
 Make = Callable[[str], ChatTemplate]
@@ -45,7 +46,8 @@ def make(llama_path: Path) -> Make:
         if template not in made:
             tokenizer = load_tokenizer(llama_path)
             tokenizer.chat_template = template
-            made[template] = ChatTemplate(tokenizer, GENERIC_CALL_TEMPLATE)
+            variables = TemplateVariables(tokenizer)
+            made[template] = ChatTemplate(tokenizer, GENERIC_CALL_TEMPLATE, variables)
         return made[template]
 
     return make_template
