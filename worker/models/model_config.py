@@ -24,6 +24,7 @@ from worker.folder.generation_config import (
     read_generation_config,
 )
 from worker.folder.mlx_lm_folder import folder_for_mlx_lm, load_config
+from worker.folder.turn_ends import find_turn_end
 from worker.models.families import FamilyRegistry, call_syntaxes_of, detect_model_family
 from worker.models.fingerprint import content_key_of, fingerprint_of
 from worker.models.model_files import (
@@ -187,10 +188,16 @@ class ModelConfigLoader:
         syntaxes = call_syntaxes_of(tokenizer, family)
         vocabulary_size = vocabulary_size_of(config, tokenizer)
         context_length = context_length_of(config, self._limit_tokens(source))
-        stop_tokens = frozenset(stop_tokens_of(path, tokenizer) | family.stop_tokens(tokenizer))
+        named = stop_tokens_of(path, tokenizer) | family.stop_tokens(tokenizer)
+        turn_end = find_turn_end(tokenizer, named)
+        stop_tokens = frozenset(named if turn_end is None else {*named, turn_end})
         content_key = content_key_of(path, source.adapter_path)
         generation_config = read_generation_config(path)
-        for problem in (*generation_config.problems, *templates.problems):
+        problems = [*generation_config.problems, *templates.problems]
+        if turn_end is not None:
+            text = tokenizer.convert_ids_to_tokens(turn_end)
+            problems.append(f"no file names {text}, with which its template ends turns: it stops")
+        for problem in problems:
             logger.warning("model %s: %s", source.id, problem)
         return ModelConfig(
             source=source,
