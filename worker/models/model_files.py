@@ -13,13 +13,12 @@ from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
 
 from protocol.model_location import BuiltIn, Folder, HubModel, location_of
 from worker.demo import demo_model_path
+from worker.folder.context_length import context_tokens_of
 from worker.folder.generation_config import read_generation_config
 from worker.folder.json_values import parse_token_ids, read_object
 
 WEIGHT_FILES = "model*.safetensors"
 LORA_WEIGHTS_FILE = "adapters.safetensors"
-# For a config.json without a context length.
-FALLBACK_CONTEXT_TOKENS = 4096
 
 
 def find_model_folder(source: str | None, *, download: bool) -> Path:
@@ -65,7 +64,7 @@ def find_download(id: str, *, download: bool) -> Path:
 
 def context_length_of(config: Mapping[str, Any], limit_tokens: int) -> int:
     """The most tokens of a prompt and its answer together; `limit_tokens` 0 sets no limit."""
-    length = int(config_value(config, "max_position_embeddings") or FALLBACK_CONTEXT_TOKENS)
+    length = context_tokens_of(config)
     return min(length, limit_tokens) if limit_tokens else length
 
 
