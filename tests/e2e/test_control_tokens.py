@@ -96,6 +96,18 @@ def test_an_echoed_prompt_of_token_ids_has_no_control_tokens(
     assert shown["text"] == f"a{CONTROL}b"
 
 
+@pytest.mark.parametrize("model", ["tiny-llama", "tiny-qwen", "tiny-gemma"])
+def test_the_offset_of_each_token_is_where_the_text_has_it(http: httpx.Client, model: str) -> None:
+    fields = {"prompt": "The cat, the mat", "max_tokens": TOKENS, "echo": True, "logprobs": 0}
+    body = {"model": model, "temperature": 1, "seed": 2, **fields}
+    choice = http.post(TEXT, json=body).json()["choices"][0]
+    told = choice["logprobs"]
+    for token, offset in zip(told["tokens"], told["text_offset"], strict=True):
+        is_hidden = token.startswith(("<", "bytes:"))
+        assert is_hidden or choice["text"].startswith(token, offset)
+    assert told["text_offset"][-1] > len("The cat, the mat")
+
+
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 def test_control_tokens_stay_hidden_or_shown_after_a_crash(llama_path: Path, path: str) -> None:
     bodies = [

@@ -153,6 +153,8 @@ def piece_decoder(tokenizer: TokenizerWrapper) -> Callable[[str], bytes] | None:
         return byte_level_decoder()
     if "ByteFallback" in kinds and set(kinds) <= {"Replace", "ByteFallback", "Fuse", "Strip"}:
         return sentencepiece_bytes
+    if kinds == ["Metaspace"] and steps[0]["replacement"] == SENTENCEPIECE_SPACE:
+        return sentencepiece_bytes
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from protocol.events import (
     Alternative,
@@ -22,10 +22,13 @@ from worker.engine.engine import Token
 from worker.engine.sampler import Row
 from worker.engine.token_logprobs import PromptScorer, Score
 from worker.outputs.text import Text
+from worker.outputs.text_offsets import text_offsets
 from worker.tool_calls.deltas import ContentDelta, OutputDelta, ToolCallArguments, ToolCallStart
 
 # Stands for minus infinity, the logarithm of probability 0, which JSON cannot represent.
 LOWEST_LOGPROB = -9999.0
+# Of a token that is not UTF-8 by itself; no token has more.
+MAX_SPELLED_CHARS = 2**20
 EMPTY_DELTA = ContentDelta("")
 
 
@@ -45,6 +48,7 @@ class OutputProcessor:
         fingerprint: str,
         received_at: float,
         ignored: Sequence[str] = (),
+        control_tokens: Container[int] = (),
     ) -> None:
         self.id = submit.id
         self.row = row
@@ -55,6 +59,7 @@ class OutputProcessor:
         self._token_bytes = token_bytes
         self._fingerprint = fingerprint
         self._ignored = list(ignored)
+        self._control_tokens = control_tokens
         self._completion_tokens = 0
         self._cached_tokens = 0
         self._received_at = received_at
@@ -97,11 +102,12 @@ class OutputProcessor:
     def _process_next(self, drawn: Token, now: float) -> list[Event]:
         token, reason = drawn.token, drawn.reason
         self._completion_tokens += 1
-        start = self._text.decoded_chars
+        start = end = self._text.decoded_chars
         deltas: list[OutputDelta] = []
         # A stop token is not part of the text.
         if reason != "stop":
             start, deltas = self._text.read(token)
+            end = self._text.decoded_chars
         if self.row.complete:
             reason = "stop"
         if reason is not None or self._text.stopped:
@@ -113,7 +119,8 @@ class OutputProcessor:
             reason = "tool_calls"
         logprobs: list[TokenLogprob] = []
         if drawn.score is not None and drawn.reason != "stop":
-            logprobs = [self._to_logprob(drawn.score, len(self._echo) + start)]
+            offset = len(self._echo) + max(start, end - self._spelled_chars(token))
+            logprobs = [self._to_logprob(drawn.score, offset)]
         settled = self._text.settled() if drawn.score is not None else 0
         events = self._to_events(deltas, token, logprobs, settled)
         return events if reason is None else [*events, self._finish(reason, now)]
@@ -140,8 +147,20 @@ class OutputProcessor:
             case ToolCallArguments(index, text):
                 return ArgumentsDelta(self.id, index, text)
 
+    def _spelled_chars(self, token: int) -> int:
+        """How many characters a token spells by itself.
+
+        It may also release the end of an incomplete character, which is not its own text.
+        """
+        try:
+            return len(self._token_bytes(token).decode())
+        except UnicodeDecodeError:
+            return MAX_SPELLED_CHARS
+
     def _score_prompt(self, scorer: PromptScorer) -> PromptLogprobs:
-        starts = offsets(self._echo, map(self._token_bytes, self.prompt))
+        tokens = [self._token_bytes(token) for token in self.prompt]
+        absent = {n for n, token in enumerate(self.prompt) if token in self._control_tokens}
+        starts = text_offsets(self._echo, tokens, absent)
         first = TokenLogprob(self._token_bytes(self.prompt[0]), None, [], next(starts))
         scores = zip(scorer.scores, starts, strict=True)
         rest = [self._to_logprob(score, start) for score, start in scores]
@@ -164,17 +183,6 @@ class OutputProcessor:
             cached_tokens=self._cached_tokens,
             reasoning_tokens=self._text.reasoning_tokens,
         )
-
-
-def offsets(text: str, tokens: Iterable[bytes]) -> Iterator[int]:
-    """Where each token starts in `text`, in characters. A token that is not in it has no length."""
-    encoded, position, characters = text.encode(), 0, 0
-    for token in tokens:
-        yield characters
-        if encoded.startswith(token, position):
-            position += len(token)
-            # Continuation bytes of UTF-8 start no character.
-            characters += sum(byte & 0xC0 != 0x80 for byte in token)
 
 
 def finite(logprob: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -77,6 +77,11 @@ class OutputParsers:
             compile_stop_strings(tuple(submit.stop))
             if control_stops := self._control_stops_of(tuple(submit.stop)):
                 compile_stop_strings(control_stops)
+
+    @property
+    def control_tokens(self) -> Container[int]:
+        """The tokens that are no text by themselves."""
+        return self._control_texts
 
     def _find_control_stops(self, stop: tuple[str, ...]) -> tuple[str, ...]:
         """The stop strings that contain a control token."""

@@ -98,6 +98,7 @@ def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> Outp
         token_bytes=config.token_bytes,
         fingerprint=config.fingerprint,
         ignored=prepared.ignored,
+        control_tokens=config.parsers.control_tokens,
         received_at=prepared.received_at,
     )
 

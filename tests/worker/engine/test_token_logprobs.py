@@ -17,7 +17,7 @@ from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.sampler import make_row
 from worker.engine.token_logprobs import PromptScorer, Score
-from worker.outputs.output_processor import LOWEST_LOGPROB, finite, offsets
+from worker.outputs.output_processor import LOWEST_LOGPROB, finite
 
 GREEDY = Sampling(seed=0, temperature=0.0)
 TOKENS = 12
@@ -135,8 +135,3 @@ def test_any_row_of_a_shared_prefill_can_be_removed_before_its_end(
 )
 def test_a_returned_logprob_is_always_finite(logprob: float, expected: float) -> None:
     assert finite(logprob) == expected
-
-
-def test_offsets_count_characters_and_skip_tokens_outside_the_text() -> None:
-    tokens = [b"<bos>", b"a", b"\xf0\x9f", b"\x98\x80", b" b"]
-    assert list(offsets("a\U0001f600 b", tokens)) == [0, 0, 1, 2, 2]
