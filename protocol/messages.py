@@ -24,8 +24,6 @@ from protocol.events import Event
 from protocol.grammars import Grammar
 from protocol.structs import Data, Message
 
-# ---------------------------------------------------------------- requests
-
 
 class ChatPrompt(Message, frozen=True):
     """A conversation in OpenAI's format, already validated; each content is one string.
@@ -284,11 +282,7 @@ class Device(Data, frozen=True):
 
 
 class ModelInfo(Data, frozen=True):
-    """The facts of a loaded model; `thinks` is whether its answers may have reasoning.
-
-    `system_messages`, `leading_systems` and `inner_systems` are whether its template renders one
-    at the beginning, several there, and later ones.
-    """
+    """The facts of a loaded model; `thinks` is whether its answers may have reasoning."""
 
     id: str
     family: str
@@ -302,6 +296,7 @@ class ModelInfo(Data, frozen=True):
     reasoning_effort: bool = False
     thinks: bool = False
     fill_in_middle: bool = False
+    # Whether its template renders a system message at the beginning, several, and later ones.
     system_messages: bool = True
     leading_systems: bool = True
     inner_systems: bool = True

@@ -22,8 +22,13 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 MESSAGES = [{"role": "user", "content": "hello"}]
 # Kimi's call syntax, and a variable.
 TOOL_USE = (
-    "{# <|tool_calls_section_begin|> tool_calls #}T{{ tools | length }}"
+    "{# <|tool_calls_section_begin|> tool_calls #}"
+    "T{% for tool in tools %}{{ tool.function.name }}{% endfor %}"
     "{% if style is defined %}{{ style }}{% endif %}" + QWEN
+)
+CONFIGURED = (
+    "configured {{ messages[0].content }}"
+    "{% for tool in tools or [] %} {{ tool.function.name }}{% endfor %}"
 )
 LISTED = [{"name": "default", "template": "L"}, {"name": "tool_use", "template": "LT"}]
 PLACES = ["tokenizer_config.json", "chat_template.json", "chat_template.jinja"]
@@ -128,8 +133,8 @@ def test_a_request_with_tools_uses_its_template_its_syntax_and_its_variables(
         text_of(config, ChatPrompt(MESSAGES, tools=tools, options={"style": "dry"}))
         for tools in ([], [TOOL])
     )
-    assert with_tools == f"T1dry{without}"
-    assert "style" in config.prompts.variables.names
+    assert with_tools == f"Tfdry{without}"
+    assert "style" in config.prompts.template.variables.names
     assert config.parsers._syntaxes[0].start == "<|tool_calls_section_begin|>"
 
 
@@ -197,10 +202,10 @@ def test_a_template_in_python_that_mlx_lm_has_is_preferred(folder: Path) -> None
 def test_a_configured_template_replaces_all_others(folder: Path, fields: dict[str, str]) -> None:
     set_tokenizer(folder, chat_template=QWEN, **fields)
     add_template(folder, "tool_use", TOOL_USE)
-    config = load(folder, chat_template="configured {{ messages[0].content }} tools")
+    config = load(folder, chat_template=CONFIGURED)
     for tools in ([], [TOOL]):
         text = text_of(config, ChatPrompt(MESSAGES, tools=tools))
-        assert text == "configured hello tools"
+        assert text == ("configured hello f" if tools else "configured hello")
 
 
 def test_a_familys_template_serves_a_folder_without_one(llama_path: Path, tmp_path: Path) -> None:
