@@ -114,7 +114,8 @@ class ModelSource(Data, frozen=True):
     `adapter_path` is a folder with a LoRA adapter. `chat_template` is a Jinja template that
     replaces the model's own. `context_limit_tokens` 0 means the limit of `Configure`.
     `idle_s` is how long the model stays loaded while unused, 0 without limit. With
-    `generation_config` its generation_config.json gives its `ModelDefaults`.
+    `generation_config` its generation_config.json gives its `ModelDefaults`. `revision` is that
+    of a hub model. With `trust_remote_code` its Python code runs; it is then never downloaded.
     """
 
     id: str
@@ -125,6 +126,8 @@ class ModelSource(Data, frozen=True):
     pinned: bool = False
     idle_s: float = 0.0
     generation_config: bool = True
+    revision: str | None = None
+    trust_remote_code: bool = False
 
 
 # ---------------------------------------------------------------- to the worker

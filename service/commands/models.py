@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from protocol.units import format_bytes
-from service.config.model_settings import ModelSettings, model_id
+from service.config.model_settings import ModelSettings, model_id, pull_command
 from service.config.secrets import conceal_secrets
 from service.config.settings import Settings
 from service.config.sources import load_configuration
@@ -45,13 +45,13 @@ def rows_of(settings: Settings, states: Mapping[str, str] | None) -> Iterator[Ro
     """One row per configured model. `states` are those of a running service, None if unknown."""
     for model in settings.models:
         state = "unknown" if states is None else states.get(model_id(model), "not served")
-        yield row(model, inspect_model(model.source), state)
+        yield row(model, inspect_model(model.source, model.revision), state)
 
 
 def row(model: ModelSettings, files: ModelFiles, state: str) -> Row:
     """The row of one model."""
     if files.folder is None:
-        size = conceal_secrets(f"no; `mlxd pull {model.source}`")
+        size = conceal_secrets(f"no; `{pull_command(model)}`")
     else:
         size = files.problems[0] if files.problems else format_bytes(files.weight_bytes)
     return model_id(model), conceal_secrets(model.source or "built in"), size, state

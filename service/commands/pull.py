@@ -46,7 +46,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         reason = conceal_secrets(" ".join(str(error).split()))
         sys.stderr.write(f"mlxd: {options.id} cannot be downloaded: {excerpt(reason)}\n")
         return EXIT_FAILED
-    files = inspect_model(options.id)
+    files = inspect_model(options.id, options.revision)
     sys.stdout.write(f"{options.id} is in {files.folder} ({format_bytes(files.weight_bytes)})\n")
     for problem in files.problems:
         sys.stderr.write(f"mlxd: {options.id}: {problem}\n")

@@ -24,7 +24,7 @@ from protocol.messages import Configure
 from service.app import ServiceParts, build_app
 from service.commands.startup_screen import StartupScreen
 from service.config.model_names import ModelNames
-from service.config.model_settings import to_sources
+from service.config.model_settings import to_sources, trusted_ids
 from service.config.scalars import SettingsError
 from service.config.secrets import conceal_secrets
 from service.config.settings import Settings, softened_parameters
@@ -132,7 +132,7 @@ async def serve(
     supervisor = Supervisor(
         to_configure(settings),
         worker_command,
-        worker_environ(environ, preloads),
+        worker_environ(environ, preloads, runs_remote_code=bool(trusted_ids(settings.models))),
         timeouts=Timeouts(load_timeout_s=settings.load_timeout_s, stall_s=settings.stall_s),
         on_loading=screen.show_loading,
         on_step=observability.step_stats.add_step,
@@ -165,6 +165,7 @@ async def serve(
             preloads=preloads,
             keyed=keys.required,
             softened=softened_parameters(settings),
+            trusted=trusted_ids(settings.models),
         ),
     )
     async with preventing_sleep(settings, registry):
@@ -189,6 +190,7 @@ def show_ready(
     preloads: Preloads,
     keyed: bool,
     softened: Collection[str],
+    trusted: Sequence[str],
 ) -> None:
     """Show the summary, if the worker is still ready."""
     if supervisor.ready is not None:
@@ -199,6 +201,7 @@ def show_ready(
             preloads=preloads,
             keyed=keyed,
             softened=softened,
+            trusted=trusted,
         )
 
 

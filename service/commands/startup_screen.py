@@ -50,17 +50,20 @@ class StartupScreen:
         preloads: Preloads,
         keyed: bool = False,
         softened: Collection[str] = (),
+        trusted: Sequence[str] = (),
     ) -> None:
         """Show the models, the device, the URL and an example request.
 
         With `keyed` the request has an API key. `softened` are the parameters that are ignored
-        where a model cannot honour them.
+        where a model cannot honour them, `trusted` the models whose own code runs.
         """
         self.close()
         table = Table.grid(padding=(0, 2))
         rows = summary(ready, models, url=url, preloads=preloads)
         if softened:
             rows.append((OPERATOR, ", ".join(sorted(softened))))
+        if trusted:
+            rows.append(("runs code of", f"{', '.join(trusted)} (trust_remote_code)"))
         for name, value in rows:
             table.add_row(name, conceal_secrets(value))
         self._console.print(table, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,7 @@ from service.errors import excerpt
 DEMO_ID = "mlxd-demo"
 RESERVED_ID = "default"
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
 MAX_IDLE_S = 30 * 86400.0
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
@@ -36,6 +38,9 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
       service's setting.
     - `generation_config`: its generation_config.json sets the sampling that neither request
       nor `sampling` sets.
+    - `revision`: a branch, a tag or a commit of a hub model.
+    - `trust_remote_code`: Python code in its folder runs, with all rights of the service. A
+      hub model needs a commit as its `revision`, and is never downloaded by the service.
     """
 
     source: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
@@ -49,6 +54,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     preload: bool = False
     idle_s: Annotated[float, Meta(ge=0, le=MAX_IDLE_S)] | None = None
     generation_config: bool = True
+    revision: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    trust_remote_code: bool = False
 
 
 ConfiguredModels = Annotated[tuple[ModelSettings, ...], Meta(min_length=1)]
@@ -97,6 +104,8 @@ def read_models(tables: object, origin: str) -> tuple[ModelSettings, ...]:
     except msgspec.ValidationError as error:
         raise SettingsError(f"{origin}: {excerpt(str(error))}") from None
     located = tuple(_locate(model, origin) for model in models)
+    for model in located:
+        _check_revision(model, origin)
     _check_ids([name for m in located for name in (model_id(m), *m.aliases)], origin)
     return located
 
@@ -120,6 +129,8 @@ def to_sources(
             pinned=model.pinned,
             idle_s=idle_unload_s if model.idle_s is None else model.idle_s,
             generation_config=model.generation_config,
+            revision=model.revision,
+            trust_remote_code=model.trust_remote_code,
         )
         for model in models
     ]
@@ -155,6 +166,29 @@ def _locate(model: ModelSettings, origin: str) -> ModelSettings:
     if not (model.id or folder.name):
         raise SettingsError(f"{origin}: {model.source} has no name: give it an id")
     return msgspec.structs.replace(model, source=str(folder))
+
+
+def _check_revision(model: ModelSettings, origin: str) -> None:
+    """Check that code from the hub is trusted at one commit only."""
+    on_hub = isinstance(location_of(model.source), HubModel)
+    if model.revision is not None and not on_hub:
+        raise SettingsError(f"{origin}: {model_id(model)} has a revision, but is not on the hub")
+    if on_hub and model.trust_remote_code and not COMMIT.fullmatch(model.revision or ""):
+        raise SettingsError(
+            f"{origin}: {model_id(model)}: trust_remote_code needs a commit as revision "
+            "(40 hexadecimal digits)"
+        )
+
+
+def pull_command(model: ModelSettings) -> str:
+    """The command that downloads a hub model."""
+    revision = "" if model.revision is None else f" --revision {model.revision}"
+    return f"mlxd pull {model.source}{revision}"
+
+
+def trusted_ids(models: Iterable[ModelSettings]) -> list[str]:
+    """The ids of the models whose own code runs."""
+    return [model_id(model) for model in models if model.trust_remote_code]
 
 
 def _check_ids(ids: list[str], origin: str) -> None:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, get_args
 from protocol.messages import Configure, Ready
 from protocol.units import format_bytes
 from service.config.api_keys import keys_path
-from service.config.model_settings import model_id
+from service.config.model_settings import model_id, pull_command
 from service.config.scalars import SettingsError
 from service.config.settings import Settings, describe_settings
 from service.config.sources import Configuration
@@ -156,9 +156,14 @@ def check_models(settings: Settings, files: Mapping[str, ModelFiles], *, offline
         folder, weight_bytes, problems = files[id]
         if folder is None:
             reason = "HF_HUB_OFFLINE is set" if offline else "the first start downloads it"
-            yield Finding(id, f"is not downloaded; {reason}", is_problem=offline)
+            if model.trust_remote_code:
+                reason = f"`{pull_command(model)}` does it"
+            is_problem = offline or model.trust_remote_code
+            yield Finding(id, f"is not downloaded; {reason}", is_problem=is_problem)
         elif not problems:
             yield Finding(id, f"{format_bytes(weight_bytes)} in {folder}")
+        if model.trust_remote_code:
+            yield Finding(id, "Python code in its folder runs with all rights (trust_remote_code)")
         for problem in problems:
             yield Finding(id, f"{problem} ({folder})", is_problem=True)
 
@@ -175,7 +180,9 @@ def check_hub(settings: Settings, environ: Mapping[str, str]) -> Findings:
 
 def inspect_models(settings: Settings) -> dict[str, ModelFiles]:
     """The files of each model, by id."""
-    return {model_id(model): inspect_model(model.source) for model in settings.models}
+    return {
+        model_id(model): inspect_model(model.source, model.revision) for model in settings.models
+    }
 
 
 def address_of(host: str) -> str:

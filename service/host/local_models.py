@@ -29,9 +29,9 @@ class ModelFiles(NamedTuple):
     problems: list[str]
 
 
-def inspect_model(source: str | None) -> ModelFiles:
+def inspect_model(source: str | None, revision: str | None = None) -> ModelFiles:
     """The files of a model: the built-in one (None), a folder, or a model of the hub."""
-    folder = find_folder(source)
+    folder = find_folder(source, revision)
     if folder is None:
         return ModelFiles(None, 0, [])
     if not folder.is_dir():
@@ -43,7 +43,7 @@ def inspect_model(source: str | None) -> ModelFiles:
     return ModelFiles(folder, sum(path.stat().st_size for path in weights), problems)
 
 
-def find_folder(source: str | None) -> Path | None:
+def find_folder(source: str | None, revision: str | None = None) -> Path | None:
     """The folder of a model; None for a model of the hub that is not downloaded."""
     match location_of(source):
         case BuiltIn():
@@ -51,17 +51,17 @@ def find_folder(source: str | None) -> Path | None:
         case Folder(path):
             return path
         case HubModel(id):
-            return find_download(id)
+            return find_download(id, revision)
 
 
-def find_download(id: str) -> Path | None:
+def find_download(id: str, revision: str | None = None) -> Path | None:
     """The folder of a downloaded model; a path that does not exist if `id` is not a hub id."""
     # Imported here because nothing else of the service needs it.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(id, local_files_only=True))
+        return Path(snapshot_download(id, revision=revision, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
     except HFValidationError:

@@ -20,6 +20,7 @@ from pathlib import Path
 from protocol.channel import Channel, Closed, service_end
 from protocol.messages import ToService, ToWorker
 from service.config.api_keys import API_KEYS_VARIABLE
+from service.config.secrets import has_secret, names_secret
 from service.supervision.preloads import Preloads
 
 # The file descriptor of the worker's end of the pipe is appended as the last argument.
@@ -27,6 +28,9 @@ from service.supervision.preloads import Preloads
 WORKER_COMMAND = (sys.executable, "-P", "-m", "worker")
 CODE_FOLDER = str(Path(__file__).parents[2])
 REAP_TIMEOUT_S = 2.0
+NO_STORED_TOKEN = "HF_HUB_DISABLE_IMPLICIT_TOKEN"
+# Variables without secrets whose names look like it.
+HARMLESS = (NO_STORED_TOKEN, "TOKENIZERS_PARALLELISM")
 
 
 class WorkerProcess:
@@ -103,11 +107,27 @@ class WorkerProcess:
             self._loop.call_soon_threadsafe(self._on_exit, status)
 
 
-def worker_environ(environ: Mapping[str, str], preloads: Preloads) -> dict[str, str]:
-    """The environment of the worker: `environ` with the preloaded libraries."""
+def worker_environ(
+    environ: Mapping[str, str], preloads: Preloads, *, runs_remote_code: bool = False
+) -> dict[str, str]:
+    """The environment of the worker: `environ` with the preloaded libraries.
+
+    A worker that runs code of a model's folder gets no variable that may have a secret.
+    """
+    if runs_remote_code:
+        environ = {name: value for name, value in environ.items() if not may_tell(name, value)}
+        # Nor does it send the token that `hf auth login` has stored.
+        environ[NO_STORED_TOKEN] = "1"
     # The worker is imported from the folder that contains this service.
     path = os.pathsep.join(filter(None, [CODE_FOLDER, environ.get("PYTHONPATH")]))
     inherited = preloads.apply_to({**environ, "PYTHONPATH": path})
     # The worker does not need the API keys.
     inherited.pop(API_KEYS_VARIABLE, None)
     return inherited
+
+
+def may_tell(name: str, value: str) -> bool:
+    """Whether a variable may have a token, a key or a password."""
+    if name in HARMLESS:
+        return False
+    return names_secret(name) or name.endswith("_HEADERS") or has_secret(value)

@@ -24,6 +24,7 @@ from worker.folder.generation_config import (
     read_generation_config,
 )
 from worker.folder.mlx_lm_folder import folder_for_mlx_lm, load_config
+from worker.folder.remote_code import check_remote_code, has_tokenizer_code, needs_trust
 from worker.folder.turn_ends import find_turn_end
 from worker.models.families import FamilyRegistry, call_syntaxes_of, detect_model_family
 from worker.models.fingerprint import content_key_of, fingerprint_of
@@ -126,7 +127,7 @@ class ModelConfigLoader:
     def context_length(self, source: ModelSource) -> int | None:
         """The context length of a model by its files alone; None if they cannot be read."""
         try:
-            config = load_config(find_model_folder(source.source, download=False))
+            config = load_config(folder_of(source))
             return context_length_of(config, self._limit_tokens(source))
         except Exception:
             # A load of the model reports the error.
@@ -135,7 +136,7 @@ class ModelConfigLoader:
     def defaults(self, source: ModelSource) -> ModelDefaults:
         """The sampling that a model's files ask for; nothing if they are not on disk."""
         try:
-            path = find_model_folder(source.source, download=False)
+            path = folder_of(source)
         except Exception:
             # A load of the model reports the error.
             return NO_DEFAULTS
@@ -162,7 +163,13 @@ class ModelConfigLoader:
         config = load_config(path)
         family = self._families.family_for(detect_model_family(config))
         templates = read_chat_templates(path, model.source.chat_template)
-        tokenizer = load_tokenizer_with_template(path, config, templates, family.chat_template)
+        tokenizer = load_tokenizer_with_template(
+            path,
+            config,
+            templates,
+            family.chat_template,
+            trusted=model.source.trust_remote_code,
+        )
         syntaxes = call_syntaxes_of(tokenizer, family)
         prompts = make_prompt_builder(
             tokenizer,
@@ -174,15 +181,18 @@ class ModelConfigLoader:
         return prompts, OutputParsers(tokenizer, syntaxes)
 
     def _load(self, source: ModelSource, *, download: bool) -> ModelConfig:
-        path = find_model_folder(source.source, download=download)
+        path = folder_of(source, download=download and not source.trust_remote_code)
         config = load_config(path)
+        check_remote_code(path, config, trusted=source.trust_remote_code)
         model_type = detect_model_family(config)
         family = self._families.family_for(model_type)
 
         templates = read_chat_templates(path, source.chat_template)
 
         def read_tokenizer() -> TokenizerWrapper:
-            return load_tokenizer_with_template(path, config, templates, family.chat_template)
+            return load_tokenizer_with_template(
+                path, config, templates, family.chat_template, trusted=source.trust_remote_code
+            )
 
         tokenizer = read_tokenizer()
         syntaxes = call_syntaxes_of(tokenizer, family)
@@ -249,17 +259,28 @@ def load_tokenizer_with_template(
     config: dict[str, Any],
     templates: ChatTemplates,
     fallback: Callable[[TokenizerWrapper], str | None],
+    *,
+    trusted: bool,
 ) -> TokenizerWrapper:
     """The tokenizer with the default of `templates`, else the family's template.
 
-    `fallback` gives the family's template.
+    `fallback` gives the family's template. Code of its own runs if `trusted`.
+
+    Raises:
+        RemoteCodeError: it cannot be read without running its code.
     """
+    # mlx-lm finds the call syntax in the template, so in the one that has tools.
     extra = {**(templates.settings or {}), "chat_template": templates.with_tools}
-    with folder_for_mlx_lm(path) as folder:
-        # mlx-lm finds the call syntax in the template, so in the one that has tools.
-        tokenizer = load_tokenizer(
-            folder, extra, eos_token_ids=sorted(eos_token_ids_of(config)) or None
-        )
+    stop_tokens = sorted(eos_token_ids_of(config)) or None
+    try:
+        with folder_for_mlx_lm(path) as folder:
+            tokenizer = load_tokenizer(
+                folder, {**extra, "trust_remote_code": trusted}, eos_token_ids=stop_tokens
+            )
+    except ValueError as error:
+        if trusted or not has_tokenizer_code(path):
+            raise
+        raise needs_trust("its tokenizer has code of its own") from error
     template = templates.default
     if template is None and not tokenizer.has_chat_template:
         template = fallback(tokenizer)
@@ -267,6 +288,11 @@ def load_tokenizer_with_template(
         tokenizer.chat_template = template
         tokenizer.has_chat_template = True
     return tokenizer
+
+
+def folder_of(source: ModelSource, *, download: bool = False) -> Path:
+    """The folder of a configured model; raises as `find_model_folder`."""
+    return find_model_folder(source.source, download=download, revision=source.revision)
 
 
 def defaults_of(source: ModelSource, generation_config: GenerationConfig) -> ModelDefaults:

@@ -21,10 +21,10 @@ WEIGHT_FILES = "model*.safetensors"
 LORA_WEIGHTS_FILE = "adapters.safetensors"
 
 
-def find_model_folder(source: str | None, *, download: bool) -> Path:
+def find_model_folder(source: str | None, *, download: bool, revision: str | None = None) -> Path:
     """The folder of a model: built in (None), on disk, or in the hub's cache.
 
-    With `download` a missing model is downloaded from the hub.
+    With `download` a missing model is downloaded from the hub, at `revision`.
 
     Raises:
         FileNotFoundError: `source` is a path that does not exist, or a model that was never
@@ -39,10 +39,10 @@ def find_model_folder(source: str | None, *, download: bool) -> Path:
                 raise FileNotFoundError(f"there is no folder {source}")
             return path
         case HubModel(id):
-            return find_download(id, download=download)
+            return find_download(id, download=download, revision=revision)
 
 
-def find_download(id: str, *, download: bool) -> Path:
+def find_download(id: str, *, download: bool, revision: str | None = None) -> Path:
     """The folder of a model of the hub, which is downloaded if it must be and `download` is set.
 
     Raises:
@@ -52,13 +52,17 @@ def find_download(id: str, *, download: bool) -> Path:
     try:
         return Path(
             snapshot_download(
-                id, allow_patterns=DEFAULT_ALLOW_PATTERNS, local_files_only=not download
+                id,
+                revision=revision,
+                allow_patterns=DEFAULT_ALLOW_PATTERNS,
+                local_files_only=not download,
             )
         )
     except LocalEntryNotFoundError:
         if download:
             raise
-        message = f"{id} is not on disk; `mlxd pull {id}` downloads it"
+        command = f"mlxd pull {id}" if revision is None else f"mlxd pull {id} --revision {revision}"
+        message = f"{id} is not on disk; `{command}` downloads it"
         raise FileNotFoundError(message) from None
 
 

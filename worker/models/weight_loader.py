@@ -104,7 +104,8 @@ class WeightLoad:
     def _build_model(self) -> None:
         """Build the model's modules; their arrays are read lazily."""
         with folder_for_mlx_lm(self.config.path) as folder:
-            model, _ = load_model(folder, lazy=True)
+            trusted = self.config.source.trust_remote_code
+            model, _ = load_model(folder, lazy=True, trust_remote_code=trusted)
         if self.config.source.adapter_path is not None:
             model = load_adapters(model, self.config.source.adapter_path)
             model.eval()

@@ -36,3 +36,13 @@ def test_a_folder_named_worker_in_the_current_directory_is_not_imported(
         check=True,
     )
     assert completed.stdout.strip() == worker.__file__
+
+
+def test_a_worker_that_runs_a_models_code_gets_no_secrets() -> None:
+    secrets = {"HF_TOKEN": "a", "MY_API_KEY": "a", "X_HEADERS": "a", "PROXY": "http://me:pw@host"}
+    kept = {"PATH": "/bin", "HF_HOME": "/h", "TOKENIZERS_PARALLELISM": "false"}
+    environ = worker_environ({**secrets, **kept}, Preloads(), runs_remote_code=True)
+    assert not secrets.keys() & environ.keys()
+    assert kept.items() <= environ.items()
+    assert environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] == "1"
+    assert secrets.items() <= worker_environ(secrets, Preloads()).items()

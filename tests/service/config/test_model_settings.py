@@ -1,0 +1,60 @@
+"""A model's table: which revision it has, and whether its own code runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.config.model_settings import pull_command, read_models, to_sources, trusted_ids
+from service.config.scalars import SettingsError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TRUSTED = {"trust_remote_code": True}
+
+
+def read(**fields: Any) -> Any:
+    [model] = read_models([{"source": "org/model", **fields}], "mlxd.toml")
+    return model
+
+
+def test_no_model_is_trusted_by_default() -> None:
+    assert trusted_ids([read()]) == []
+    [source], _ = to_sources([read()], 0)
+    assert (source.trust_remote_code, source.generation_config, source.revision) == (
+        False,
+        True,
+        None,
+    )
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1", COMMIT[:12], COMMIT.upper()])
+def test_a_trusted_model_of_the_hub_needs_a_commit(revision: str | None) -> None:
+    with pytest.raises(SettingsError, match="org/model: trust_remote_code needs a commit"):
+        read(revision=revision, **TRUSTED)
+
+
+def test_a_trusted_model_of_the_hub_has_one_commit() -> None:
+    model = read(revision=COMMIT, **TRUSTED)
+    assert trusted_ids([model]) == ["org/model"]
+    assert pull_command(model) == f"mlxd pull org/model --revision {COMMIT}"
+    [source], _ = to_sources([model], 0)
+    assert (source.revision, source.trust_remote_code) == (COMMIT, True)
+
+
+def test_a_trusted_folder_needs_no_revision() -> None:
+    assert trusted_ids([read(source="/models/own", **TRUSTED)]) == ["own"]
+
+
+def test_a_folder_has_no_revision() -> None:
+    with pytest.raises(SettingsError, match="own has a revision, but is not on the hub"):
+        read(source="/models/own", revision="main")
+
+
+def test_any_revision_of_a_model_that_is_not_trusted_is_taken() -> None:
+    assert read(revision="main").revision == "main"
+
+
+def test_the_switch_for_generation_config_is_sent_to_the_worker() -> None:
+    [source], _ = to_sources([read(generation_config=False)], 0)
+    assert source.generation_config is False
