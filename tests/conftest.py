@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Before anything imports huggingface_hub, here or in a process started by a test.
@@ -22,7 +22,7 @@ with open_files_limit_kept():
     # Here first: it would lower the limit on open files of this process and of its children.
     import mlx_lm  # noqa: F401
 
-from tests.models import families
+from tests.models import families, smollm2
 from tests.processes import left_processes, mark_session
 
 settings.register_profile("mlxd", deadline=None)
@@ -91,6 +91,28 @@ def brief_path(models_folder: Path) -> Path:
 def model_paths(llama_path: Path, qwen_path: Path, gemma_path: Path) -> dict[str, Path]:
     """The three families' models by name: llama, qwen, gemma."""
     return {"llama": llama_path, "qwen": qwen_path, "gemma": gemma_path}
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """SmolLM2-135M-Instruct in float32."""
+    return published(smollm2.float32_path)
+
+
+@pytest.fixture(scope="session")
+def smollm2_4bit_path() -> Path:
+    """SmolLM2-135M-Instruct with weights of 4 bits."""
+    return published(smollm2.quantised_path)
+
+
+def published(make: Callable[[], Path]) -> Path:
+    """A model out of a package; without it a test is skipped, or fails where CI runs it."""
+    try:
+        return make()
+    except smollm2.PackageUnavailable as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"the model's package is required here: {error}")
+        pytest.skip(f"the package {smollm2.PACKAGE} is not available: {error}")
 
 
 @pytest.fixture(scope="session")
