@@ -124,6 +124,22 @@ class Failed(Message, frozen=True):
     message: str
 
 
+class Tokenized(Message, frozen=True):
+    """The result of a `Tokenize`, encoded as JSON: only its maker visits its many tokens.
+
+    `value` is an array of token ids, or of objects with `id` and `piece`; or a text; or the
+    tokenizer's configuration. `count` is the number of tokens. `strings` is an array of their
+    strings, if requested. `ignored` names the parameters that this model ignores.
+    """
+
+    id: int
+    context_length: int
+    value: bytes
+    count: int = 0
+    strings: bytes = b""
+    ignored: list[str] = []
+
+
 Event = (
     Started
     | Progress
@@ -134,4 +150,5 @@ Event = (
     | Finished
     | Rejected
     | Failed
+    | Tokenized
 )

@@ -2,13 +2,14 @@
 
 The order of messages: the service sends `Configure`. The worker answers with any number of
 `Loading`, then `ModelsChanged` and `Ready` (or `Fatal`). From then on the service sends
-`Submit`, `Cancel`, `SetMaxRunning`, `Load`, `Unload` and `Pin`. The worker sends one `Step`
-for each device step, and `ModelsChanged` when a model's state has changed. It answers each
+`Submit`, `Tokenize`, `Cancel`, `SetMaxRunning`, `Load`, `Unload` and `Pin`. The worker sends one
+`Step` for each device step, and `ModelsChanged` when a model's state has changed. It answers each
 `Ping` with a `Pong` at once, from the thread that reads the pipe. Each submitted
 request gets exactly one `Started` or `Rejected`. `Started` is sent before the prefill, and
 `Progress` after each of its slices but the last. A started request then gets its deltas
 and tool calls, and exactly one `Finished` or `Failed`. A cancelled request may get no further
-event.
+event. Each `Tokenize` gets one `Tokenized` or `Rejected`, outside of a `Step`: it does not wait
+for the device.
 
 Ids are counters of the service. Sizes are in bytes, times in milliseconds unless a name ends
 in `_s`.
@@ -20,9 +21,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from protocol.events import Event
+from protocol.events import Event, Rejected, Tokenized
 from protocol.grammars import Grammar
 from protocol.structs import Data, Message
+from protocol.tokenization import Tokenize
 
 
 class ChatPrompt(Message, frozen=True):
@@ -254,7 +256,9 @@ class Pin(Message, frozen=True):
     pinned: bool
 
 
-ToWorker = Configure | Submit | Cancel | SetMaxRunning | Load | Unload | Pin | Ping | Shutdown
+ToWorker = (
+    Configure | Submit | Tokenize | Cancel | SetMaxRunning | Load | Unload | Pin | Ping | Shutdown
+)
 
 # ---------------------------------------------------------------- to the service
 
@@ -399,4 +403,6 @@ class Fatal(Message, frozen=True):
     message: str
 
 
-ToService = Loading | ModelsChanged | Ready | Step | CommandResult | Pong | Fatal
+ToService = (
+    Loading | ModelsChanged | Ready | Step | Tokenized | Rejected | CommandResult | Pong | Fatal
+)

@@ -16,6 +16,7 @@ from starlette.types import Scope
 from service.api.chat.format import ChatFormat
 from service.api.completions import CompletionFormat
 from service.api.generation import GenerationEndpoint
+from service.api.tokenization import TokenizationEndpoints
 from service.config.model_names import ModelNames
 from service.config.settings import Settings, softened_parameters
 from service.errors import InsufficientMemory, ModelBusy, ModelLoadFailed
@@ -30,6 +31,7 @@ from service.openapi import (
     DESCRIPTION_PATH,
     METRICS_CONTENT,
     Operation,
+    RouteKind,
     describe_api,
     describe_command,
     describe_generation,
@@ -37,6 +39,8 @@ from service.openapi import (
     describe_model,
     describe_read,
     describe_status,
+    describe_tokenization,
+    describe_tokenizer_info,
     json_content,
 )
 from service.ops.admin import AdminEndpoints
@@ -50,7 +54,16 @@ from service.schema.capabilities import CapabilitiesList
 from service.schema.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
 from service.schema.completions import Completion, CompletionRequest
 from service.schema.models import ModelList, OrderRequest, PinRequest
-from service.security.authentication import AuthenticationMiddleware
+from service.schema.tokenization import (
+    ApplyTemplateRequest,
+    ContentTokens,
+    DetokenizeRequest,
+    DetokenizeResponse,
+    RenderedTemplate,
+    TokenizeRequest,
+    TokenizeResponse,
+)
+from service.security.authentication import AuthenticationMiddleware, Spending
 from service.security.clients import ClientNames
 from service.security.keyring import KeyRing
 from service.security.origins import (
@@ -86,7 +99,12 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
     rate_limits = RateLimits(settings.key_max_concurrent, settings.key_tokens_per_minute)
     operations = list_operations(parts)
     routes = build_routes(parts.version, operations)
-    limited = frozenset(path for op in operations if op.is_generation for path in op.paths)
+    spending = {
+        path: Spending(op.methods, tokens=op.kind == "generation")
+        for op in operations
+        if op.kind != "other"
+        for path in op.paths
+    }
     return Starlette(
         routes=routes,
         # Outermost first: while an error response is sent, the request is still read, and
@@ -105,7 +123,7 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
             Middleware(
                 OriginGuard, make_host_rule(address, hosts), origins, partial(is_routed, routes)
             ),
-            Middleware(AuthenticationMiddleware, keys, rate_limits, limited),
+            Middleware(AuthenticationMiddleware, keys, rate_limits, spending),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
@@ -138,6 +156,7 @@ def list_operations(parts: ServiceParts) -> list[Operation]:
     """The route table, without `/openapi.json`, which is made from it."""
     return [
         *generation_operations(parts),
+        *tokenization_operations(parts),
         *model_operations(parts),
         *operator_operations(parts),
     ]
@@ -185,7 +204,7 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
                 chunk=ChatCompletionChunk,
             ),
             aliases=("/chat/completions",),
-            is_generation=True,
+            kind="generation",
         ),
         Operation(
             "POST",
@@ -199,7 +218,45 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
                 chunk=Completion,
             ),
             aliases=("/completions",),
-            is_generation=True,
+            kind="generation",
+        ),
+    ]
+
+
+def tokenization_operations(parts: ServiceParts) -> list[Operation]:
+    """Endpoints of a model's tokenizer alone."""
+    endpoints = TokenizationEndpoints(
+        ChatFormat(softened_parameters(parts.settings)),
+        model_names=parts.model_names,
+        registry=parts.registry,
+        bodies=make_bodies(parts),
+        clients=parts.clients,
+    )
+    tokenize = describe_tokenization(
+        "tokenize",
+        "Tokenize a text, or the prompt that messages make.",
+        request=TokenizeRequest,
+        responses=[TokenizeResponse, ContentTokens],
+    )
+    detokenize = describe_tokenization(
+        "detokenize",
+        "Convert token ids to text.",
+        request=DetokenizeRequest,
+        responses=[DetokenizeResponse],
+    )
+    apply_template = describe_tokenization(
+        "applyTemplate",
+        "Render messages with the model's chat template.",
+        request=ApplyTemplateRequest,
+        responses=[RenderedTemplate],
+    )
+    kind: RouteKind = "tokenization"
+    return [
+        Operation("POST", "/tokenize", endpoints.tokenize, tokenize, kind=kind),
+        Operation("POST", "/detokenize", endpoints.detokenize, detokenize, kind=kind),
+        Operation("POST", "/apply-template", endpoints.apply_template, apply_template, kind=kind),
+        Operation(
+            "GET", "/tokenizer_info", endpoints.describe, describe_tokenizer_info(), kind=kind
         ),
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from inspect import getdoc
 from typing import Any, Literal, NamedTuple
 
@@ -45,10 +45,21 @@ from service.schema.health import Health, HealthSummary
 from service.schema.messages import Conversation
 from service.schema.models import Model, ModelList, OrderRequest, PinRequest
 from service.schema.status import ServiceStatus
+from service.schema.tokenization import (
+    ApplyTemplateRequest,
+    ContentTokens,
+    DetokenizeRequest,
+    DetokenizeResponse,
+    RenderedTemplate,
+    TokenizeRequest,
+    TokenizeResponse,
+    TokenizerInfo,
+)
 
 Json = dict[str, Any]
 Struct = type[msgspec.Struct]
 Errors = tuple[type[MlxdError], ...]
+RouteKind = Literal["generation", "tokenization", "other"]
 
 SCHEMAS: tuple[Struct, ...] = (
     ChatRequest,
@@ -61,6 +72,14 @@ SCHEMAS: tuple[Struct, ...] = (
     CapabilitiesList,
     OrderRequest,
     PinRequest,
+    TokenizeRequest,
+    TokenizeResponse,
+    ContentTokens,
+    DetokenizeRequest,
+    DetokenizeResponse,
+    ApplyTemplateRequest,
+    RenderedTemplate,
+    TokenizerInfo,
     Health,
     HealthSummary,
     ServiceStatus,
@@ -94,6 +113,9 @@ GENERATION_ERRORS: Errors = (
     InsufficientMemory,
     ModelLoadFailed,
     *COMMON_ERRORS,
+)
+TOKENIZATION_ERRORS: Errors = tuple(
+    error for error in GENERATION_ERRORS if error is not GenerationFailed
 )
 ADMIN_ERRORS: Errors = (
     ModelNotFound,
@@ -139,8 +161,8 @@ RETRY_AFTER = {
 class Operation(NamedTuple):
     """One row of the route table. One without a `description` is not in the document.
 
-    `aliases` are other paths of the same route. The rate limits of keys apply if it
-    `is_generation`.
+    `aliases` are other paths of the same route. Its `kind` decides which limits of keys apply: a
+    generation needs a place and tokens, a tokenization needs a place.
     """
 
     method: Literal["GET", "POST"]
@@ -148,7 +170,12 @@ class Operation(NamedTuple):
     endpoint: Callable[[Request], Awaitable[object]]
     description: Json | None = None
     aliases: tuple[str, ...] = ()
-    is_generation: bool = False
+    kind: RouteKind = "other"
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that the route takes."""
+        return ("GET", "HEAD") if self.method == "GET" else (self.method,)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -228,6 +255,33 @@ def describe_generation(
             **_error_responses(GENERATION_ERRORS),
         },
     }
+
+
+def describe_tokenization(
+    name: str, summary: str, *, request: Struct, responses: Sequence[Struct]
+) -> Json:
+    """An operation of the tokenizer; the response is one of `responses`."""
+    refs = [_ref(struct) for struct in responses]
+    content = _content(refs[0] if len(refs) == 1 else {"anyOf": refs})
+    operation = describe_read(name, summary, content, errors=TOKENIZATION_ERRORS)
+    return {**operation, "requestBody": {"required": True, "content": json_content(request)}}
+
+
+def describe_tokenizer_info() -> Json:
+    parameter = {
+        "name": "model",
+        "in": "query",
+        "description": "The model's id or one of its aliases; without it the first model.",
+        "schema": {"type": "string"},
+    }
+    errors = tuple(error for error in TOKENIZATION_ERRORS if error not in BODY_ERRORS)
+    operation = describe_read(
+        "readTokenizerInfo",
+        "Read the configuration of a tokenizer.",
+        json_content(TokenizerInfo),
+        errors=errors,
+    )
+    return {**operation, "parameters": [parameter]}
 
 
 def describe_read(

@@ -84,13 +84,8 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     inbox: Inbox = queue.SimpleQueue()
     config_loader = ModelConfigLoader(build_registry(), configure.context_limit_tokens)
     preparation_memory = PreparationMemory()
-    preprocessor = Preprocessor(
-        configure.models,
-        config_loader,
-        inbox,
-        disk_store,
-        memory=preparation_memory,
-        memory_wait_s=configure.memory_wait_s,
+    preprocessor = make_preprocessor(
+        configure, config_loader, inbox, disk_store, preparation_memory, channel
     )
     pool = ModelPool(
         configure,
@@ -128,6 +123,26 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
         preprocessor.shut_down()
     close_disk_store(disk_store)
     return EXIT_OK
+
+
+def make_preprocessor(
+    configure: Configure,
+    config_loader: ModelConfigLoader,
+    inbox: Inbox,
+    disk_store: DiskStore | None,
+    memory: PreparationMemory,
+    channel: Channel[ToWorker, ToService],
+) -> Preprocessor:
+    """The preprocessor of the configured models; it sends what needs no device by itself."""
+    return Preprocessor(
+        configure.models,
+        config_loader,
+        inbox,
+        disk_store,
+        send=channel.send,
+        memory=memory,
+        memory_wait_s=configure.memory_wait_s,
+    )
 
 
 def close_disk_store(disk_store: DiskStore | None) -> None:

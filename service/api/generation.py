@@ -115,7 +115,9 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
         submits = self._format.to_submits(request, model)
         record = record_of(http_request.scope)
         record.set_generation(self._format.operation, model, submits, stream=bool(request.stream))
-        inflight = await self._registry.open(submits, await self._name_client(http_request))
+        inflight = await self._registry.open(
+            submits, await name_client(http_request, self._clients, self._registry)
+        )
         inflight.observers.append(record.add_events)
         if (token_bucket := getattr(http_request.state, "token_bucket", None)) is not None:
             inflight.observers.append(partial(spend, token_bucket))
@@ -137,12 +139,6 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
         usage = usage_of(answers, request.candidates)
         selected = select_best(answers, request.candidates, request.choices)
         return json_response(self._format.to_response(request, header, selected, usage))
-
-    async def _name_client(self, http_request: Request) -> str:
-        """The client of a request. A process is looked up only if other requests are in flight."""
-        if len(self._registry):
-            return await self._clients.find_name(http_request.scope)
-        return self._clients.name_now(http_request.scope)
 
 
 async def stream_frames(
@@ -184,3 +180,12 @@ def spend(bucket: TokenBucket, batch: EventBatch) -> None:
     """Take the batch's prompt and completion tokens from the API key's token bucket."""
     if tokens := batch.prompt_tokens + batch.completion_tokens:
         bucket.consume(tokens)
+
+
+async def name_client(
+    http_request: Request, clients: ClientNames, registry: RequestRegistry
+) -> str:
+    """The client of a request. A process is looked up only if other requests are in flight."""
+    if len(registry):
+        return await clients.find_name(http_request.scope)
+    return clients.name_now(http_request.scope)

@@ -28,12 +28,14 @@ class ModelNames:
         """The ids of the configured models."""
         return self._ids
 
-    def resolve(self, name: str) -> str:
-        """The id of the model `name`.
+    def resolve(self, name: str | None) -> str:
+        """The id of the model `name`, of the first model without a name.
 
         Raises:
             ModelNotFound: `name` is neither a configured id nor an alias.
         """
+        if name is None:
+            return self._ids[0]
         if name in self._ids:
             return name
         if name in self._id_of:

@@ -25,8 +25,10 @@ from protocol.events import (
     Rejected,
     Started,
     TextDelta,
+    Tokenized,
 )
 from protocol.messages import Cancel, Step, Submit, ToWorker
+from protocol.tokenization import Tokenize
 from service.errors import (
     MlxdError,
     Overloaded,
@@ -89,7 +91,7 @@ class RequestRegistry:
         """Wait until a sequence is in flight."""
         await self._busy.wait()
 
-    async def open(self, submits: Sequence[Submit], client: str = "") -> InflightRequest:
+    async def open(self, submits: Sequence[Submit | Tokenize], client: str = "") -> InflightRequest:
         """Assign ids to the sequences of one request and submit them to the worker.
 
         While the first worker loads, this waits for it for up to `load_wait_s`. `client` is
@@ -147,14 +149,15 @@ class RequestRegistry:
         for event in step.events:
             if isinstance(event, TextDelta):
                 tokens += len(event.tokens)
-            sequence = self._by_attempt_id.get(event.id)
-            if sequence is not None:
-                if event.id != sequence.id:
-                    event = msgspec.structs.replace(event, id=sequence.id)
-                changed |= self._deliver(sequence, event)
+            changed |= self._receive(event)
         if changed:
             self._sync_worker()
         return tokens
+
+    def worker_tokenized(self, result: Tokenized | Rejected) -> None:
+        """Pass the result of a request for the tokenizer to it."""
+        if self._receive(result):
+            self._sync_worker()
 
     def worker_ready(self) -> None:
         """Submit all sequences in flight to a new worker."""
@@ -204,6 +207,15 @@ class RequestRegistry:
         sequence.attempt_id = next(self._ids)
         self._by_attempt_id[sequence.attempt_id] = sequence
 
+    def _receive(self, event: Event) -> bool:
+        """Pass one event to its request, if that is in flight; see `_deliver`."""
+        sequence = self._by_attempt_id.get(event.id)
+        if sequence is None:
+            return False
+        if event.id != sequence.id:
+            event = msgspec.structs.replace(event, id=sequence.id)
+        return self._deliver(sequence, event)
+
     def _deliver(self, sequence: InflightSequence, event: Event) -> bool:
         """Pass one event to the handler; whether the worker's sequences may have to change.
 
@@ -227,7 +239,7 @@ class RequestRegistry:
             case TextDelta(tokens=tokens):
                 sequence.tokens += tokens
                 return self._crash_policy.record_progress(sequence.id, len(sequence.tokens))
-            case Finished() | Rejected() | Failed():
+            case Finished() | Rejected() | Failed() | Tokenized():
                 self._remove(sequence.id)
                 return True
         return False
@@ -247,7 +259,8 @@ class RequestRegistry:
         sequence.start_queue_timer(self._queue_timeout_s, lambda: self._time_out(sequence))
 
     def _time_out(self, sequence: InflightSequence) -> None:
-        message = f"The request waited {self._queue_timeout_s:g} seconds for the device."
+        waited_for = "device" if isinstance(sequence.submit, Submit) else "tokenizer"
+        message = f"The request waited {self._queue_timeout_s:g} seconds for the {waited_for}."
         sequence.collector.close(WorkerUnavailable(message, code="queue_timeout"))
         self.cancel([sequence.id])
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from protocol.events import Event, Failed, Rejected
+from protocol.events import Event, Failed, Rejected, Tokenized
 from service.errors import ClientDisconnected, GenerationFailed
 from service.inflight.output_collector import OutputCollector
 from service.requestlog.event_batch import EventBatch, count_events
@@ -68,6 +68,18 @@ class InflightRequest:
             yield batch
         while self._unfinished:
             yield self._count(await self.collector.take())
+
+    async def tokenized(self) -> Tokenized:
+        """Wait for the result of a request for the tokenizer alone.
+
+        Raises:
+            MlxdError: the request was rejected, or the client disconnected.
+        """
+        async with self:
+            while True:
+                for event in self._count(await self.collector.take()).events:
+                    if isinstance(event, Tokenized):
+                        return event
 
     def abandon(self) -> None:
         """Cancel the request because its client has disconnected."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from protocol.messages import Sibling, Submit
+from protocol.tokenization import Tokenize
 from service.inflight.output_collector import OutputCollector
 
 
@@ -29,7 +30,7 @@ class InflightSequence:
         "tokens",
     )
 
-    def __init__(self, submit: Submit, collector: OutputCollector) -> None:
+    def __init__(self, submit: Submit | Tokenize, collector: OutputCollector) -> None:
         self.id = self.attempt_id = submit.id
         self.submit = submit
         self.collector = collector
@@ -54,10 +55,11 @@ class InflightSequence:
             self._queue_timer = None
 
 
-def to_submits(sequences: Iterable[InflightSequence]) -> list[Submit]:
+def to_submits(sequences: Iterable[InflightSequence]) -> list[Submit | Tokenize]:
     """The messages that start these sequences on a worker, or resume them after their tokens.
 
-    The sequences of one request with the same prompt are one message.
+    The sequences of one request with the same prompt are one message. A request for the
+    tokenizer alone is one sequence.
     """
     groups: dict[tuple[int, int], list[InflightSequence]] = {}
     for sequence in sequences:
@@ -66,12 +68,18 @@ def to_submits(sequences: Iterable[InflightSequence]) -> list[Submit]:
     return [_to_submit(first, others) for first, *others in groups.values()]
 
 
-def _to_submit(first: InflightSequence, others: list[InflightSequence]) -> Submit:
+def _to_submit(first: InflightSequence, others: list[InflightSequence]) -> Submit | Tokenize:
+    if isinstance(first.submit, Tokenize):
+        return msgspec.structs.replace(first.submit, id=first.attempt_id)
     return msgspec.structs.replace(
         first.submit,
         id=first.attempt_id,
         resume=first.tokens,
-        siblings=[
-            Sibling(other.attempt_id, other.submit.sampling.seed, other.tokens) for other in others
-        ],
+        siblings=[_to_sibling(other) for other in others],
     )
+
+
+def _to_sibling(sequence: InflightSequence) -> Sibling:
+    assert isinstance(sequence.submit, Submit)
+    seed = sequence.submit.sampling.seed
+    return Sibling(sequence.attempt_id, seed, sequence.tokens)

@@ -11,8 +11,8 @@ from protocol.messages import ModelInfo, ModelState
 from service.schema.annotations import LABELS
 from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
-from service.schema.parameters import GenerationRequest
 from service.schema.support import PARAMETERS, Parameter, Requirement
+from service.schema.tokenization import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
 
 # Remove when mlx-lm (0.32.2 cannot) batches a QuantizedKVCache.
 KV_REASON = "mlx-lm 0.32.2 batches no quantised KV caches: keys and values stay as computed"
@@ -21,9 +21,12 @@ OPERATOR: Literal["ignored (operator)"] = "ignored (operator)"
 # Turned off, they have no effect on a model that does not think.
 THINKING_VARIABLES = ("enable_thinking", "thinking")
 
-ENDPOINTS: dict[str, type[GenerationRequest]] = {
+ENDPOINTS: dict[str, type[msgspec.Struct]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,
+    "/tokenize": TokenizeRequest,
+    "/detokenize": DetokenizeRequest,
+    "/apply-template": ApplyTemplateRequest,
 }
 
 

@@ -50,9 +50,12 @@ def requiring(requirement: Requirement) -> Parameter:
 
 PARAMETERS: dict[str, Parameter] = {
     "add_generation_prompt": requiring("chat_template"),
+    "add_special": HONOURED,
+    "add_special_tokens": HONOURED,
     "audio": refused(),
     "best_of": HONOURED,
     "chat_template_kwargs": requiring("template_variables"),
+    "content": HONOURED,
     "continue_final_message": requiring("chat_template"),
     "echo": HONOURED,
     "frequency_penalty": HONOURED,
@@ -72,6 +75,7 @@ PARAMETERS: dict[str, Parameter] = {
     "moderation": refused(),
     "n": HONOURED,
     "parallel_tool_calls": HONOURED,
+    "parse_special": HONOURED,
     "prediction": refused(),
     "presence_penalty": HONOURED,
     "prompt": HONOURED,
@@ -82,6 +86,7 @@ PARAMETERS: dict[str, Parameter] = {
     "repetition_context_size": HONOURED,
     "repetition_penalty": HONOURED,
     "response_format": HONOURED,
+    "return_token_strs": HONOURED,
     "safety_identifier": METADATA,
     "seed": HONOURED,
     "skip_special_tokens": HONOURED,
@@ -96,6 +101,7 @@ PARAMETERS: dict[str, Parameter] = {
     "structured_outputs": HONOURED,
     "suffix": requiring("fill_in_middle"),
     "temperature": HONOURED,
+    "tokens": HONOURED,
     "tool_choice": HONOURED,
     "tools": HONOURED,
     "top_k": HONOURED,
@@ -104,6 +110,7 @@ PARAMETERS: dict[str, Parameter] = {
     "user": METADATA,
     "verbosity": refused("medium"),
     "web_search_options": refused(),
+    "with_pieces": HONOURED,
 }
 
 

@@ -6,8 +6,8 @@ listed here. No part of a presented key is logged or sent back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,12 +33,19 @@ FORWARDING_HEADERS = frozenset(
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 
+class Spending(NamedTuple):
+    """What requests to a path use of their key's limits: a place each, and `tokens` perhaps."""
+
+    methods: tuple[str, ...]
+    tokens: bool
+
+
 class AuthenticationMiddleware:
     """ASGI middleware that requires an API key and applies its rate limits.
 
     It stores what the caller may see (`set_visibility`), and puts the key's name into
     `scope["state"]["key_name"]` for the log, and the key's `TokenBucket` into
-    `scope["state"]["token_bucket"]`. The rate limits apply to a POST to one of `limited_paths`.
+    `scope["state"]["token_bucket"]`. The rate limits apply to the paths of `spending`.
     It must be inside `ErrorMiddleware`, because it raises.
     """
 
@@ -47,12 +54,12 @@ class AuthenticationMiddleware:
         app: ASGIApp,
         keys: KeyRing,
         rate_limits: RateLimits,
-        limited_paths: AbstractSet[str],
+        spending: Mapping[str, Spending],
     ) -> None:
         self.app = app
         self.keys = keys
         self.rate_limits = rate_limits
-        self.limited_paths = limited_paths
+        self.spending = spending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,9 +84,12 @@ class AuthenticationMiddleware:
         if is_admin(path) and not key.admin:
             raise AdminOnly("This API key is not an administrator's.")
         scope.setdefault("state", {})["key_name"] = key.name
-        if scope["method"] == "POST" and path in self.limited_paths:
-            return await self._call_limited(self.rate_limits.bucket_for(key), scope, receive, send)
-        return await self._call(scope, receive, send)
+        spending = self.spending.get(path)
+        if spending is None or scope["method"] not in spending.methods:
+            return await self._call(scope, receive, send)
+        token_bucket = self.rate_limits.bucket_for(key)
+        token_bucket.acquire(needs_tokens=spending.tokens)
+        return await self._call_limited(token_bucket, scope, receive, send)
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app; its errors have no text that the caller may not see."""
@@ -97,7 +107,6 @@ class AuthenticationMiddleware:
                 MutableHeaders(scope=message).raw.extend(token_bucket.headers())
             await send(message)
 
-        token_bucket.acquire()
         scope["state"]["token_bucket"] = token_bucket
         try:
             await self._call(scope, receive, send_with_limits)

@@ -52,11 +52,12 @@ class TokenBucket:
             self._tokens = float(tokens_per_minute)
             self._refilled_at = self._now()
 
-    def acquire(self) -> None:
+    def acquire(self, *, needs_tokens: bool = True) -> None:
         """Count one more running request.
 
         Raises:
-            RateLimited: the limit of running requests is reached, or no tokens are left.
+            RateLimited: the limit of running requests is reached, or no tokens are left that the
+                request needs.
         """
         if self.max_concurrent and self.running >= self.max_concurrent:
             raise RateLimited(
@@ -65,7 +66,7 @@ class TokenBucket:
                 retry_after_s=CONCURRENCY_RETRY_S,
                 headers=self.headers(),
             )
-        if self.tokens_per_minute and self.tokens < 1:
+        if needs_tokens and self.tokens_per_minute and self.tokens < 1:
             raise RateLimited(
                 f"This API key has used its {self.tokens_per_minute} tokens per minute.",
                 retry_after_s=math.ceil(self.seconds_until(1)),

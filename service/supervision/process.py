@@ -1,4 +1,4 @@
-"""One worker process: starts it, exchanges messages with it, and reaps it.
+"""One worker process: starts it, exchanges messages with it, and reaps it; and its state.
 
 The worker is a separate program (`python -m worker`): it imports nothing of this process,
 and its environment is set before it starts. The processes share only a pipe; end of file
@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from protocol.channel import Channel, Closed, service_end
 from protocol.messages import ToService, ToWorker
 from service.config.api_keys import API_KEYS_VARIABLE
 from service.config.secrets import has_secret, names_secret
+from service.schema.health import WorkerPhase
 from service.supervision.preloads import Preloads
+from service.supervision.worker_clocks import Timeouts, WorkerClocks
 
 # The file descriptor of the worker's end of the pipe is appended as the last argument.
 # -P: do not import a folder named `worker` from the current directory.
@@ -131,3 +134,29 @@ def may_tell(name: str, value: str) -> bool:
     if name in HARMLESS:
         return False
     return names_secret(name) or name.endswith("_HEADERS") or has_secret(value)
+
+
+class WorkerRun:
+    """The state of one worker, from its start to its exit."""
+
+    def __init__(
+        self, worker: WorkerProcess, exited: asyncio.Future[int], timeouts: Timeouts
+    ) -> None:
+        self.worker = worker
+        self.exited = exited
+        self.started_at = time.monotonic()
+        self.ready_at: float | None = None
+        # The start of the time for which it has been healthy at the current `max_running`.
+        self.healthy_since = 0.0
+        self.ready_s = 0.0
+        self.clocks = WorkerClocks(timeouts, self.started_at)
+        self.phase: WorkerPhase = "loading"
+        self.fatal_message: str | None = None
+        self.stall: str | None = None
+        self.lost = False
+        self.cause_found = False
+
+    @property
+    def uptime_s(self) -> float:
+        """The time since its start."""
+        return time.monotonic() - self.started_at

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from protocol.events import Rejected, Tokenized
 from protocol.messages import (
     CommandResult,
     Configure,
@@ -29,7 +30,7 @@ from protocol.messages import (
     ToService,
     ToWorker,
 )
-from service.schema.health import HealthStatus, WorkerPhase
+from service.schema.health import HealthStatus
 from service.supervision.available_memory import read_available
 from service.supervision.exit_reason import (
     LastExit,
@@ -38,9 +39,9 @@ from service.supervision.exit_reason import (
     shows_slow_calls,
 )
 from service.supervision.model_states import ModelStates
-from service.supervision.process import WorkerProcess
+from service.supervision.process import WorkerProcess, WorkerRun
 from service.supervision.restart_policy import PrefillShortening, RestartLimits, RestartPolicy
-from service.supervision.worker_clocks import Timeouts, WorkerClocks
+from service.supervision.worker_clocks import Timeouts
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,9 @@ class WorkerObserver(Protocol):
     def worker_stepped(self, step: Step) -> int:
         """The worker completed a step; returns the number of generated tokens."""
 
+    def worker_tokenized(self, result: Tokenized | Rejected) -> None:
+        """The worker has the result of a request for the tokenizer alone."""
+
     def worker_ready(self) -> None:
         """A worker is loaded and accepts requests; it must get all requests in flight."""
 
@@ -71,32 +75,6 @@ class WorkerObserver(Protocol):
 
     def worker_given_up(self, reason: str) -> None:
         """Workers exit too often: no request should wait for the next one."""
-
-
-class WorkerRun:
-    """The state of one worker, from its start to its exit."""
-
-    def __init__(
-        self, worker: WorkerProcess, exited: asyncio.Future[int], timeouts: Timeouts
-    ) -> None:
-        self.worker = worker
-        self.exited = exited
-        self.started_at = time.monotonic()
-        self.ready_at: float | None = None
-        # The start of the time for which it has been healthy at the current `max_running`.
-        self.healthy_since = 0.0
-        self.ready_s = 0.0
-        self.clocks = WorkerClocks(timeouts, self.started_at)
-        self.phase: WorkerPhase = "loading"
-        self.fatal_message: str | None = None
-        self.stall: str | None = None
-        self.lost = False
-        self.cause_found = False
-
-    @property
-    def uptime_s(self) -> float:
-        """The time since its start."""
-        return time.monotonic() - self.started_at
 
 
 class Supervisor:
@@ -250,6 +228,8 @@ class Supervisor:
                 self.stats = message.stats
                 tokens = self._observer.worker_stepped(message)
                 self._on_step(message.stats, tokens)
+            case Tokenized() | Rejected():
+                self._observer.worker_tokenized(message)
             case ModelsChanged() | CommandResult():
                 self.model_states.update(message)
             case Loading():

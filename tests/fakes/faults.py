@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from protocol.messages import ChatPrompt, Submit, TextPrompt
+from protocol.messages import ChatPrompt, Prompt, Submit, TextPrompt
 
 PATTERN = re.compile(r"\[([a-z-]+)(?: (\d+))?( always)?\]")
 
@@ -41,10 +41,15 @@ def fault_now(submit: Submit, position: int) -> str | None:
 
 def text_of(submit: Submit) -> str:
     """The text of the prompt; for a conversation its last message."""
-    match submit.prompt:
+    return text_of_prompt(submit.prompt)
+
+
+def text_of_prompt(prompt: Prompt) -> str:
+    """The text of a prompt; for a conversation its last message."""
+    match prompt:
         case TextPrompt(text):
             return text
         case ChatPrompt(messages):
             return str(messages[-1]["content"])
-        case prompt:
-            return str(prompt.tokens)
+        case other:
+            return str(other.tokens)

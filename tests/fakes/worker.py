@@ -22,8 +22,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
 
+import msgspec
+
 from protocol.channel import Channel, Closed, worker_end
-from protocol.events import Event, Finished, Started, TextDelta
+from protocol.events import Event, Finished, Started, TextDelta, Tokenized
 from protocol.messages import (
     Cancel,
     Configure,
@@ -36,6 +38,7 @@ from protocol.messages import (
     ModelState,
     Ping,
     Pong,
+    Prompt,
     Ready,
     SetMaxRunning,
     Shutdown,
@@ -45,12 +48,14 @@ from protocol.messages import (
     ToService,
     ToWorker,
 )
-from tests.fakes.faults import fault_now, fault_of, text_of
+from protocol.tokenization import Tokenize
+from tests.fakes.faults import fault_now, fault_of, text_of, text_of_prompt
 from tests.waiting import wait_for
 
 STEP_S = 0.002
 DEFAULT_TOKENS = 16
 WEIGHT_BYTES = 1000
+CONTEXT_TOKENS = 10**6
 EXIT_DEVICE_FAILED = 70
 EXIT_ORPHANED = 75
 FLUSH_S = 5.0
@@ -153,7 +158,7 @@ class FakeWorker:
             ModelInfo(
                 id=m.id,
                 family="fake",
-                context_length=10**6,
+                context_length=CONTEXT_TOKENS,
                 vocabulary_size=2**16,
                 weight_bytes=WEIGHT_BYTES,
                 load_ms=0.0,
@@ -198,10 +203,25 @@ class FakeWorker:
                 if isinstance(message, Ping):
                     self._answer_ping()
                     continue
+                if isinstance(message, Tokenize):
+                    self._tokenize(message)
+                    continue
                 assert isinstance(message, Submit | Cancel | SetMaxRunning | Shutdown)
                 self._inbox.put(message)
         except Closed:
             os._exit(EXIT_ORPHANED)
+
+    def _tokenize(self, message: Tokenize) -> None:
+        """Send one token for each character; a fault that the text sets occurs each time."""
+        prompt = msgspec.msgpack.decode(message.prompt, type=Prompt | None)
+        text = "" if prompt is None else text_of_prompt(prompt)
+        if (fault := fault_of(text)) is not None:
+            self._cause(fault.kind)
+        value: object = [ord(character) for character in text]
+        if prompt is None:
+            value = {"tokenizer_class": "fake"}
+        encoded = msgspec.json.encode(value)
+        self._channel.send(Tokenized(message.id, CONTEXT_TOKENS, encoded, len(text)))
 
     def _answer_ping(self) -> None:
         if self._answers_pings:

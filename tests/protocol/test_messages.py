@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.events import Failed, Finished, Rejected, Started, TextDelta
+from protocol.events import Failed, Finished, Rejected, Started, TextDelta, Tokenized
 from protocol.messages import (
     Cancel,
     ChatPrompt,
@@ -32,6 +32,7 @@ from protocol.messages import (
     ToService,
     ToWorker,
 )
+from protocol.tokenization import Tokenize
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 ids = st.integers(0, 2**53)
@@ -52,7 +53,16 @@ submits = st.builds(
     resume=token_lists,
     siblings=st.lists(st.builds(Sibling, ids, seeds, token_lists)),
 )
+tokenizes = st.builds(
+    Tokenize,
+    id=ids,
+    model=texts,
+    prompt=(prompts | st.none()).map(lambda prompt: msgspec.Raw(msgspec.msgpack.encode(prompt))),
+    param=texts,
+    strings=st.sampled_from(["none", "vocabulary", "pieces"]),
+)
 events = st.one_of(
+    st.builds(Tokenized, ids, ids, st.binary(), ids, st.binary(), st.lists(texts)),
     st.builds(Started, ids, ids, texts),
     st.builds(TextDelta, ids, texts, token_lists),
     st.builds(Rejected, id=ids, code=texts, message=texts, param=st.none() | texts),
@@ -60,7 +70,7 @@ events = st.one_of(
 )
 
 
-@given(submits | st.builds(Cancel, st.lists(ids)))
+@given(submits | tokenizes | st.builds(Cancel, st.lists(ids)))
 def test_the_worker_decodes_what_the_service_encodes(message: ToWorker) -> None:
     decoder = msgspec.msgpack.Decoder(ToWorker)
     assert decoder.decode(msgspec.msgpack.encode(message)) == message

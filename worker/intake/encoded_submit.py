@@ -14,6 +14,7 @@ import msgspec
 
 from protocol.messages import ChatPrompt, Prompt, Submit, TextPrompt, TokenPrompt, ToWorker
 from protocol.structs import Message
+from protocol.tokenization import Tokenize
 
 # The preparation of a message takes about as long as that of this many bytes of text.
 MESSAGE_BYTES = 128
@@ -25,11 +26,6 @@ class EncodedSubmit(Submit, frozen=True, tag="submit"):
     """A `Submit` whose `prompt` is not decoded yet."""
 
     prompt: msgspec.Raw  # type: ignore[assignment]
-
-    @property
-    def ids(self) -> list[int]:
-        """The ids of all sequences."""
-        return [self.id, *(sibling.id for sibling in self.siblings)]
 
     @property
     def nbytes(self) -> int:
@@ -63,17 +59,6 @@ class EncodedSubmit(Submit, frozen=True, tag="submit"):
         fields = {name: getattr(self, name) for name in self.__struct_fields__}
         return Submit(**{**fields, "prompt": prompt})
 
-    @property
-    def work_bytes(self) -> int:
-        """How much text takes as long to prepare as this prompt, in bytes."""
-        if self.nbytes > MAX_COUNTED_BYTES:
-            return self.nbytes
-        match msgspec.msgpack.decode(self.prompt, type=Count):
-            case ChatCount(messages):
-                return max(self.nbytes, len(messages) * MESSAGE_BYTES)
-            case _:
-                return self.nbytes
-
 
 class ChatOutline(ChatPrompt, frozen=True, tag="chatprompt"):
     """A conversation without its messages."""
@@ -104,8 +89,28 @@ class TokenKind(Message, frozen=True, tag="tokenprompt"):
 
 
 Outline = ChatOutline | TextKind | TokenKind
-Count = ChatCount | TextKind | TokenKind
+Count = ChatCount | TextKind | TokenKind | None
 Kind = ChatKind | TextKind | TokenKind
+
+# What the preprocessor gets: both have an encoded prompt, or None, and its size.
+EncodedRequest = EncodedSubmit | Tokenize
+
+
+def ids_of(request: Submit | Tokenize) -> list[int]:
+    """The ids of all sequences of a request."""
+    siblings = request.siblings if isinstance(request, Submit) else []
+    return [request.id, *(sibling.id for sibling in siblings)]
+
+
+def work_bytes_of(request: EncodedRequest) -> int:
+    """How much text takes as long to prepare as the request's prompt, in bytes."""
+    if request.nbytes > MAX_COUNTED_BYTES:
+        return request.nbytes
+    match msgspec.msgpack.decode(request.prompt, type=Count):
+        case ChatCount(messages):
+            return max(request.nbytes, len(messages) * MESSAGE_BYTES)
+        case _:
+            return request.nbytes
 
 
 def make_decoder() -> msgspec.msgpack.Decoder[ToWorker]:

@@ -20,9 +20,10 @@ import msgspec
 from worker.open_files import open_files_limit_kept
 
 with open_files_limit_kept():
-    from protocol.events import Rejected
-    from worker.intake.encoded_submit import EncodedSubmit
-    from worker.intake.prepared import PreparedPrompt, prepare_prompt
+    from protocol.events import Rejected, Tokenized
+    from protocol.tokenization import Tokenize
+    from worker.intake.encoded_submit import EncodedRequest
+    from worker.intake.prepared import PreparedPrompt, prepare_prompt, tokenize_prompt
     from worker.isolation.parent_watch import watch_parent
     from worker.isolation.resource_limits import set_soft_limit
     from worker.memory.footprint import trim_heap
@@ -42,12 +43,12 @@ class ChildRequest(msgspec.Struct, frozen=True, array_like=True):
     """A request to prepare, with the model that it is for."""
 
     model: PromptModel
-    submit: EncodedSubmit
+    submit: EncodedRequest
     wants_breakpoints: bool
     enforces_calls: bool
 
 
-Answer = PreparedPrompt | Rejected
+Answer = PreparedPrompt | Tokenized | Rejected
 REQUEST_DECODER = msgspec.msgpack.Decoder(ChildRequest)
 ANSWER_DECODER: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
@@ -90,6 +91,8 @@ def answer(models: PromptModels, encoded: bytes) -> bytes:
     """The encoded answer to one encoded request."""
     request = REQUEST_DECODER.decode(encoded)
     prompts, parsers = models.get(request.model)
+    if isinstance(request.submit, Tokenize):
+        return msgspec.msgpack.encode(tokenize_prompt(prompts, request.submit))
     prepared = prepare_prompt(
         prompts,
         parsers,

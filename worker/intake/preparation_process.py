@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from protocol.events import Rejected
+from protocol.events import Rejected, Tokenized
 from protocol.units import format_bytes
 from worker.intake.preparation_child import ANSWER_DECODER, READY, ChildRequest
 from worker.intake.prepared import PreparedPrompt
@@ -61,7 +61,7 @@ class PreparationProcess:
 
     def prepare(
         self, request: ChildRequest, is_wanted: Callable[[], bool]
-    ) -> PreparedPrompt | Rejected | None:
+    ) -> PreparedPrompt | Tokenized | Rejected | None:
         """The prepared prompt or its rejection; None if it is no longer wanted."""
         submit = request.submit
         try:
@@ -95,7 +95,7 @@ class PreparationProcess:
 
     def _request(
         self, encoded: bytes, is_wanted: Callable[[], bool]
-    ) -> PreparedPrompt | Rejected | None:
+    ) -> PreparedPrompt | Tokenized | Rejected | None:
         process = self._process
         if process is None:
             process = self._process = ChildProcess(CHILD_MODULE, str(MAX_BYTES))

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from worker.intake.encoded_submit import EncodedSubmit
+from worker.intake.encoded_submit import EncodedRequest
 from worker.models.model_config import ModelConfig
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ CLOSE_TIMEOUT_S = 2.0
 class PreparationJob:
     """A request to prepare; `work_bytes` is the size of its prompt in the work that it makes."""
 
-    submit: EncodedSubmit
+    submit: EncodedRequest
     work_bytes: int
     received_at: float
     config: ModelConfig

@@ -9,15 +9,17 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from protocol.events import Rejected
+from protocol.events import Rejected, Tokenized
 from protocol.grammars import Grammar, Lark
 from protocol.messages import Submit
 from protocol.structs import Message
+from protocol.tokenization import Tokenize
 from worker.folder.generation_config import apply_defaults
 from worker.models.model_config import ModelConfig
 from worker.outputs.parsers import OutputParsers
 from worker.prompts.builder import PromptBuilder
 from worker.prompts.prompt_errors import PromptError
+from worker.prompts.tokenization import convert
 from worker.structured_output.constraint import CompiledGrammar
 
 logger = logging.getLogger(__name__)
@@ -81,7 +83,7 @@ class PreparedRequest:
 
 @dataclass(frozen=True, slots=True)
 class RequestDeferred:
-    """A request waits for its model's files or its grammar.
+    """A request waits for its model's files or its grammar, or has ended without the device.
 
     It wakes the engine core, which then sends the new number of waiting requests.
     """
@@ -165,12 +167,27 @@ def prepare_prompt(
             required_calls=parsers.required_call_grammar(submit, prompt),
             offered_calls=parsers.optional_call_grammar(submit) if enforces_calls else None,
         )
-    except PromptError as error:
-        return Rejected(id=submit.id, code=error.code, message=error.message, param=error.param)
-    except Exception:
-        # An error in one prompt must not end the thread that prepares all of them.
-        logger.exception("request %d: its prompt could not be prepared", submit.id)
-        return Rejected(submit.id, "internal_error", "The prompt could not be prepared.")
+    except Exception as error:
+        return to_rejection(submit.id, error)
+
+
+def tokenize_prompt(prompts: PromptBuilder, request: Tokenize) -> Tokenized | Rejected:
+    """The result of a conversion by the tokenizer alone."""
+    try:
+        return convert(prompts, request)
+    except Exception as error:
+        return to_rejection(request.id, error)
+
+
+def to_rejection(id: int, error: Exception) -> Rejected:
+    """The rejection of a prompt because of `error`, which is logged unless the client caused it.
+
+    An error in one prompt must not end the thread that prepares all of them.
+    """
+    if isinstance(error, PromptError):
+        return Rejected(id=id, code=error.code, message=error.message, param=error.param)
+    logger.error("request %d: its prompt could not be prepared", id, exc_info=error)
+    return Rejected(id, "internal_error", "The prompt could not be prepared.")
 
 
 def to_request(

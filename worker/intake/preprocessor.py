@@ -13,15 +13,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from protocol.events import Rejected
+from protocol.events import Rejected, Tokenized
 from protocol.messages import ModelSource, Submit
+from protocol.tokenization import Tokenize
 from worker.cache.disk_store import DiskStore
 from worker.intake.compile_queue import CompileQueue, with_grammar
-from worker.intake.encoded_submit import EncodedSubmit
+from worker.intake.encoded_submit import EncodedRequest, ids_of, work_bytes_of
 from worker.intake.preparation_child import ChildRequest
 from worker.intake.preparation_process import PreparationProcess
 from worker.intake.preparation_queue import PreparationJob, PreparationQueue
@@ -35,6 +36,7 @@ from worker.intake.prepared import (
     for_sequence,
     prepare_prompt,
     to_request,
+    tokenize_prompt,
 )
 from worker.memory.preparation import PreparationMemory
 from worker.models.model_config import LoadError, ModelConfig
@@ -68,7 +70,7 @@ class ConfigLoader(Protocol):
 class Arrival(NamedTuple):
     """A request, and when it was received (monotonic, in seconds)."""
 
-    submit: EncodedSubmit
+    submit: EncodedRequest
     received_at: float
 
 
@@ -92,7 +94,10 @@ class PreparationTotals(NamedTuple):
 
 
 class Preprocessor:
-    """Requests in preparation, by id. Each method may be called from any thread."""
+    """Requests in preparation, by id. Each method may be called from any thread.
+
+    `send` gets the results of requests for the tokenizer alone, which no device step delays.
+    """
 
     def __init__(
         self,
@@ -101,9 +106,11 @@ class Preprocessor:
         inbox: Inbox,
         disk_store: DiskStore | None = None,
         *,
+        send: Callable[[Tokenized | Rejected], None] = lambda result: None,
         memory: PreparationMemory | None = None,
         memory_wait_s: float = 30.0,
     ) -> None:
+        self._send = send
         self._sources = {source.id: source for source in sources}
         self._config_loader = config_loader
         self._inbox = inbox
@@ -147,11 +154,11 @@ class Preprocessor:
             else:
                 self._wants_breakpoints.discard(config.id)
 
-    def submit(self, submit: EncodedSubmit) -> None:
+    def submit(self, submit: EncodedRequest) -> None:
         """Prepare this request, now or as soon as its model is open."""
         arrival = Arrival(submit, time.monotonic())
         with self._lock:
-            self._pending.update(submit.ids)
+            self._pending.update(ids_of(submit))
             config = self._open.get(submit.model)
             if config is None:
                 self._opening_of(submit.model).arrivals.append(arrival)
@@ -224,7 +231,7 @@ class Preprocessor:
             opening = self._openings.pop(model)
             self._inbox.put(ModelOpenFailed(model, reason))
         for submit, _ in opening.arrivals:
-            self._deliver(submit, Rejected(submit.id, "model_load_failed", reason, "model"))
+            self._reject(submit, Rejected(submit.id, "model_load_failed", reason, "model"))
 
     # ------------------------------------------------------------ preparing
 
@@ -241,7 +248,7 @@ class Preprocessor:
     def _enqueue(self, config: ModelConfig, arrival: Arrival) -> None:
         """Queue a request by the size of its prompt."""
         submit, received_at = arrival
-        job = PreparationJob(submit, submit.work_bytes, received_at, config)
+        job = PreparationJob(submit, work_bytes_of(submit), received_at, config)
         with self._lock:
             nbytes = self._waiting_bytes + submit.nbytes
             if accepted := nbytes <= MAX_WAITING_BYTES:
@@ -249,7 +256,7 @@ class Preprocessor:
                 self._memory.reserve(WAITING_PROMPTS, nbytes)
         if not accepted:
             message = "Too many large prompts wait to be prepared."
-            self._deliver(submit, Rejected(submit.id, "insufficient_memory", message))
+            self._reject(submit, Rejected(submit.id, "insufficient_memory", message))
         elif job.work_bytes <= SMALL_BYTES:
             self._small.put(job)
         else:
@@ -265,6 +272,9 @@ class Preprocessor:
     def _prepare_here(self, job: PreparationJob) -> None:
         """Prepare a small prompt on this thread."""
         began = time.monotonic()
+        if isinstance(job.submit, Tokenize):
+            result = tokenize_prompt(job.config.prompts, job.submit)
+            return self._finish(job, job.submit, result, began)
         submit = job.submit.decode()
         prepared = prepare_prompt(
             job.config.prompts,
@@ -273,7 +283,7 @@ class Preprocessor:
             wants_breakpoints=job.config.id in self._wants_breakpoints,
             enforces_calls=job.config.grammars.vocabulary is not None,
         )
-        self._finish(job, submit, prepared, began)
+        return self._finish(job, submit, prepared, began)
 
     def _prepare_in(self, process: PreparationProcess, job: PreparationJob) -> None:
         """Prepare a larger prompt in a process."""
@@ -285,25 +295,34 @@ class Preprocessor:
             enforces_calls=job.config.grammars.vocabulary is not None,
         )
         prepared = process.prepare(request, lambda: self._is_pending(job.submit))
-        # Only what fits the context is decoded here.
-        submit = job.submit.outline() if isinstance(prepared, PreparedPrompt) else job.submit
+        submit: Submit | Tokenize = job.submit
+        if isinstance(prepared, PreparedPrompt) and not isinstance(job.submit, Tokenize):
+            # Only what fits the context is decoded here.
+            submit = job.submit.outline()
         self._finish(job, submit, prepared, began)
 
     def _finish(
         self,
         job: PreparationJob,
-        submit: Submit,
-        prepared: PreparedPrompt | Rejected | None,
+        submit: Submit | Tokenize,
+        prepared: PreparedPrompt | Tokenized | Rejected | None,
         began: float,
     ) -> None:
-        """Deliver a prepared request, or let its grammar be compiled first."""
+        """Pass on what came of a request, unless it was cancelled."""
         self._release(job)
         self._count(job, time.monotonic() - began)
         if prepared is None or not self._is_pending(submit):
             return
-        if isinstance(prepared, Rejected):
-            self._deliver(submit, prepared)
-            return
+        match prepared:
+            case PreparedPrompt() if isinstance(submit, Submit):
+                self._compile(job, submit, prepared)
+            case Tokenized():
+                self._send_result(prepared)
+            case Rejected():
+                self._reject(submit, prepared)
+
+    def _compile(self, job: PreparationJob, submit: Submit, prepared: PreparedPrompt) -> None:
+        """Deliver a request, once its grammar is compiled if it has one."""
         request = to_request(job.config, submit, prepared, job.received_at)
         self._fetch_prefixes(request)
         if request.source_grammar is None:
@@ -331,7 +350,7 @@ class Preprocessor:
 
     # ------------------------------------------------------------ delivering
 
-    def _is_pending(self, submit: Submit) -> bool:
+    def _is_pending(self, submit: Submit | Tokenize) -> bool:
         """Whether any sequence of this request is still to be delivered."""
         with self._lock:
             return not self._pending.isdisjoint(ids_of(submit))
@@ -344,7 +363,17 @@ class Preprocessor:
                     self._pending.discard(sequence.id)
                     self._inbox.put(for_sequence(result, sequence))
 
+    def _reject(self, submit: Submit | Tokenize, rejected: Rejected) -> None:
+        if isinstance(submit, Tokenize):
+            self._send_result(rejected)
+        else:
+            self._deliver(submit, rejected)
 
-def ids_of(submit: Submit) -> list[int]:
-    """The ids of all sequences of a request."""
-    return [submit.id, *(sibling.id for sibling in submit.siblings)]
+    def _send_result(self, result: Tokenized | Rejected) -> None:
+        """Send the result of a request for the tokenizer, unless it was cancelled."""
+        with self._lock:
+            is_pending = result.id in self._pending
+            self._pending.discard(result.id)
+        if is_pending:
+            self._send(result)
+            self._inbox.put(RequestDeferred(result.id))

@@ -26,6 +26,7 @@ from protocol.messages import (
     ToWorker,
     Unload,
 )
+from protocol.tokenization import Tokenize
 from worker.intake.encoded_submit import EncodedSubmit
 from worker.intake.prepared import PreparationResult
 from worker.intake.preprocessor import Preprocessor
@@ -66,7 +67,7 @@ class Receiver(threading.Thread):
             match message:
                 case Ping():
                     self._channel.send(self._answer_ping())
-                case EncodedSubmit():
+                case EncodedSubmit() | Tokenize():
                     self._preprocessor.submit(message)
                 case Cancel(ids):
                     self._preprocessor.cancel(ids)

@@ -244,12 +244,14 @@ def make_prompt_builder(
 ) -> PromptBuilder:
     """The prompt builder of a model whose calls have these syntaxes."""
     templates = (syntax.call_template for syntax in syntaxes)
+    token_bytes = make_token_bytes(tokenizer)
     return PromptBuilder(
         tokenizer,
         vocabulary_size=vocabulary_size,
         context_length=context_length,
         call_template=next(filter(None, templates), GENERIC_CALL_TEMPLATE),
-        token_bound=TokenBound(tokenizer, make_token_bytes(tokenizer)),
+        token_bound=TokenBound(tokenizer, token_bytes),
+        token_bytes=token_bytes,
         tool_use_template=tool_use_template,
     )
 

@@ -6,6 +6,8 @@ stream. Calls no MLX.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TextPrompt, TokenPrompt
@@ -34,7 +36,9 @@ class PromptBuilder:
         call_template: CallTemplate = GENERIC_CALL_TEMPLATE,
         token_bound: TokenBound | None = None,
         tool_use_template: str | None = None,
+        token_bytes: Callable[[int], bytes] | None = None,
     ) -> None:
+        self.token_bytes = token_bytes or (lambda token: str(tokenizer.decode([token])).encode())
         self._tokenizer = tokenizer
         self._token_bound = token_bound
         self._vocabulary_size = vocabulary_size
@@ -51,6 +55,21 @@ class PromptBuilder:
             else None
         )
         self.fill_in_middle = find_fill_in_middle(tokenizer)
+
+    @property
+    def tokenizer(self) -> TokenizerWrapper:
+        """The tokenizer; no other thread uses it."""
+        return self._tokenizer
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens of a prompt and its answer together."""
+        return self._context_length
+
+    @property
+    def largest_id(self) -> int:
+        """The largest token id, of the model or of the tokenizer."""
+        return max(self._vocabulary_size, len(self._tokenizer)) - 1
 
     @property
     def has_chat_template(self) -> bool:
@@ -72,10 +91,9 @@ class PromptBuilder:
     def _build(self, prompt: Prompt) -> list[int]:
         match prompt:
             case ChatPrompt():
-                tokens: list[int] = self._template_of(prompt).render(prompt, **self._options)
-                param = "messages"
+                tokens, param = self.encode_chat(prompt), "messages"
             case TextPrompt(text, suffix):
-                tokens = self._build_fill_in_middle(text, suffix) if suffix else self._encode(text)
+                tokens = self._build_fill_in_middle(text, suffix) if suffix else self.encode(text)
                 param = "prompt"
             case TokenPrompt(ids):
                 tokens, param = self._check_ids(ids), "prompt"
@@ -119,7 +137,7 @@ class PromptBuilder:
             case TextPrompt(text, suffix) if bound is not None:
                 self.limit(submit, bound.at_least(text) + bound.at_least(suffix), at_least=True)
             case ChatPrompt() if bound is not None:
-                text = self._template_of(submit.prompt).render(submit.prompt, tokenize=False)
+                text = self.render(submit.prompt)
                 self.limit(submit, bound.at_least(text), at_least=True)
 
     def limit(self, submit: Submit, prompt_tokens: int, *, at_least: bool = False) -> int:
@@ -158,6 +176,24 @@ class PromptBuilder:
                     )
                     raise PromptError("invalid_value", message, param)
 
+    def encode_chat(self, prompt: ChatPrompt) -> list[int]:
+        """The token ids of a conversation.
+
+        Raises:
+            PromptError: the template refuses the messages.
+        """
+        tokens: list[int] = self._template_of(prompt).render(prompt, **self._options)
+        return tokens
+
+    def render(self, prompt: ChatPrompt) -> str:
+        """The text that the template makes of a conversation.
+
+        Raises:
+            PromptError: the template refuses the messages.
+        """
+        text: str = self._template_of(prompt).render(prompt, tokenize=False)
+        return text
+
     def _template_of(self, prompt: ChatPrompt) -> ChatTemplate:
         return self._tool_use if self._tool_use is not None and prompt.tools else self.template
 
@@ -167,10 +203,21 @@ class PromptBuilder:
         except PromptError:
             return []
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(
+        self, text: str, *, special_tokens: bool = True, parse_special: bool = True
+    ) -> list[int]:
+        """The token ids of a text.
+
+        With `special_tokens` the tokenizer adds its own, unless the text begins with one. Without
+        `parse_special` special tokens in the text are plain text.
+        """
         bos = self._tokenizer.bos_token
-        add_special_tokens = bos is None or not text.startswith(bos)
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        has_bos = parse_special and bos is not None and text.startswith(bos)
+        ids: list[int] = self._tokenizer.encode(
+            text,
+            add_special_tokens=special_tokens and not has_bos,
+            **({} if parse_special else {"split_special_tokens": True}),
+        )
         return ids
 
     def _build_fill_in_middle(self, text: str, suffix: str) -> list[int]:
@@ -187,10 +234,16 @@ class PromptBuilder:
         return [*start_ids, *self.fill_in_middle.join(prefix_ids, suffix_ids)]
 
     def _check_ids(self, ids: list[int]) -> list[int]:
-        for index, token in enumerate(ids):
-            if token >= self._vocabulary_size:
-                message = (
-                    f"Token id {token} at {index} is outside 0 to {self._vocabulary_size - 1}."
-                )
-                raise PromptError("invalid_value", message, "prompt")
+        index = index_outside(ids, self._vocabulary_size)
+        if index is not None:
+            limit = self._vocabulary_size - 1
+            message = f"Token id {ids[index]} at {index} is outside 0 to {limit}."
+            raise PromptError("invalid_value", message, "prompt")
         return ids
+
+
+def index_outside(ids: Sequence[int], size: int) -> int | None:
+    """The index of the first token id that is not below `size`; None if all are."""
+    if not ids or max(ids) < size:
+        return None
+    return next(index for index, token in enumerate(ids) if token >= size)

@@ -51,27 +51,30 @@ class ChatFormat:
     def __init__(self, softened: AbstractSet[str] = frozenset()) -> None:
         self._ignores_effort = "reasoning_effort" in softened
 
+    def to_prompt(self, request: ChatRequest) -> ChatPrompt:
+        """The conversation as the worker renders it."""
+        return ChatPrompt(
+            to_template(request.messages),
+            options=request.chat_template_kwargs or {},
+            continue_final=bool(request.continue_final_message),
+            reasoning_effort=request.reasoning_effort,
+            generation_prompt=request.add_generation_prompt is not False,
+            ignores_effort=self._ignores_effort,
+            # With a `tool_choice` of `none` the prompt has no tools, so the model calls none.
+            tools=[describe(each) for each in request.declared] if request.tool_use else [],
+        )
+
     def to_submits(self, request: ChatRequest, model: str) -> list[Submit]:
-        tool_use = request.tool_use
         submit = Submit(
             id=0,
             model=model,
-            prompt=ChatPrompt(
-                to_template(request.messages),
-                options=request.chat_template_kwargs or {},
-                continue_final=bool(request.continue_final_message),
-                reasoning_effort=request.reasoning_effort,
-                generation_prompt=request.add_generation_prompt is not False,
-                ignores_effort=self._ignores_effort,
-                # With a `tool_choice` of `none` the prompt has no tools, so the model calls none.
-                tools=[describe(function) for function in request.declared] if tool_use else [],
-            ),
+            prompt=self.to_prompt(request),
             sampling=to_sampling(request),
             max_tokens=request.token_limit,
             stop=request.stop_strings,
             logprobs=request.alternatives,
             grammar=request.grammar,
-            calls=tool_use,
+            calls=request.tool_use,
             skip_special_tokens=request.skip_special_tokens is not False,
         )
         return to_siblings(submit, request.candidates)

@@ -14,6 +14,7 @@ from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
 from service.schema.parameters import GenerationRequest
 from service.schema.support import PARAMETERS
+from service.schema.tokenization import DetokenizeRequest, TokenizeRequest
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 TEXT = {"model": "m", "prompt": "hello"}
@@ -64,7 +65,8 @@ def test_every_documented_parameter_is_in_the_table(
 
 
 def test_the_table_has_exactly_the_fields_of_the_requests() -> None:
-    fields = {*ChatRequest.__struct_fields__, *CompletionRequest.__struct_fields__}
+    requests = (ChatRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
+    fields = {name for request in requests for name in request.__struct_fields__}
     assert fields == {name for name in PARAMETERS if "." not in name}
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from protocol.events import Rejected, Tokenized
 from protocol.messages import Configure, ModelSource, Step
 from service.supervision.restart_policy import RestartLimits
 from service.supervision.supervisor import Supervisor
@@ -41,6 +42,8 @@ class IdleObserver:
 
     def worker_stepped(self, step: Step) -> int:
         return 0
+
+    def worker_tokenized(self, result: Tokenized | Rejected) -> None: ...
 
     def worker_ready(self) -> None:
         self.ready.put_nowait(None)

@@ -15,7 +15,15 @@ from protocol.messages import (
     TextPrompt,
     TokenPrompt,
 )
-from worker.intake.encoded_submit import MESSAGE_BYTES, EncodedSubmit, encode, make_decoder
+from protocol.tokenization import Tokenize
+from worker.intake.encoded_submit import (
+    MESSAGE_BYTES,
+    EncodedSubmit,
+    encode,
+    ids_of,
+    make_decoder,
+    work_bytes_of,
+)
 
 MESSAGE = {"role": "user", "content": "x"}
 CHAT = ChatPrompt([MESSAGE], options={"a": 1}, continue_final=True, tools=[{"type": "function"}])
@@ -30,7 +38,7 @@ def test_a_request_is_read_without_its_prompt_and_decoded_later(prompt: Prompt) 
     submit = submit_of(prompt)
     received = make_decoder().decode(msgspec.msgpack.encode(submit))
     assert isinstance(received, EncodedSubmit)
-    assert received.ids == [1, 2]
+    assert ids_of(received) == [1, 2]
     assert received.decode() == submit
     assert received.nbytes == len(msgspec.msgpack.encode(prompt))
     assert received.param == ("messages" if prompt is CHAT else "prompt")
@@ -52,9 +60,21 @@ def test_the_outline_of_a_text_is_empty(prompt: Prompt, expected: Prompt) -> Non
 
 def test_many_messages_are_as_much_work_as_a_long_text() -> None:
     many = encode(submit_of(ChatPrompt([MESSAGE] * 1000)))
-    assert many.work_bytes == 1000 * MESSAGE_BYTES > many.nbytes
+    assert work_bytes_of(many) == 1000 * MESSAGE_BYTES > many.nbytes
     long = encode(submit_of(ChatPrompt([{"role": "user", "content": "x" * 100_000}])))
-    assert long.work_bytes == long.nbytes
+    assert work_bytes_of(long) == long.nbytes
+
+
+@pytest.mark.parametrize("prompt", [ChatPrompt([MESSAGE] * 9), TextPrompt("x" * 5000), None])
+def test_a_tokenization_is_as_much_work_as_its_prompt(prompt: Prompt | None) -> None:
+    encoded = msgspec.Raw(msgspec.msgpack.encode(prompt))
+    received = make_decoder().decode(msgspec.msgpack.encode(Tokenize(7, "m", encoded)))
+    assert isinstance(received, Tokenize)
+    assert ids_of(received) == [7]
+    if prompt is None:
+        assert work_bytes_of(received) == 1
+    else:
+        assert work_bytes_of(received) == work_bytes_of(encode(submit_of(prompt)))
 
 
 def test_other_messages_are_decoded_as_they_are() -> None:

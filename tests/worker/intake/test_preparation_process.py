@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.events import Rejected
+from protocol.events import Rejected, Tokenized
 from protocol.grammars import Lark
 from protocol.messages import (
     ChatPrompt,
@@ -24,12 +24,13 @@ from protocol.messages import (
     TokenPrompt,
     ToolUse,
 )
+from protocol.tokenization import Tokenize
 from tests.worker.driver import make_config_loader
 from worker.intake import preparation_process as limits
 from worker.intake.encoded_submit import encode
 from worker.intake.preparation_child import ChildRequest
 from worker.intake.preparation_process import PreparationProcess
-from worker.intake.prepared import PreparedPrompt, prepare_prompt
+from worker.intake.prepared import PreparedPrompt, prepare_prompt, tokenize_prompt
 from worker.memory.preparation import PreparationMemory
 from worker.models.model_config import ModelConfig
 
@@ -132,6 +133,35 @@ def test_the_grammar_of_required_calls_is_made_there(
     prepared = warm.prepare(request_of(config, submit), always)
     assert isinstance(prepared, PreparedPrompt)
     assert isinstance(prepared.required_calls, Lark)
+
+
+@settings(max_examples=40)
+@given(prompt=prompts | st.none(), strings=st.sampled_from(["none", "vocabulary", "pieces"]))
+def test_a_tokenization_in_the_process_equals_one_here(
+    warm: PreparationProcess, config: ModelConfig, prompt: Prompt | None, strings: Any
+) -> None:
+    encoded = msgspec.Raw(msgspec.msgpack.encode(prompt))
+    tokenize = Tokenize(7, "m", encoded, param="content", strings=strings)
+    request = ChildRequest(
+        config.prompt_model, tokenize, wants_breakpoints=True, enforces_calls=True
+    )
+    there = warm.prepare(request, always)
+    assert there == tokenize_prompt(config.prompts, tokenize)
+    assert isinstance(there, Tokenized)
+
+
+def test_a_tokenization_that_takes_too_long_is_refused(
+    process: PreparationProcess, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process.prepare(request_of(config, submit_of(HELLO)), always)
+    monkeypatch.setattr(limits, "TIME_LIMIT_S", 0.2)
+    tokenize = Tokenize(7, "m", msgspec.Raw(msgspec.msgpack.encode(LONG)), param="content")
+    request = ChildRequest(
+        config.prompt_model, tokenize, wants_breakpoints=False, enforces_calls=False
+    )
+    refused = process.prepare(request, always)
+    assert isinstance(refused, Rejected)
+    assert (refused.code, refused.param) == ("prompt_too_large", "content")
 
 
 def test_an_idle_process_and_its_memory_are_kept_for_the_next_prompt(

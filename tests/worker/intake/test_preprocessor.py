@@ -5,22 +5,25 @@ from __future__ import annotations
 import queue
 from dataclasses import replace
 
+import msgspec
 import pytest
 
-from protocol.events import Rejected
+from protocol.events import Rejected, Tokenized
 from protocol.messages import (
     ChatPrompt,
     ModelSource,
+    Prompt,
     Sampling,
     Sibling,
     Submit,
     TextPrompt,
     TokenPrompt,
 )
+from protocol.tokenization import Tokenize
 from tests.worker.driver import make_config_loader
 from worker.intake import preprocessor as sizes
 from worker.intake.encoded_submit import encode
-from worker.intake.prepared import PreparationResult, PreparedRequest
+from worker.intake.prepared import PreparationResult, PreparedRequest, RequestDeferred
 from worker.intake.preprocessor import Preprocessor
 from worker.models.model_config import ModelConfig
 
@@ -130,3 +133,88 @@ def test_prompts_that_wait_have_a_limit(
     assert refused.code == "insufficient_memory"
     preprocessor.submit(encode(Submit(2, "m", TextPrompt("x"), Sampling(0))))
     assert [type(each) for each in take(inbox, 1)] == [PreparedRequest]
+
+
+# ---------------------------------------------------------------- the tokenizer alone
+
+
+def tokenize(id: int, prompt: Prompt | None, model: str = "m") -> Tokenize:
+    return Tokenize(id, model, msgspec.Raw(msgspec.msgpack.encode(prompt)), "content")
+
+
+def tokenizing(
+    config: ModelConfig | None, source: ModelSource = SOURCE
+) -> tuple[Preprocessor, queue.SimpleQueue[Tokenized | Rejected], Inbox]:
+    """A preprocessor, what it sends past the engine core, and its inbox."""
+    inbox: Inbox = queue.SimpleQueue()
+    sent: queue.SimpleQueue[Tokenized | Rejected] = queue.SimpleQueue()
+    preprocessor = Preprocessor([source], make_config_loader(), inbox, send=sent.put)
+    if config is not None:
+        preprocessor.register(config, wants_breakpoints=False)
+    return preprocessor, sent, inbox
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_result_passes_the_engine_core_which_is_only_woken(
+    config: ModelConfig, is_open: bool
+) -> None:
+    preprocessor, sent, inbox = tokenizing(config if is_open else None)
+    preprocessor.submit(tokenize(1, CHAT))
+    result = sent.get(timeout=TIMEOUT_S)
+    assert isinstance(result, Tokenized)
+    assert msgspec.json.decode(result.value) == config.prompts.build(CHAT)
+    assert len(preprocessor) == 0
+    woken = [inbox.get(timeout=TIMEOUT_S) for _ in range(1 if is_open else 2)]
+    assert set(map(type, woken)) == {RequestDeferred}
+    assert preprocessor.take_totals().prompts == 1
+
+
+@pytest.mark.parametrize("text", ["ab " * 30, "ab " * 30_000, "ab " * 350_000])
+def test_texts_of_all_sizes_are_tokenized_beyond_the_context_length(
+    config: ModelConfig, text: str
+) -> None:
+    preprocessor, sent, _ = tokenizing(config)
+    preprocessor.submit(tokenize(1, TextPrompt(text)))
+    result = sent.get(timeout=TIMEOUT_S)
+    assert isinstance(result, Tokenized)
+    tokens = config.prompts.encode(text, special_tokens=False)
+    assert msgspec.json.decode(result.value) == tokens
+    preprocessor.shut_down()
+    assert preprocessor.memory.reserved_bytes == 0
+
+
+def test_what_cannot_be_tokenized_is_rejected(config: ModelConfig) -> None:
+    preprocessor, sent, _ = tokenizing(config)
+    preprocessor.submit(tokenize(1, TokenPrompt([10**9])))
+    rejected = sent.get(timeout=TIMEOUT_S)
+    assert isinstance(rejected, Rejected)
+    assert (rejected.code, rejected.param) == ("invalid_value", "content[0]")
+
+
+def test_a_model_without_files_is_named_in_the_rejection() -> None:
+    preprocessor, sent, _ = tokenizing(None, ModelSource("gone", "/no/such/model"))
+    preprocessor.submit(tokenize(1, CHAT, model="gone"))
+    rejected = sent.get(timeout=TIMEOUT_S)
+    assert isinstance(rejected, Rejected)
+    assert rejected.code == "model_load_failed"
+
+
+def test_a_cancelled_tokenization_is_not_sent() -> None:
+    preprocessor, sent, _ = tokenizing(None)
+    # The model is not open yet, so both wait for its files.
+    preprocessor.submit(tokenize(1, CHAT))
+    preprocessor.submit(tokenize(2, CHAT))
+    preprocessor.cancel([1])
+    assert sent.get(timeout=TIMEOUT_S).id == 2
+    assert len(preprocessor) == 0
+
+
+def test_tokenizations_that_wait_have_a_limit(
+    config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "MAX_WAITING_BYTES", 100)
+    preprocessor, sent, _ = tokenizing(config)
+    preprocessor.submit(tokenize(1, TextPrompt("x" * 200)))
+    refused = sent.get(timeout=TIMEOUT_S)
+    assert isinstance(refused, Rejected)
+    assert refused.code == "insufficient_memory"

@@ -1,0 +1,162 @@
+"""POST /tokenize, /detokenize and /apply-template, GET /tokenizer_info: a model's tokenizer alone.
+
+The worker converts, beside its device, and sends results as JSON, which is only copied here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from protocol.events import Tokenized
+from protocol.messages import ChatPrompt, Prompt, TextPrompt, TokenPrompt
+from protocol.tokenization import Tokenize, TokenStrings
+from service.api.chat.format import ChatFormat
+from service.api.generation import name_client
+from service.config.model_names import ModelNames
+from service.errors import JSON_MEDIA_TYPE
+from service.http.body_budget import SMALL_BODY_BYTES
+from service.http.json_io import JsonBodies, json_response
+from service.http.unknown_fields import ignored_of
+from service.inflight.registry import RequestRegistry
+from service.schema.messages import Conversation
+from service.schema.tokenization import (
+    ApplyTemplateRequest,
+    ContentTokens,
+    ConversationRequest,
+    DetokenizeRequest,
+    DetokenizeResponse,
+    RenderedTemplate,
+    TokenizeRequest,
+    TokenizeResponse,
+)
+from service.security.clients import ClientNames
+
+# The result is in memory twice: as it arrives, and in the response.
+COPIES = 2
+
+
+class TokenizationEndpoints:
+    """Requests for a model's tokenizer. They wait and are cancelled as generations are."""
+
+    def __init__(
+        self,
+        chat_format: ChatFormat,
+        *,
+        model_names: ModelNames,
+        registry: RequestRegistry,
+        bodies: JsonBodies,
+        clients: ClientNames,
+    ) -> None:
+        self._chat_format = chat_format
+        self._model_names = model_names
+        self._registry = registry
+        self._bodies = bodies
+        self._clients = clients
+
+    async def tokenize(self, http_request: Request) -> Response:
+        """The token ids of a text, or of the prompt that a chat completion would have."""
+        request = await self._bodies.read(http_request, TokenizeRequest)
+        model = self._model_names.resolve(request.model)
+        result = await self._convert(http_request, self._to_tokenize(request, model))
+        if request.content is not None:
+            return json_response(ContentTokens(tokens=embed(result.value)))
+        return json_response(
+            TokenizeResponse(
+                count=result.count,
+                max_model_len=result.context_length,
+                tokens=embed(result.value),
+                token_strs=embed(result.strings) if result.strings else None,
+            )
+        )
+
+    async def detokenize(self, http_request: Request) -> Response:
+        """The text of token ids."""
+        request = await self._bodies.read(http_request, DetokenizeRequest)
+        model = self._model_names.resolve(request.model)
+        prompt = TokenPrompt(request.tokens)
+        tokenize = Tokenize(id=0, model=model, prompt=encode(prompt), param="tokens")
+        text = embed((await self._convert(http_request, tokenize)).value)
+        return json_response(DetokenizeResponse(prompt=text, content=text))
+
+    async def apply_template(self, http_request: Request) -> Response:
+        """The text that the chat template makes of messages."""
+        request = await self._bodies.read(http_request, ApplyTemplateRequest)
+        model = self._model_names.resolve(request.model)
+        prompt = self._to_chat_prompt(request, request.messages, model)
+        tokenize = Tokenize(
+            id=0, model=model, prompt=encode(prompt), param="messages", as_text=True
+        )
+        result = await self._convert(http_request, tokenize)
+        return json_response(RenderedTemplate(prompt=embed(result.value)))
+
+    async def describe(self, http_request: Request) -> Response:
+        """The tokenizer's configuration, of the model that the query parameter `model` names."""
+        model = self._model_names.resolve(http_request.query_params.get("model"))
+        tokenize = Tokenize(id=0, model=model, prompt=encode(None), param="model")
+        result = await self._convert(http_request, tokenize)
+        return Response(result.value, media_type=JSON_MEDIA_TYPE)
+
+    def _to_tokenize(self, request: TokenizeRequest, model: str) -> Tokenize:
+        special_tokens = request.add_special_tokens
+        strings: TokenStrings = "vocabulary" if request.return_token_strs else "none"
+        if request.messages is not None:
+            prompt = self._to_chat_prompt(request, request.messages, model)
+            return Tokenize(
+                id=0,
+                model=model,
+                prompt=encode(prompt),
+                param="messages",
+                special_tokens=bool(special_tokens),
+                strings=strings,
+            )
+        if request.prompt is not None:
+            return Tokenize(
+                id=0,
+                model=model,
+                prompt=encode(TextPrompt(request.prompt)),
+                param="prompt",
+                special_tokens=special_tokens is not False,
+                strings=strings,
+            )
+        return Tokenize(
+            id=0,
+            model=model,
+            prompt=encode(TextPrompt(request.content or "")),
+            param="content",
+            special_tokens=bool(request.add_special),
+            parse_special=request.parse_special is not False,
+            strings="pieces" if request.with_pieces else "none",
+        )
+
+    def _to_chat_prompt(
+        self, request: ConversationRequest, messages: Conversation, model: str
+    ) -> ChatPrompt:
+        """The prompt of a chat completion with these messages."""
+        return self._chat_format.to_prompt(request.to_chat(messages, model))
+
+    async def _convert(self, http_request: Request, tokenize: Tokenize) -> Tokenized:
+        """The worker's result; its memory counts with that of the request's body."""
+        client = await name_client(http_request, self._clients, self._registry)
+        inflight = await self._registry.open([tokenize], client)
+        reader = http_request.state.request_reader
+        reader.on_disconnect(inflight.abandon)
+        result = await inflight.tokenized()
+        nbytes = len(result.value) + len(result.strings)
+        if nbytes > SMALL_BODY_BYTES:
+            await reader.reserve(COPIES * (tokenize.nbytes + nbytes))
+        ignored_of(http_request.scope).extend(result.ignored)
+        return result
+
+
+def encode(prompt: Prompt | None) -> msgspec.Raw:
+    """The prompt as it is sent to the worker."""
+    return msgspec.Raw(msgspec.msgpack.encode(prompt))
+
+
+def embed(json: bytes) -> Any:
+    """A value that is JSON already, for a field of a response."""
+    return msgspec.Raw(json)
