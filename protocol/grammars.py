@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from protocol.structs import Message
 
+# No flexible white space: weak models repeat it without end. One optional space after a
+# separator is allowed, because most models have learned JSON that way. A schema's own
+# "x-guidance" may set another style.
+JSON_STYLE: dict[str, bool | str] = {
+    "whitespace_flexible": False,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
+}
+
 
 class JsonObject(Message, frozen=True):
     """Any JSON object."""

@@ -23,6 +23,7 @@ import msgspec
 
 from protocol.events import Event, Rejected, Tokenized
 from protocol.grammars import Grammar
+from protocol.stats import Device, Memory, Stats
 from protocol.structs import Data, Message
 from protocol.tokenization import Tokenize
 
@@ -263,31 +264,6 @@ ToWorker = (
 # ---------------------------------------------------------------- to the service
 
 
-class Memory(Data, frozen=True):
-    """The worker's memory in bytes; 0 means unknown.
-
-    `active`, `peak` and `cache` are reported by MLX, `footprint` by the system for the whole
-    process. `limit` is the budget, `reserved` the part of it that is reserved for weights,
-    KV caches, the prompt cache and preparation; `preparation` is the last of these.
-    """
-
-    active: int = 0
-    peak: int = 0
-    cache: int = 0
-    limit: int = 0
-    footprint: int = 0
-    reserved: int = 0
-    preparation: int = 0
-
-
-class Device(Data, frozen=True):
-    """The device that MLX computes on."""
-
-    name: str
-    backend: str
-    memory_bytes: int
-
-
 class ModelInfo(Data, frozen=True):
     """The facts of a loaded model; `thinks` is whether its answers may have reasoning."""
 
@@ -358,24 +334,6 @@ class Ready(Message, frozen=True):
 
     device: Device
     memory: Memory
-
-
-class Stats(Data, frozen=True):
-    """The worker's state after a step; `device_ms` and `host_ms` are durations of that step.
-
-    `waiting` includes the sequences that are `preparing`: whose prompt or grammar is being
-    prepared. `preparation_ms` and `preparation_bytes` are the time spent since the last step
-    and the encoded prompts prepared in it.
-    """
-
-    running: int
-    waiting: int
-    memory: Memory
-    device_ms: float
-    host_ms: float
-    preparing: int = 0
-    preparation_ms: float = 0.0
-    preparation_bytes: int = 0
 
 
 class Step(Message, frozen=True):

@@ -64,9 +64,10 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     ),
     "worker.folder": (),
     "worker.outputs": ("worker.engine", "worker.tool_calls", "worker.structured_output"),
-    "worker.prompts": ("worker.tool_calls", "worker.cache"),
+    "worker.prompts": ("worker.templates", "worker.tool_calls", "worker.cache"),
+    "worker.templates": ("worker.tool_calls",),
     "worker.engine": ("worker.cache",),
-    "worker.tool_calls": ("worker.structured_output",),
+    "worker.tool_calls": (),
     "worker.memory": ("worker.cache",),
     "worker.cache": (),
     "worker.structured_output": ("worker.isolation",),
@@ -145,7 +146,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "service.requestlog": (),
 }
 # Root modules that any district above protocol may import.
-EVERYWHERE = ("service.errors", "worker.open_files")
+EVERYWHERE = ("service.errors", "worker.open_files", "worker.prompt_errors")
 # Composed of the districts; nothing imports them.
 ENTRANCES = ("service.__main__", "worker.__main__")
 MIN_MODULES, MAX_MODULES = 3, 10

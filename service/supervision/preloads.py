@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from protocol.messages import Device
+from protocol.stats import Device
 
 AUTO = "auto"
 OFF = "off"

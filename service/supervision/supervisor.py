@@ -25,11 +25,11 @@ from protocol.messages import (
     Ready,
     SetMaxRunning,
     Shutdown,
-    Stats,
     Step,
     ToService,
     ToWorker,
 )
+from protocol.stats import Stats
 from service.schema.health import HealthStatus
 from service.supervision.available_memory import read_available
 from service.supervision.exit_reason import (

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from protocol.messages import Stats
+from protocol.stats import Stats
 from protocol.units import MS_PER_S
 from service.schema.status import Second
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from protocol.messages import Stats
+from protocol.stats import Stats
 from service.supervision.supervisor import Supervisor
 from service.telemetry.step_stats import Totals
 

@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.events import Event, Finished, FinishReason, Started
-from protocol.messages import Memory, Sampling, Stats, Step, Submit, TextPrompt
+from protocol.messages import (
+    Sampling,
+    Step,
+    Submit,
+    TextPrompt,
+)
+from protocol.stats import Memory, Stats
 from service.api.answers import collect_answers
 from service.api.chat.format import ChatFormat
 from service.api.completions import CompletionFormat

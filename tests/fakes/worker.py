@@ -29,10 +29,8 @@ from protocol.events import Event, Finished, Started, TextDelta, Tokenized
 from protocol.messages import (
     Cancel,
     Configure,
-    Device,
     Fatal,
     Loading,
-    Memory,
     ModelInfo,
     ModelsChanged,
     ModelState,
@@ -42,12 +40,12 @@ from protocol.messages import (
     Ready,
     SetMaxRunning,
     Shutdown,
-    Stats,
     Step,
     Submit,
     ToService,
     ToWorker,
 )
+from protocol.stats import Device, Memory, Stats
 from protocol.tokenization import Tokenize
 from tests.fakes.faults import fault_now, fault_of, text_of, text_of_prompt
 from tests.waiting import wait_for

@@ -12,10 +12,8 @@ from protocol.messages import (
     Cancel,
     ChatPrompt,
     Configure,
-    Device,
     Fatal,
     Loading,
-    Memory,
     ModelInfo,
     ModelsChanged,
     ModelSource,
@@ -24,7 +22,6 @@ from protocol.messages import (
     Sampling,
     Shutdown,
     Sibling,
-    Stats,
     Step,
     Submit,
     TextPrompt,
@@ -32,6 +29,7 @@ from protocol.messages import (
     ToService,
     ToWorker,
 )
+from protocol.stats import Device, Memory, Stats
 from protocol.tokenization import Tokenize
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))

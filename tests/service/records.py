@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from protocol.events import Finished, FinishReason, Started, TextDelta
-from protocol.messages import ChatPrompt, Memory, Prompt, Sampling, Stats, Submit, TextPrompt
+from protocol.messages import (
+    ChatPrompt,
+    Prompt,
+    Sampling,
+    Submit,
+    TextPrompt,
+)
+from protocol.stats import Memory, Stats
 from service.requestlog.event_batch import count_events
 from service.requestlog.record import RequestRecord
 

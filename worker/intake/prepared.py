@@ -17,8 +17,8 @@ from protocol.tokenization import Tokenize
 from worker.folder.generation_config import apply_defaults
 from worker.models.model_config import ModelConfig
 from worker.outputs.parsers import OutputParsers
+from worker.prompt_errors import PromptError
 from worker.prompts.builder import PromptBuilder
-from worker.prompts.prompt_errors import PromptError
 from worker.prompts.tokenization import convert
 from worker.structured_output.constraint import CompiledGrammar
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from protocol.messages import Device, Memory
+from protocol.stats import Device, Memory
 from worker.memory.footprint import read_footprint, trim_heap
 
 # Share of the machine's memory, where the device recommends no working set.

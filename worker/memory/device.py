@@ -8,7 +8,7 @@ import sys
 
 import mlx.core as mx
 
-from protocol.messages import Device
+from protocol.stats import Device
 
 
 def prepare_device() -> None:

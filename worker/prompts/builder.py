@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TextPrompt, TokenPrompt
+from worker.prompt_errors import PromptError, context_length_exceeded
 from worker.prompts.cache_breakpoints import find_breakpoints
-from worker.prompts.chat_template import ChatTemplate
 from worker.prompts.fill_in_middle import find_fill_in_middle
-from worker.prompts.prompt_errors import PromptError, context_length_exceeded
-from worker.prompts.template_variables import TemplateVariables
 from worker.prompts.token_bound import TokenBound
+from worker.templates.chat_template import ChatTemplate
+from worker.templates.variables import TemplateVariables
 from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
 from worker.tool_calls.syntax import CallTemplate
 

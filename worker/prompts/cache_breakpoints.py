@@ -16,7 +16,7 @@ import msgspec
 
 from protocol.messages import ChatPrompt
 from worker.cache.radix_node import shared_length
-from worker.prompts.conversation import INSTRUCTION_ROLES
+from worker.templates.conversation import INSTRUCTION_ROLES
 
 OTHER_TEXTS = ("A", "B")
 NEXT_TURN = [{"role": "assistant", "content": "A"}, {"role": "user", "content": "B"}]

@@ -15,8 +15,8 @@ from protocol.events import Tokenized
 from protocol.messages import ChatPrompt, Prompt, TextPrompt, TokenPrompt
 from protocol.tokenization import Tokenize
 from protocol.units import MIB
+from worker.prompt_errors import PromptError
 from worker.prompts.builder import PromptBuilder, index_outside
-from worker.prompts.prompt_errors import PromptError
 from worker.prompts.tokenizer_facts import describe_tokenizer
 
 # A message to the service has room for this, and its event loop copies it within some 20 ms.

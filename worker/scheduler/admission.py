@@ -15,7 +15,7 @@ from worker.intake.prepared import PreparedRequest
 from worker.memory.accounting import KVReservations
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
-from worker.prompts.prompt_errors import context_length_exceeded
+from worker.prompt_errors import context_length_exceeded
 from worker.scheduler.waiting_queue import NONE_RUNNING, WaitingQueue
 
 # How many tokens an answer without a token limit reserves at a time.

@@ -19,10 +19,10 @@ from protocol.messages import (
     Pin,
     SetMaxRunning,
     Shutdown,
-    Stats,
     Step,
     Unload,
 )
+from protocol.stats import Stats
 from protocol.units import MS_PER_S
 from worker.engine.engine import Token
 from worker.intake.prepared import ModelOpened, ModelOpenFailed, PreparedRequest, RequestDeferred

@@ -10,7 +10,7 @@ import time
 
 import msgspec
 
-from protocol.messages import Memory
+from protocol.stats import Memory
 from worker.memory.budget import Measure, return_freed_memory, used_bytes
 from worker.models.pool import ModelPool
 from worker.scheduler.waiting_queue import WaitingQueue

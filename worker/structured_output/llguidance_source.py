@@ -7,13 +7,9 @@ import json
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import any_to_lark
 
-from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
+from protocol.grammars import JSON_STYLE, Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
 from worker.structured_output.constraint import GrammarError
 
-# No flexible white space: weak models repeat it without end. One optional space after a
-# separator is allowed, because most models have learned JSON that way. A schema's own
-# "x-guidance" may set another style.
-JSON_STYLE = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}
 # A schema with a keyword that cannot be enforced is refused, whatever its own "x-guidance" says.
 JSON_RULES = {"lenient": False, "coerce_one_of": False}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import regex
 
-from worker.structured_output.llguidance_source import JSON_STYLE
+from protocol.grammars import JSON_STYLE
 from worker.tool_calls.syntax import CallTemplate, Tool
 
 MARKER = regex.compile(r"<\|?[^<>\s]+\|?>|\[[A-Z_]+\]")

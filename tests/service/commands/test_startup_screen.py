@@ -9,7 +9,12 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from protocol.messages import Device, Loading, Memory, ModelInfo, Ready
+from protocol.messages import (
+    Loading,
+    ModelInfo,
+    Ready,
+)
+from protocol.stats import Device, Memory
 from service.commands.startup_screen import StartupScreen, summary
 from service.supervision.preloads import Preloads
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.messages import Memory, Stats
+from protocol.stats import Memory, Stats
 from service.telemetry.step_stats import KEPT_S, StepStats
 
 

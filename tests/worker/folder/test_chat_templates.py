@@ -16,7 +16,7 @@ from tests.models.templates import QWEN
 from tests.worker.driver import make_config_loader
 from worker.folder.chat_templates import ChatTemplates, parse_templates, read_chat_templates
 from worker.models.model_config import ModelConfig
-from worker.prompts.prompt_errors import PromptError
+from worker.prompt_errors import PromptError
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 MESSAGES = [{"role": "user", "content": "hello"}]

@@ -9,8 +9,8 @@ import pytest
 from mlx_lm.utils import load_tokenizer
 
 from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TextPrompt, TokenPrompt
+from worker.prompt_errors import PromptError
 from worker.prompts.builder import PromptBuilder
-from worker.prompts.prompt_errors import PromptError
 
 VOCABULARY = 1000
 CONTEXT = 100

@@ -8,9 +8,9 @@ import pytest
 from mlx_lm.utils import load_tokenizer
 
 from protocol.messages import TextPrompt
+from worker.prompt_errors import PromptError
 from worker.prompts.builder import PromptBuilder
 from worker.prompts.fill_in_middle import KNOWN_TRIPLES, find_fill_in_middle
-from worker.prompts.prompt_errors import PromptError
 
 
 def builder(path: Path, *special: str) -> PromptBuilder:

@@ -17,8 +17,8 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from protocol.messages import ChatPrompt, Sampling, Submit, TextPrompt, TokenPrompt
 from worker.demo import demo_model_path
 from worker.outputs.detokenizer import make_token_bytes
+from worker.prompt_errors import PromptError
 from worker.prompts.builder import PromptBuilder
-from worker.prompts.prompt_errors import PromptError
 from worker.prompts.token_bound import NFC_INERT, TokenBound
 
 CONTEXT = 1000

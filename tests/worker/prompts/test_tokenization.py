@@ -16,9 +16,9 @@ from protocol.events import Tokenized
 from protocol.messages import ChatPrompt, ModelSource, Prompt, TextPrompt, TokenPrompt
 from protocol.tokenization import Tokenize
 from tests.worker.driver import make_config_loader
+from worker.prompt_errors import PromptError
 from worker.prompts import tokenization
 from worker.prompts.builder import PromptBuilder
-from worker.prompts.prompt_errors import PromptError
 from worker.prompts.tokenization import convert
 
 FAMILIES = ("llama", "qwen", "gemma")

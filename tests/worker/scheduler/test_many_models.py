@@ -16,7 +16,6 @@ import pytest
 from protocol.events import Finished, Rejected, Started, TextDelta
 from protocol.messages import (
     CommandResult,
-    Memory,
     ModelsChanged,
     ModelSource,
     Sampling,
@@ -25,6 +24,7 @@ from protocol.messages import (
     Submit,
     TextPrompt,
 )
+from protocol.stats import Memory
 from tests.worker.driver import end_of, make_config_loader, make_configure, text_of, tokens_of
 from worker.intake.prepared import PreparedRequest, prepare
 from worker.intake.preprocessor import Preprocessor

@@ -17,8 +17,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import PreTrainedTokenizerBase
 
 from protocol.messages import ChatPrompt
-from worker.prompts.prompt_errors import PromptError
-from worker.prompts.template_traits import RENDER_ERRORS
+from worker.prompt_errors import PromptError
+from worker.templates.traits import RENDER_ERRORS
 
 # Variables with which known templates switch thinking on and off.
 THINKING_VARIABLES = ("enable_thinking", "thinking")

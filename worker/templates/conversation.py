@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from worker.prompts.template_traits import ChatMessage, TemplateTraits, Tool
+from worker.templates.traits import ChatMessage, TemplateTraits, Tool
 
 # What must have a description, if only an empty one, for the template to take a tool.
 Described = Literal["nothing", "tools", "properties"]

@@ -11,8 +11,8 @@ from mlx_lm.utils import load_tokenizer
 from transformers import AutoTokenizer
 
 from protocol.messages import ChatPrompt
-from worker.prompts.prompt_errors import PromptError
-from worker.prompts.template_variables import TemplateVariables, variables_of
+from worker.prompt_errors import PromptError
+from worker.templates.variables import TemplateVariables, variables_of
 
 THINKING = (
     "{% for message in messages %}{{ bos_token }}{{ message.content }}{% endfor %}"

@@ -14,9 +14,9 @@ from mlx_lm.utils import load_tokenizer
 
 from protocol.messages import ChatPrompt
 from tests.models import chat_templates, templates
-from worker.prompts.chat_template import ChatTemplate
-from worker.prompts.prompt_errors import PromptError
-from worker.prompts.template_variables import TemplateVariables
+from worker.prompt_errors import PromptError
+from worker.templates.chat_template import ChatTemplate
+from worker.templates.variables import TemplateVariables
 from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
 
 Make = Callable[[str], ChatTemplate]

@@ -12,7 +12,8 @@ import msgspec
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from protocol.messages import ChatPrompt
-from worker.prompts.conversation import (
+from worker.prompt_errors import PromptError
+from worker.templates.conversation import (
     DESCRIBED,
     INSTRUCTION_ROLES,
     REASONING_KEYS,
@@ -21,8 +22,7 @@ from worker.prompts.conversation import (
     decode_calls_as_text,
     normalise_messages,
 )
-from worker.prompts.prompt_errors import PromptError
-from worker.prompts.template_traits import (
+from worker.templates.traits import (
     PROBE_TOOL,
     RENDER_ERRORS,
     ChatMessage,
@@ -31,7 +31,7 @@ from worker.prompts.template_traits import (
     find_traits,
     probe,
 )
-from worker.prompts.template_variables import TemplateVariables
+from worker.templates.variables import TemplateVariables
 from worker.tool_calls.prompting import render_calls_as_text, render_tools_as_text
 from worker.tool_calls.syntax import CallTemplate
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TokenPrompt
-from worker.prompts.prompt_errors import context_length_exceeded
+from worker.prompt_errors import context_length_exceeded
 
 
 @pytest.mark.parametrize(
