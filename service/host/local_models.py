@@ -16,7 +16,7 @@ from service.supervision.process import CODE_FOLDER
 
 DEMO_FOLDER = Path(CODE_FOLDER) / "worker" / "demo" / "model"
 INDEX = "model.safetensors.index.json"
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+TOKENIZERS = ("tokenizer.json", "tekken.json", "tokenizer.model", "tokenizer_config.json")
 LENGTH_BYTES = 8
 MAX_HEADER_BYTES = 100 * 2**20
 

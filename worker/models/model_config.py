@@ -25,6 +25,7 @@ from worker.folder.generation_config import (
 )
 from worker.folder.mlx_lm_folder import folder_for_mlx_lm, load_config
 from worker.folder.remote_code import check_remote_code, has_tokenizer_code, needs_trust
+from worker.folder.tekken import mend_decoder, tekken_settings
 from worker.folder.turn_ends import find_turn_end
 from worker.models.families import FamilyRegistry, call_syntaxes_of, detect_model_family
 from worker.models.fingerprint import content_key_of, fingerprint_of
@@ -273,6 +274,7 @@ def load_tokenizer_with_template(
     """
     # mlx-lm finds the call syntax in the template, so in the one that has tools.
     extra = {**(templates.settings or {}), "chat_template": templates.with_tools}
+    extra |= tekken_settings(path, config)
     stop_tokens = sorted(eos_token_ids_of(config)) or None
     try:
         with folder_for_mlx_lm(path) as folder:
@@ -283,6 +285,7 @@ def load_tokenizer_with_template(
         if trusted or not has_tokenizer_code(path):
             raise
         raise needs_trust("its tokenizer has code of its own") from error
+    mend_decoder(tokenizer)
     template = templates.default
     if template is None and not tokenizer.has_chat_template:
         template = fallback(tokenizer)
