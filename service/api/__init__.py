@@ -1,1 +1,1 @@
-"""Endpoints that generate text."""
+"""Endpoints that generate text, and those of a model's tokenizer."""

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from protocol.events import Tokenized
-from protocol.messages import ChatPrompt, Prompt, TextPrompt, TokenPrompt
+from protocol.messages import Prompt, TextPrompt, TokenPrompt
 from protocol.tokenization import Tokenize, TokenStrings
 from service.api.chat.format import ChatFormat
 from service.api.generation import name_client
@@ -22,11 +22,9 @@ from service.http.body_budget import SMALL_BODY_BYTES
 from service.http.json_io import JsonBodies, json_response
 from service.http.unknown_fields import ignored_of
 from service.inflight.registry import RequestRegistry
-from service.schema.messages import Conversation
 from service.schema.tokenization import (
     ApplyTemplateRequest,
     ContentTokens,
-    ConversationRequest,
     DetokenizeRequest,
     DetokenizeResponse,
     RenderedTemplate,
@@ -61,7 +59,7 @@ class TokenizationEndpoints:
         """The token ids of a text, or of the prompt that a chat completion would have."""
         request = await self._bodies.read(http_request, TokenizeRequest)
         model = self._model_names.resolve(request.model)
-        result = await self._convert(http_request, self._to_tokenize(request, model))
+        result = await self._convert(http_request, to_tokenize(self._chat_format, request, model))
         if request.content is not None:
             return json_response(ContentTokens(tokens=embed(result.value)))
         return json_response(
@@ -86,10 +84,7 @@ class TokenizationEndpoints:
         """The text that the chat template makes of messages."""
         request = await self._bodies.read(http_request, ApplyTemplateRequest)
         model = self._model_names.resolve(request.model)
-        prompt = self._to_chat_prompt(request, request.messages, model)
-        tokenize = Tokenize(
-            id=0, model=model, prompt=encode(prompt), param="messages", as_text=True
-        )
+        tokenize = to_template_request(self._chat_format, request, model)
         result = await self._convert(http_request, tokenize)
         return json_response(RenderedTemplate(prompt=embed(result.value)))
 
@@ -99,44 +94,6 @@ class TokenizationEndpoints:
         tokenize = Tokenize(id=0, model=model, prompt=encode(None), param="model")
         result = await self._convert(http_request, tokenize)
         return Response(result.value, media_type=JSON_MEDIA_TYPE)
-
-    def _to_tokenize(self, request: TokenizeRequest, model: str) -> Tokenize:
-        special_tokens = request.add_special_tokens
-        strings: TokenStrings = "vocabulary" if request.return_token_strs else "none"
-        if request.messages is not None:
-            prompt = self._to_chat_prompt(request, request.messages, model)
-            return Tokenize(
-                id=0,
-                model=model,
-                prompt=encode(prompt),
-                param="messages",
-                special_tokens=bool(special_tokens),
-                strings=strings,
-            )
-        if request.prompt is not None:
-            return Tokenize(
-                id=0,
-                model=model,
-                prompt=encode(TextPrompt(request.prompt)),
-                param="prompt",
-                special_tokens=special_tokens is not False,
-                strings=strings,
-            )
-        return Tokenize(
-            id=0,
-            model=model,
-            prompt=encode(TextPrompt(request.content or "")),
-            param="content",
-            special_tokens=bool(request.add_special),
-            parse_special=request.parse_special is not False,
-            strings="pieces" if request.with_pieces else "none",
-        )
-
-    def _to_chat_prompt(
-        self, request: ConversationRequest, messages: Conversation, model: str
-    ) -> ChatPrompt:
-        """The prompt of a chat completion with these messages."""
-        return self._chat_format.to_prompt(request.to_chat(messages, model))
 
     async def _convert(self, http_request: Request, tokenize: Tokenize) -> Tokenized:
         """The worker's result; its memory counts with that of the request's body."""
@@ -150,6 +107,54 @@ class TokenizationEndpoints:
             await reader.reserve(COPIES * (tokenize.nbytes + nbytes))
         ignored_of(http_request.scope).extend(result.ignored)
         return result
+
+
+def to_tokenize(chat_format: ChatFormat, request: TokenizeRequest, model: str) -> Tokenize:
+    """The request for the worker; the prompt of messages is that of a chat completion."""
+    special_tokens = request.add_special_tokens
+    strings: TokenStrings = "vocabulary" if request.return_token_strs else "none"
+    if request.messages is not None:
+        chat = request.to_chat(request.messages, model)
+        return Tokenize(
+            id=0,
+            model=model,
+            prompt=encode(chat_format.to_prompt(chat)),
+            param="messages",
+            special_tokens=bool(special_tokens),
+            strings=strings,
+        )
+    if request.prompt is not None:
+        return Tokenize(
+            id=0,
+            model=model,
+            prompt=encode(TextPrompt(request.prompt)),
+            param="prompt",
+            special_tokens=special_tokens is not False,
+            strings=strings,
+        )
+    return Tokenize(
+        id=0,
+        model=model,
+        prompt=encode(TextPrompt(request.content or "")),
+        param="content",
+        special_tokens=bool(request.add_special),
+        parse_special=request.parse_special is not False,
+        strings="pieces" if request.with_pieces else "none",
+    )
+
+
+def to_template_request(
+    chat_format: ChatFormat, request: ApplyTemplateRequest, model: str
+) -> Tokenize:
+    """The request for the worker, with the prompt that a chat completion would have."""
+    chat = request.to_chat(request.messages, model)
+    return Tokenize(
+        id=0,
+        model=model,
+        prompt=encode(chat_format.to_prompt(chat)),
+        param="messages",
+        as_text=True,
+    )
 
 
 def encode(prompt: Prompt | None) -> msgspec.Raw:

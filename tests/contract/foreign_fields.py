@@ -2,6 +2,7 @@
 
 Recorded from vLLM 0.11 (`ChatCompletionRequest`, `CompletionRequest`), llama.cpp b11434
 (`tools/server/README.md`) and mlx-lm 0.32 (`server.py`), without those of OpenAI's API.
+Those of `/tokenize` and `/apply-template` are of vLLM's and llama.cpp's main branches in 2026.
 """
 
 from __future__ import annotations
@@ -136,4 +137,30 @@ MESSAGE_KEYS: dict[str, Any] = {
     "tools": [{"type": "function", "function": {"name": "f"}}],
     "video": "x",
     "video_url": {"url": "x"},
+}
+
+# By the text that the fields are options of.
+TOKENIZE: dict[str, dict[str, Any]] = {
+    "prompt": {"add_special_tokens": False, "return_token_strs": True},
+    "messages": {
+        "add_generation_prompt": False,
+        "add_special_tokens": True,
+        "chat_template": "{{ messages }}",
+        "chat_template_kwargs": {"enable_thinking": False},
+        "continue_final_message": True,
+        "media_io_kwargs": {"image": {"a": 1}},
+        "mm_processor_kwargs": {"a": 1},
+        "return_token_strs": True,
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+    },
+    "content": {"add_special": True, "parse_special": False, "with_pieces": True},
+}
+APPLY_TEMPLATE: dict[str, Any] = {
+    "add_generation_prompt": False,
+    "chat_template_kwargs": {"enable_thinking": False},
+    "parallel_tool_calls": False,
+    "reasoning_effort": "low",
+    "reasoning_format": "none",
+    "tool_choice": "required",
+    "tools": [{"type": "function", "function": {"name": "f"}}],
 }

@@ -53,6 +53,8 @@ MAX_WAITING_BYTES = 256 * 1024 * 1024
 MEDIUM_IDLE_S = 600.0
 LARGE_IDLE_S = 300.0
 WAITING_PROMPTS = "waiting prompts"
+# Models that are open for their tokenizer alone: each has two tokenizers in memory.
+MAX_UNLOADED = 2
 
 
 class Inbox(Protocol):
@@ -83,6 +85,11 @@ class ModelOpening:
 
     arrivals: list[Arrival] = field(default_factory=list)
     announce: bool = False
+
+    @property
+    def is_for_tokenizer(self) -> bool:
+        """Whether all requests are for the tokenizer alone, so that no weights are loaded."""
+        return all(isinstance(submit, Tokenize) for submit, _ in self.arrivals)
 
 
 class PreparationTotals(NamedTuple):
@@ -119,6 +126,8 @@ class Preprocessor:
         self._lock = threading.Lock()
         self._open: dict[str, ModelConfig] = {}
         self._openings: dict[str, ModelOpening] = {}
+        # The models that are open for their tokenizer alone, the most recently used last.
+        self._unloaded: dict[str, ModelConfig] = {}
         self._wants_breakpoints: set[str] = set()
         # The ids of requests that are neither delivered nor cancelled.
         self._pending: set[int] = set()
@@ -149,6 +158,7 @@ class Preprocessor:
         with self._lock:
             if config.id not in self._openings:
                 self._open[config.id] = config
+            self._unloaded.pop(config.id, None)
             if wants_breakpoints:
                 self._wants_breakpoints.add(config.id)
             else:
@@ -162,6 +172,8 @@ class Preprocessor:
             config = self._open.get(submit.model)
             if config is None:
                 self._opening_of(submit.model).arrivals.append(arrival)
+            elif self._unloaded.pop(submit.model, None) and isinstance(submit, Tokenize):
+                self._unloaded[submit.model] = config
         if config is None:
             self._inbox.put(RequestDeferred(submit.id))
         else:
@@ -179,6 +191,7 @@ class Preprocessor:
         """Open this model unless it is open, then deliver a `ModelOpened`."""
         with self._lock:
             config = self._open.get(model)
+            self._unloaded.pop(model, None)
             if config is None:
                 self._opening_of(model).announce = True
                 return
@@ -188,6 +201,7 @@ class Preprocessor:
         """Drop what was read of this model's files; the next request reads them again."""
         with self._lock:
             config = self._open.pop(model, None)
+            self._unloaded.pop(model, None)
         if config is not None:
             config.grammars.close()
 
@@ -220,6 +234,11 @@ class Preprocessor:
             self._open[model] = config
             if opening.announce:
                 self._inbox.put(ModelOpened(config))
+            elif opening.is_for_tokenizer:
+                self._unloaded[model] = config
+            oldest = next(iter(self._unloaded)) if len(self._unloaded) > MAX_UNLOADED else None
+        if oldest is not None:
+            self.close(oldest)
         for arrival in opening.arrivals:
             if self._is_pending(arrival.submit):
                 self._enqueue(config, arrival)
@@ -229,7 +248,8 @@ class Preprocessor:
         logger.error("%s", reason)
         with self._lock:
             opening = self._openings.pop(model)
-            self._inbox.put(ModelOpenFailed(model, reason))
+            if opening.announce or not opening.is_for_tokenizer:
+                self._inbox.put(ModelOpenFailed(model, reason))
         for submit, _ in opening.arrivals:
             self._reject(submit, Rejected(submit.id, "model_load_failed", reason, "model"))
 

@@ -212,9 +212,6 @@ class ModelPool:
             if self.eviction.is_busy(id, waiting):
                 return False
             self._unload(id)
-        else:
-            # Its files may have been read, to tokenize a text.
-            self._on_unloaded(id)
         self._entries[id].clear()
         return True
 

@@ -113,3 +113,11 @@ def test_a_softened_parameter_is_listed_as_ignored_by_the_operator() -> None:
 def test_the_labels_of_each_place_are_listed() -> None:
     labels = describe_capabilities(ModelState("m", "unloaded")).labels
     assert "index" in labels["messages[].tool_calls[]"]
+
+
+def test_the_endpoints_of_the_tokenizer_are_listed() -> None:
+    tokenize = supports(CAPABLE, "/tokenize")
+    assert {"prompt", "messages", "content", "with_pieces", "return_token_strs"} <= tokenize.keys()
+    assert set(tokenize.values()) == {"honoured"}
+    assert supports(CAPABLE, "/detokenize") == {"model": "honoured", "tokens": "honoured"}
+    assert supports(PLAIN, "/apply-template")["messages"] == "refused"

@@ -192,11 +192,13 @@ def test_what_cannot_be_tokenized_is_rejected(config: ModelConfig) -> None:
 
 
 def test_a_model_without_files_is_named_in_the_rejection() -> None:
-    preprocessor, sent, _ = tokenizing(None, ModelSource("gone", "/no/such/model"))
+    preprocessor, sent, inbox = tokenizing(None, ModelSource("gone", "/no/such/model"))
     preprocessor.submit(tokenize(1, CHAT, model="gone"))
     rejected = sent.get(timeout=TIMEOUT_S)
     assert isinstance(rejected, Rejected)
     assert rejected.code == "model_load_failed"
+    # No load was tried, so none has failed.
+    assert {type(inbox.get(timeout=TIMEOUT_S)) for _ in range(2)} == {RequestDeferred}
 
 
 def test_a_cancelled_tokenization_is_not_sent() -> None:
@@ -218,3 +220,36 @@ def test_tokenizations_that_wait_have_a_limit(
     refused = sent.get(timeout=TIMEOUT_S)
     assert isinstance(refused, Rejected)
     assert refused.code == "insufficient_memory"
+
+
+class CountingLoader:
+    """Reads the built-in model's files under each id, and counts how often."""
+
+    def __init__(self) -> None:
+        self.loaded: list[str] = []
+
+    def load(self, source: ModelSource, *, download: bool) -> ModelConfig:
+        self.loaded.append(source.id)
+        return make_config_loader().load(source, download=download)
+
+
+def test_few_models_are_kept_open_for_their_tokenizer_alone() -> None:
+    loader = CountingLoader()
+    sent: queue.SimpleQueue[Tokenized | Rejected] = queue.SimpleQueue()
+    inbox: Inbox = queue.SimpleQueue()
+    sources = [ModelSource(id, None) for id in "abcd"]
+    preprocessor = Preprocessor(sources, loader, inbox, send=sent.put)
+
+    def tokenize_with(model: str) -> None:
+        preprocessor.submit(tokenize(1, CHAT, model))
+        assert isinstance(sent.get(timeout=TIMEOUT_S), Tokenized)
+
+    # A model that generates is kept, whatever else is opened.
+    preprocessor.submit(encode(Submit(2, "d", CHAT, Sampling(0))))
+    assert isinstance(take(inbox, 1)[0], PreparedRequest)
+    for model in "abac":
+        tokenize_with(model)
+    assert loader.loaded == ["d", "a", "b", "c"]
+    for model in "acdb":
+        tokenize_with(model)
+    assert loader.loaded == ["d", "a", "b", "c", "b"]
