@@ -19,8 +19,8 @@ from worker.prompt_errors import PromptError
 from worker.prompts.builder import PromptBuilder, index_outside
 from worker.prompts.tokenizer_facts import describe_tokenizer
 
-# A message to the service has room for this, and its event loop copies it within some 20 ms.
-MAX_RESULT_BYTES = 64 * MIB
+# A message to the service has room for this, and its event loop copies it within some tens of ms.
+MAX_RESULT_BYTES = 32 * MIB
 # A text to find out what a tokenizer adds to each text.
 PROBE = "a"
 
