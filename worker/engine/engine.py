@@ -1,11 +1,12 @@
 """Continuous batching of one model's rows, by request id.
 
-The scheduler of the rows is in mlx_batch.py. This module maps request ids to its rows,
+The scheduler of the rows is in row_generator.py. This module maps request ids to its rows,
 looks prompts up in the prompt cache, and stores what was computed there.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,20 +17,20 @@ import msgspec
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
+from protocol.batching import BatchRules
 from protocol.events import FinishReason
 from worker.cache.kv_cost import probe
 from worker.cache.prefix_cache import Prefix, PrefixCache
 from worker.engine.attention_cost import probe_attention
-from worker.engine.decode_groups import PaddingCost
-from worker.engine.mlx_batch import (
-    GeneratedToken,
-    PromptProgress,
-    RowBatchGenerator,
-    make_stop_sequences,
-)
+from worker.engine.batches.decode_groups import PaddingCost
+from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
+from worker.engine.mlx_batch import GeneratedToken, PromptProgress, make_stop_sequences
 from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
+from worker.engine.row_generator import RowBatchGenerator
 from worker.engine.sampler import Row, Sibling
 from worker.engine.token_logprobs import Score
+
+logger = logging.getLogger(__name__)
 
 EMPTY_PREFIX = Prefix(0, [])
 
@@ -56,8 +57,19 @@ class PrefillingRow:
     cached_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class FailedRow:
+    """A row that was in a call of the model that raised. It is not in the engine any more."""
+
+    id: int
+    reason: str
+
+
 class Engine:
-    """The rows of one model that are in prefill or decoding, by the request's id."""
+    """The rows of one model that are in prefill or decoding, by the request's id.
+
+    `rules` say what its rows may share. Of a row that was inserted `alone` nothing is cached.
+    """
 
     def __init__(
         self,
@@ -67,17 +79,24 @@ class Engine:
         prefill: PrefillLimits,
         name: str = "",
         prompt_cache: PrefixCache | None = None,
+        rules: BatchRules | None = None,
     ) -> None:
         self._name = name
-        self._prompt_cache = prompt_cache or PrefixCache(0)
+        self._prompt_cache = PrefixCache(0) if prompt_cache is None else prompt_cache
         self.kv_cost = probe(model, prefill.max_tokens)
+        budget = PrefillBudget(prefill, probe_attention(model, self.kv_cost))
         self._generator = RowBatchGenerator(
             model,
             PaddingCost(self.kv_cost, weight_bytes_of(model)),
-            PrefillBudget(prefill, probe_attention(model, self.kv_cost)),
+            budget,
             completion_batch_size=max_running,
             prefill_step_size=prefill.max_tokens,
         )
+        self._prefill_budget = budget
+        self.rules = rules or BatchRules()
+        # Why a row's caches could not be kept, if that has failed.
+        self.cache_fault: str | None = None
+        self._uncached: set[int] = set()
         self._prefilling: dict[int, PrefillingRow] = {}
         self._rows: dict[int, Row] = {}
         self._uid_of: dict[int, int] = {}
@@ -85,6 +104,8 @@ class Engine:
         # The ids of the rows whose prompts the last step computed in part, with the tokens
         # that are computed or were cached, and all.
         self.progress: list[tuple[int, int, int]] = []
+        # The rows that the last step has lost to an error of the model's code.
+        self.failed: list[FailedRow] = []
 
     def __len__(self) -> int:
         return len(self._uid_of)
@@ -94,6 +115,20 @@ class Engine:
         """Whether the model's caches can be cut at any token."""
         return all(type(layer) is KVCache for layer in make_prompt_cache(self._generator.model))
 
+    @property
+    def rules(self) -> BatchRules:
+        """What the rows may share; set only while there are none."""
+        return self._generator.rules
+
+    @rules.setter
+    def rules(self, rules: BatchRules) -> None:
+        self._generator.rules = rules
+
+    @property
+    def longest_prompt(self) -> int | None:
+        """The most tokens of a prompt that may not be sliced; None without a bound."""
+        return None if self.rules.slices_prompts else self._prefill_budget.longest_whole()
+
     def insert(
         self,
         id: int,
@@ -101,21 +136,28 @@ class Engine:
         max_tokens: int,
         row: Row,
         breakpoints: Sequence[int] = (),
+        *,
+        alone: bool = False,
     ) -> int:
         """Queue a row for prefill; the number of its prompt's tokens that are cached.
 
         `prompt` is not empty and `max_tokens` is at least 1. `breakpoints` are positions in
-        the prompt where other prompts are likely to differ from it.
+        the prompt where other prompts are likely to differ from it. A row that is `alone`
+        shares nothing with others.
         """
-        shared = self._find_shared_prefill(prompt, row)
+        row.alone = alone or self.rules.batching == "none"
+        if alone:
+            self._uncached.add(id)
+        shared = self._find_shared_prefill(id, prompt, row)
         if shared is not None:
             uid = self._generator.new_uid()
             shared.row.siblings.append(Sibling(uid, row, max_tokens))
             self._register(id, uid, row)
             return shared.cached_tokens
-        prefix = self._prompt_cache.find(self._name, prompt) if row.scorer is None else EMPTY_PREFIX
+        prefix = self._find_prefix(id, prompt, row)
+        ends = breakpoints if self.rules.slices_prompts else ()
         [uid] = self._generator.insert_segments(
-            [split_prompt(prompt, prefix.length, breakpoints)],
+            [split_prompt(prompt, prefix.length, ends)],
             max_tokens=[max_tokens],
             caches=[prefix.layers] if prefix.length else None,
             all_tokens=[prompt[: prefix.length]],
@@ -126,12 +168,21 @@ class Engine:
         self._prefilling[id] = PrefillingRow(row, prompt, prefix.length)
         return prefix.length
 
-    def _find_shared_prefill(self, prompt: list[int], row: Row) -> PrefillingRow | None:
+    def _find_prefix(self, id: int, prompt: list[int], row: Row) -> Prefix:
+        if row.scorer is not None or not self._may_cache(id):
+            return EMPTY_PREFIX
+        return self._prompt_cache.find(self._name, prompt)
+
+    def _may_cache(self, id: int) -> bool:
+        return self.rules.reuses_prefixes and id not in self._uncached
+
+    def _find_shared_prefill(self, id: int, prompt: list[int], row: Row) -> PrefillingRow | None:
         """A row in prefill with the same prompt; rows with a scorer share no prefill."""
-        if row.scorer is not None:
+        if row.scorer is not None or id in self._uncached:
             return None
-        same = (other for other in self._prefilling.values() if other.prompt == prompt)
-        return next((other for other in same if other.row.scorer is None), None)
+        same = [other for other in self._prefilling.items() if other[1].prompt == prompt]
+        shared = (each for other, each in same if other not in self._uncached)
+        return next((each for each in shared if each.row.scorer is None), None)
 
     def _register(self, id: int, uid: int, row: Row) -> None:
         self._rows[id] = row
@@ -142,14 +193,15 @@ class Engine:
         """Remove rows in any stage and free their caches; unknown ids are ignored."""
         known = [id for id in ids if id in self._uid_of]
         removed = [row for id in known if (row := self._prefilling.pop(id, None)) is not None]
+        kept = {self._uid_of[id] for id in known if self._may_cache(id)}
         uids = {self._unregister(id) for id in known}
         for prefilling in (*self._prefilling.values(), *removed):
             prefilling.row.siblings[:] = [
                 sibling for sibling in prefilling.row.siblings if sibling.uid not in uids
             ]
         if uids:
-            caches = self._generator.remove(uids, return_prompt_caches=True)
-            self._cache_prefixes(caches.values())
+            self._cache_rows(kept)
+            self._generator.remove(uids)
         for prefilling in removed:
             self._reinsert_siblings(prefilling)
 
@@ -177,15 +229,14 @@ class Engine:
                 del self._prefilling[self._id_of[prompt.uid]]
         self.progress = [entry for prompt in prompts for entry in self._progress_of(prompt)]
         self._cache_prompts(prompts)
-        self._cache_prefixes(
-            (response.prompt_cache, response.all_tokens)
-            for response in responses
-            if response.prompt_cache is not None
-        )
+        for response in responses:
+            if response.prompt_cache is not None and self._may_cache(self._id_of[response.uid]):
+                self._cache_prefix(response.prompt_cache, response.all_tokens)
         tokens = [self._to_token(self._id_of[response.uid], response) for response in responses]
         for token in tokens:
             if token.reason is not None:
                 self._unregister(token.id)
+        self.failed = list(self._drop_failed())
         if not self._uid_of:
             self._prompt_cache.write()
         return tokens
@@ -206,19 +257,49 @@ class Engine:
         fault = self._rows[id].fault
         return Token(id, response.token, response.finish_reason, fault, score)
 
+    def _drop_failed(self) -> Iterator[FailedRow]:
+        """Remove the rows whose calls failed."""
+        for call in self._generator.take_failed():
+            for uid in call.uids:
+                if (id := self._id_of.get(uid)) is not None:
+                    # Its siblings failed with it: they are not to be inserted again.
+                    self._rows[id].siblings.clear()
+                    self._prefilling.pop(id, None)
+                    self._unregister(id)
+                    yield FailedRow(id, call.reason)
+
     def _cache_prompts(self, prompts: list[PromptProgress]) -> None:
         """Cache prompts up to the segment that has ended: a breakpoint or the last token."""
         uids = [p.uid for p in prompts if p.end_of_segment and not p.end_of_prompt]
-        if uids:
-            self._cache_prefixes(self._generator.extract_cache(uids).values())
+        self._cache_rows(uid for uid in uids if self._may_cache(self._id_of[uid]))
 
-    def _cache_prefixes(self, computed: Iterable[tuple[list[Any], list[int]]]) -> None:
-        for layers, tokens in computed:
+    def _cache_rows(self, uids: Iterable[int]) -> None:
+        if not (wanted := set(uids)):
+            return
+        try:
+            caches = self._generator.extract_cache(wanted)
+        except MODEL_ERRORS as error:
+            self._stop_caching(error)
+            return
+        for layers, tokens in caches.values():
+            self._cache_prefix(layers, tokens)
+
+    def _cache_prefix(self, layers: list[Any], tokens: list[int]) -> None:
+        try:
             if tokens:
                 self._prompt_cache.insert(self._name, tokens, layers)
+        except MODEL_ERRORS as error:
+            self._stop_caching(error)
+
+    def _stop_caching(self, error: BaseException) -> None:
+        """Some caches of mlx-lm cannot be copied: nothing of this model is kept then."""
+        self.cache_fault = describe_error(error)
+        logger.warning("nothing is kept in the prompt cache: %s", self.cache_fault)
+        self.rules = msgspec.structs.replace(self.rules, reuses_prefixes=False)
 
     def _unregister(self, id: int) -> int:
         del self._rows[id]
+        self._uncached.discard(id)
         uid = self._uid_of.pop(id)
         del self._id_of[uid]
         return uid

@@ -79,8 +79,13 @@ class PrefillBudget:
         """The seconds of a decode step; 0 before one is measured."""
         return self._decode_s
 
-    def plan(self, decoding_rows: int, prompts: Sequence[Prompt]) -> Slice:
-        """The next slice of these prompts, which are in the order of preference."""
+    def plan(self, decoding_rows: int, prompts: Sequence[Prompt], *, whole: bool = False) -> Slice:
+        """The next slice of these prompts, which are in the order of preference.
+
+        A `whole` one has all that is left of them, whatever its time and memory.
+        """
+        if whole:
+            return self._plan_whole(prompts[: self._limits.max_rows])
         rows = tokens = context = 0
         for prompt in prompts[: self._limits.max_rows]:
             behind = max(context, prompt.computed)
@@ -92,6 +97,15 @@ class PrefillBudget:
             return Slice()
         tokens = min(tokens, self._most_tokens(decoding_rows, rows, context))
         return Slice(rows, tokens, rows * tokens * self._token_s(context))
+
+    def longest_whole(self) -> int | None:
+        """The most tokens of a slice alone whose memory fits; None without a bound."""
+        return self._attention.tokens_within(self._limits.reserve_bytes, 1, 0)
+
+    def _plan_whole(self, prompts: Sequence[Prompt]) -> Slice:
+        tokens = max((prompt.left for prompt in prompts), default=0)
+        context = max((prompt.computed for prompt in prompts), default=0)
+        return Slice(len(prompts), tokens, len(prompts) * tokens * self._token_s(context))
 
     def record_step(
         self, elapsed_s: float, decoding_rows: int, computed_tokens: int, context: int = 0

@@ -78,7 +78,7 @@ class Row:
     is an error of this row alone; it is returned with the row's next token. `logprobs`
     is the number of alternatives scored for each token, None without scores; `scorer`
     scores the prompt. `siblings` have the same prompt and start decoding when this
-    row's prefill ends.
+    row's prefill ends. A row that is `alone` is a batch of its own.
     """
 
     sampling: Sampling
@@ -90,6 +90,7 @@ class Row:
     logprobs: int | None = None
     scorer: PromptScorer | None = None
     siblings: list[Sibling] = field(default_factory=list)
+    alone: bool = False
 
     @property
     def depends_on_history(self) -> bool:

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +92,23 @@ class PromptScorer:
         targets = list(self._prompt[begin : begin + logits.shape[0]])
         scores = Scores(logits[: len(targets)], mx.array(targets, mx.uint32), self._top_count)
         self.scores += [scores.read(index, self._top_count) for index in range(len(targets))]
+
+
+class ScoringModel:
+    """A model that passes the logits of a batch's prompts to the scorers of their rows."""
+
+    def __init__(
+        self, model: nn.Module, scorers: Sequence[PromptScorer | None], lengths: list[int]
+    ) -> None:
+        self._model = model
+        self._scorers = scorers
+        self._remaining = lengths
+
+    def __call__(self, inputs: mx.array, cache: list[Any]) -> mx.array:
+        logits: mx.array = self._model(inputs, cache=cache)
+        for index, scorer in enumerate(self._scorers):
+            width = min(self._remaining[index], inputs.shape[1])
+            self._remaining[index] -= width
+            if scorer is not None and width:
+                scorer.push(logits[index, :width])
+        return logits

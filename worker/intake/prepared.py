@@ -49,7 +49,8 @@ class PreparedRequest:
     grammar of calls that the answer must have), from the submitted grammar, or from
     `offered_calls` (the grammar of calls that it may have). `breakpoints` are token offsets
     in the prompt at which prefill stops to store a reusable state. `ignored` are the
-    parameters that this model ignores.
+    parameters that this model ignores. `alone`: the model failed on it beside others, so that
+    it runs in a batch of its own.
     """
 
     submit: Submit
@@ -64,6 +65,7 @@ class PreparedRequest:
     grammar: CompiledGrammar | None = None
     required_calls: Lark | None = None
     offered_calls: Lark | None = None
+    alone: bool = False
 
     @property
     def is_bounded(self) -> bool:

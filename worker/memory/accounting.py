@@ -12,11 +12,15 @@ from worker.memory.preparation import PreparationMemory
 
 
 class KVReservations:
-    """The KV cache reserved for each sequence of one model, in tokens, by sequence id."""
+    """The KV cache reserved for each sequence of one model, in tokens, by sequence id.
 
-    def __init__(self, cost: KVCost) -> None:
+    In a batch each row is padded to the longest; rows that are `alone` are not padded.
+    """
+
+    def __init__(self, cost: KVCost, *, alone: bool = False) -> None:
         self.cost = cost
-        # All rows, each padded to the longest. Stored because it is read several times a step.
+        self._alone = alone
+        # Stored because it is read several times a step.
         self.reserved_bytes = 0
         self._tokens: dict[int, int] = {}
 
@@ -43,6 +47,8 @@ class KVReservations:
         self.reserved_bytes = self._batch_bytes(self._tokens)
 
     def _batch_bytes(self, tokens: dict[int, int]) -> int:
+        if self._alone:
+            return sum(self.cost.batch_bytes(1, each) for each in tokens.values())
         return self.cost.batch_bytes(len(tokens), max(tokens.values(), default=0))
 
 

@@ -99,8 +99,9 @@ class LoadQueue:
             self._account.weight_bytes[id] = load.total_bytes
             if self._account.available_bytes < 0:
                 raise MemoryError(f"it needs {format_bytes(load.total_bytes)} of memory")
-        except Exception as error:
-            # Damaged or unknown files raise many errors; the other models keep serving.
+        except (Exception, SystemExit) as error:
+            # Damaged or unknown files raise many errors, and mlx-lm's code of some models ends
+            # the process; the other models keep serving.
             logger.exception("%s cannot be loaded", id)
             self.current = None
             self.fail(id, str(cannot_load(id, error)))

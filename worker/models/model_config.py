@@ -151,7 +151,7 @@ class ModelConfigLoader:
         """
         try:
             return self._load(source, download=download)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # Tokenizers and templates raise many errors; none of them may end a thread.
             raise cannot_load(source.id, error) from error
 
@@ -305,6 +305,9 @@ def defaults_of(source: ModelSource, generation_config: GenerationConfig) -> Mod
     return generation_config.defaults if source.generation_config else NO_DEFAULTS
 
 
-def cannot_load(id: str, error: Exception) -> LoadError:
+def cannot_load(id: str, error: BaseException) -> LoadError:
     """The `LoadError` for this model, as one line of text."""
-    return LoadError(f"model {id!r} cannot be loaded: {' '.join(str(error).split())}")
+    text = " ".join(str(error).split())
+    if isinstance(error, SystemExit):
+        text = f"its code ended the process with {text or 0}"
+    return LoadError(f"model {id!r} cannot be loaded: {text}")

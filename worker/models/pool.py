@@ -166,7 +166,8 @@ class ModelPool:
 
     def _add(self, id: str, model: LoadedModel) -> None:
         self._models[id] = model
-        self.account.kv[id] = KVReservations(model.engine.kv_cost)
+        alone = model.engine.rules.batching == "none"
+        self.account.kv[id] = KVReservations(model.engine.kv_cost, alone=alone)
         self.mark_used(id)
         self._on_loaded(model)
 

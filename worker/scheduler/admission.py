@@ -18,6 +18,11 @@ from worker.models.weight_loader import LoadedModel
 from worker.prompt_errors import context_length_exceeded
 from worker.scheduler.waiting_queue import NONE_RUNNING, WaitingQueue
 
+MEMORY_LIMIT = "The memory of this server holds {longest} tokens of this model at most"
+WHOLE_LIMIT = (
+    "This model's prompts cannot be computed in slices, and the memory for prefill holds "
+    "{longest} tokens at most"
+)
 # How many tokens an answer without a token limit reserves at a time.
 RESERVATION_TOKENS = 1024
 
@@ -59,11 +64,15 @@ class Admission:
         head = self._waiting.peek(id, running)
         if head is None or len(model.engine) >= self.max_running:
             return None
+        most = model.engine.longest_prompt
+        if most is not None and len(head.context) > most:
+            self._waiting.remove([head.submit.id])
+            return too_long(head, most, WHOLE_LIMIT)
         longest = self._max_length(model, head)
         worst_case = len(head.prompt) + head.max_tokens
         if longest < (worst_case if head.is_bounded else len(head.context) + 1):
             self._waiting.remove([head.submit.id])
-            return too_long(head, longest)
+            return too_long(head, longest, MEMORY_LIMIT)
         head = dataclasses.replace(head, max_tokens=min(worst_case, longest) - len(head.prompt))
         kv = self._pool.account.kv[id]
         tokens = first_reservation(head)
@@ -132,8 +141,9 @@ def first_reservation(prepared: PreparedRequest) -> int:
     return min(worst_case, len(prepared.context) + RESERVATION_TOKENS)
 
 
-def too_long(prepared: PreparedRequest, longest: int) -> Rejected:
-    """The rejection of a request that needs more than the whole memory; it could have `longest`."""
-    limit = f"The memory of this server holds {longest} tokens of this model at most"
-    error = context_length_exceeded(prepared.submit, len(prepared.prompt), limit)
+def too_long(prepared: PreparedRequest, longest: int, limit: str) -> Rejected:
+    """The rejection of a request that is above a limit; it could have `longest` tokens."""
+    error = context_length_exceeded(
+        prepared.submit, len(prepared.prompt), limit.format(longest=longest)
+    )
     return Rejected(prepared.submit.id, error.code, error.message, error.param)

@@ -24,7 +24,7 @@ from protocol.messages import (
 )
 from protocol.stats import Stats
 from protocol.units import MS_PER_S
-from worker.engine.engine import Token
+from worker.engine.engine import FailedRow, Token
 from worker.intake.prepared import ModelOpened, ModelOpenFailed, PreparedRequest, RequestDeferred
 from worker.intake.preprocessor import Preprocessor
 from worker.intake.receiver import Work
@@ -240,11 +240,11 @@ class EngineCore:
         for victim in preempt_for_shares(running, waiting, places):
             self._preempt(victim)
 
-    def _preempt(self, id: int) -> None:
+    def _preempt(self, id: int, *, alone: bool = False) -> None:
         """Queue a running request again; its tokens are kept, its memory is freed."""
         running = self._running.pop(id)
         self._release(running.model, id)
-        self._waiting.push_front(running.preempt())
+        self._waiting.push_front(running.preempt(alone=alone))
 
     def _start(self, model: LoadedModel, prepared: PreparedRequest) -> None:
         id = prepared.submit.id
@@ -259,7 +259,12 @@ class EngineCore:
             return
         running = RunningRequest(model, prepared, output)
         cached_tokens = model.engine.insert(
-            id, prepared.context, running.tokens_left, output.row, prepared.breakpoints
+            id,
+            prepared.context,
+            running.tokens_left,
+            output.row,
+            prepared.breakpoints,
+            alone=prepared.alone,
         )
         self._running[id] = running
         if not prepared.started:
@@ -281,6 +286,19 @@ class EngineCore:
                 self._events += [Progress(*progress) for progress in model.engine.progress]
                 for token in tokens:
                     self._process_token(model, token, now)
+                for row in model.engine.failed:
+                    self._retry_alone(row)
+
+    def _retry_alone(self, row: FailedRow) -> None:
+        """Queue a request again whose model failed beside others; the second time it fails."""
+        if (running := self._running.get(row.id)) is None:
+            return
+        if running.prepared.alone:
+            del self._running[row.id]
+            self._release(running.model, row.id)
+            self._events.append(Failed(row.id, f"The model failed twice: {row.reason}"))
+        else:
+            self._preempt(row.id, alone=True)
 
     def _process_token(self, model: LoadedModel, token: Token, now: float) -> None:
         events = self._events_of(token, now)

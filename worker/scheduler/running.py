@@ -52,11 +52,16 @@ class RunningRequest:
         self.tokens.append(token.token)
         return self.output.process(token, now)
 
-    def preempt(self) -> PreparedRequest:
-        """The request to queue again; its generated tokens count as delivered."""
-        submit = self.prepared.submit
+    def preempt(self, *, alone: bool = False) -> PreparedRequest:
+        """The request to queue again; its generated tokens count as delivered.
+
+        With `alone` it then runs in a batch of its own, as it does if it did before.
+        """
+        prepared, submit = self.prepared, self.prepared.submit
         resumed = msgspec.structs.replace(submit, resume=submit.resume + self.tokens)
-        return dataclasses.replace(self.prepared, submit=resumed, started=True)
+        return dataclasses.replace(
+            prepared, submit=resumed, started=True, alone=alone or prepared.alone
+        )
 
 
 def list_places(running: Iterable[RunningRequest]) -> list[Place]:

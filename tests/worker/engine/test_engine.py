@@ -18,11 +18,11 @@ from protocol.events import FinishReason
 from protocol.messages import Sampling
 from tests.oracle import greedy_tokens, text_tokens
 from worker.cache.kv_cost import probe
-from worker.engine import decode_groups as groups
+from worker.engine.batches import decode_groups as groups
 from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine, weight_bytes_of
-from worker.engine.mlx_batch import RowBatchGenerator
 from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
+from worker.engine.row_generator import RowBatchGenerator
 from worker.engine.sampler import make_row
 
 GREEDY = Sampling(seed=0, temperature=0.0)

@@ -3,16 +3,19 @@
 In a batch every row is padded to the longest, and a step reads the padding too. Rows
 decode in another batch where their padding would cost more than another pass of the
 model, which reads the weights once more. Batches are merged when rows have left and one
-batch costs less.
+batch costs less. A batch of a row alone is never merged. A batch whose model raises is dropped,
+and the others go on.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from worker.cache.kv_cost import KVCost
+from worker.engine.batches.model_errors import FailedCalls
 
 # The cost of a pass even of a model without weights, as bytes that could be read meanwhile.
 PASS_BYTES = 4 << 20
@@ -22,8 +25,12 @@ MERGE_SHARE = 0.5
 
 
 class DecodingBatch(Protocol):
-    """The part of mlx-lm's batch that is used; `tokens` are those that the rows' caches hold."""
+    """The part of mlx-lm's batch that is used; `tokens` are those that the rows' caches hold.
 
+    `is_alone`: its one row is never joined by others.
+    """
+
+    is_alone: bool
     uids: list[int]
     tokens: list[list[int]]
     prompt_cache: list[Any]
@@ -58,8 +65,9 @@ class PaddingCost:
 class DecodeGroups(Generic[Batch]):
     """Several batches with the interface of one; row numbers count through all batches."""
 
-    def __init__(self, padding: PaddingCost) -> None:
+    def __init__(self, padding: PaddingCost, failed_calls: FailedCalls) -> None:
         self._padding = padding
+        self._failed_calls = failed_calls
         self._batches: list[Batch] = []
 
     def __len__(self) -> int:
@@ -80,21 +88,23 @@ class DecodeGroups(Generic[Batch]):
 
     def extend(self, new: Batch) -> None:
         """Add rows to the batch where they cost the least padding, or as a batch of their own."""
-        costs = [(self._padding_bytes(batch, new), batch) for batch in self._batches]
+        joinable = [] if new.is_alone else [b for b in self._batches if not b.is_alone]
+        costs = [(self._padding_bytes(batch, new), batch) for batch in joinable]
         lowest_bytes, batch = min(costs, key=lambda pair: pair[0], default=(0, None))
         if batch is None or lowest_bytes > self._padding.pass_bytes:
             self._batches.append(new)
         else:
-            batch.extend(new)
+            self._join(batch, new)
 
     def filter(self, keep: list[int]) -> None:
         """Keep only these rows."""
         first = 0
-        for batch in self._batches:
+        for batch in list(self._batches):
             size = len(batch)
             kept = [index - first for index in keep if first <= index < first + size]
             if len(kept) < size:
-                batch.filter(kept)
+                with self._attempt(batch):
+                    batch.filter(kept)
             first += size
         self._regroup()
 
@@ -111,20 +121,37 @@ class DecodeGroups(Generic[Batch]):
         raise IndexError("no such row")
 
     def next(self) -> list[Any]:
-        """One token for each row, in the order of the rows."""
+        """One token for each row, in the order of the rows; none for those of a failed call."""
         before = len(self)
-        responses = [response for batch in self._batches for response in batch.next()]
+        responses: list[Any] = []
+        for batch in list(self._batches):
+            with self._attempt(batch):
+                responses += batch.next()
         if len(self) < before:
             self._regroup()
         return responses
 
+    @contextmanager
+    def _attempt(self, *batches: Batch) -> Iterator[None]:
+        """Drop these batches where the block, which changes them, fails."""
+        uids = [uid for batch in batches for uid in batch.uids]
+        with self._failed_calls.attempt(uids) as attempt:
+            yield
+        if attempt.failed:
+            self._batches = [batch for batch in self._batches if batch not in batches]
+
+    def _join(self, batch: Batch, new: Batch) -> None:
+        with self._attempt(batch, new):
+            batch.extend(new)
+
     def _regroup(self) -> None:
         """Drop empty batches, and merge one pair of batches where that costs less."""
         self._batches = [batch for batch in self._batches if len(batch)]
-        for first, second in itertools.combinations(self._batches, 2):
+        joinable = [batch for batch in self._batches if not batch.is_alone]
+        for first, second in itertools.combinations(joinable, 2):
             if self._padding_bytes(first, second) <= self._padding.pass_bytes * MERGE_SHARE:
-                first.extend(second)
                 self._batches.remove(second)
+                self._join(first, second)
                 return
 
     def _padding_bytes(self, *batches: Batch) -> int:

@@ -1,0 +1,1 @@
+"""How rows form batches: which decode or prefill together, and whose model fails in one."""
