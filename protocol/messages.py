@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from protocol.batching import BatchRules
 from protocol.events import Event, Rejected, Tokenized
 from protocol.grammars import Grammar
 from protocol.stats import Device, Memory, Stats
@@ -301,7 +302,8 @@ class ModelState(Data, frozen=True):
 
     `bytes` is the size of its weights, `done_bytes` how much of them is loaded. `reason` says
     why the last load failed, or what a pending load waits for. `context_length` and
-    `defaults` are known once the model's files are on disk, also before it is loaded.
+    `defaults` are known once the model's files are on disk, also before it is loaded. `rules`
+    are those of a loaded model.
     """
 
     id: str
@@ -313,6 +315,7 @@ class ModelState(Data, frozen=True):
     info: ModelInfo | None = None
     context_length: int | None = None
     defaults: ModelDefaults = ModelDefaults()
+    rules: BatchRules | None = None
 
 
 class ModelsChanged(Message, frozen=True):

@@ -9,6 +9,7 @@ from protocol.messages import ModelState
 from service.config.model_settings import RESERVED_ID, ModelSettings, model_id
 from service.config.sampling_defaults import SamplingDefaults, combine
 from service.errors import ModelNotFound
+from service.schema.batching import describe_batching
 from service.schema.models import Model, ModelList
 
 
@@ -74,4 +75,5 @@ class ModelNames:
             capabilities=state.info.capabilities if state.info else [],
             aliases=self._aliases[id],
             default_parameters=combine(self._defaults[id], state.defaults),
+            batching=describe_batching(state.rules),
         )

@@ -15,6 +15,7 @@ from service.http.json_io import json_response
 from service.ops.health import HealthEndpoint
 from service.requestlog.access_log import in_ms
 from service.requestlog.record import RequestRecord
+from service.schema.batching import describe_batching
 from service.schema.status import ModelStatus, RecentRequest, ServiceStatus
 from service.supervision.supervisor import Supervisor
 from service.telemetry.setup import Observability
@@ -80,6 +81,7 @@ def model_status(state: ModelState) -> ModelStatus:
         context_length=info.context_length,
         weight_bytes=info.weight_bytes,
         load_ms=info.load_ms,
+        batching=describe_batching(state.rules),
     )
 
 

@@ -33,7 +33,8 @@ function describeModel(model, state) {
   if (model.loaded) {
     const loadTime = `loaded in ${milliseconds(model.load_ms)}`;
     const context = `context ${count(model.context_length)}`;
-    return [model.family, size(model.weight_bytes), context, loadTime, ...pinned].join(", ");
+    const facts = [model.family, size(model.weight_bytes), context, loadTime, ...pinned];
+    return [facts.join(", "), ...describeBatching(model.batching)].join(". ");
   }
   const reason = state?.reason ? [state.reason] : [];
   switch (state?.status) {
@@ -47,6 +48,14 @@ function describeModel(model, state) {
     default:
       return ["not loaded", ...pinned].join(", ");
   }
+}
+
+/** What the check of a model does not let its requests share, and why. */
+function describeBatching(batching) {
+  if (!batching) return [];
+  const { reasons, unchecked } = batching;
+  const pending = unchecked.length ? [`Not checked yet, so not used: ${unchecked.join(", ")}`] : [];
+  return [...reasons.map((reason) => reason.replace(/\.$/, "")), ...pending];
 }
 
 function showPairs(target, pairs) {

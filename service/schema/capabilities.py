@@ -9,6 +9,7 @@ import msgspec
 
 from protocol.messages import ModelInfo, ModelState
 from service.schema.annotations import LABELS
+from service.schema.batching import ModelBatching, describe_batching
 from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
 from service.schema.support import PARAMETERS, Parameter, Requirement
@@ -68,6 +69,7 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     `system_messages` is null while the model is not loaded, or if it has no chat template.
     `labels` are the keys that clients add to messages and tools, by place, with no effect.
+    `batching` is null while the model is not loaded.
     """
 
     id: str
@@ -76,6 +78,7 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     template_variables: list[str]
     system_messages: SystemMessages | None
     kv_cache: KVCacheCapability
+    batching: ModelBatching | None
     labels: dict[str, list[str]]
     endpoints: dict[str, dict[str, Capability]]
 
@@ -97,6 +100,7 @@ def describe_capabilities(
         template_variables=state.info.template_variables if state.info else [],
         system_messages=describe_systems(state.info),
         kv_cache=KVCacheCapability(kv_quantisation),
+        batching=describe_batching(state.rules),
         labels={place: list(keys) for place, keys in LABELS.items()},
         endpoints={
             path: {

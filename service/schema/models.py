@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from protocol.messages import LoadStatus
+from service.schema.batching import ModelBatching
 
 
 class DefaultParameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,8 +30,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     `max_model_len`, vLLM's name of it, are null while the model's files are not on disk.
     `family` is null until the model has been loaded once. `status` is "loading" also while
     the model waits for memory; `reason` says so, or why the last load failed. `loaded_bytes` of
-    `size_bytes` are loaded. `default_parameters` are the configured ones, below them those of
-    the model's generation_config.json, below them OpenAI's.
+    `size_bytes` are loaded. `batching` is null while the model is not loaded.
+    `default_parameters` are the configured ones, below them those of the model's
+    generation_config.json, below them OpenAI's.
     """
 
     id: str
@@ -49,6 +51,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: list[str] = []
     aliases: list[str] = []
     default_parameters: DefaultParameters = DefaultParameters()
+    batching: ModelBatching | None = None
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):

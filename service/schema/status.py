@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from service.schema.batching import ModelBatching
 from service.schema.health import Health
 
 
@@ -34,6 +35,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     context_length: int | None = None
     weight_bytes: int | None = None
     load_ms: float | None = None
+    batching: ModelBatching | None = None
 
 
 class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):

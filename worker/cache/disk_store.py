@@ -77,6 +77,11 @@ class DiskStore:
         self._writer.start()
 
     @property
+    def folder(self) -> Path:
+        """The subfolder of our own."""
+        return self._folder
+
+    @property
     def nbytes(self) -> int:
         """The bytes of all files, drafts included."""
         return self._index.nbytes + self._draft_bytes

@@ -50,6 +50,11 @@ class KVCost:
         windows = [layer.window_tokens for layer in self._layers if layer.token_bytes]
         return 0 if 0 in windows else max(windows, default=0)
 
+    @property
+    def windows(self) -> list[int]:
+        """The different numbers of tokens that caches keep, of those that do not keep all."""
+        return sorted({layer.window_tokens for layer in self._layers if layer.window_tokens})
+
     def batch_bytes(self, rows: int, longest_tokens: int) -> int:
         """The caches of `rows` sequences in one batch: each is padded to the longest."""
         of_layers = (

@@ -116,8 +116,11 @@ class PrefixCache:
         if self._disk_store is not None:
             self._disk_store.mark_model_evicted(model)
         if model in self._roots:
-            for node in descendants(self._roots.pop(model)):
+            for node in list(descendants(self._roots.pop(model))):
                 self.nbytes -= self._nodes.pop(node)
+                # A node and its parent refer to each other: without this their arrays would
+                # stay until the next collection.
+                node.clear()
 
     def shrink(self, limit_bytes: int) -> None:
         """Evict the least recently used nodes until at most `limit_bytes` are held."""

@@ -62,6 +62,11 @@ class RadixNode:
         if self.parent is not None:
             del self.parent.children[self.tokens[0]]
 
+    def clear(self) -> None:
+        """Free the arrays of a node that is in no tree any more."""
+        self.parent, self.slices, self.states = None, [], None
+        self.children.clear()
+
 
 def arrays_of(layers: Layers) -> list[mx.array]:
     """All arrays of mlx-lm's caches."""

@@ -62,7 +62,12 @@ class FailedRow:
     """A row that was in a call of the model that raised. It is not in the engine any more."""
 
     id: int
-    reason: str
+    error: BaseException
+
+    @property
+    def reason(self) -> str:
+        """The error's type and message."""
+        return describe_error(self.error)
 
 
 class Engine:
@@ -257,6 +262,11 @@ class Engine:
         fault = self._rows[id].fault
         return Token(id, response.token, response.finish_reason, fault, score)
 
+    def take_failed(self) -> list[FailedRow]:
+        """Remove and return the rows that the last step has lost; errors keep arrays alive."""
+        failed, self.failed = self.failed, []
+        return failed
+
     def _drop_failed(self) -> Iterator[FailedRow]:
         """Remove the rows whose calls failed."""
         for call in self._generator.take_failed():
@@ -266,7 +276,7 @@ class Engine:
                     self._rows[id].siblings.clear()
                     self._prefilling.pop(id, None)
                     self._unregister(id)
-                    yield FailedRow(id, call.reason)
+                    yield FailedRow(id, call.error)
 
     def _cache_prompts(self, prompts: list[PromptProgress]) -> None:
         """Cache prompts up to the segment that has ended: a breakpoint or the last token."""
@@ -295,7 +305,9 @@ class Engine:
         """Some caches of mlx-lm cannot be copied: nothing of this model is kept then."""
         self.cache_fault = describe_error(error)
         logger.warning("nothing is kept in the prompt cache: %s", self.cache_fault)
-        self.rules = msgspec.structs.replace(self.rules, reuses_prefixes=False)
+        finding = f"Nothing is kept in the prompt cache: {self.cache_fault}."
+        findings = [*self.rules.findings, finding]
+        self.rules = msgspec.structs.replace(self.rules, reuses_prefixes=False, findings=findings)
 
     def _unregister(self, id: int) -> int:
         del self._rows[id]

@@ -46,6 +46,11 @@ class KVReservations:
             self._tokens.pop(id, None)
         self.reserved_bytes = self._batch_bytes(self._tokens)
 
+    def set_alone(self, alone: bool) -> None:
+        """Whether its rows are not padded, from now on."""
+        self._alone = alone
+        self.reserved_bytes = self._batch_bytes(self._tokens)
+
     def _batch_bytes(self, tokens: dict[int, int]) -> int:
         if self._alone:
             return sum(self.cost.batch_bytes(1, each) for each in tokens.values())

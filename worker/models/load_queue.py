@@ -18,6 +18,7 @@ from worker.models.eviction import WaitingRequests
 from worker.models.model_config import ModelConfig, cannot_load
 from worker.models.states import ModelEntry
 from worker.models.weight_loader import LoadedModel, WeightLoad
+from worker.selfcheck.check_store import CheckStore
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class LoadQueue:
         entries: Mapping[str, ModelEntry],
         account: MemoryAccount,
         make_room: MakeRoom,
+        check_store: CheckStore,
         on_loaded: Callable[[str, LoadedModel], None],
         clock: Callable[[], float],
     ) -> None:
@@ -51,6 +53,7 @@ class LoadQueue:
         self._entries = entries
         self._account = account
         self._make_room = make_room
+        self._check_store = check_store
         self._on_loaded = on_loaded
         self._clock = clock
         self.current: WeightLoad | None = None
@@ -87,7 +90,9 @@ class LoadQueue:
         logger.info("loading %s", config.id)
         self._entries[config.id].awaiting_memory = False
         self._account.weight_bytes[config.id] = config.file_bytes
-        self.current = WeightLoad(config, self._configure, self._account.prompt_cache)
+        self.current = WeightLoad(
+            config, self._configure, self._account.prompt_cache, self._check_store
+        )
         return self.current
 
     def read_slice(self, load: WeightLoad) -> str | None:
@@ -134,4 +139,6 @@ class LoadQueue:
         self.current = None
         entry = self._entries[id]
         entry.requested = entry.failed_at = None
+        # What the check has left.
+        return_freed_memory()
         self._on_loaded(id, model)

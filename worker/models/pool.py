@@ -16,12 +16,14 @@ from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
 from worker.memory.accounting import KVReservations, MemoryAccount
 from worker.memory.budget import UNLIMITED, Budget, return_freed_memory
+from worker.memory.device import describe_device
 from worker.memory.preparation import PreparationMemory
 from worker.models.eviction import Evictor, WaitingRequests
 from worker.models.load_queue import LoadQueue, LoadResult
 from worker.models.model_config import LoadError, ModelConfig, ModelConfigLoader, cannot_load
 from worker.models.states import ModelEntry, describe_state
 from worker.models.weight_loader import LoadedModel
+from worker.selfcheck.check_store import CheckStore
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +82,17 @@ class ModelPool:
             unload=self._unload,
             clock=clock,
         )
+        device = describe_device()
+        self._check_store = CheckStore(
+            disk_store.folder if disk_store is not None else None,
+            [device.name, device.backend, configure.prefill_step_tokens],
+        )
         self.loads = LoadQueue(
             configure,
             entries=self._entries,
             account=self.account,
             make_room=self.eviction.make_room,
+            check_store=self._check_store,
             on_loaded=self._add,
             clock=clock,
         )
@@ -145,6 +153,22 @@ class ModelPool:
         """Read one slice of the load in progress, or begin the next one; see `LoadQueue`."""
         return self.loads.advance(waiting, may_begin=may_begin)
 
+    @property
+    def has_checks(self) -> bool:
+        """Whether the check of a loaded model has not ended."""
+        return any(model.check is not None for model in self._models.values())
+
+    def advance_check(self) -> None:
+        """Compute a step of the first check that has not ended.
+
+        Raises:
+            RuntimeError: the device failed.
+        """
+        model = next((model for model in self if model.check is not None), None)
+        if model is not None:
+            model.advance_check(self._check_store)
+            self.account.kv[model.info.id].set_alone(model.rules.batching == "none")
+
     def _load_now(self, source: ModelSource) -> None:
         config = self._config_loader.load(source, download=True)
         if not self.eviction.make_room(config.file_bytes, NoWaitingRequests()):
@@ -166,7 +190,7 @@ class ModelPool:
 
     def _add(self, id: str, model: LoadedModel) -> None:
         self._models[id] = model
-        alone = model.engine.rules.batching == "none"
+        alone = model.rules.batching == "none"
         self.account.kv[id] = KVReservations(model.engine.kv_cost, alone=alone)
         self.mark_used(id)
         self._on_loaded(model)

@@ -63,6 +63,7 @@ def describe_state(
             info=loaded.info,
             context_length=loaded.info.context_length,
             defaults=loaded.config.defaults,
+            rules=loaded.rules,
         )
     if load is not None:
         return ModelState(

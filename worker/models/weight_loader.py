@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_adapters, load_model
 
+from protocol.batching import BatchRules
 from protocol.messages import Configure, ModelInfo
 from protocol.units import MS_PER_S
 from worker.cache.prefix_cache import PrefixCache
@@ -18,32 +20,68 @@ from worker.engine.engine import Engine, weight_bytes_of
 from worker.engine.prefill_budget import PrefillLimits
 from worker.folder.mlx_lm_folder import folder_for_mlx_lm
 from worker.models.model_config import ModelConfig
+from worker.selfcheck.check_store import CheckStore
+from worker.selfcheck.model_check import ModelCheck
+
+logger = logging.getLogger(__name__)
 
 # The largest slice that is read between two steps; a larger array is one slice. A slow disk
 # reads it in a tenth of a second.
 LOAD_SLICE_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LoadedModel:
-    """One loaded model: its description, its engine and its configuration."""
+    """One loaded model: its description, its engine and its configuration.
+
+    `check` is a check that has not ended during the load; see `advance_check`.
+    """
 
     info: ModelInfo
     engine: Engine
     config: ModelConfig
+    check: ModelCheck | None = None
+
+    @property
+    def rules(self) -> BatchRules:
+        """What the model's rows may share."""
+        return self.engine.rules
+
+    def advance_check(self, store: CheckStore) -> None:
+        """Compute a step of the check, and apply what it has found once it has ended.
+
+        Raises:
+            RuntimeError: the device failed.
+        """
+        if self.check is not None and self.check.advance():
+            self.engine.rules = self.check.rules
+            store.write(self.config.content_key, self.check.rules)
+            log_rules(self.info.id, self.check.rules)
+            self.check = None
 
 
 class WeightLoad:
-    """One load in progress: call `advance` until it returns True, then `finish`."""
+    """One load in progress: call `advance` until it returns True, then `finish`.
+
+    Once the weights are read, the model is checked: `advance` makes one step of it a call.
+    """
 
     def __init__(
-        self, config: ModelConfig, configure: Configure, prompt_cache: PrefixCache
+        self,
+        config: ModelConfig,
+        configure: Configure,
+        prompt_cache: PrefixCache,
+        check_store: CheckStore,
     ) -> None:
         self.config = config
         self.done_bytes = 0
         self.total_bytes = config.file_bytes
         self._configure = configure
         self._prompt_cache = prompt_cache
+        self._check_store = check_store
+        self._check: ModelCheck | None = None
+        self._rules: BatchRules | None = None
+        self._read_s = 0.0
         self._started_at = time.monotonic()
         self._model: nn.Module | None = None
         self._slices: Iterator[list[mx.array]] = iter(())
@@ -54,15 +92,48 @@ class WeightLoad:
         Raises:
             Exception: any error of mlx-lm or MLX for damaged files or an unknown model.
         """
+        started_at = time.monotonic()
         if self._model is None:
             self._build_model()
-            return False
-        weights = next(self._slices, None)
-        if weights is None:
-            return True
-        mx.eval(weights)
-        self.done_bytes += sum(array.nbytes for array in weights)
+        elif (weights := next(self._slices, None)) is not None:
+            mx.eval(weights)
+            self.done_bytes += sum(array.nbytes for array in weights)
+        else:
+            return self._advance_check(self._model)
+        self._read_s += time.monotonic() - started_at
         return False
+
+    def _advance_check(self, model: nn.Module) -> bool:
+        """Begin the check, or make a step of it; True if it has ended or has taken its time."""
+        if self._rules is None:
+            self._rules = self._check_store.read(self.config.content_key)
+            if self._rules is not None:
+                return True
+            self._check = ModelCheck(
+                model,
+                vocabulary_size=self.config.vocabulary_size,
+                limits=self._prefill_limits,
+                load_s=self._read_s,
+            )
+            self._rules = self._check.rules
+            return False
+        assert self._check is not None
+        ended = self._check.advance()
+        self._rules = self._check.rules
+        if ended:
+            self._check_store.write(self.config.content_key, self._rules)
+            self._check = None
+            return True
+        return self._check.is_overdue
+
+    @property
+    def _prefill_limits(self) -> PrefillLimits:
+        return PrefillLimits(
+            max_tokens=self._configure.prefill_step_tokens,
+            max_rows=self._configure.prefill_rows,
+            slice_s=self._configure.prefill_slice_s,
+            reserve_bytes=self._configure.prefill_reserve_bytes,
+        )
 
     def finish(self) -> LoadedModel:
         """The loaded model; called after `advance` has returned True."""
@@ -71,15 +142,12 @@ class WeightLoad:
         engine = Engine(
             self._model,
             max_running=configure.max_running,
-            prefill=PrefillLimits(
-                max_tokens=configure.prefill_step_tokens,
-                max_rows=configure.prefill_rows,
-                slice_s=configure.prefill_slice_s,
-                reserve_bytes=configure.prefill_reserve_bytes,
-            ),
+            prefill=self._prefill_limits,
             name=config.content_key,
             prompt_cache=self._prompt_cache,
+            rules=self._rules,
         )
+        log_rules(config.id, engine.rules)
         prompts = config.prompts
         variables, traits = prompts.template.variables, prompts.template.traits
         info = ModelInfo(
@@ -99,7 +167,7 @@ class WeightLoad:
             leading_systems=traits.leading_systems,
             inner_systems=traits.inner_systems,
         )
-        return LoadedModel(info=info, engine=engine, config=config)
+        return LoadedModel(info=info, engine=engine, config=config, check=self._check)
 
     def _build_model(self) -> None:
         """Build the model's modules; their arrays are read lazily."""
@@ -127,3 +195,12 @@ def slice_weights(weights: list[mx.array]) -> Iterator[list[mx.array]]:
         size_bytes += array.nbytes
     if current:
         yield current
+
+
+def log_rules(id: str, rules: BatchRules) -> None:
+    """Log what a model's check has found, and what it has not come to."""
+    for finding in rules.findings:
+        logger.warning("%s: %s", id, finding)
+    if rules.unchecked:
+        unchecked = ", ".join(rules.unchecked)
+        logger.warning("%s: not checked yet, so not used until it is: %s", id, unchecked)

@@ -123,7 +123,8 @@ class EngineCore:
 
     @property
     def _busy(self) -> bool:
-        return bool(self._running or self._events or self._pool.loads.current is not None)
+        has_loads = self._pool.loads.current is not None or self._pool.has_checks
+        return bool(self._running or self._events or has_loads)
 
     def _wait_timeout_s(self) -> float | None:
         """How long to wait for work before memory waits and idle models are checked again."""
@@ -184,6 +185,9 @@ class EngineCore:
         """Read one slice of the model being loaded; reject requests that waited too long."""
         self._device_clock.begin(loading=self._pool.loads.current is not None)
         result = self._pool.advance_load(self._waiting, may_begin=not self._admission.closed)
+        if not self._running and not self._waiting and self._pool.has_checks:
+            self._device_clock.begin(loading=True)
+            self._pool.advance_check()
         if result is not None:
             self._finish_load(result.model, result.reason)
         self._admission.watch()
@@ -286,13 +290,14 @@ class EngineCore:
                 self._events += [Progress(*progress) for progress in model.engine.progress]
                 for token in tokens:
                     self._process_token(model, token, now)
-                for row in model.engine.failed:
+                for row in model.engine.take_failed():
                     self._retry_alone(row)
 
     def _retry_alone(self, row: FailedRow) -> None:
         """Queue a request again whose model failed beside others; the second time it fails."""
         if (running := self._running.get(row.id)) is None:
             return
+        logger.error("request %d: its model failed", row.id, exc_info=row.error)
         if running.prepared.alone:
             del self._running[row.id]
             self._release(running.model, row.id)

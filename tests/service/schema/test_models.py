@@ -41,6 +41,7 @@ def test_the_list_has_the_shape_that_the_openai_package_parses() -> None:
                     "repetition_penalty": 1.0,
                     "max_tokens": None,
                 },
+                "batching": None,
             }
         ],
     }

@@ -7,12 +7,9 @@ where the device fails; the process ends then.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-logger = logging.getLogger(__name__)
 
 MODEL_ERRORS: tuple[type[BaseException], ...] = (
     ArithmeticError,
@@ -36,7 +33,7 @@ class FailedCall:
     """A call of the model that raised; `uids` are the rows in it, whose caches are dropped."""
 
     uids: Collection[int]
-    reason: str
+    error: BaseException
 
 
 @dataclass(slots=True)
@@ -60,8 +57,7 @@ class FailedCalls:
             yield attempt
         except MODEL_ERRORS as error:
             attempt.failed = True
-            logger.exception("a call of a model with %d rows failed", len(uids))
-            self._calls.append(FailedCall(uids, describe_error(error)))
+            self._calls.append(FailedCall(uids, error))
 
     def take(self) -> list[FailedCall]:
         """Remove and return the calls that failed since the last call of this method."""

@@ -1,0 +1,37 @@
+"""What a model's rows share, as far as its check at load allows it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from protocol.batching import Batching, BatchRules
+
+
+class ModelBatching(msgspec.Struct, frozen=True, kw_only=True):
+    """What the requests of a model share on the device.
+
+    `rows` is "full" (prefill and decode), "decode" (each prompt is prefilled apart) or "none" (each
+    request is a batch of its own, and all are stepped in turn). Without `prompt_cache` nothing is
+    kept between requests. Without `prompt_slices` a prompt is computed at once. `reasons` say why
+    something is not shared: it would change the tokens. What is `unchecked` is not used until it
+    is checked, which goes on while the model is idle.
+    """
+
+    rows: Batching
+    prompt_cache: bool
+    prompt_slices: bool
+    reasons: list[str] = []
+    unchecked: list[str] = []
+
+
+def describe_batching(rules: BatchRules | None) -> ModelBatching | None:
+    """The batching of a loaded model; None for a model that is not loaded."""
+    if rules is None:
+        return None
+    return ModelBatching(
+        rows=rules.batching,
+        prompt_cache=rules.reuses_prefixes,
+        prompt_slices=rules.slices_prompts,
+        reasons=rules.findings,
+        unchecked=rules.unchecked,
+    )

@@ -1,0 +1,155 @@
+"""The check finds what mlx-lm computes wrongly in a batch, and holds nothing back that is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from mlx.utils import tree_map
+from mlx_lm.utils import load_model
+
+from protocol.batching import BatchRules
+from tests.models import hybrid, unbatched
+from tests.models.failing import FailingModel
+from worker.engine.prefill_budget import PrefillLimits
+from worker.selfcheck.model_check import ModelCheck
+
+LIMITS = PrefillLimits(max_tokens=512)
+LONG_S = 600.0
+ALL = BatchRules()
+
+
+def start(model: nn.Module, budget_s: float = LONG_S) -> ModelCheck:
+    return ModelCheck(model, vocabulary_size=500, limits=LIMITS, min_budget_s=budget_s)
+
+
+def check(model: nn.Module) -> BatchRules:
+    """The rules of a check that has all the time it needs."""
+    running = start(model)
+    while not running.advance():
+        pass
+    assert not running.is_overdue
+    return running.rules
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen", "gemma"])
+def test_models_that_batch_rightly_share_everything(
+    family: str, model_paths: dict[str, Path]
+) -> None:
+    model, _ = load_model(model_paths[family])
+    assert check(model) == ALL
+
+
+def test_a_hybrid_model_that_heeds_lengths_shares_everything() -> None:
+    assert check(hybrid.make_hybrid()) == ALL
+
+
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+@pytest.mark.parametrize("family", ["llama", "qwen", "gemma"])
+def test_the_rounding_of_shorter_numbers_holds_nothing_back(
+    family: str, dtype: mx.Dtype, model_paths: dict[str, Path]
+) -> None:
+    model, _ = load_model(model_paths[family])
+    model.update(tree_map(lambda array: array.astype(dtype), model.parameters()))
+    assert check(model) == ALL
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+def test_quantisation_holds_nothing_back(bits: int, llama_path: Path) -> None:
+    model, _ = load_model(llama_path)
+    nn.quantize(model, group_size=32, bits=bits)
+    assert check(model) == ALL
+
+
+@pytest.mark.parametrize(
+    "model_type", ["mamba", "jamba", "nemotron_h", "rwkv7", "recurrent_gemma", "olmo_hybrid"]
+)
+def test_a_model_whose_prompts_leak_into_each_other_prefills_them_apart(model_type: str) -> None:
+    rules = check(unbatched.make_model(model_type))
+    assert (rules.batching, rules.reuses_prefixes, rules.slices_prompts) == ("decode", True, True)
+    [finding] = rules.findings
+    assert finding.startswith("Prompts of unlike lengths are prefilled apart: log-probabilities")
+    assert rules.unchecked == []
+
+
+@pytest.mark.parametrize("model_type", ["llama4", "deepseek_v41", "gpt_bigcode"])
+def test_a_model_that_cannot_be_batched_decodes_each_row_alone(model_type: str) -> None:
+    rules = check(unbatched.make_model(model_type))
+    assert (rules.batching, rules.slices_prompts) == ("none", True)
+    assert rules.findings[1].startswith("Each row is decoded alone: the model fails (ValueError")
+
+
+def test_caches_that_cannot_be_copied_are_found() -> None:
+    rules = check(unbatched.make_model("deepseek_v41"))
+    assert not rules.reuses_prefixes
+    assert rules.findings[-1].startswith("Nothing is kept in the prompt cache: AttributeError")
+
+
+class Altered:
+    """A model that is wrong where `alter` changes its caches before a call."""
+
+    def __init__(self, inner: nn.Module, kind: str) -> None:
+        self.inner, self._kind = inner, kind
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __call__(self, inputs: mx.array, cache: list[Any]) -> mx.array:
+        rows, tokens = inputs.shape
+        if self._kind == "slices" and tokens > 1:
+            # What came before is forgotten.
+            cache[:] = self.inner.make_cache()
+        logits: mx.array = self.inner(inputs, cache=cache)
+        if self._kind == "rows" and rows > 1 and tokens == 1:
+            # Each row gets what the first one has.
+            logits = mx.broadcast_to(logits[:1], logits.shape)
+        return logits
+
+
+def test_a_model_whose_slices_differ_computes_prompts_whole() -> None:
+    rules = check(Altered(unbatched.make_model("jamba"), "slices"))
+    assert not rules.slices_prompts
+    assert any(each.startswith("Prompts are computed in one slice") for each in rules.findings)
+
+
+def test_a_model_whose_decode_batches_are_wrong_decodes_each_row_alone(llama_path: Path) -> None:
+    rules = check(Altered(load_model(llama_path)[0], "rows"))
+    assert (rules.batching, rules.reuses_prefixes, rules.slices_prompts) == ("none", True, True)
+    assert len(rules.findings) == 2
+
+
+def test_a_model_that_always_fails_shares_nothing(llama_path: Path) -> None:
+    model = FailingModel(load_model(llama_path)[0], TypeError("broken"), lambda inputs: True)
+    model.is_intact = True
+    running = start(model)
+    model.is_intact = False
+    while not running.advance():
+        pass
+    assert running.rules == BatchRules(
+        "none", False, False, ["The model fails for one row alone: TypeError: broken."], []
+    )
+
+
+def test_what_there_was_no_time_for_is_not_allowed_until_it_is_checked(llama_path: Path) -> None:
+    running = start(load_model(llama_path)[0], budget_s=0.0)
+    assert not running.advance()
+    assert running.is_overdue
+    assert running.rules == BatchRules(
+        "none", False, False, [], ["a prompt in slices", "rows in one batch", "cached prefixes"]
+    )
+    while not running.advance():
+        pass
+    assert running.rules == ALL
+
+
+def test_a_window_that_takes_too_long_is_checked_last(gemma_path: Path) -> None:
+    running = start(load_model(gemma_path)[0], budget_s=0.0)
+    seen = []
+    while not running.advance():
+        seen.append(running.rules)
+    # All but the window is checked, and batches are not allowed yet.
+    assert BatchRules("none", True, True, [], ["rows in one batch"]) in seen
+    assert running.rules == ALL

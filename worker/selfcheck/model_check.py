@@ -1,0 +1,312 @@
+"""The check of one model: which of its rows may share what, by its own log-probabilities.
+
+The expected log-probabilities come from whole prompts in one pass, alone. With them are
+compared: a prompt in slices; rows of unlike lengths in one batch, of which one leaves and one
+joins; a prompt beyond the model's window; and prompts that continue cached ones. What gives
+other values is not used for this model. The check knows no families: a model is judged by what
+it computes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Generator, Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from protocol.batching import Batching, BatchRules
+from worker.cache.prefix_cache import PrefixCache
+from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
+from worker.engine.engine import Engine
+from worker.engine.prefill_budget import PrefillLimits
+from worker.selfcheck.samples import (
+    ANSWER_TOKENS,
+    ModelFailed,
+    Sample,
+    copy_row,
+    make_tokens,
+    measure_sample,
+    worst_of,
+)
+from worker.selfcheck.scored_rows import ScoredRow, Steps, run_rows
+
+SHORT_TOKENS, MIDDLE_TOKENS, LONG_TOKENS = 3, 9, 40
+SLICE_TOKENS, MIDDLE_SLICE_TOKENS, CUT_TOKENS = 20, 4, 30
+# What a later turn adds to a prompt and its answer.
+TURN_TOKENS = 4
+PAST_WINDOW_TOKENS = 8
+MAX_WINDOW_TOKENS = 1024
+# How often the tokens of the prompt beyond the window are computed.
+WINDOW_PASSES = 4
+FLOAT32_BOUND, OTHER_BOUND = 1e-3, 5e-2
+# Rounding alone: twice what decoding token by token differs from one pass is no fault of slices.
+NOISE_FACTOR, MAX_NOISE = 2.0, 0.5
+REST_FACTOR, MAX_REST = 10.0, 1.0
+MIN_BUDGET_S, LOAD_SHARE = 2.0, 0.05
+CACHE_BYTES = 1 << 30
+# All rows of the check are prefilled in one slice, unless they have breakpoints.
+SLICE_S = 60.0
+
+SLICES, BATCHES, PREFIXES = "a prompt in slices", "rows in one batch", "cached prefixes"
+UNCACHED = "Nothing is kept in the prompt cache"
+WHOLE = "Prompts are computed in one slice"
+PROBLEMS: dict[Batching, str] = {
+    "full": "Prompts of unlike lengths are prefilled apart",
+    "decode": "Each row is decoded alone",
+}
+
+
+class ModelCheck:
+    """The check of one model, one device step at a time; `rules` is its result so far.
+
+    During the load it takes at most `min_budget_s` (`MIN_BUDGET_S` if None), or `LOAD_SHARE` of
+    `load_s` where that is longer. What is not checked yet is not allowed, and
+    `rules.unchecked` names it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        vocabulary_size: int,
+        limits: PrefillLimits,
+        load_s: float = 0.0,
+        min_budget_s: float | None = None,
+    ) -> None:
+        self._cache = PrefixCache(CACHE_BYTES)
+        self._engine = Engine(
+            model,
+            max_running=limits.max_rows,
+            prefill=dataclasses.replace(limits, slice_s=SLICE_S),
+            prompt_cache=self._cache,
+        )
+        self._vocabulary_size = vocabulary_size
+        self._is_float32 = is_float32(model)
+        self._floor = self._bound = FLOAT32_BOUND if self._is_float32 else OTHER_BOUND
+        least_s = MIN_BUDGET_S if min_budget_s is None else min_budget_s
+        self._budget_s = max(least_s, LOAD_SHARE * load_s)
+        self._spent_s = 0.0
+        self._token_s = 0.0
+        self._steps = self._check()
+        self._findings: list[str] = []
+        # None before it is checked.
+        self._slices: bool | None = None
+        self._batching: Batching | None = None
+        self._prefixes: bool | None = None
+        self._samples: list[Sample] = []
+        windows = [each for each in self._engine.kv_cost.windows if each <= MAX_WINDOW_TOKENS]
+        self._window_tokens = max(windows, default=0)
+        self._window_is_pending = bool(windows)
+
+    @property
+    def rules(self) -> BatchRules:
+        """What the rows may share, by what is checked so far."""
+        batching = None if self._window_is_pending else self._batching
+        results = {SLICES: self._slices, BATCHES: batching, PREFIXES: self._prefixes}
+        return BatchRules(
+            batching=batching or "none",
+            reuses_prefixes=bool(self._prefixes),
+            slices_prompts=bool(self._slices),
+            findings=list(self._findings),
+            unchecked=[name for name, result in results.items() if result is None],
+        )
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it has taken its time; it may go on while the model is idle."""
+        return self._spent_s >= self._budget_s
+
+    def advance(self) -> bool:
+        """Compute one step; True when the check has ended.
+
+        Raises:
+            RuntimeError: the device failed.
+        """
+        stopwatch = Stopwatch()
+        try:
+            ended = next(self._steps, self) is self
+        except MODEL_ERRORS as error:
+            # The model does something that the check does not expect: then it shares nothing.
+            self._findings.append(f"The check failed: {describe_error(error)}.")
+            self._slices, self._batching, self._prefixes = False, "none", False
+            ended, self._window_is_pending = True, False
+        self._spent_s += stopwatch.read_s()
+        if ended:
+            self._cache.drop("")
+        return ended
+
+    # ------------------------------------------------------------ parts
+
+    def _check(self) -> Steps:
+        try:
+            long = yield from self._measure(0, LONG_TOKENS)
+            short = yield from self._measure(1, MIDDLE_TOKENS)
+            joining = yield from self._measure(2, SHORT_TOKENS)
+        except ModelFailed as error:
+            self._findings.append(f"The model fails for one row alone: {error}.")
+            self._slices, self._batching, self._prefixes = False, "none", False
+            self._window_is_pending = False
+            return
+        self._samples = [long, short, joining]
+        yield from self._check_rows(long)
+        yield from self._check_prefixes(long, short)
+        if self._window_is_pending:
+            yield from self._check_window(short)
+            self._window_is_pending = False
+
+    def _measure(self, number: int, length: int) -> Generator[None, None, Sample]:
+        length += 2 * ANSWER_TOKENS + TURN_TOKENS
+        started_s = self._spent_s
+        tokens = make_tokens(number, length, self._vocabulary_size)
+        sample = yield from measure_sample(self._engine, tokens)
+        self._token_s = (self._spent_s - started_s) / length
+        return sample
+
+    def _check_rows(self, long: Sample) -> Steps:
+        """Slices and batches: in one run where nothing differs."""
+        self._slices = True
+        problem = yield from self._try_batch("full")
+        if problem is None:
+            self._batching = "full"
+            return
+        self._slices = may_slice = yield from self._check_slices(long)
+        if may_slice and self._bound > self._floor:
+            problem = yield from self._try_batch("full")
+        if may_slice and problem is None:
+            self._batching = "full"
+            return
+        self._findings.append(f"{PROBLEMS['full']}: {problem}.")
+        yield from self._lower_batching()
+
+    def _check_slices(self, long: Sample) -> Generator[None, None, bool]:
+        """Whether two slices give what one gives, and how much rounding differs."""
+        sliced = long.row(LONG_TOKENS, breakpoints=[SLICE_TOKENS])
+        difference = yield from self._difference([sliced], BatchRules("none", False))
+        bound = self._floor
+        if difference > bound and not self._is_float32:
+            whole = [long.row(LONG_TOKENS)]
+            noise = yield from self._difference(whole, BatchRules("none", False, False))
+            bound = max(bound, min(NOISE_FACTOR * noise, MAX_NOISE))
+        if difference > bound:
+            why = explain(difference, bound, [sliced])
+            self._findings.append(f"{WHOLE}: {why}.")
+            return False
+        self._bound = min(max(self._floor, REST_FACTOR * difference), MAX_REST)
+        return True
+
+    def _lower_batching(self) -> Steps:
+        """Decode in a batch what is prefilled apart, or nothing."""
+        problem = yield from self._try_batch("decode")
+        self._batching = "decode" if problem is None else "none"
+        if problem is not None:
+            self._findings.append(f"{PROBLEMS['decode']}: {problem}.")
+
+    def _try_batch(self, level: Batching) -> Generator[None, None, str | None]:
+        """What is wrong with rows that share this; None if nothing is."""
+        long, short, joining = self._samples
+        rows = [
+            long.row(LONG_TOKENS, breakpoints=[SLICE_TOKENS]),
+            short.row(MIDDLE_TOKENS, breakpoints=[MIDDLE_SLICE_TOKENS]),
+            short.row(SHORT_TOKENS, leaves_after=1),
+            joining.row(SHORT_TOKENS, joins_after=2),
+        ]
+        self._cache.drop("")
+        return (yield from self._compare(rows, level))
+
+    def _check_prefixes(self, long: Sample, short: Sample) -> Steps:
+        """Whether prompts that continue cached ones give what they give alone."""
+        level = self._batching or "none"
+        if level == "none":
+            # The rows that were tried in a batch have left nothing that is right.
+            self._cache.drop("")
+            yield from self._compare([long.row(LONG_TOKENS), short.row(MIDDLE_TOKENS)], level)
+        turn = ANSWER_TOKENS + TURN_TOKENS
+        rows = [
+            long.row(LONG_TOKENS + turn),
+            short.row(MIDDLE_TOKENS + turn),
+            long.row(CUT_TOKENS),
+        ]
+        fault = self._engine.cache_fault or (yield from self._compare(rows, level))
+        self._prefixes = fault is None
+        if fault is not None:
+            self._findings.append(f"{UNCACHED}: {fault}.")
+
+    def _check_window(self, short: Sample) -> Steps:
+        """Whether all this holds for a prompt beyond the window too."""
+        length = self._window_tokens + PAST_WINDOW_TOKENS
+        if self._token_s * length * WINDOW_PASSES > self._budget_s - self._spent_s:
+            self._spent_s = max(self._spent_s, self._budget_s)
+            yield
+        try:
+            window = yield from self._measure(3, length)
+        except ModelFailed:
+            # A prompt so long fails for this model, whatever it shares.
+            return
+        sliced = window.row(length, breakpoints=[self._window_tokens // 2])
+        while self._batching != "none":
+            rows = [copy_row(sliced), short.row(SHORT_TOKENS)]
+            problem = yield from self._compare(rows, self._batching or "none")
+            if problem is None:
+                break
+            level = self._batching or "none"
+            self._findings.append(f"{PROBLEMS[level]}: {problem} beyond the window.")
+            self._batching = "none"
+            if level == "full":
+                yield from self._lower_batching()
+        if self._batching == "none" and self._slices:
+            problem = yield from self._compare([copy_row(sliced)], "none")
+            self._slices = problem is None
+            if problem is not None:
+                self._findings.append(f"{WHOLE}: {problem} beyond the window.")
+        yield from self._check_window_prefix(window, length)
+
+    def _check_window_prefix(self, window: Sample, length: int) -> Steps:
+        row = window.row(length + ANSWER_TOKENS + TURN_TOKENS)
+        fault = self._engine.cache_fault or (
+            yield from self._compare([row], self._batching or "none")
+        )
+        if self._prefixes and fault is not None:
+            self._prefixes = False
+            self._findings.append(f"{UNCACHED}: {fault} beyond the window.")
+
+    # ------------------------------------------------------------ comparison
+
+    def _compare(self, rows: list[ScoredRow], level: Batching) -> Generator[None, None, str | None]:
+        """How these rows differ from their expected scores; None if by rounding only."""
+        difference = yield from self._difference(rows, BatchRules(level, True, bool(self._slices)))
+        return None if difference <= self._bound else explain(difference, self._bound, rows)
+
+    def _difference(self, rows: list[ScoredRow], rules: BatchRules) -> Generator[None, None, float]:
+        self._engine.rules = rules
+        yield from run_rows(self._engine, rows)
+        return worst_of(rows)
+
+
+class Stopwatch:
+    """Measures the device: on the CPU what other processes take meanwhile does not count."""
+
+    def __init__(self) -> None:
+        self._on_cpu = mx.default_device() == mx.Device(mx.cpu)
+        self._started_s, self._cpu_s = time.perf_counter(), time.process_time()
+
+    def read_s(self) -> float:
+        """The seconds since it was made."""
+        elapsed_s = time.perf_counter() - self._started_s
+        return min(elapsed_s, time.process_time() - self._cpu_s) if self._on_cpu else elapsed_s
+
+
+def explain(difference: float, bound: float, rows: Sequence[ScoredRow]) -> str:
+    """Why these rows are wrong, in words."""
+    if failure := next((row.failure for row in rows if row.failure), None):
+        return f"the model fails ({failure})"
+    return f"log-probabilities differ by {difference:.2g} (rounding: at most {bound:.2g})"
+
+
+def is_float32(model: nn.Module) -> bool:
+    """Whether all of its numbers have 32 bits."""
+    arrays = (array for _, array in tree_flatten(model.parameters()))
+    floating = [array for array in arrays if mx.issubdtype(array.dtype, mx.floating)]
+    return all(array.dtype == mx.float32 for array in floating)
