@@ -100,7 +100,7 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
     operations = list_operations(parts)
     routes = build_routes(parts.version, operations)
     spending = {
-        path: Spending(op.methods, tokens=op.kind == "generation")
+        path: Spending(op.methods, tokens=op.is_generation)
         for op in operations
         if op.kind != "other"
         for path in op.paths

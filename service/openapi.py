@@ -173,6 +173,11 @@ class Operation(NamedTuple):
     kind: RouteKind = "other"
 
     @property
+    def is_generation(self) -> bool:
+        """Whether the route generates text, and so spends tokens."""
+        return self.kind == "generation"
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """The methods that the route takes."""
         return ("GET", "HEAD") if self.method == "GET" else (self.method,)

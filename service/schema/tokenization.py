@@ -32,11 +32,15 @@ OPTIONS = frozenset(name for names in TEXT_OPTIONS.values() for name in names)
 ModelName = Annotated[str, Meta(description="The first configured model without it.")]
 AddSpecialTokens = Annotated[
     bool,
-    Meta(description="Adds the tokens that begin and end a text. True with `prompt`, else false."),
+    Meta(
+        description="Adds the tokens that begin and end a text, unless it begins with one. True "
+        "with `prompt`, else false."
+    ),
 ]
 ReturnTokenStrings = Annotated[bool, Meta(description="Returns the tokens of the vocabulary, too.")]
 AddSpecial = Annotated[
-    bool, Meta(description="Adds the tokens that begin and end a text to `content`.")
+    bool,
+    Meta(description="Adds the tokens that begin and end a text, unless it begins with one."),
 ]
 ParseSpecial = Annotated[
     bool, Meta(description="Without it special tokens in `content` are plain text.")

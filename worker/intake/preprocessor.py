@@ -14,7 +14,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from protocol.events import Rejected, Tokenized
@@ -23,6 +22,7 @@ from protocol.tokenization import Tokenize
 from worker.cache.disk_store import DiskStore
 from worker.intake.compile_queue import CompileQueue, with_grammar
 from worker.intake.encoded_submit import EncodedRequest, ids_of, work_bytes_of
+from worker.intake.open_models import Arrival, ModelOpening, OpenModels
 from worker.intake.preparation_child import ChildRequest
 from worker.intake.preparation_process import PreparationProcess
 from worker.intake.preparation_queue import PreparationJob, PreparationQueue
@@ -53,8 +53,6 @@ MAX_WAITING_BYTES = 256 * 1024 * 1024
 MEDIUM_IDLE_S = 600.0
 LARGE_IDLE_S = 300.0
 WAITING_PROMPTS = "waiting prompts"
-# Models that are open for their tokenizer alone: each has two tokenizers in memory.
-MAX_UNLOADED = 2
 
 
 class Inbox(Protocol):
@@ -67,29 +65,6 @@ class ConfigLoader(Protocol):
     """Reads a model's files."""
 
     def load(self, source: ModelSource, *, download: bool) -> ModelConfig: ...
-
-
-class Arrival(NamedTuple):
-    """A request, and when it was received (monotonic, in seconds)."""
-
-    submit: EncodedRequest
-    received_at: float
-
-
-@dataclass(slots=True)
-class ModelOpening:
-    """A model whose files are being read, and the requests that wait for them.
-
-    With `announce` a `ModelOpened` is delivered once they are read.
-    """
-
-    arrivals: list[Arrival] = field(default_factory=list)
-    announce: bool = False
-
-    @property
-    def is_for_tokenizer(self) -> bool:
-        """Whether all requests are for the tokenizer alone, so that no weights are loaded."""
-        return all(isinstance(submit, Tokenize) for submit, _ in self.arrivals)
 
 
 class PreparationTotals(NamedTuple):
@@ -124,10 +99,8 @@ class Preprocessor:
         self._disk_store = disk_store
         self._memory = memory or PreparationMemory()
         self._lock = threading.Lock()
-        self._open: dict[str, ModelConfig] = {}
+        self._open = OpenModels()
         self._openings: dict[str, ModelOpening] = {}
-        # The models that are open for their tokenizer alone, the most recently used last.
-        self._unloaded: dict[str, ModelConfig] = {}
         self._wants_breakpoints: set[str] = set()
         # The ids of requests that are neither delivered nor cancelled.
         self._pending: set[int] = set()
@@ -157,8 +130,7 @@ class Preprocessor:
         """Keep a loaded model open; with `wants_breakpoints` its prompts get cache breakpoints."""
         with self._lock:
             if config.id not in self._openings:
-                self._open[config.id] = config
-            self._unloaded.pop(config.id, None)
+                self._open.add(config, for_tokenizer=False)
             if wants_breakpoints:
                 self._wants_breakpoints.add(config.id)
             else:
@@ -169,11 +141,10 @@ class Preprocessor:
         arrival = Arrival(submit, time.monotonic())
         with self._lock:
             self._pending.update(ids_of(submit))
-            config = self._open.get(submit.model)
+            for_tokenizer = isinstance(submit, Tokenize)
+            config = self._open.use(submit.model, for_tokenizer=for_tokenizer)
             if config is None:
                 self._opening_of(submit.model).arrivals.append(arrival)
-            elif self._unloaded.pop(submit.model, None) and isinstance(submit, Tokenize):
-                self._unloaded[submit.model] = config
         if config is None:
             self._inbox.put(RequestDeferred(submit.id))
         else:
@@ -190,8 +161,7 @@ class Preprocessor:
     def open(self, model: str) -> None:
         """Open this model unless it is open, then deliver a `ModelOpened`."""
         with self._lock:
-            config = self._open.get(model)
-            self._unloaded.pop(model, None)
+            config = self._open.use(model, for_tokenizer=False)
             if config is None:
                 self._opening_of(model).announce = True
                 return
@@ -200,8 +170,7 @@ class Preprocessor:
     def close(self, model: str) -> None:
         """Drop what was read of this model's files; the next request reads them again."""
         with self._lock:
-            config = self._open.pop(model, None)
-            self._unloaded.pop(model, None)
+            config = self._open.remove(model)
         if config is not None:
             config.grammars.close()
 
@@ -231,14 +200,11 @@ class Preprocessor:
             return self._fail_opening(model, str(error))
         with self._lock:
             opening = self._openings.pop(model)
-            self._open[model] = config
+            dropped = self._open.add(config, for_tokenizer=opening.is_for_tokenizer)
             if opening.announce:
                 self._inbox.put(ModelOpened(config))
-            elif opening.is_for_tokenizer:
-                self._unloaded[model] = config
-            oldest = next(iter(self._unloaded)) if len(self._unloaded) > MAX_UNLOADED else None
-        if oldest is not None:
-            self.close(oldest)
+        if dropped is not None:
+            dropped.grammars.close()
         for arrival in opening.arrivals:
             if self._is_pending(arrival.submit):
                 self._enqueue(config, arrival)
@@ -248,7 +214,7 @@ class Preprocessor:
         logger.error("%s", reason)
         with self._lock:
             opening = self._openings.pop(model)
-            if opening.announce or not opening.is_for_tokenizer:
+            if not opening.is_for_tokenizer:
                 self._inbox.put(ModelOpenFailed(model, reason))
         for submit, _ in opening.arrivals:
             self._reject(submit, Rejected(submit.id, "model_load_failed", reason, "model"))

@@ -91,7 +91,7 @@ class PromptBuilder:
     def _build(self, prompt: Prompt) -> list[int]:
         match prompt:
             case ChatPrompt():
-                tokens, param = self.encode_chat(prompt), "messages"
+                tokens, param = self._render(prompt), "messages"
             case TextPrompt(text, suffix):
                 tokens = self._build_fill_in_middle(text, suffix) if suffix else self.encode(text)
                 param = "prompt"
@@ -176,12 +176,7 @@ class PromptBuilder:
                     )
                     raise PromptError("invalid_value", message, param)
 
-    def encode_chat(self, prompt: ChatPrompt) -> list[int]:
-        """The token ids of a conversation.
-
-        Raises:
-            PromptError: the template refuses the messages.
-        """
+    def _render(self, prompt: ChatPrompt) -> list[int]:
         tokens: list[int] = self._template_of(prompt).render(prompt, **self._options)
         return tokens
 

@@ -107,7 +107,7 @@ def encode_chat(prompts: PromptBuilder, prompt: ChatPrompt, request: Tokenize) -
 
     With `special_tokens` those of a text are added to them.
     """
-    tokens = prompts.encode_chat(prompt)
+    tokens = prompts.build(prompt)
     if not request.special_tokens:
         return tokens
     first, last = added_tokens(prompts.tokenizer)
