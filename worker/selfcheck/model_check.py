@@ -1,10 +1,10 @@
 """The check of one model: which of its rows may share what, by its own log-probabilities.
 
-The expected log-probabilities come from whole prompts in one pass, alone. With them are
-compared: a prompt in slices; rows of unlike lengths in one batch, of which one leaves and one
-joins; a prompt beyond the model's window; and prompts that continue cached ones. What gives
-other values is not used for this model. The check knows no families: a model is judged by what
-it computes.
+The expected log-probabilities come from whole prompts in one pass, alone, or from decoding
+alone where a model differs between the two. With them are compared: a prompt in slices; rows of
+unlike lengths in one batch, of which one leaves and one joins; a prompt beyond the model's
+window; and prompts that continue cached ones. What gives other values is not used for this
+model. The check knows no families: a model is judged by what it computes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from worker.selfcheck.samples import (
     ANSWER_TOKENS,
     ModelFailed,
     Sample,
-    copy_row,
     make_tokens,
+    measure_alone,
     measure_sample,
     worst_of,
 )
-from worker.selfcheck.scored_rows import ScoredRow, Steps, run_rows
+from worker.selfcheck.scored_rows import ScoredRow, Steps, largest_difference, run_rows
 
-SHORT_TOKENS, MIDDLE_TOKENS, LONG_TOKENS = 3, 9, 40
+SHORT_TOKENS, MIDDLE_TOKENS, LONG_TOKENS = 3, 29, 40
 SLICE_TOKENS, MIDDLE_SLICE_TOKENS, CUT_TOKENS = 20, 4, 30
 # What a later turn adds to a prompt and its answer.
 TURN_TOKENS = 4
@@ -97,6 +97,7 @@ class ModelCheck:
         self._batching: Batching | None = None
         self._prefixes: bool | None = None
         self._samples: list[Sample] = []
+        self._is_by_decoding = False
         windows = [each for each in self._engine.kv_cost.windows if each <= MAX_WINDOW_TOKENS]
         self._window_tokens = max(windows, default=0)
         self._window_is_pending = bool(windows)
@@ -172,8 +173,9 @@ class ModelCheck:
         if problem is None:
             self._batching = "full"
             return
+        yield from self._measure_alone()
         self._slices = may_slice = yield from self._check_slices(long)
-        if may_slice and self._bound > self._floor:
+        if may_slice:
             problem = yield from self._try_batch("full")
         if may_slice and problem is None:
             self._batching = "full"
@@ -181,14 +183,23 @@ class ModelCheck:
         self._findings.append(f"{PROBLEMS['full']}: {problem}.")
         yield from self._lower_batching()
 
+    def _measure_alone(self) -> Steps:
+        long, short, joining = self._samples
+        turn = ANSWER_TOKENS + TURN_TOKENS
+        lengths = [LONG_TOKENS, LONG_TOKENS + turn, CUT_TOKENS]
+        yield from measure_alone(self._engine, long, lengths)
+        lengths = [MIDDLE_TOKENS, MIDDLE_TOKENS + turn, SHORT_TOKENS]
+        yield from measure_alone(self._engine, short, lengths)
+        yield from measure_alone(self._engine, joining, [SHORT_TOKENS])
+        self._is_by_decoding = True
+
     def _check_slices(self, long: Sample) -> Generator[None, None, bool]:
         """Whether two slices give what one gives, and how much rounding differs."""
         sliced = long.row(LONG_TOKENS, breakpoints=[SLICE_TOKENS])
         difference = yield from self._difference([sliced], BatchRules("none", False))
         bound = self._floor
         if difference > bound and not self._is_float32:
-            whole = [long.row(LONG_TOKENS)]
-            noise = yield from self._difference(whole, BatchRules("none", False, False))
+            noise = largest_difference(long.scores[LONG_TOKENS - 1 :], sliced.expected)
             bound = max(bound, min(NOISE_FACTOR * noise, MAX_NOISE))
         if difference > bound:
             why = explain(difference, bound, [sliced])
@@ -245,23 +256,37 @@ class ModelCheck:
         except ModelFailed:
             # A prompt so long fails for this model, whatever it shares.
             return
-        sliced = window.row(length, breakpoints=[self._window_tokens // 2])
-        while self._batching != "none":
-            rows = [copy_row(sliced), short.row(SHORT_TOKENS)]
-            problem = yield from self._compare(rows, self._batching or "none")
-            if problem is None:
-                break
-            level = self._batching or "none"
+        if self._is_by_decoding or (yield from self._try_window(window, short)) is not None:
+            lengths = [length, length + ANSWER_TOKENS + TURN_TOKENS]
+            yield from measure_alone(self._engine, window, lengths)
+            yield from self._lower_by_window(window, short)
+        yield from self._check_window_prefix(window, length)
+
+    def _lower_by_window(self, window: Sample, short: Sample) -> Steps:
+        """Find what gives the right values for a prompt beyond the window."""
+        if self._slices and (problem := (yield from self._try_window(window, None))) is not None:
+            self._slices = False
+            self._findings.append(f"{WHOLE}: {problem} beyond the window.")
+            if self._batching == "full":
+                yield from self._lower_batching()
+        while (level := self._batching or "none") != "none":
+            if (problem := (yield from self._try_window(window, short))) is None:
+                return
             self._findings.append(f"{PROBLEMS[level]}: {problem} beyond the window.")
             self._batching = "none"
             if level == "full":
                 yield from self._lower_batching()
-        if self._batching == "none" and self._slices:
-            problem = yield from self._compare([copy_row(sliced)], "none")
-            self._slices = problem is None
-            if problem is not None:
-                self._findings.append(f"{WHOLE}: {problem} beyond the window.")
-        yield from self._check_window_prefix(window, length)
+
+    def _try_window(
+        self, window: Sample, short: Sample | None
+    ) -> Generator[None, None, str | None]:
+        """What is wrong with a prompt beyond the window, beside a short one or alone."""
+        length = self._window_tokens + PAST_WINDOW_TOKENS
+        row = window.row(length, breakpoints=[self._window_tokens // 2])
+        if short is None:
+            return (yield from self._compare([row], "none"))
+        rows = [row, short.row(SHORT_TOKENS)]
+        return (yield from self._compare(rows, self._batching or "none"))
 
     def _check_window_prefix(self, window: Sample, length: int) -> Steps:
         row = window.row(length + ANSWER_TOKENS + TURN_TOKENS)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from protocol.batching import BatchRules
 from worker.engine.engine import Engine
 from worker.engine.sampler import make_row
 from worker.engine.token_logprobs import PromptScorer, Score
-from worker.selfcheck.scored_rows import GREEDY, TOP_COUNT, ScoredRow, largest_difference
+from worker.selfcheck.scored_rows import (
+    GREEDY,
+    TOP_COUNT,
+    ScoredRow,
+    Steps,
+    largest_difference,
+    run_rows,
+)
 
 WHOLE_ALONE = BatchRules(batching="none", reuses_prefixes=False, slices_prompts=False)
 ANSWER_TOKENS = 3
@@ -19,10 +26,15 @@ INFINITE = float("inf")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Tokens and their expected scores; the scores of token n are number n - 1."""
+    """Tokens and their expected scores; the scores of token n are number n - 1.
+
+    `alone` are the scores of the answers of prompts that were decoded alone, by their length.
+    They are expected instead where they are known.
+    """
 
     tokens: list[int]
     scores: list[Score]
+    alone: dict[int, list[Score]] = field(default_factory=dict)
 
     def row(
         self,
@@ -36,7 +48,7 @@ class Sample:
         return ScoredRow(
             prompt=self.tokens[:length],
             answer=self.tokens[length : length + ANSWER_TOKENS],
-            expected=self.scores[length - 1 :],
+            expected=self.alone.get(length, self.scores[length - 1 :]),
             breakpoints=breakpoints,
             joins_after=joins_after,
             leaves_after=leaves_after,
@@ -67,13 +79,21 @@ def measure_sample(engine: Engine, tokens: list[int]) -> Generator[None, None, S
     return Sample(tokens, scorer.scores)
 
 
+def measure_alone(engine: Engine, sample: Sample, lengths: Sequence[int]) -> Steps:
+    """Compute the scores of prompts of these lengths, each in one slice and decoded alone.
+
+    Some models of mlx-lm differ between that and one pass: their own decoding counts.
+    """
+    engine.rules = WHOLE_ALONE
+    rows = [sample.row(length) for length in lengths]
+    yield from run_rows(engine, rows)
+    sample.alone.update(
+        {len(row.prompt): row.scores for row in rows if len(row.scores) == ANSWER_TOKENS}
+    )
+
+
 class ModelFailed(Exception):
     """The model raises even for one row alone; the message is its error."""
-
-
-def copy_row(row: ScoredRow) -> ScoredRow:
-    """The same row, not computed yet."""
-    return replace(row, scores=[], failure=None, cached_tokens=0)
 
 
 def worst_of(rows: Sequence[ScoredRow]) -> float:
