@@ -93,8 +93,7 @@ class Text:
         """The deltas that `token` releases; may be empty."""
         was_in_reasoning = self._segmenter.in_reasoning
         text = self._detokenizer.push(token)
-        control_text = self._control_texts.get(token, "")
-        hidden_chars = len(control_text) if text.endswith(control_text) else 0
+        hidden_chars = self._count_hidden(token, text)
         self.decoded_chars += len(text) - hidden_chars
         self._token_ends.append(self.decoded_chars)
         deltas = self._release(self._segmenter.push(text, hidden_chars))
@@ -103,6 +102,14 @@ class Text:
         if was_in_reasoning or self._segmenter.in_reasoning:
             self.reasoning_tokens += 1
         return deltas
+
+    def _count_hidden(self, token: int, text: str) -> int:
+        """How many characters at the end of the token's text are not shown."""
+        control_text = self._control_texts.get(token)
+        if control_text is None or not text.endswith(control_text):
+            return 0
+        # Some vocabularies put a space before every token.
+        return len(text) if text.strip(" ") == control_text else len(control_text)
 
     def settled(self) -> int:
         """How many tokens, from the first, have no text that is held back or was dropped."""

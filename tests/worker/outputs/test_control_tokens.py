@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from tokenizers import AddedToken, Tokenizer, decoders
+from tokenizers.models import WordPiece
+from transformers import PreTrainedTokenizerFast
 
 from worker.outputs.control_tokens import HiddenSpans, without
-from worker.outputs.detokenizer import ByteDetokenizer, LeadingSpaceStripper
+from worker.outputs.detokenizer import ByteDetokenizer, LeadingSpaceStripper, make_detokenizers
+from worker.outputs.parsers import control_texts_of
 from worker.outputs.segmenter import Markers, Segmenter
 from worker.outputs.text import Text
 from worker.tool_calls.deltas import ContentDelta, OutputDelta, ToolCallArguments, ToolCallStart
@@ -206,3 +211,15 @@ def test_a_control_token_inside_a_character_is_hidden() -> None:
     data = "\u00e9".encode()
     deltas = [*text.push(data[0]), *text.push(256), *text.push(ord("x"))]
     assert content_of(deltas) == "\ufffdx"
+
+
+def test_a_control_token_between_words_of_a_vocabulary_without_spaces_is_hidden() -> None:
+    words = {"[UNK]": 0, "hel": 1, "##lo": 2, "world": 3}
+    backend = Tokenizer(WordPiece(words, unk_token="[UNK]"))
+    backend.decoder = decoders.WordPiece()
+    backend.add_special_tokens([AddedToken("[X]", special=True)])
+    tokenizer = TokenizerWrapper(PreTrainedTokenizerFast(tokenizer_object=backend))
+    control = control_texts_of(tokenizer)
+    detokenizer = make_detokenizers(tokenizer)(False, control)
+    text = Text(detokenizer, [], Segmenter(Markers()), control_texts=control)
+    assert content_of(run(text, [1, 2, 4, 3])) == "hello world"
