@@ -179,7 +179,9 @@ class Submit(Message, frozen=True):
     `id`, the seed of `sampling` and `resume` are those of the first sequence; `siblings` are
     the others. So a prompt is sent and prepared once for all of them.
 
-    `max_tokens` None means up to the context length. `stop` are stop strings. With `echo` the
+    `max_tokens` None means up to the context length. With `ceiling` it is cut to the room that
+    the context leaves for the answer, else a request above the room is rejected. `stop` are
+    stop strings. With `echo` the
     prompt's text is returned. `resume` are the token ids of this answer that were delivered
     before, by an earlier worker: they are replayed without events, and generation continues
     after them. `logprobs` and `prompt_logprobs` request log-probabilities of the answer's and
@@ -204,6 +206,7 @@ class Submit(Message, frozen=True):
     siblings: list[Sibling] = []
     client: str = ""
     skip_special_tokens: bool = True
+    ceiling: bool = False
 
     def sequences(self) -> list[Submit]:
         """Each sequence as a `Submit` of its own; all share one prompt."""

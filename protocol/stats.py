@@ -35,7 +35,8 @@ class Stats(Data, frozen=True):
 
     `waiting` includes the sequences that are `preparing`: whose prompt or grammar is being
     prepared. `preparation_ms` and `preparation_bytes` are the time spent since the last step
-    and the encoded prompts prepared in it.
+    and the encoded prompts prepared in it. `preempted` sequences were queued again since
+    then; `recomputed_tokens` are prefilled again for sequences that were preempted before.
     """
 
     running: int
@@ -46,3 +47,5 @@ class Stats(Data, frozen=True):
     preparing: int = 0
     preparation_ms: float = 0.0
     preparation_bytes: int = 0
+    preempted: int = 0
+    recomputed_tokens: int = 0

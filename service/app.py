@@ -175,6 +175,7 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
     softened = softened_parameters(parts.settings)
     bodies = make_bodies(parts)
     keep_alive_s = parts.settings.keep_alive_s
+    strict_max_tokens = parts.settings.strict_max_tokens == "on"
     chat = GenerationEndpoint(
         ChatFormat(softened),
         model_names=names,
@@ -182,6 +183,7 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
         bodies=bodies,
         clients=parts.clients,
         keep_alive_s=keep_alive_s,
+        strict_max_tokens=strict_max_tokens,
     )
     completions = GenerationEndpoint(
         CompletionFormat(),
@@ -190,6 +192,7 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
         bodies=bodies,
         clients=parts.clients,
         keep_alive_s=keep_alive_s,
+        strict_max_tokens=strict_max_tokens,
     )
     return [
         Operation(
@@ -202,6 +205,7 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
                 request=ChatRequest,
                 response=ChatCompletion,
                 chunk=ChatCompletionChunk,
+                strict_max_tokens=strict_max_tokens,
             ),
             aliases=("/chat/completions",),
             kind="generation",
@@ -216,6 +220,7 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
                 request=CompletionRequest,
                 response=Completion,
                 chunk=Completion,
+                strict_max_tokens=strict_max_tokens,
             ),
             aliases=("/completions",),
             kind="generation",
@@ -271,6 +276,7 @@ def model_operations(parts: ServiceParts) -> list[Operation]:
         supervisor,
         kv_quantisation=parts.settings.kv_quantisation,
         softened=softened_parameters(parts.settings),
+        strict_max_tokens=parts.settings.strict_max_tokens == "on",
     )
     admin = AdminEndpoints(names, supervisor, bodies)
     list_capabilities = describe_read(

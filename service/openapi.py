@@ -147,6 +147,15 @@ API_TEXT = (
     "body. Every POST is declared as `application/json`, also one without a body, and has no "
     "`Content-Encoding` but `identity`; others get 415."
 )
+CEILING_TEXT = (
+    "The answer has at most `max_tokens` tokens, fewer where the context or the memory holds no "
+    "more: `finish_reason` is then `length`, too. A prompt that leaves no room for one token gets "
+    "400 `context_length_exceeded`."
+)
+STRICT_TEXT = (
+    "A request whose prompt and `max_tokens` are more than the context or the memory holds gets "
+    "400 `context_length_exceeded`."
+)
 METRICS_CONTENT = {
     media_type: {"schema": {"type": "string"}}
     for media_type in ("text/plain", "application/openmetrics-text")
@@ -202,7 +211,7 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
             path = paths.setdefault(operation.path, {})
             path[operation.method.lower()] = {
                 **operation.description,
-                **describe_aliases(operation),
+                **describe_in_words(operation),
             }
     document = describe_read("describeApi", "Describe the API.", _content({"type": "object"}))
     paths[DESCRIPTION_PATH] = {"get": document}
@@ -234,14 +243,21 @@ def struct_names(shape: inspect.Type) -> Iterator[str]:
                 yield from struct_names(member)
 
 
-def describe_aliases(operation: Operation) -> Json:
-    if not operation.aliases:
-        return {}
-    return {"description": f"Also served as {', '.join(operation.aliases)}."}
+def describe_in_words(operation: Operation) -> Json:
+    texts = [text for text in ((operation.description or {}).get("description"),) if text]
+    if operation.aliases:
+        texts.append(f"Also served as {', '.join(operation.aliases)}.")
+    return {"description": " ".join(texts)} if texts else {}
 
 
 def describe_generation(
-    name: str, summary: str, *, request: Struct, response: Struct, chunk: Struct
+    name: str,
+    summary: str,
+    *,
+    request: Struct,
+    response: Struct,
+    chunk: Struct,
+    strict_max_tokens: bool = False,
 ) -> Json:
     stream = {
         # Before OpenAPI 3.2, the schema of an event stream is the schema of one event.
@@ -254,6 +270,7 @@ def describe_generation(
     return {
         "operationId": name,
         "summary": summary,
+        "description": STRICT_TEXT if strict_max_tokens else CEILING_TEXT,
         "requestBody": {"required": True, "content": json_content(request)},
         "responses": {
             "200": _response("Success.", content),

@@ -24,7 +24,13 @@ def context_length_exceeded(
     With `at_least` the prompt may have more tokens.
     """
     tokens = f"at least {prompt_tokens}" if at_least else str(prompt_tokens)
-    answer = f" and {submit.max_tokens} in the answer" if submit.max_tokens is not None else ""
-    message = f"{limit}, but the request has {tokens} in the prompt{answer}."
+    message = f"{limit}, but the request has {tokens} in the prompt and {_answer(submit)}."
     param = "messages" if isinstance(submit.prompt, ChatPrompt) else "prompt"
     return PromptError("context_length_exceeded", message, param)
+
+
+def _answer(submit: Submit) -> str:
+    """What the answer needs, in words."""
+    if submit.max_tokens is None or (submit.ceiling and submit.max_tokens):
+        return f"at least {max(submit.sampling.min_tokens, 1)} in the answer"
+    return f"{submit.max_tokens} in the answer"

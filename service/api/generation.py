@@ -95,6 +95,7 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
         bodies: JsonBodies,
         clients: ClientNames,
         keep_alive_s: float,
+        strict_max_tokens: bool = False,
     ) -> None:
         self._clients = clients
         self._format = api_format
@@ -102,6 +103,7 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
         self._registry = registry
         self._bodies = bodies
         self._keep_alive_s = keep_alive_s
+        self._has_ceilings = not strict_max_tokens
 
     async def create(self, http_request: Request) -> Response | EventStream:
         """The response to one request.
@@ -112,7 +114,10 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
         request = await self._bodies.read(http_request, self._format.request_type)
         model = self._model_names.resolve(request.model)
         request = fill(request, self._model_names.defaults(model))
-        submits = self._format.to_submits(request, model)
+        submits = [
+            msgspec.structs.replace(submit, ceiling=self._has_ceilings)
+            for submit in self._format.to_submits(request, model)
+        ]
         record = record_of(http_request.scope)
         record.set_generation(self._format.operation, model, submits, stream=bool(request.stream))
         inflight = await self._registry.open(

@@ -278,6 +278,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "the others are refused."
         ),
     ] = "messages"
+    strict_max_tokens: Annotated[
+        Literal["off", "on"],
+        Meta(
+            description="off: max_tokens is a ceiling, cut to what the context and the memory "
+            "hold. on: a request above them gets 400, and the memory of the whole answer is "
+            "reserved at its start."
+        ),
+    ] = "off"
     soften: Annotated[
         str,
         Meta(

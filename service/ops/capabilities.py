@@ -10,7 +10,7 @@ from starlette.responses import Response
 from protocol.messages import ModelState
 from service.config.model_names import ModelNames
 from service.http.json_io import json_response
-from service.schema.capabilities import CapabilitiesList, describe_capabilities
+from service.schema.capabilities import CapabilitiesList, MaxTokensRule, describe_capabilities
 from service.supervision.supervisor import Supervisor
 
 
@@ -24,18 +24,22 @@ class CapabilitiesEndpoint:
         *,
         kv_quantisation: str,
         softened: AbstractSet[str],
+        strict_max_tokens: bool,
     ) -> None:
         self._model_names = model_names
         self._supervisor = supervisor
         self._kv_quantisation = kv_quantisation
         self._softened = softened
+        self._max_tokens_rule: MaxTokensRule = "strict" if strict_max_tokens else "ceiling"
 
     async def list(self, request: Request) -> Response:
         """All models, in the order of the configuration."""
         states = {state.id: state for state in self._supervisor.model_states.states}
         configured = [states.get(id, ModelState(id, "unloaded")) for id in self._model_names.ids]
         data = [
-            describe_capabilities(state, self._kv_quantisation, self._softened)
+            describe_capabilities(
+                state, self._kv_quantisation, self._softened, self._max_tokens_rule
+            )
             for state in configured
         ]
         return json_response(CapabilitiesList(data=data))

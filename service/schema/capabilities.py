@@ -18,6 +18,7 @@ from service.schema.tokenization import ApplyTemplateRequest, DetokenizeRequest,
 # Remove when mlx-lm (0.32.2 cannot) batches a QuantizedKVCache.
 KV_REASON = "mlx-lm 0.32.2 batches no quantised KV caches: keys and values stay as computed"
 
+MaxTokensRule = Literal["ceiling", "strict"]
 OPERATOR: Literal["ignored (operator)"] = "ignored (operator)"
 # Turned off, they have no effect on a model that does not think.
 THINKING_VARIABLES = ("enable_thinking", "thinking")
@@ -70,6 +71,8 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     `system_messages` is null while the model is not loaded, or if it has no chat template.
     `labels` are the keys that clients add to messages and tools, by place, with no effect.
     `batching` is null while the model is not loaded.
+    `max_tokens_rule`: a `max_tokens` above what the context and the memory hold is cut to it
+    (`ceiling`), or refused (`strict`, setting `strict_max_tokens`).
     """
 
     id: str
@@ -80,6 +83,7 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache: KVCacheCapability
     batching: ModelBatching | None
     labels: dict[str, list[str]]
+    max_tokens_rule: MaxTokensRule
     endpoints: dict[str, dict[str, Capability]]
 
 
@@ -91,7 +95,10 @@ class CapabilitiesList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe_capabilities(
-    state: ModelState, kv_quantisation: str = "off", softened: AbstractSet[str] = frozenset()
+    state: ModelState,
+    kv_quantisation: str = "off",
+    softened: AbstractSet[str] = frozenset(),
+    max_tokens_rule: MaxTokensRule = "ceiling",
 ) -> ModelCapabilities:
     """The capabilities of a model, as far as its state is known."""
     return ModelCapabilities(
@@ -102,6 +109,7 @@ def describe_capabilities(
         kv_cache=KVCacheCapability(kv_quantisation),
         batching=describe_batching(state.rules),
         labels={place: list(keys) for place, keys in LABELS.items()},
+        max_tokens_rule=max_tokens_rule,
         endpoints={
             path: {
                 name: soften(name, to_capability(parameter, state.info), softened)

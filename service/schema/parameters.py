@@ -23,7 +23,8 @@ from service.schema.structured import (
 )
 from service.schema.support import refuse_unsupported
 
-MAX_TOKENS = 2**24
+# Clients send this for no limit.
+MAX_TOKENS = 2**31 - 1
 MAX_TOP_K = 2**20
 MAX_STOPS = 64
 MAX_STOP_CHARS = 1024

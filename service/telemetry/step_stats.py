@@ -25,6 +25,8 @@ class Totals(msgspec.Struct):
     host_s: float = 0.0
     preparation_s: float = 0.0
     preparation_bytes: int = 0
+    preempted: int = 0
+    recomputed_tokens: int = 0
 
 
 class StepStats:
@@ -47,6 +49,8 @@ class StepStats:
         totals.host_s += stats.host_ms / MS_PER_S
         totals.preparation_s += stats.preparation_ms / MS_PER_S
         totals.preparation_bytes += stats.preparation_bytes
+        totals.preempted += stats.preempted
+        totals.recomputed_tokens += stats.recomputed_tokens
         second.tokens += tokens
         second.running, second.waiting = stats.running, stats.waiting
         if stats.running > second.most_running:

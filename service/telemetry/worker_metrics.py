@@ -135,6 +135,18 @@ WORKER_COUNTERS = (
         read=lambda totals: totals.preparation_bytes,
     ),
     WorkerCounter(
+        name="mlxd.sequences.preempted",
+        unit="{sequence}",
+        description="Times that a running sequence was queued again, for memory or other clients.",
+        read=lambda totals: totals.preempted,
+    ),
+    WorkerCounter(
+        name="mlxd.recomputed.tokens",
+        unit="{token}",
+        description="Tokens that were prefilled again for sequences that had been preempted.",
+        read=lambda totals: totals.recomputed_tokens,
+    ),
+    WorkerCounter(
         name="mlxd.output.tokens",
         unit="{token}",
         description="Generated tokens, including those of unfinished answers.",

@@ -150,7 +150,8 @@ def test_a_bad_value_is_400_and_names_its_parameter(
         (completion(best_of=1, n=2), "best_of"),
         (completion(suffix="x"), "suffix"),
         (completion(logprobs=6), "logprobs"),
-        (completion(max_tokens=10**6), "prompt"),
+        (completion(max_tokens=10**6, min_tokens=10**5), "min_tokens"),
+        (completion(max_tokens=2**31), "max_tokens"),
     ],
 )
 def test_a_bad_completion_is_400_and_names_its_parameter(

@@ -52,6 +52,7 @@ def test_an_answer_is_counted(own: Daemon) -> None:
     assert found["mlxd_worker_up"] == 1
     assert found["mlxd_memory_active_bytes"] > 0
     assert found["mlxd_worker_steps_total"] >= TOKENS
+    assert found["mlxd_sequences_preempted_total"] == found["mlxd_recomputed_tokens_total"] == 0
 
 
 def test_prompt_tokens_found_in_the_cache_are_counted(own: Daemon) -> None:

@@ -155,7 +155,7 @@ def test_a_models_table_says_how_it_is_served(
         assert statuses(daemon) == {"tiny-llama": "loaded", "tiny-qwen": "loaded"}
         assert ask(daemon, "small").json()["model"] == "tiny-llama"
         long = ask(daemon, "small", max_tokens=100)
-        assert long.json()["error"]["code"] == "context_length_exceeded"
+        assert long.json()["usage"]["total_tokens"] == 64
         chat = {"model": "tiny-qwen", "messages": [{"role": "user", "content": "hello"}]}
         said = plain_http.post(f"{daemon.url}/v1/chat/completions", json=chat).json()
         assert said["usage"]["completion_tokens"] == 5

@@ -12,7 +12,7 @@ from worker.prompt_errors import context_length_exceeded
     ("prompt", "max_tokens", "request_text", "param"),
     [
         (TokenPrompt([1]), 30, "90 in the prompt and 30 in the answer.", "prompt"),
-        (ChatPrompt([]), None, "90 in the prompt.", "messages"),
+        (ChatPrompt([]), None, "90 in the prompt and at least 1 in the answer.", "messages"),
     ],
 )
 def test_the_message_has_the_limit_and_what_the_request_needs(
@@ -22,3 +22,16 @@ def test_the_message_has_the_limit_and_what_the_request_needs(
     error = context_length_exceeded(submit, 90, "The limit is 100 tokens")
     assert error.message == f"The limit is 100 tokens, but the request has {request_text}"
     assert (error.code, error.param) == ("context_length_exceeded", param)
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "min_tokens", "answer"),
+    [(30, 0, "at least 1"), (30, 5, "at least 5"), (0, 0, "0")],
+)
+def test_the_message_about_a_ceiling_has_the_least_that_the_answer_needs(
+    max_tokens: int, min_tokens: int, answer: str
+) -> None:
+    sampling = Sampling(0, min_tokens=min_tokens)
+    submit = Submit(1, "m", TokenPrompt([1]), sampling, max_tokens, ceiling=True)
+    message = context_length_exceeded(submit, 90, "The limit is 90 tokens").message
+    assert message.endswith(f"90 in the prompt and {answer} in the answer.")

@@ -45,7 +45,10 @@ class PreparedRequest:
     """A request whose prompt is token ids that fit the model's context.
 
     `received_at` is monotonic time in seconds. `started` means that `Started` was sent: the
-    request ran before and was preempted. `grammar` is compiled from `required_calls` (the
+    request ran before and was preempted, `preempted_for_memory` that this was for memory;
+    `computed_tokens` of its context were computed then. A request that runs is not preempted
+    for memory before it has `guaranteed_tokens`, unless its model's oldest request needs it.
+    `grammar` is compiled from `required_calls` (the
     grammar of calls that the answer must have), from the submitted grammar, or from
     `offered_calls` (the grammar of calls that it may have). `breakpoints` are token offsets
     in the prompt at which prefill stops to store a reusable state. `ignored` are the
@@ -60,6 +63,9 @@ class PreparedRequest:
     received_at: float
     config: ModelConfig
     started: bool = False
+    preempted_for_memory: bool = False
+    computed_tokens: int = 0
+    guaranteed_tokens: int = 0
     breakpoints: Sequence[int] = ()
     ignored: Sequence[str] = ()
     grammar: CompiledGrammar | None = None
@@ -69,8 +75,20 @@ class PreparedRequest:
 
     @property
     def is_bounded(self) -> bool:
-        """Whether the request limits the length of its answer."""
-        return self.submit.max_tokens is not None
+        """Whether the whole answer is reserved at once: its limit is no ceiling."""
+        return self.submit.max_tokens is not None and not self.submit.ceiling
+
+    @property
+    def worst_case(self) -> int:
+        """The most tokens that the prompt and the answer can have."""
+        return len(self.prompt) + self.max_tokens
+
+    @property
+    def least_tokens(self) -> int:
+        """How many tokens must fit if the answer is to go on and to have its `min_tokens`."""
+        next_token = len(self.prompt) + len(self.submit.resume) + 1
+        least = max(next_token, len(self.prompt) + self.submit.sampling.min_tokens)
+        return min(least, self.worst_case)
 
     @property
     def source_grammar(self) -> Grammar | None:

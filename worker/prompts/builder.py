@@ -143,13 +143,17 @@ class PromptBuilder:
     def limit(self, submit: Submit, prompt_tokens: int, *, at_least: bool = False) -> int:
         """The answer's maximum number of tokens: the request's, else what the context allows.
 
-        With `at_least` the prompt may have more tokens.
+        A ceiling is cut to what the context allows. With `at_least` the prompt may have more
+        tokens.
 
         Raises:
             PromptError: `context_length_exceeded`, or `min_tokens` is above the limit.
         """
         available = self._context_length - prompt_tokens
-        max_tokens = submit.max_tokens if submit.max_tokens is not None else max(available, 1)
+        room = max(available, 1)
+        max_tokens = room if submit.max_tokens is None else submit.max_tokens
+        if submit.ceiling:
+            max_tokens = min(max_tokens, room)
         if max_tokens > available:
             # LiteLLM and others recognise the error by these words, which OpenAI uses.
             limit = f"This model's maximum context length is {self._context_length} tokens"

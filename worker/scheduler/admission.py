@@ -1,8 +1,10 @@
 """Admission: which waiting requests may run, by `max_running` and by memory.
 
-A request is admitted when its worst case fits: the KV cache of its prompt and of all
-tokens up to its limit. A request without a limit reserves some tokens at a time; when the
-next reservation does not fit, it is preempted, and later resumes from there.
+A request whose `max_tokens` is no ceiling is admitted when its worst case fits: the KV cache
+of its prompt and of all tokens up to its limit. Any other reserves a stretch of its answer, and
+further ones as it grows, each as long as the answer so far. Where a stretch does not fit, a
+request is preempted (`shortage`). It is admitted again with so much reserved that few
+requests are preempted twice.
 """
 
 from __future__ import annotations
@@ -23,8 +25,12 @@ WHOLE_LIMIT = (
     "This model's prompts cannot be computed in slices, and the memory for prefill holds "
     "{longest} tokens at most"
 )
-# How many tokens an answer without a token limit reserves at a time.
+# The shortest stretch of an answer that is reserved at a time.
 RESERVATION_TOKENS = 1024
+# A request that was preempted for memory is admitted again when its worst case fits, or what
+# fits in this part of the memory: most requests are then preempted once at most, and several
+# run at once even if the worst case of each is the whole memory.
+GUARANTEED_PART = 4
 
 
 class Admission:
@@ -69,13 +75,12 @@ class Admission:
             self._waiting.remove([head.submit.id])
             return too_long(head, most, WHOLE_LIMIT)
         longest = self._max_length(model, head)
-        worst_case = len(head.prompt) + head.max_tokens
-        if longest < (worst_case if head.is_bounded else len(head.context) + 1):
+        if longest < (head.worst_case if head.is_bounded else head.least_tokens):
             self._waiting.remove([head.submit.id])
             return too_long(head, longest, MEMORY_LIMIT)
-        head = dataclasses.replace(head, max_tokens=min(worst_case, longest) - len(head.prompt))
+        head = dataclasses.replace(head, max_tokens=longest - len(head.prompt))
         kv = self._pool.account.kv[id]
-        tokens = first_reservation(head)
+        tokens = self._first_reservation(model, head)
         needed_bytes = kv.additional_bytes(head.submit.id, tokens)
         if self.closed or not self._pool.eviction.make_room(
             needed_bytes, self._waiting, head.received_at
@@ -85,16 +90,21 @@ class Admission:
         self._waiting.remove([head.submit.id])
         self._blocked_since.pop(id, None)
         kv.reserve(head.submit.id, tokens)
-        return head
+        guaranteed_tokens = tokens if head.preempted_for_memory else 0
+        return dataclasses.replace(head, guaranteed_tokens=guaranteed_tokens)
 
-    def extend(self, kv: KVReservations, prepared: PreparedRequest, tokens: int) -> bool:
-        """Extend the reservation if `tokens` exceed it; False if that does not fit."""
+    def extend(
+        self, kv: KVReservations, prepared: PreparedRequest, tokens: int, *, shortest: bool = False
+    ) -> bool:
+        """Extend the reservation to `tokens` tokens and a stretch; False if that does not fit.
+
+        The stretch is as long as the answer so far, or the `shortest` one.
+        """
         id = prepared.submit.id
-        reserved = kv.reserved_tokens(id)
-        if tokens <= reserved:
-            return True
-        extended = min(reserved + RESERVATION_TOKENS, len(prepared.prompt) + prepared.max_tokens)
-        if not self._pool.eviction.make_room(kv.additional_bytes(id, extended), self._waiting):
+        stretch = RESERVATION_TOKENS if shortest else stretch_after(tokens - len(prepared.prompt))
+        extended = min(tokens + stretch, prepared.worst_case)
+        needed_bytes = kv.additional_bytes(id, extended)
+        if not self._pool.eviction.make_room(needed_bytes, self._waiting, prepared.received_at):
             return False
         kv.reserve(id, extended)
         return True
@@ -118,9 +128,13 @@ class Admission:
         return expired
 
     def _expire(self, id: str) -> list[Rejected]:
-        """Remove and reject this model's requests that are too old; preempted ones stay."""
+        """Remove and reject this model's requests that are too old; those with tokens stay."""
         latest = self._clock() - self._wait_s
-        waiting = [p for p in self._waiting.for_model(id) if not p.started]
+        waiting = [
+            each
+            for each in self._waiting.for_model(id)
+            if not each.started and not each.submit.resume
+        ]
         expired = [p for p in waiting if p.received_at <= latest or self._pool.cannot_fit(id)]
         self._waiting.remove({p.submit.id for p in expired})
         reason = self._pool.explain_shortage(id)
@@ -128,17 +142,24 @@ class Admission:
 
     def _max_length(self, model: LoadedModel, prepared: PreparedRequest) -> int:
         """How many tokens of this request would fit if it ran alone."""
-        return model.engine.kv_cost.longest_within(
-            self._pool.available_to(model.info.id), len(prepared.prompt) + prepared.max_tokens
-        )
+        available_bytes = self._pool.available_to(model.info.id)
+        return model.engine.kv_cost.longest_within(available_bytes, prepared.worst_case)
+
+    def _first_reservation(self, model: LoadedModel, prepared: PreparedRequest) -> int:
+        """The tokens to reserve at admission."""
+        if prepared.is_bounded:
+            return prepared.worst_case
+        tokens = len(prepared.context) + stretch_after(len(prepared.submit.resume))
+        if prepared.preempted_for_memory:
+            part_bytes = self._pool.available_to(model.info.id) // GUARANTEED_PART
+            part = model.engine.kv_cost.longest_within(part_bytes, prepared.worst_case)
+            tokens = max(tokens, part)
+        return min(tokens, prepared.worst_case)
 
 
-def first_reservation(prepared: PreparedRequest) -> int:
-    """The tokens to reserve at admission."""
-    worst_case = len(prepared.prompt) + prepared.max_tokens
-    if prepared.is_bounded:
-        return worst_case
-    return min(worst_case, len(prepared.context) + RESERVATION_TOKENS)
+def stretch_after(answer_tokens: int) -> int:
+    """How many further tokens an answer of this length reserves."""
+    return max(answer_tokens, RESERVATION_TOKENS)
 
 
 def too_long(prepared: PreparedRequest, longest: int, limit: str) -> Rejected:

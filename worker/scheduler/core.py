@@ -7,6 +7,7 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from protocol.events import Event, Failed, Progress, Rejected, TextDelta
@@ -35,6 +36,7 @@ from worker.scheduler.admission import Admission
 from worker.scheduler.device_clock import DeviceClock
 from worker.scheduler.memory_pressure import MemoryPressure
 from worker.scheduler.model_commands import ModelCommands
+from worker.scheduler.reservations import Reservations
 from worker.scheduler.running import RunningRequest, list_places, make_output_processor
 from worker.scheduler.shares import preempt_for_shares
 from worker.scheduler.waiting_queue import WaitingQueue
@@ -88,9 +90,15 @@ class EngineCore:
         )
         self._memory_pressure = MemoryPressure(pool, self._waiting, measure_memory)
         self._running: dict[int, RunningRequest] = {}
+        self._reservations = Reservations(
+            pool, self._admission, self._running, partial(self._preempt, for_memory=True)
+        )
         self._events: list[Event] = []
         self._sent_states: list[ModelState] = pool.states()
         self._device_ms = 0.0
+        # Since the last message.
+        self._preempted = 0
+        self._recomputed_tokens = 0
 
     def run(self) -> None:
         """Serve until a `Shutdown` arrives.
@@ -192,9 +200,16 @@ class EngineCore:
             self._finish_load(result.model, result.reason)
         self._admission.watch()
         self._events += self._admission.expire()
+        self._request_evicted()
         self._commands.expire()
         self._pool.loads.drop_unwanted(lambda id: self._waiting.peek(id) or id in self._commands)
         self._pool.eviction.unload_idle(self._waiting)
+
+    def _request_evicted(self) -> None:
+        """Request the models that were evicted for older requests than those that wait for them."""
+        for id in self._waiting.models:
+            if id not in self._pool and (head := self._waiting.peek(id)) is not None:
+                self._pool.request_load(head.config)
 
     def _finish_load(self, model: str, reason: str | None) -> None:
         if reason is None:
@@ -213,8 +228,10 @@ class EngineCore:
         """Start every waiting request that fits."""
         self._device_clock.begin()
         for model in self._pool:
-            if self._waiting.peek(model.info.id) is not None:
-                self._preempt_for_shares(model.info.id)
+            # One admitted before may have evicted it.
+            if model.info.id not in self._pool or self._waiting.peek(model.info.id) is None:
+                continue
+            self._preempt_for_shares(model.info.id)
             while (admitted := self._next(model)) is not None:
                 if isinstance(admitted, Rejected):
                     self._events.append(admitted)
@@ -244,11 +261,12 @@ class EngineCore:
         for victim in preempt_for_shares(running, waiting, places):
             self._preempt(victim)
 
-    def _preempt(self, id: int, *, alone: bool = False) -> None:
+    def _preempt(self, id: int, *, for_memory: bool = False, alone: bool = False) -> None:
         """Queue a running request again; its tokens are kept, its memory is freed."""
         running = self._running.pop(id)
         self._release(running.model, id)
-        self._waiting.push_front(running.preempt(alone=alone))
+        self._waiting.push_front(running.preempt(for_memory=for_memory, alone=alone))
+        self._preempted += 1
 
     def _start(self, model: LoadedModel, prepared: PreparedRequest) -> None:
         id = prepared.submit.id
@@ -270,6 +288,8 @@ class EngineCore:
             prepared.breakpoints,
             alone=prepared.alone,
         )
+        running.prefilled = cached_tokens
+        self._recomputed_tokens += max(prepared.computed_tokens - cached_tokens, 0)
         self._running[id] = running
         if not prepared.started:
             self._events.append(output.start(self._clock(), cached_tokens))
@@ -279,7 +299,7 @@ class EngineCore:
     def _step(self) -> None:
         """One device step of every model that has rows."""
         self._device_ms = 0.0
-        self._extend_reservations()
+        self._reservations.extend()
         for model in self._pool:
             if len(model.engine):
                 started_at = self._clock()
@@ -287,7 +307,9 @@ class EngineCore:
                 now = self._clock()
                 self._device_ms += (now - started_at) * MS_PER_S
                 self._pool.mark_used(model.info.id)
-                self._events += [Progress(*progress) for progress in model.engine.progress]
+                for id, done, total in model.engine.progress:
+                    self._running[id].prefilled = done
+                    self._events.append(Progress(id, done, total))
                 for token in tokens:
                     self._process_token(model, token, now)
                 for row in model.engine.take_failed():
@@ -321,15 +343,6 @@ class EngineCore:
         except Exception as error:
             logger.exception("request %d failed", token.id)
             return [Failed(token.id, f"The answer's text could not be made: {error}")]
-
-    def _extend_reservations(self) -> None:
-        """Reserve more memory for answers without a token limit; preempt those that do not fit."""
-        for id, running in list(self._running.items()):
-            kv = self._pool.account.kv[running.model.info.id]
-            prepared = running.prepared
-            if prepared.is_bounded or self._admission.extend(kv, prepared, running.length + 1):
-                continue
-            self._preempt(id)
 
     # ------------------------------------------------------------ check memory, send
 
@@ -367,5 +380,8 @@ class EngineCore:
             preparing=preparing,
             preparation_ms=preparation.seconds * MS_PER_S,
             preparation_bytes=preparation.nbytes,
+            preempted=self._preempted,
+            recomputed_tokens=self._recomputed_tokens,
         )
+        self._preempted = self._recomputed_tokens = 0
         self._send(Step(events, stats))

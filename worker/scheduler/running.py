@@ -17,6 +17,7 @@ from worker.outputs.output_processor import OutputProcessor
 from worker.outputs.text import Text
 from worker.outputs.tool_constraint import ToolCallConstraint
 from worker.scheduler.shares import PROGRESS_TOKENS, Place
+from worker.scheduler.shortage import Holder
 
 
 @dataclasses.dataclass(slots=True)
@@ -27,6 +28,8 @@ class RunningRequest:
     prepared: PreparedRequest
     output: OutputProcessor
     tokens: list[int] = dataclasses.field(default_factory=list)
+    # How many tokens of its context are computed, until it has a token.
+    prefilled: int = 0
 
     @property
     def client(self) -> str:
@@ -36,7 +39,13 @@ class RunningRequest:
     @property
     def length(self) -> int:
         """How many tokens it has now, in the prompt and the answer."""
-        return len(self.prepared.context) + len(self.tokens)
+        prepared = self.prepared
+        return len(prepared.prompt) + len(prepared.submit.resume) + len(self.tokens)
+
+    @property
+    def is_protected(self) -> bool:
+        """Whether it is preempted for memory only for its model's oldest request."""
+        return self.prepared.is_bounded or self.length < self.prepared.guaranteed_tokens
 
     @property
     def tokens_left(self) -> int:
@@ -52,16 +61,36 @@ class RunningRequest:
         self.tokens.append(token.token)
         return self.output.process(token, now)
 
-    def preempt(self, *, alone: bool = False) -> PreparedRequest:
+    def preempt(self, *, for_memory: bool = False, alone: bool = False) -> PreparedRequest:
         """The request to queue again; its generated tokens count as delivered.
 
         With `alone` it then runs in a batch of its own, as it does if it did before.
         """
         prepared, submit = self.prepared, self.prepared.submit
         resumed = msgspec.structs.replace(submit, resume=submit.resume + self.tokens)
+        # The last token is not computed before the next step.
+        computed = self.length - 1 if self.tokens else self.prefilled
         return dataclasses.replace(
-            prepared, submit=resumed, started=True, alone=alone or prepared.alone
+            prepared,
+            submit=resumed,
+            started=True,
+            alone=alone or prepared.alone,
+            preempted_for_memory=prepared.preempted_for_memory or for_memory,
+            computed_tokens=max(computed, prepared.computed_tokens),
         )
+
+
+def in_order_of_arrival(running: Iterable[RunningRequest]) -> list[RunningRequest]:
+    """These requests, the oldest first."""
+    return sorted(running, key=lambda each: (each.prepared.received_at, each.prepared.submit.id))
+
+
+def list_holders(running: Iterable[RunningRequest]) -> list[Holder]:
+    """The requests that hold memory, in order of arrival."""
+    return [
+        Holder(each.prepared.submit.id, each.model.info.id, each.is_protected)
+        for each in in_order_of_arrival(running)
+    ]
 
 
 def list_places(running: Iterable[RunningRequest]) -> list[Place]:
@@ -71,7 +100,7 @@ def list_places(running: Iterable[RunningRequest]) -> list[Place]:
     """
     models: set[str] = set()
     places = []
-    for each in sorted(running, key=lambda r: (r.prepared.received_at, r.prepared.submit.id)):
+    for each in in_order_of_arrival(running):
         fixed = each.prepared.started and len(each.tokens) < PROGRESS_TOKENS
         fixed = fixed or each.model.info.id not in models
         models.add(each.model.info.id)

@@ -32,6 +32,8 @@ def step(*tokens: int, running: int = 1, waiting: int = 0, memory: int = 0) -> t
         host_ms=0.5,
         preparation_ms=3.0,
         preparation_bytes=7,
+        preempted=1,
+        recomputed_tokens=30,
     )
     return stats, sum(tokens)
 
@@ -46,6 +48,7 @@ def test_steps_add_up_to_totals(clock: Clock) -> None:
     assert totals.host_s == pytest.approx(0.001)
     assert totals.preparation_s == pytest.approx(0.006)
     assert totals.preparation_bytes == 14
+    assert (totals.preempted, totals.recomputed_tokens) == (2, 60)
 
 
 def test_a_second_has_the_sum_of_its_tokens_and_its_last_state(clock: Clock) -> None:

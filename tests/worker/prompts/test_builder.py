@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mlx_lm.utils import load_tokenizer
 
 from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TextPrompt, TokenPrompt
@@ -138,6 +140,36 @@ def test_a_request_that_exceeds_the_context_is_refused_with_both_lengths(
     with pytest.raises(PromptError, match=f"100 tokens, but the request has {length}") as caught:
         builder.limit(submit(chat(user("x")), max_tokens), length)
     assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")
+
+
+def ceiling(max_tokens: int, min_tokens: int = 0) -> Submit:
+    sampling = Sampling(0, min_tokens=min_tokens)
+    return Submit(1, "m", TokenPrompt([1]), sampling, max_tokens, ceiling=True)
+
+
+@given(prompt_tokens=st.integers(0, 120), max_tokens=st.integers(0, 2**31 - 1))
+def test_a_ceiling_is_cut_to_the_room_that_the_prompt_leaves(
+    builder: PromptBuilder, prompt_tokens: int, max_tokens: int
+) -> None:
+    room = 100 - prompt_tokens
+    if room >= min(max_tokens, 1):
+        limit = builder.limit(ceiling(max_tokens), prompt_tokens)
+        assert limit == min(max_tokens, room)
+    else:
+        words = "^This model's maximum context length is 100 tokens, "
+        with pytest.raises(PromptError, match=words) as caught:
+            builder.limit(ceiling(max_tokens), prompt_tokens)
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "prompt")
+
+
+@pytest.mark.parametrize(("prompt_tokens", "max_tokens"), [(1, 4), (96, 32_000)])
+def test_min_tokens_above_a_ceiling_or_its_room_are_refused(
+    builder: PromptBuilder, prompt_tokens: int, max_tokens: int
+) -> None:
+    assert builder.limit(ceiling(max_tokens, 4), prompt_tokens) == 4
+    with pytest.raises(PromptError, match="the answer may have 4 tokens") as caught:
+        builder.limit(ceiling(max_tokens, 5), prompt_tokens)
+    assert caught.value.param == "min_tokens"
 
 
 def test_an_echo_is_the_prompts_text(builder: PromptBuilder) -> None:
