@@ -10,7 +10,8 @@ from itertools import takewhile
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-QUESTION, ANSWER, NEXT_QUESTION = "Hello", "Fine.", "Thanks"
+# Texts that no template has of its own.
+QUESTION, ANSWER, NEXT_QUESTION = "The question 1?", "The answer 1.", "The question 2?"
 USER = {"role": "user", "content": QUESTION}
 ASSISTANT = {"role": "assistant", "content": ANSWER}
 NEXT_USER = {"role": "user", "content": NEXT_QUESTION}

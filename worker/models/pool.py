@@ -192,6 +192,9 @@ class ModelPool:
         self._models[id] = model
         alone = model.rules.batching == "none"
         self.account.kv[id] = KVReservations(model.engine.kv_cost, alone=alone)
+        # Its files may not have been on disk at the start, or have changed since.
+        entry = self._entries[id]
+        entry.context_length, entry.defaults = model.info.context_length, model.config.defaults
         self.mark_used(id)
         self._on_loaded(model)
 

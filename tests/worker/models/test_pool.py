@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from protocol.messages import Loading, ModelSource
+from protocol.messages import Loading, ModelDefaults, ModelSource
 from tests.worker.driver import make_configure
 from worker.models.families import build_registry
 from worker.models.model_config import LoadError, ModelConfigLoader
-from worker.models.pool import ModelPool
+from worker.models.pool import ModelPool, NoWaitingRequests
 
 
 def load(path: Path) -> tuple[ModelPool, list[Loading]]:
@@ -38,6 +38,20 @@ def test_a_model_is_described_by_its_own_files(gemma_path: Path) -> None:
     assert info.context_length == config["max_position_embeddings"]
     assert info.vocabulary_size == config["vocab_size"]
     assert info.weight_bytes == reports[-1].total_bytes
+
+
+def test_a_models_facts_are_those_of_its_last_load(llama_path: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(llama_path, tmp_path / "m")
+    configure = make_configure([ModelSource("m", str(folder))])
+    pool = ModelPool(configure, ModelConfigLoader(build_registry(), 0))
+    (folder / "generation_config.json").write_text('{"temperature": 0.5}')
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": 64}))
+    pool.load_all()
+    assert pool.unload("m", NoWaitingRequests())
+    [state] = pool.states()
+    assert (state.status, state.context_length) == ("unloaded", 64)
+    assert state.defaults == ModelDefaults(temperature=0.5)
 
 
 def test_a_folder_without_a_model_is_a_load_error(tmp_path: Path) -> None:
