@@ -45,7 +45,8 @@ def ask(http: httpx.Client, path: str, body: dict[str, Any]) -> str:
     assert answer.status_code == 200, answer.text
     if not body.get("stream"):
         return text_of(answer.json()["choices"][0])
-    data = [line.removeprefix("data: ") for line in answer.text.splitlines() if line]
+    lines = answer.text.splitlines()
+    data = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     events = [json.loads(each) for each in data if each != "[DONE]"]
     return "".join(text_of(event["choices"][0]) for event in events)
 
