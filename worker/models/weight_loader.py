@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -171,9 +174,7 @@ class WeightLoad:
 
     def _build_model(self) -> None:
         """Build the model's modules; their arrays are read lazily."""
-        with folder_for_mlx_lm(self.config.path) as folder:
-            trusted = self.config.source.trust_remote_code
-            model, _ = load_model(folder, lazy=True, trust_remote_code=trusted)
+        model = build_modules(self.config.path, trusted=self.config.source.trust_remote_code)
         if self.config.source.adapter_path is not None:
             model = load_adapters(model, self.config.source.adapter_path)
             model.eval()
@@ -181,6 +182,24 @@ class WeightLoad:
         self.total_bytes = weight_bytes_of(model)
         self._slices = slice_weights(weights)
         self._model = model
+
+
+def build_modules(path: Path, *, trusted: bool) -> nn.Module:
+    """The model of a folder, by mlx-lm; `trusted`: by the folder's own code, if it has some.
+
+    Raises:
+        ValueError: its code ended the process, as where a package is missing.
+        Exception: any other error of mlx-lm.
+    """
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed), folder_for_mlx_lm(path) as folder:
+            model, _ = load_model(folder, lazy=True, trust_remote_code=trusted)
+    except SystemExit as error:
+        # mlx-lm's module prints why before it exits.
+        why = f": {printed.getvalue()}" if printed.getvalue() else ""
+        raise ValueError(f"its code ended the process with {error.code}{why}") from error
+    return model
 
 
 def slice_weights(weights: list[mx.array]) -> Iterator[list[mx.array]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,8 +105,9 @@ def test_a_model_whose_file_ends_the_process_is_not_loaded(
     llama_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load_model(*args: object, **options: object) -> None:
+        sys.stdout.write("install this first\n")
         raise SystemExit(3)
 
     monkeypatch.setattr(weight_loader, "load_model", load_model)
-    with pytest.raises(LoadError, match="its code ended the process with 3"):
+    with pytest.raises(LoadError, match="its code ended the process with 3: install this first"):
         load(llama_path)
