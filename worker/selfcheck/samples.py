@@ -55,6 +55,15 @@ class Sample:
         )
 
 
+def rounding_of(samples: Sequence[Sample]) -> float:
+    """How much decoding alone differs from one pass: by rounding, in most models."""
+    return max(
+        largest_difference(sample.scores[length - 1 :], scores)
+        for sample in samples
+        for length, scores in sample.alone.items()
+    )
+
+
 def make_tokens(number: int, length: int, vocabulary_size: int) -> list[int]:
     """A sequence of the usual length; sequences of other numbers differ from the first token."""
     ids = min(vocabulary_size - FIRST_TOKEN, MAX_TOKEN_IDS)
