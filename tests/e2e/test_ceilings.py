@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
+from tests.e2e.keys import KEYS, PLAIN, bearer
 
 CONTEXT_TOKENS = 200
 # What Claude Code sends, and the largest that is taken.
@@ -119,6 +120,16 @@ def test_capabilities_and_the_description_say_which_rule_is_on(own: Daemon, stri
         assert told["max_tokens_rule"] == rule
         paths = plain_http.get(f"{daemon.url}/openapi.json").json()["paths"]
         assert all(words in paths[path]["post"]["description"] for path in PROMPTS)
+
+
+def test_a_ceiling_takes_no_more_of_a_keys_tokens_than_the_answer_has(llama_path: Path) -> None:
+    limit = CONTEXT_TOKENS + 50
+    flags = ["--context-limit-tokens", str(CONTEXT_TOKENS), "--key-tokens-per-minute", str(limit)]
+    with running(llama_path, flags=flags, environ=KEYS) as daemon:
+        body = {"model": "default", "max_tokens": CEILINGS[0], **PROMPTS[TEXT]}
+        answer = plain_http.post(f"{daemon.url}{TEXT}", json=body, headers=bearer(PLAIN))
+    used = answer.json()["usage"]["total_tokens"]
+    assert int(answer.headers["x-ratelimit-remaining-tokens"]) >= limit - used > 0
 
 
 def test_a_crash_does_not_change_where_an_answer_is_cut(llama_path: Path) -> None:

@@ -20,10 +20,11 @@ from worker.models.weight_loader import LoadedModel
 from worker.prompt_errors import context_length_exceeded
 from worker.scheduler.waiting_queue import NONE_RUNNING, WaitingQueue
 
-MEMORY_LIMIT = "The memory of this server holds {longest} tokens of this model at most"
+# The words by which clients recognise the error; see `PromptBuilder.limit`.
+MEMORY_LIMIT = "This model's maximum context length is {longest} tokens in this server's memory"
 WHOLE_LIMIT = (
-    "This model's prompts cannot be computed in slices, and the memory for prefill holds "
-    "{longest} tokens at most"
+    "This model's maximum context length is {longest} tokens in this server's memory for prefill, "
+    "because its prompts cannot be computed in slices"
 )
 # The shortest stretch of an answer that is reserved at a time.
 RESERVATION_TOKENS = 1024
