@@ -16,6 +16,7 @@ from protocol.structs import Message
 from protocol.tokenization import Tokenize
 from worker.folder.generation_config import apply_defaults
 from worker.models.model_config import ModelConfig
+from worker.outputs.output_processor import AnswerTimes
 from worker.outputs.parsers import OutputParsers
 from worker.prompt_errors import PromptError
 from worker.prompts.builder import PromptBuilder
@@ -48,6 +49,7 @@ class PreparedRequest:
     request ran before and was preempted, `preempted_for_memory` that this was for memory;
     `computed_tokens` of its context were computed then. A request that runs is not preempted
     for memory before it has `guaranteed_tokens`, unless its model's oldest request needs it.
+    `times` are those of an answer that was preempted.
     `grammar` is compiled from `required_calls` (the
     grammar of calls that the answer must have), from the submitted grammar, or from
     `offered_calls` (the grammar of calls that it may have). `breakpoints` are token offsets
@@ -66,6 +68,7 @@ class PreparedRequest:
     preempted_for_memory: bool = False
     computed_tokens: int = 0
     guaranteed_tokens: int = 0
+    times: AnswerTimes | None = None
     breakpoints: Sequence[int] = ()
     ignored: Sequence[str] = ()
     grammar: CompiledGrammar | None = None

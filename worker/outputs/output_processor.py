@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 
 from protocol.events import (
     Alternative,
@@ -32,8 +33,23 @@ MAX_SPELLED_CHARS = 2**20
 EMPTY_DELTA = ContentDelta("")
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerTimes:
+    """When an answer was admitted first, and got its first token, in monotonic seconds.
+
+    `cached_tokens` of its prompt were in the cache then.
+    """
+
+    started_at: float
+    first_token_at: float | None
+    cached_tokens: int
+
+
 class OutputProcessor:
-    """The events of one request; tokens of `submit.resume` are replayed without events."""
+    """The events of one request; tokens of `submit.resume` are replayed without events.
+
+    `times` are those of an answer that was preempted.
+    """
 
     def __init__(
         self,
@@ -49,6 +65,7 @@ class OutputProcessor:
         received_at: float,
         ignored: Sequence[str] = (),
         control_tokens: Container[int] = (),
+        times: AnswerTimes | None = None,
     ) -> None:
         self.id = submit.id
         self.row = row
@@ -61,13 +78,19 @@ class OutputProcessor:
         self._ignored = list(ignored)
         self._control_tokens = control_tokens
         self._completion_tokens = 0
-        self._cached_tokens = 0
         self._received_at = received_at
-        self._started_at = received_at
-        self._first_token_at: float | None = None
+        times = times or AnswerTimes(received_at, None, 0)
+        self._cached_tokens = times.cached_tokens
+        self._started_at = times.started_at
+        self._first_token_at = times.first_token_at
         for token in submit.resume:
             self._completion_tokens += 1
             text.read(token)
+
+    @property
+    def times(self) -> AnswerTimes:
+        """The times so far, for a processor that continues this answer."""
+        return AnswerTimes(self._started_at, self._first_token_at, self._cached_tokens)
 
     def start(self, now: float, cached_tokens: int = 0) -> Started:
         """The event of the admission at monotonic time `now` (seconds)."""

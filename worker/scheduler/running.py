@@ -77,6 +77,7 @@ class RunningRequest:
             alone=alone or prepared.alone,
             preempted_for_memory=prepared.preempted_for_memory or for_memory,
             computed_tokens=max(computed, prepared.computed_tokens),
+            times=self.output.times,
         )
 
 
@@ -134,6 +135,7 @@ def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> Outp
         ignored=prepared.ignored,
         control_tokens=config.parsers.control_tokens,
         received_at=prepared.received_at,
+        times=prepared.times,
     )
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from protocol.events import Event, Finished, Rejected, Started, TextDelta
 from protocol.messages import Sampling, Step, Submit, TokenPrompt
+from protocol.units import MS_PER_S
 from tests.worker.driver import end_of, tokens_of
 from tests.worker.simulation import STEP_S, Simulation, make_pool
 from worker.cache import kv_cost
@@ -197,6 +198,19 @@ def test_an_answer_is_the_same_after_it_was_preempted_for_memory(llama_path: Pat
         alone = run(llama_path, budget=1 << 40, arrivals=at_once([submit])).steps
         assert tokens_of(steps, submit.id) == tokens_of(alone, submit.id)
         assert preempted(alone) == recomputed(alone) == 0
+
+
+def test_the_times_of_a_preempted_answer_are_those_of_its_first_start(llama_path: Path) -> None:
+    submits = [ceiling(n, llama_path, 100) for n in range(6)]
+    budget = budget_for(llama_path, rows=2, tokens=128)
+    steps = run(llama_path, budget=budget, arrivals=at_once(submits)).steps
+    assert preempted(steps)
+    last = len(steps)
+    for end in ends_of(steps).values():
+        assert isinstance(end, Finished)
+        # All began in the first steps; the wait after a preemption is part of the answer's time.
+        assert end.queue_ms + end.prefill_ms < last * STEP_S * MS_PER_S / 4
+        assert end.decode_ms > 98 * STEP_S * MS_PER_S
 
 
 def test_answers_whose_worst_case_is_the_whole_memory_still_run_together_after_a_shortage(
