@@ -2,6 +2,7 @@
 # make test       create the environment and run all tests       ARGS="-k stop" passes flags
 # make test-fast  run the tests that start no service, no worker and no browser
 # make real-model run the tests on SmolLM2, which the Python index has
+# make families   compare every family that mlx-lm has with mlx-lm alone
 # make ci         run all checks: make check, make test and .ci/all, as .ci/run does
 # make clients    create the environments of test clients that cannot share .venv
 # make bench      measure beside mlx_lm.server and the bare loop     ARGS="--rounds 1" passes flags
@@ -18,7 +19,7 @@ PROCESSES := $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 8 ] && echo $$((
 # A file's tests share services, so that a file stays in one process; tests/conftest.py orders them.
 PYTEST := $(PYTHON) -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve test test-fast real-model ci clients bench soak check format clean FORCE
+.PHONY: serve test test-fast real-model families ci clients bench soak check format clean FORCE
 
 serve: .venv/runtime
 	$(PYTHON) -m service serve $(ARGS)
@@ -31,6 +32,10 @@ test-fast: .venv/dev
 
 real-model: .venv/dev
 	$(PYTEST) -m long tests/test_smollm2.py tests/e2e/test_real_model.py $(ARGS)
+
+# Its tests share nothing, so that each goes to the process that is free.
+families: .venv/dev
+	$(PYTHON) -m pytest -n $(PROCESSES) --dist load -m "long or not long" tests/worker/families $(ARGS)
 
 ci: check test
 	.ci/all

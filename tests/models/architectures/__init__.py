@@ -1,0 +1,1 @@
+"""A tiny model of every family that mlx-lm has, by the `model_type` of config.json."""
