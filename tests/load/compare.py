@@ -17,7 +17,7 @@ from tests.load.figures import Figures, summarise
 from tests.load.generator import ClosedLoop
 from tests.load.picture import draw_latency
 from tests.load.run import MOST_WARM_UP, add_workload, measure, workload_of
-from tests.load.servers import make_tiny, mlx_lm_server, mlxd
+from tests.load.servers import MODEL_HELP, find_model, make_tiny, mlx_lm_server, mlxd
 from tests.load.tables import figures_table, ratios_table, remarks, wide_console
 from tests.load.workload import Workload
 
@@ -107,7 +107,7 @@ def model_of(options: argparse.Namespace) -> Iterator[Path]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this script's arguments."""
-    parser.add_argument("--model", type=Path, help="a folder; else a tiny model is made")
+    parser.add_argument("--model", type=find_model, help=MODEL_HELP)
     parser.add_argument("--concurrency", default="1,8,32,64")
     parser.add_argument("--rounds", type=int, default=5, help="in which each runs once")
     parser.add_argument("--requests", type=int, default=3, help="for each of those at once")

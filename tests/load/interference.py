@@ -15,7 +15,7 @@ from rich.table import Table
 from tests.load.compare import SERVERS, model_of
 from tests.load.figures import Percentiles
 from tests.load.generator import ClosedLoop, Load, OpenLoop, generate
-from tests.load.servers import Server
+from tests.load.servers import MODEL_HELP, Server, find_model
 from tests.load.tables import spread, wide_console
 from tests.load.timings import Timing
 from tests.load.workload import Lengths, Workload
@@ -102,7 +102,7 @@ def results_table(rounds: Sequence[Mapping[str, Result]]) -> Table:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this script's arguments."""
-    parser.add_argument("--model", type=Path, help="a folder; else a tiny model is made")
+    parser.add_argument("--model", type=find_model, help=MODEL_HELP)
     parser.add_argument("--rounds", type=int, default=5, help="in which each server runs once")
     parser.add_argument("--streams", type=int, default=16, help="that decode")
     parser.add_argument("--answer-tokens", type=int, default=1500, help="of each of them")

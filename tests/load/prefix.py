@@ -16,6 +16,7 @@ from rich.table import Table
 
 from tests.load.compare import SERVERS, model_of
 from tests.load.figures import Percentiles
+from tests.load.servers import MODEL_HELP, find_model
 from tests.load.tables import spread, wide_console
 from tests.load.timings import Timing, ask
 from tests.load.workload import WORDS
@@ -80,7 +81,7 @@ def body(prefix: int, question: int, words: int) -> dict[str, Any]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this script's arguments."""
-    parser.add_argument("--model", type=Path, help="a folder; else a tiny model is made")
+    parser.add_argument("--model", type=find_model, help=MODEL_HELP)
     parser.add_argument("--rounds", type=int, default=3, help="in which each server runs once")
     parser.add_argument("--prefixes", type=int, default=8, help="that are new, a round")
     parser.add_argument("--words", type=int, default=2000, help="of each of them")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from service.config.settings import read_environment
 from service.supervision.preloads import find_preloads
 from service.supervision.process import worker_environ
 from tests.e2e.daemon import free_port, running
-from tests.models import families
+from tests.models import families, smollm2
 from tests.waiting import wait_for
 
+SMOLLM2 = "smollm2"
+MODEL_HELP = f"a folder, or {SMOLLM2} for the one of the Python index; else a tiny model is made"
 # The model size that the targets are set for: 0.3 M parameters, 2,048 tokens.
 TINY = replace(families.LLAMA, sizes={**families.LLAMA.sizes, "vocab_size": 2048})
 
@@ -30,6 +33,20 @@ class Server:
     name: str
     url: str
     pid: int
+
+
+def find_model(text: str) -> Path:
+    """The folder of the model that an argument names.
+
+    Raises:
+        argparse.ArgumentTypeError: the model's package is not available.
+    """
+    if text != SMOLLM2:
+        return Path(text)
+    try:
+        return smollm2.float32_path()
+    except smollm2.PackageUnavailable as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def make_tiny(folder: Path) -> Path:

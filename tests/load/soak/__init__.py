@@ -21,7 +21,8 @@ from rich.console import Console
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.footprint import footprint_of
 from tests.load.observed import ANSWER
-from tests.load.soak.cases import Case, draw_cases, with_stop
+from tests.load.servers import MODEL_HELP, find_model
+from tests.load.soak.cases import Case, Longest, draw_cases, with_stop
 from tests.load.soak.clients import Outcome, ask, draw_manner
 from tests.load.soak.overload import time_refusals
 from tests.load.soak.report import Holding, Report, differ
@@ -94,7 +95,8 @@ class Soak:
         Where an answer depends on what runs beside it, two tokens were as good as equally
         likely: such a case can prove nothing, and is left out.
         """
-        cases = draw_cases(self._chance, self._options.cases)
+        longest = Longest(self._options.longest_words, self._options.longest_tokens)
+        cases = draw_cases(self._chance, self._options.cases, longest)
         for first in await self._together(client, cases):
             if first.case.number % 3 == 0:
                 cases[first.case.number] = with_stop(self._chance, first.case, first.text)
@@ -182,17 +184,20 @@ class Soak:
 
 
 @contextlib.contextmanager
-def service() -> Iterator[Daemon]:
-    """A service on a tiny model made for it."""
+def service(model: Path | None) -> Iterator[Daemon]:
+    """A service on the model, or on a tiny one made for it."""
     with tempfile.TemporaryDirectory() as folder:
-        model = families.make(families.LLAMA, Path(folder) / "tiny")
+        chosen = model or families.make(families.LLAMA, Path(folder) / "tiny")
         flags = ["--max-running", str(PLACES - MAX_WAITING), "--max-waiting", str(MAX_WAITING)]
-        with running(model, flags=flags, program=OBSERVED) as daemon:
+        with running(chosen, flags=flags, program=OBSERVED) as daemon:
             yield daemon
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The words of this script."""
+    parser.add_argument("--model", type=find_model, help=MODEL_HELP)
+    parser.add_argument("--longest-words", type=int, default=600, help="of a prompt")
+    parser.add_argument("--longest-tokens", type=int, default=400, help="of an answer")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clients", type=int, default=24, help="requests at once")
@@ -204,7 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Soak; returns 1 if there was a fault."""
     console = Console()
-    with service() as daemon:
+    with service(options.model) as daemon:
         report = asyncio.run(Soak(daemon, options, console).run())
     figures = msgspec.json.format(msgspec.json.encode(asdict(report)), indent=2)
     console.print(figures.decode(), highlight=False)

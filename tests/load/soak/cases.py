@@ -8,9 +8,15 @@ from typing import Any
 
 from tests.prompts import PROMPTS
 
-LONGEST_PROMPT_WORDS = 600
-LONGEST_ANSWER_TOKENS = 400
 STOP_CHARACTERS = 3
+
+
+@dataclass(frozen=True)
+class Longest:
+    """The most words of a prompt and tokens of an answer."""
+
+    words: int = 600
+    tokens: int = 400
 
 
 @dataclass(frozen=True)
@@ -35,18 +41,18 @@ class Case:
         return body
 
 
-def draw_cases(chance: random.Random, count: int) -> list[Case]:
+def draw_cases(chance: random.Random, count: int, longest: Longest) -> list[Case]:
     """`count` cases, short and long, no two with the same prompt."""
-    return [draw_case(chance, number) for number in range(count)]
+    return [draw_case(chance, number, longest) for number in range(count)]
 
 
-def draw_case(chance: random.Random, number: int) -> Case:
+def draw_case(chance: random.Random, number: int, longest: Longest) -> Case:
     """One case; lengths are drawn so that each order of magnitude comes as often."""
-    words = round(LONGEST_PROMPT_WORDS ** chance.random())
+    words = round(longest.words ** chance.random())
     return Case(
         number,
         prompt=f"{number} {chance.choice(PROMPTS)} " + "many words " * (words // 2),
-        tokens=round(LONGEST_ANSWER_TOKENS ** chance.random()),
+        tokens=round(longest.tokens ** chance.random()),
         seed=chance.choice([None, None, number]),
     )
 
