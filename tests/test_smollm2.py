@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,7 +15,8 @@ from hypothesis import strategies as st
 from mlx_lm import load
 
 from tests import oracle
-from tests.models import gguf
+from tests.models import gguf, smollm2
+from tests.sources import ROOT
 
 ANSWER_TOKENS = 12
 ANSWERS = {
@@ -30,6 +34,8 @@ TEXTS = [
 # The vocabulary has no tokens for most control characters, and for two bytes that only rare
 # planes of Unicode use.
 CHARACTERS = st.characters(max_codepoint=0x3FFFF, exclude_categories=["Cc", "Cs"])
+# What would make the tests that are started here part of these.
+HIDDEN = ("CI", "PYTEST_XDIST_WORKER", "PYTEST_ADDOPTS")
 long = pytest.mark.long
 
 
@@ -52,6 +58,31 @@ def test_quantised_weights_are_named_with_their_bits_and_dequantised(bits: int) 
     restored = gguf.dequantise(weights)
     assert set(restored) == {"a.weight", "b.weight"}
     assert mx.allclose(restored["a.weight"], plain, atol=4.0 / 2**bits)
+
+
+@long
+@pytest.mark.parametrize(("variables", "outcome"), [({}, "1 skipped"), ({"CI": "1"}, "1 error")])
+def test_without_its_package_a_test_is_skipped_and_fails_in_ci(
+    tmp_path: Path, variables: dict[str, str], outcome: str
+) -> None:
+    environ = {name: value for name, value in os.environ.items() if name not in HIDDEN}
+    nowhere = {"XDG_CACHE_HOME": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            *["-p", "no:cacheprovider", "-m", "long", "-k", "control"],
+            __file__,
+        ],
+        env=environ | nowhere | variables,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome in ran.stdout.splitlines()[-1]
+    assert smollm2.PACKAGE in ran.stdout
 
 
 @long
