@@ -34,8 +34,8 @@ real-model: .venv/dev
 	$(PYTEST) -m long tests/test_smollm2.py tests/e2e/test_real_model.py $(ARGS)
 	$(PYTHON) -m tests.load soak --model smollm2 --minutes 0.5 --kill-every-s 10 \
 		--clients 4 --cases 6 --longest-words 40 --longest-tokens 24
-	$(PYTHON) -m tests.load compare --model smollm2 --rounds 1 --concurrency 1,2 --requests 1 \
-		--answer-tokens 12 --prompt-words 12
+	$(PYTHON) -m tests.load compare --model smollm2 --rounds 1 --concurrency 1 --requests 1 \
+		--answer-tokens 8 --prompt-words 12
 
 # Its tests share nothing, so that each goes to the process that is free.
 families: .venv/dev

@@ -135,6 +135,15 @@ def test_a_chat_is_answered_and_ends_by_itself(smollm2_path: Path) -> None:
 
 
 @long
+def test_the_embedding_has_8_bits_and_all_else_4(smollm2_4bit_path: Path) -> None:
+    config = json.loads((smollm2_4bit_path / "config.json").read_text("utf-8"))
+    layers = {name: entry for name, entry in config["quantization"].items() if "." in name}
+    assert layers.pop("model.embed_tokens")["bits"] == 8
+    assert {entry["bits"] for entry in layers.values()} == {4}
+    assert len(layers) == 7 * config["num_hidden_layers"]
+
+
+@long
 def test_the_quantised_model_computes_what_the_dequantised_one_does(
     smollm2_path: Path, smollm2_4bit_path: Path
 ) -> None:
