@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from tests.models.architectures.making import make
+from tests.models.architectures.making import build, make
 from tests.models.architectures.table import config_of, families, unavailable
 from tests.worker.families import table
 from tests.worker.families.comparison import compare
@@ -71,6 +71,12 @@ def test_the_table_in_the_workers_document_is_what_is_expected() -> None:
     if mx.metal.is_available():
         pytest.skip("the table is that of the CPU")
     assert table.read() == table.render(results_of(known), unavailable())
+
+
+@pytest.mark.parametrize("family", sorted(unavailable()))
+def test_a_family_that_is_said_not_to_run_here_does_not(family: str) -> None:
+    with pytest.raises((SystemExit, RuntimeError)):
+        mx.eval(build(config_of(family))(mx.array([[1, 2, 3]])))
 
 
 def test_every_family_has_a_tiny_model() -> None:
