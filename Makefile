@@ -4,7 +4,8 @@
 # make real-model run the tests, a short soak and a comparison on SmolLM2, of the Python index
 # make families   compare every family that mlx-lm has with mlx-lm alone
 # make ci         run all checks: make check, make test and .ci/all, as .ci/run does
-# make clients    create the environments of test clients that cannot share .venv
+# make clients    create the environments of the test clients, with pinned versions
+# make clients-latest  the newest versions instead, in a folder of their own, and run them
 # make bench      measure beside mlx_lm.server and the bare loop     ARGS="--rounds 1" passes flags
 # make soak       run one minute of requests and kills; a lost request fails it
 # make check      check format, lint and types
@@ -19,7 +20,7 @@ PROCESSES := $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 8 ] && echo $$((
 # A file's tests share services, so that a file stays in one process; tests/conftest.py orders them.
 PYTEST := $(PYTHON) -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve test test-fast real-model families ci clients bench soak check format clean FORCE
+.PHONY: serve test test-fast real-model families ci clients clients-latest bench soak check format clean FORCE
 
 serve: .venv/runtime
 	$(PYTHON) -m service serve $(ARGS)
@@ -45,6 +46,10 @@ ci: check test
 	.ci/all
 
 clients: .venv/clients
+
+clients-latest: .venv/dev
+	tests/e2e/clients/install --latest .venv/environments-latest
+	$(PYTHON) -m tests.e2e.clients .venv/environments-latest
 
 bench: .venv/bench
 	$(PYTHON) -m tests.load compare --png build/latency.png $(ARGS)
@@ -77,7 +82,9 @@ clean:
 	deploy/install '.[dev]'
 	touch $@
 
-.venv/clients: .venv/dev tests/e2e/clients/install tests/e2e/clients/requirements.txt
+CLIENT_FILES := tests/e2e/clients/install $(wildcard tests/e2e/clients/requirements/* tests/e2e/clients/node/*)
+
+.venv/clients: .venv/dev $(CLIENT_FILES)
 	tests/e2e/clients/install
 	touch $@
 

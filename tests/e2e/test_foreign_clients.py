@@ -1,55 +1,32 @@
-"""Clients with environments of their own, made by `make clients`."""
+"""Clients with environments of their own, made by `make clients`: a scenario of each."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.e2e.clients import scenario
+from tests.e2e.clients.catalogue import CLIENTS, Client
 from tests.e2e.daemon import Daemon
 
-SCRIPTS = Path(__file__).with_name("clients")
-ENVIRONMENTS = Path(__file__).parents[2] / ".venv"
-NODE_MODULES = ENVIRONMENTS / "node/node_modules"
-TIMEOUT_S = 120
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[Daemon]:
+    """A service whose log is read, so that no other test may use it."""
+    with scenario.service() as daemon:
+        yield daemon
 
 
-def ask(program: Path | str, needed: Path, script: str, daemon: Daemon, **variables: str) -> Any:
-    """What a client's script prints. Without the client the test is skipped, or as .ci/all says."""
-    if not needed.exists():
-        reason = f"{needed.name} is not there: make clients"
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
+def test_a_client_talks_calls_streams_and_is_refused(client: Client, watched: Daemon) -> None:
+    environments = Path(os.environ.get("CLIENTS_FOLDER", scenario.DEFAULT_ENVIRONMENTS))
+    if not scenario.is_installed(client, environments):
+        reason = f"{client.name} is not there: make clients"
         if os.environ.get("CLIENTS") == "required":
             pytest.fail(reason)
         pytest.skip(reason)
-    return told([program, SCRIPTS / script, f"{daemon.url}/v1"], {**os.environ, **variables})
-
-
-def told(command: Sequence[Path | str], environ: Mapping[str, str]) -> Any:
-    asked = subprocess.run(
-        command, env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-    )
-    assert asked.returncode == 0, asked.stderr
-    return json.loads(asked.stdout)
-
-
-def test_instructor_gets_structured_output_and_a_call(demo: Daemon) -> None:
-    python = ENVIRONMENTS / "instructor/bin/python"
-    answer = ask(python, python, "instructed.py", demo)
-    assert answer["mood"] in ("good", "bad")
-    assert answer["city"] == "Oslo"
-
-
-@pytest.mark.skipif(shutil.which("npm") is None, reason="there is no Node here")
-def test_node_streams_an_answer_and_gets_a_call(demo: Daemon) -> None:
-    answer = ask("node", NODE_MODULES / "openai", "node.cjs", demo, NODE_PATH=str(NODE_MODULES))
-    assert answer["streamed"]
-    assert answer["streamed"] == answer["plain"]
-    assert answer["reason"] == "tool_calls"
-    [[name, arguments]] = answer["calls"]
-    assert (name, json.loads(arguments)) == ("get_weather", {"city": "Oslo"})
+    faults = scenario.run(client, environments, watched).faults
+    assert not faults, "\n".join(faults)
