@@ -1,8 +1,10 @@
 """The request fields of other servers, each with a value that changes something there.
 
-Recorded from vLLM 0.11 (`ChatCompletionRequest`, `CompletionRequest`), llama.cpp b11434
-(`tools/server/README.md`) and mlx-lm 0.32 (`server.py`), without those of OpenAI's API.
-Those of `/tokenize` and `/apply-template` are of vLLM's and llama.cpp's main branches in 2026.
+Recorded from vLLM (`ChatCompletionRequest` and `CompletionRequest` in the `protocol.py` of
+`entrypoints/openai/chat_completion` and `completion`, at 002032ee; from 0.11, what they no longer
+have), llama.cpp (`tools/server/server-schema.cpp`, at 23b5dbd4, and its README.md) and mlx-lm 0.32
+(`server.py`), without those of OpenAI's API. Those of `/tokenize` and `/apply-template` are of
+vLLM's and llama.cpp's main branches in 2026.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ VLLM: dict[str, Any] = {
     "chat_template_kwargs": {"enable_thinking": False},
     "continue_final_message": True,
     "documents": [{"title": "x", "text": "y"}],
+    "ec_transfer_params": {"a": 1},
     "echo": True,
     "guided_choice": ["a"],
     "guided_decoding_backend": "xgrammar",
@@ -34,26 +37,37 @@ VLLM: dict[str, Any] = {
     "kv_transfer_params": {"a": 1},
     "length_penalty": 0.5,
     "logits_processors": ["x"],
+    "logprob_token_ids": [5],
+    "media_io_kwargs": {"video": {"fps": 1}},
     "min_p": 0.25,
     "min_tokens": 2,
     "mm_processor_kwargs": {"a": 1},
     "priority": 5,
     "prompt_embeds": "x",
     "prompt_logprobs": 1,
+    "repetition_detection": {"max_pattern_size": 5, "min_count": 3},
     "repetition_penalty": 1.5,
     "request_id": "x",
+    "return_mm_kwargs": False,
+    "return_prompt_text": True,
     "return_token_ids": True,
+    "return_token_offsets": True,
     "return_tokens_as_token_ids": True,
+    "routed_experts_prompt_start": 1,
+    "session_id": "x",
     "skip_special_tokens": False,
     "spaces_between_special_tokens": False,
     "stop_token_ids": [5],
+    "stream_interval": 5,
     "structural_tag": "{}",
     "structured_outputs": {"json": SCHEMA},
     "thinking_token_budget": 5,
     "top_k": 5,
     "truncate_prompt_tokens": 5,
+    "truncation_side": "left",
     "use_beam_search": True,
     "vllm_xargs": {"a": 1},
+    "watermarking": True,
 }
 
 VLLM_STRUCTURED_OUTPUTS: dict[str, Any] = {
@@ -70,7 +84,15 @@ VLLM_STRUCTURED_OUTPUTS: dict[str, Any] = {
 }
 
 LLAMA_CPP: dict[str, Any] = {
+    "adaptive_decay": 0.5,
+    "adaptive_target": 0.5,
+    "add_generation_prompt": False,
+    "backend_sampling": True,
     "cache_prompt": False,
+    "chat_format": 1,
+    "chat_parser": "x",
+    "chat_template_kwargs": {"enable_thinking": False},
+    "continue_final_message": "content",
     "dry_allowed_length": 3,
     "dry_base": 1.5,
     "dry_multiplier": 0.8,
@@ -78,18 +100,27 @@ LLAMA_CPP: dict[str, Any] = {
     "dry_sequence_breakers": ["x"],
     "dynatemp_exponent": 0.5,
     "dynatemp_range": 0.5,
+    "echo": True,
+    "generation_prompt": "x",
     "grammar": 'root ::= "a"',
+    "grammar_lazy": True,
+    "grammar_triggers": [{"type": 0, "value": "x"}],
+    "grammar_type": "tool_calls",
     "id_slot": 1,
     "ignore_eos": True,
+    "input_extra": [{"text": "x"}],
     "input_prefix": "x",
     "input_suffix": "x",
     "json_schema": SCHEMA,
+    "logit_bias": [[5, 1.0]],
     "lora": [{"id": 0, "scale": 0.5}],
     "min_keep": 1,
     "min_p": 0.25,
     "mirostat": 1,
     "mirostat_eta": 0.5,
     "mirostat_tau": 1.0,
+    "n_cache_reuse": 5,
+    "n_cmpl": 2,
     "n_discard": 1,
     "n_indent": 1,
     "n_keep": 1,
@@ -97,6 +128,12 @@ LLAMA_CPP: dict[str, Any] = {
     "n_probs": 1,
     "parse_tool_calls": False,
     "post_sampling_probs": True,
+    "preserved_tokens": ["x"],
+    "reasoning_budget_end_tag": "x",
+    "reasoning_budget_message": "x",
+    "reasoning_budget_start_tag": "x",
+    "reasoning_budget_tokens": 5,
+    "reasoning_control": True,
     "reasoning_format": "none",
     "repeat_last_n": 5,
     "repeat_penalty": 1.5,
@@ -104,12 +141,17 @@ LLAMA_CPP: dict[str, Any] = {
     "return_progress": True,
     "return_tokens": True,
     "samplers": ["top_k"],
+    "speculative.n_max": 5,
+    "speculative.n_min": 1,
+    "speculative.p_min": 0.5,
     "t_max_predict_ms": 5,
+    "thinking_budget_tokens": 5,
     "thinking_forced_open": True,
     "timings_per_token": True,
     "top_k": 5,
     "top_n_sigma": 1.0,
     "typical_p": 0.5,
+    "verbose": True,
     "xtc_probability": 0.5,
     "xtc_threshold": 0.2,
 }
