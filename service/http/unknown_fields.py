@@ -21,6 +21,7 @@ from service.schema.annotations import (
     REFUSED_KEYS,
     is_in_message,
     is_label,
+    is_neutral,
     is_turned_off,
     says_nothing,
 )
@@ -133,6 +134,7 @@ def _drop_of_struct(
             has_effect = not (
                 says_nothing(dropped)
                 or is_label(place, value.get("role"), name)
+                or is_neutral(place, name, dropped)
                 or is_turned_off(place, name, dropped)
             )
             # An object of another type is refused for its type, not for its fields.

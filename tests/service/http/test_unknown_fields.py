@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from service.errors import InvalidRequest
 from service.http.decoding import Decoded, DecodingRules, decode_body
 from service.http.unknown_fields import UnknownFields, header_of
-from service.schema.annotations import REFUSED_KEYS
+from service.schema.annotations import NEUTRAL_VALUES, REFUSED_KEYS
 from service.schema.chat import ChatRequest
 
 DECODER = msgspec.json.Decoder(ChatRequest)
@@ -53,6 +53,25 @@ def test_an_unknown_value_that_says_nothing_is_taken_anywhere(
         **odd,
     )
     assert decoded == plain
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", NEUTRAL_VALUES)
+def test_a_field_of_another_server_that_is_off_is_taken(mode: UnknownFields, name: str) -> None:
+    for value in NEUTRAL_VALUES[name]:
+        assert chat(mode, **{name: value}) == chat()
+
+
+@pytest.mark.parametrize("name", NEUTRAL_VALUES)
+def test_a_field_of_another_server_that_is_on_is_refused(name: str) -> None:
+    for value in NEUTRAL_VALUES[name]:
+        other = (not value) if isinstance(value, bool) else f"{value}x"
+        assert refusal(**{name: other}).param == name
+        assert refusal(**{name: [value]}).param == name
+    # One is no true, and 0 is no false.
+    if isinstance(value, bool):
+        assert refusal(**{name: int(value)}).param == name
+    assert refusal(tools=[TOOL | {name: value}]).param == f"tools[0].{name}"
 
 
 @pytest.mark.parametrize("value", [0, False, "x", [None], {"a": 0}, {"a": {}}])
