@@ -120,9 +120,9 @@ class GenerationEndpoint(Generic[RequestT, ChoiceT]):
         ]
         record = record_of(http_request.scope)
         record.set_generation(self._format.operation, model, submits, stream=bool(request.stream))
-        inflight = await self._registry.open(
-            submits, await name_client(http_request, self._clients, self._registry)
-        )
+        count = sum(len(submit.sequences()) for submit in submits)
+        client = await name_client(http_request, self._clients, self._registry, count)
+        inflight = await self._registry.open(submits, client)
         inflight.observers.append(record.add_events)
         if (token_bucket := getattr(http_request.state, "token_bucket", None)) is not None:
             inflight.observers.append(partial(spend, token_bucket))
@@ -188,9 +188,12 @@ def spend(bucket: TokenBucket, batch: EventBatch) -> None:
 
 
 async def name_client(
-    http_request: Request, clients: ClientNames, registry: RequestRegistry
+    http_request: Request, clients: ClientNames, registry: RequestRegistry, count: int
 ) -> str:
-    """The client of a request. A process is looked up only if other requests are in flight."""
-    if len(registry):
+    """The client of a request of `count` sequences.
+
+    A process is looked up only for several of them, or if other requests are in flight.
+    """
+    if count > 1 or len(registry):
         return await clients.find_name(http_request.scope)
     return clients.name_now(http_request.scope)

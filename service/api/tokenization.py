@@ -97,7 +97,7 @@ class TokenizationEndpoints:
 
     async def _convert(self, http_request: Request, tokenize: Tokenize) -> Tokenized:
         """The worker's result; its memory counts with that of the request's body."""
-        client = await name_client(http_request, self._clients, self._registry)
+        client = await name_client(http_request, self._clients, self._registry, 1)
         inflight = await self._registry.open([tokenize], client)
         reader = http_request.state.request_reader
         reader.on_disconnect(inflight.abandon)

@@ -177,7 +177,7 @@ def test_a_conversation_longer_than_the_context_is_400_before_any_token(http: ht
 
 
 def test_roles_that_the_models_template_refuses_are_400_with_its_words(http: httpx.Client) -> None:
-    body = chat(model="tiny-gemma", messages=[{"role": "system", "content": "x"}])
+    body = chat(model="tiny-gemma", messages=[{"role": "assistant", "content": "x"}])
     error = refusal(post(http, body), 400)
     assert error["param"] == "messages"
     assert "in turn" in error["message"]

@@ -90,12 +90,13 @@ class PrefillBudget:
         for prompt in prompts[: self._limits.max_rows]:
             behind = max(context, prompt.computed)
             width = max(tokens, min(prompt.left, self._limits.max_tokens))
-            if rows and width > self._most_tokens(decoding_rows, rows + 1, behind):
+            if rows and width > self._fitting_tokens(decoding_rows, rows + 1, behind):
                 break
             rows, tokens, context = rows + 1, width, behind
         if not rows:
             return Slice()
-        tokens = min(tokens, self._most_tokens(decoding_rows, rows, context))
+        # One token is always computed.
+        tokens = min(tokens, max(1, self._fitting_tokens(decoding_rows, rows, context)))
         return Slice(rows, tokens, rows * tokens * self._token_s(context))
 
     def longest_whole(self) -> int | None:
@@ -127,11 +128,11 @@ class PrefillBudget:
         self._prompt_token_s = moving_average(self._prompt_token_s, token_s)
         self._context = moving_average(self._context, context)
 
-    def _most_tokens(self, decoding_rows: int, rows: int, context: int) -> int:
-        """The tokens of each of this many rows that fit the time and the memory; at least 1."""
+    def _fitting_tokens(self, decoding_rows: int, rows: int, context: int) -> int:
+        """The tokens of each of this many rows that fit the time and the memory."""
         tokens = min(self._limits.max_tokens, self._tokens_in_time(decoding_rows, rows, context))
         fitting = self._attention.tokens_within(self._limits.reserve_bytes, rows, context)
-        return max(1, tokens if fitting is None else min(tokens, fitting))
+        return tokens if fitting is None else min(tokens, fitting)
 
     def _tokens_in_time(self, decoding_rows: int, rows: int, context: int) -> int:
         token_s = self._token_s(context)

@@ -122,6 +122,7 @@ class ChatTemplate:
         ]
         try:
             text = self.render(msgspec.structs.replace(prompt, messages=marked), tokenize=False)
+            text = str(text).lower()
         except PromptError:
             # The messages themselves may be taken; if they are refused, the error says why.
             return

@@ -18,7 +18,7 @@ Tool = dict[str, Any]
 Render = Callable[[Sequence[ChatMessage], Sequence[Tool]], str]
 
 RENDER_ERRORS = (TemplateError, TypeError, ValueError, KeyError, RecursionError)
-# A word that no template changes, and that is no part of another probe's word.
+# A word that templates change in its case at most, and that is no part of another probe's word.
 PROBE_WORD = "mlxd{}probe"
 PROBE_TOOL_NAME = "mlxd_probe"
 PROBE_TOOL: Tool = {
@@ -107,10 +107,11 @@ def keeps_words(
 ) -> bool:
     """Whether the template takes the messages and the tools, and its text has all words.
 
-    Arguments as Python writes an object are not kept: no family writes them so.
+    A template may change their case. Arguments as Python writes an object are not kept: no
+    family writes them so.
     """
     try:
-        text = render(messages, tools)
+        text = render(messages, tools).lower()
     except RENDER_ERRORS:
         return False
     return PYTHON_OBJECT not in text and all(word in text for word in words)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from worker.engine.attention_cost import AttentionCost
@@ -108,6 +108,7 @@ def test_a_slice_that_took_far_too_long_shortens_the_next_at_once() -> None:
     assert budget.plan(0, [LONG]).tokens == 100
 
 
+@example(reserve=1, heads=1, size=2, window=0, prompts=[Prompt(0, 1), Prompt(0, 1)])
 @given(
     st.integers(1, 10**10),
     st.integers(1, 64),

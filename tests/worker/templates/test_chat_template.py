@@ -216,6 +216,13 @@ def test_a_message_that_the_template_leaves_out_is_refused_by_its_place(make: Ma
     assert caught.value.param == "messages[0]"
 
 
+def test_a_template_may_change_the_case_of_texts(make: Make) -> None:
+    shouts = "{% for m in messages %}{{ m.content | upper }}\n{% endfor %}"
+    messages = [message("system", "one"), message("user", "two")]
+    make(shouts).check_whole(ChatPrompt(messages))
+    assert render(make(shouts), *messages) == "ONE\nTWO\n"
+
+
 def test_an_earlier_answer_may_be_left_out(make: Make) -> None:
     users_only = "{% for m in messages if m.role == 'user' %}{{ m.content }}\n{% endfor %}"
     messages = [message("user", "first"), message("assistant", "a"), message("user", "last")]
