@@ -95,7 +95,6 @@ NEUTRAL_VALUES: dict[str, tuple[bool | float | str, ...]] = {
     "return_tokens": (False,),
     "return_tokens_as_token_ids": (False,),
     "routed_experts_prompt_start": (0,),
-    "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True,),
     "stream_interval": (1,),
     "t_max_predict_ms": (-1, 0),

@@ -1,4 +1,4 @@
-"""The families that are not answered rightly yet, and in which checks.
+"""The families that are not right in every check, and what these checks give.
 
 A family that is not here must be right in every check. Once one here becomes right, its test fails
 until it is removed.
@@ -11,33 +11,16 @@ from collections.abc import Iterable, Mapping
 from tests.worker.families.comparison import CHECKS, Outcome, Outcomes
 from tests.worker.families.table import QUANTISED
 
-# mlx-lm's caches of these cannot be merged, or its attention takes no mask of a batch.
-NOT_SERVED: Outcomes = dict.fromkeys(CHECKS, "fails")
-NOT_BATCHED: Outcomes = {"eight at once": "fails", "alone after": "fails"}
-# Padding reaches a recurrence, a convolution or shared keys and values, and the prompt cache
-# keeps what the batch has computed.
-WRONG_IN_BATCHES: Outcomes = {"eight at once": "wrong", "alone after": "wrong"}
+# Right, but nothing is kept in the prompt cache.
+UNCACHED: Outcomes = {"again": "anew"}
 
 EXCEPTIONS: Mapping[str, Outcomes] = {
-    "afm7": WRONG_IN_BATCHES,
-    "baichuan_m1": WRONG_IN_BATCHES,
-    "bailing_moe_linear": WRONG_IN_BATCHES,
-    "deepseek_v41": NOT_SERVED,
-    "gemma2": NOT_BATCHED,
-    "gpt_bigcode": NOT_BATCHED,
-    "jamba": WRONG_IN_BATCHES,
-    "llama4": NOT_SERVED,
-    "longcat_flash_ngram": WRONG_IN_BATCHES,
-    "mamba": WRONG_IN_BATCHES,
-    "minimax_m3_vl": WRONG_IN_BATCHES,
-    "nemotron_h": WRONG_IN_BATCHES,
-    "olmo_hybrid": WRONG_IN_BATCHES,
+    # Its caches cannot be merged.
+    "deepseek_v41": UNCACHED,
     # Its mask of blocks depends on where a slice begins.
-    "phi3small": {**NOT_BATCHED, "alone": "wrong", "again": "wrong", "next turn": "wrong"},
+    "phi3small": UNCACHED,
     # Its mask is one token wider than its cache, so that slices differ from the whole.
-    "plamo3": {"next turn": "wrong"},
-    "recurrent_gemma": WRONG_IN_BATCHES,
-    "rwkv7": WRONG_IN_BATCHES,
+    "plamo3": UNCACHED,
 }
 
 # Where the quantised model differs from the one in float32 when eight prompts arrive at once.
