@@ -269,7 +269,11 @@ ToWorker = (
 
 
 class ModelInfo(Data, frozen=True):
-    """The facts of a loaded model; `thinks` is whether its answers may have reasoning."""
+    """The facts of a loaded model; `thinks` is whether its answers may have reasoning.
+
+    `call_syntaxes` are the names of those in which it writes tool calls, `reasoning_markers`
+    what begins and ends its reasoning: empty if nothing does.
+    """
 
     id: str
     family: str
@@ -287,6 +291,8 @@ class ModelInfo(Data, frozen=True):
     system_messages: bool = True
     leading_systems: bool = True
     inner_systems: bool = True
+    call_syntaxes: list[str] = []
+    reasoning_markers: list[str] = []
 
 
 class Loading(Message, frozen=True):

@@ -73,6 +73,9 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     `batching` is null while the model is not loaded.
     `max_tokens_rule`: a `max_tokens` above what the context and the memory hold is cut to it
     (`ceiling`), or refused (`strict`, setting `strict_max_tokens`).
+    `call_syntaxes` are the names of those in which the model writes tool calls; `generic_json`
+    stands for JSON in tags, which its prompts ask for. `reasoning_markers` begin and end its
+    reasoning. Both are empty until the model is loaded.
     """
 
     id: str
@@ -80,6 +83,8 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     loaded: bool
     template_variables: list[str]
     system_messages: SystemMessages | None
+    call_syntaxes: list[str]
+    reasoning_markers: list[str]
     kv_cache: KVCacheCapability
     batching: ModelBatching | None
     labels: dict[str, list[str]]
@@ -106,6 +111,8 @@ def describe_capabilities(
         loaded=state.info is not None,
         template_variables=state.info.template_variables if state.info else [],
         system_messages=describe_systems(state.info),
+        call_syntaxes=state.info.call_syntaxes if state.info else [],
+        reasoning_markers=state.info.reasoning_markers if state.info else [],
         kv_cache=KVCacheCapability(kv_quantisation),
         batching=describe_batching(state.rules),
         labels={place: list(keys) for place, keys in LABELS.items()},

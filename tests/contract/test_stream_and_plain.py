@@ -34,8 +34,9 @@ from worker.engine.sampler import make_row
 from worker.engine.token_logprobs import Score
 from worker.outputs.detokenizer import ByteDetokenizer, LeadingSpaceStripper
 from worker.outputs.output_processor import OutputProcessor
-from worker.outputs.segmenter import Markers, Segmenter
 from worker.outputs.text import Text
+from worker.segmentation.segmenter import Segmenter
+from worker.tool_calls.markers import Markers
 
 HEADER = ResponseHeader(id="id-1", created=1, model="m", system_fingerprint="fp")
 STOP_TOKEN = 256

@@ -29,14 +29,92 @@ PARIS = ("get_weather", {"city": "Paris"})
 TAGS = ("<tool_call>", "</tool_call>")
 JSON_IN_TAGS = "{# <tool_call> tool_call.name tools #}" + CHATML
 
+CODER = "{# <tool_call>\n<function=> tools #}" + CHATML
+HARMONY = (
+    "{# <|channel|> #}{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>"
+    "{% endfor %}{{ tools | tojson }}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
+CHANNELS = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|call|>")
+HERMES_CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+CODER_CALL = "<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>"
+
+
+def hermes(says: str) -> Staged:
+    """A model that writes calls as JSON in tags."""
+    return Staged(says, template=JSON_IN_TAGS, added=TAGS)
+
+
+def coder(says: str) -> Staged:
+    """A model that writes calls as tagged text."""
+    return Staged(says, template=CODER, added=TAGS)
+
+
+def told(word: str, says: str) -> Staged:
+    """A model whose template has a word that tells its syntax."""
+    return Staged(says, template=f"{{# {word} tools #}}{CHATML}")
+
+
+# Models that call get_weather for Paris.
+CALLING = {
+    "hermes": hermes(HERMES_CALL),
+    "hermes-parameters": hermes(HERMES_CALL.replace("arguments", "parameters")),
+    "hermes-after-text": hermes(f"I look.\n{HERMES_CALL}"),
+    "hermes-bare": hermes(HERMES_CALL[12:-13]),
+    "coder": coder(f"<tool_call>\n{CODER_CALL}\n</tool_call>"),
+    "coder-bare": coder(f"I look.\n\n{CODER_CALL}\n</tool_call>"),
+    "coder-not-closed": coder(
+        f"<tool_call>\n{CODER_CALL}\n</tool_call>".replace("</parameter>\n", "")
+    ),
+    "harmony": Staged(
+        "<|channel|>analysis<|message|>It asks for it.<|end|><|start|>assistant<|channel|>"
+        'commentary to=functions.get_weather <|constrain|>json<|message|>{"city": "Paris"}',
+        template=HARMONY,
+        special=CHANNELS,
+        added=("assistant",),
+        end="<|call|>",
+        after="assistant",
+    ),
+    "deepseek": told(
+        "<｜tool▁calls▁begin｜>",
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>"
+        '{"city": "Paris"}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+    ),
+    "command": told(
+        "<|START_ACTION|>",
+        '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "get_weather", '
+        '"parameters": {"city": "Paris"}}]<|END_ACTION|>',
+    ),
+    "apertus": told(
+        "<|tools_prefix|>", '<|tools_prefix|>[{"get_weather": {"city": "Paris"}}]<|tools_suffix|>'
+    ),
+    "lfm": told(
+        "<|tool_call_start|>", '<|tool_call_start|>[get_weather(city="Paris")]<|tool_call_end|>'
+    ),
+    "glm": told(
+        "<arg_key>",
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n"
+        "</tool_call>",
+    ),
+}
+# Models that only talk about calls.
+TALKING = {
+    "fence": hermes(f"Write this:\n```\n{HERMES_CALL}\n```"),
+    "sentence": hermes(f"One writes {HERMES_CALL} to call it."),
+    "unknown": hermes(HERMES_CALL.replace("get_weather", "get_time")),
+}
 STAGED = {
     "plain": Staged("Hello, I am staged. 日本語 and 😀.\n\nIt says this twice, twice."),
-    "qwen": Staged(
-        'I look.\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n'
-        "</tool_call>",
-        template=JSON_IN_TAGS,
-        added=TAGS,
+    "thinking-harmony": Staged(
+        "<|channel|>analysis<|message|>It greets.<|end|><|start|>assistant<|channel|>final"
+        "<|message|>Hello to you.",
+        template=HARMONY,
+        special=CHANNELS,
+        added=("assistant",),
+        end="<|call|>",
+        after="assistant",
     ),
+    **CALLING,
+    **TALKING,
 }
 
 
@@ -75,8 +153,50 @@ def test_a_staged_model_says_its_text(http: httpx.Client) -> None:
     assert (answer["content"], answer["reason"]) == (STAGED["plain"].says, "stop")
 
 
-@pytest.mark.parametrize("family", ["qwen"])
-def test_a_call_of_the_family_is_given_as_a_call(http: httpx.Client, family: str) -> None:
-    answer = ask(http, family, tools=[TOOL])
+@pytest.mark.parametrize("name", CALLING)
+def test_a_call_is_given_as_a_call(http: httpx.Client, name: str) -> None:
+    answer = ask(http, name, tools=[TOOL])
     assert (answer["calls"], answer["reason"]) == ([PARIS], "tool_calls")
-    assert answer["content"] == "I look."
+    assert answer["content"] in (None, "I look.")
+    assert answer["reasoning"] == ("It asks for it." if name == "harmony" else None)
+
+
+@pytest.mark.parametrize("name", TALKING)
+def test_an_answer_that_talks_about_calls_is_text(http: httpx.Client, name: str) -> None:
+    answer = ask(http, name, tools=[TOOL])
+    assert (answer["calls"], answer["reason"]) == ([], "stop")
+    assert answer["content"] == TALKING[name].says
+
+
+def test_harmonys_channels_are_reasoning_and_content(http: httpx.Client) -> None:
+    answer = ask(http, "thinking-harmony")
+    assert (answer["content"], answer["reasoning"]) == ("Hello to you.", "It greets.")
+
+
+@pytest.mark.parametrize("name", ["hermes", "coder", "harmony", "glm"])
+def test_a_call_that_the_limit_cuts_is_a_call_as_far_as_it_goes(
+    http: httpx.Client, name: str
+) -> None:
+    reasons = set()
+    for tokens in range(2, 90, 3):
+        asked: dict[str, Any] = {
+            "model": name,
+            "messages": [{"role": "user", "content": "Weather?"}],
+        }
+        asked |= {"tools": [TOOL], "max_tokens": tokens, "temperature": 0}
+        [choice] = http.post("/v1/chat/completions", json=asked).json()["choices"]
+        message = choice["message"]
+        if calls := message.get("tool_calls"):
+            assert message["content"] is None
+            assert '{"city": "Paris"}'.startswith(calls[0]["function"]["arguments"])
+            reasons.add(choice["finish_reason"])
+    assert "length" in reasons
+
+
+def test_the_capabilities_list_the_syntax_that_was_found(http: httpx.Client) -> None:
+    ask(http, "coder")
+    ask(http, "thinking-harmony")
+    models = {m["id"]: m for m in http.get("/v1/capabilities").json()["data"]}
+    assert models["coder"]["call_syntaxes"] == ["qwen3_coder"]
+    assert models["thinking-harmony"]["call_syntaxes"] == ["harmony"]
+    assert models["thinking-harmony"]["reasoning_markers"]

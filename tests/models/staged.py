@@ -43,7 +43,7 @@ class Staged:
     """A model's answer and the files around it.
 
     `special` and `added` tokens have ids of their own; the former are special. `end` is the stop
-    token, and `after` the text of the prompt's last token.
+    token, `bos` what the template may begin with, and `after` the text of the prompt's last token.
     """
 
     says: str
@@ -52,6 +52,7 @@ class Staged:
     added: Sequence[str] = ()
     end: str = END
     after: str = "\n"
+    bos: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -80,13 +81,13 @@ def split(text: str, markers: Sequence[str], after: str) -> tuple[list[str], lis
     """Divide `text` into pieces that are all different, none of them `after`, and give the merges.
 
     The pieces are those into which a tokenizer with these merges divides the text: grammars
-    expect a tokenizer's own division. A marker that is repeated becomes a piece of plain text.
+    expect a tokenizer's own division. A marker that is repeated, or is `after`, is plain text.
     """
     runs: list[list[str]] = []
     taken: set[str] = set()
     parts = re.split(f"({'|'.join(map(re.escape, markers))})", text) if markers else [text]
     for part in filter(None, parts):
-        if part in markers and part not in taken:
+        if part in markers and part not in taken and part != after:
             taken.add(part)
             runs.append([part])
         else:
@@ -181,6 +182,7 @@ def _tokenizer(
 def _tokenizer_config(staged: Staged) -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": staged.bos,
         "eos_token": staged.end,
         "pad_token": staged.special[0],
     }

@@ -8,9 +8,9 @@ A family is a `model_type` of config.json. Most families need no code: they get
 
 No other file changes. Facts that do not follow from the `model_type` are found by the
 tokenizer or the chat template instead, because models of other families share them. They
-are listed where they are used: `tool_calls/formats.py` has the call formats that mlx-lm
-parses, `prompts/fill_in_middle.py` the fill-in-the-middle tokens, and
-`prompts/template_variables.py` the variables that control reasoning. mlx-lm infers the
+are listed where they are used: `tool_calls/formats.py` has the call syntaxes,
+`prompts/fill_in_middle.py` the fill-in-the-middle tokens, and
+`templates/variables.py` the variables that control reasoning. mlx-lm infers the
 markers of reasoning.
 """
 

@@ -2,7 +2,8 @@
 
 Llama 3 ends turns with tokens that config.json may not name. It writes tool calls as JSON,
 bare or after `<|python_tag|>`; several are joined by semicolons. It may also call a declared
-tool like its built-in ones: `<|python_tag|>name.call(key="value")`.
+tool like its built-in ones, `<|python_tag|>name.call(key="value")`, in a Python list (3.2, 4),
+or as `<function=name>{"key": "value"}</function>` (3.1).
 
 Source: Meta's description of the Llama 3 prompt format. Llama 2 and many other models also
 have this `model_type`; they lack these tokens, and none of this applies to them.
@@ -14,15 +15,15 @@ from collections.abc import Sequence
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from worker.tool_calls.bare_json import BARE_JSON_PATTERNS, BARE_JSON_SYNTAX, parse_built_in_call
-from worker.tool_calls.syntax import NAME, CallSyntax
+from worker.tool_calls.json_formats import BARE_JSON, FUNCTION_TAG, PYTHON_TAG
+from worker.tool_calls.syntax import CallSyntax
+from worker.tool_calls.text_formats import PYTHON_LIST
 
 END_OF_TURN = "<|eot_id|>"
 END_OF_TEXT = "<|end_of_text|>"
 END_OF_MESSAGE = "<|eom_id|>"
 HEADER_START = "<|start_header_id|>"
 HEADER_END = "<|end_header_id|>"
-PYTHON_TAG = "<|python_tag|>"
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
@@ -37,13 +38,8 @@ CHAT_TEMPLATE = (
 )
 
 
-TAGGED = CallSyntax(
-    start=PYTHON_TAG,
-    end="",
-    parse=parse_built_in_call,
-    opening=rf"\s*{NAME}\.call\(",
-    streaming=(BARE_JSON_PATTERNS,),
-)
+# The preferred one first.
+CALL_SYNTAXES = (BARE_JSON, PYTHON_TAG, PYTHON_LIST, FUNCTION_TAG)
 
 
 class LlamaFamily:
@@ -60,4 +56,4 @@ class LlamaFamily:
         return CHAT_TEMPLATE if all(token in vocabulary for token in required) else None
 
     def call_syntaxes(self, tokenizer: TokenizerWrapper) -> Sequence[CallSyntax]:
-        return (BARE_JSON_SYNTAX, TAGGED) if HEADER_START in tokenizer.get_vocab() else ()
+        return CALL_SYNTAXES if HEADER_START in tokenizer.get_vocab() else ()

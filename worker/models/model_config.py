@@ -48,6 +48,11 @@ from worker.tool_calls.syntax import CallSyntax
 
 logger = logging.getLogger(__name__)
 
+REWRITES_TURNS = (
+    "its chat template writes earlier turns otherwise once a conversation goes on, "
+    "so the prompt cache cannot reuse them"
+)
+
 
 class PromptModel(msgspec.Struct, frozen=True, array_like=True):
     """The facts that suffice to load what prepares a model's prompts."""
@@ -208,6 +213,16 @@ class ModelConfigLoader:
         if turn_end is not None:
             text = tokenizer.convert_ids_to_tokens(turn_end)
             problems.append(f"no file names {text}, with which its template ends turns: it stops")
+        # A second tokenizer, because the engine core uses the first one at the same time.
+        prompts = make_prompt_builder(
+            read_tokenizer(),
+            syntaxes,
+            vocabulary_size=vocabulary_size,
+            context_length=context_length,
+            tool_use_template=templates.tool_use,
+        )
+        if prompts.has_chat_template and not prompts.template.keeps_earlier_turns():
+            problems.append(REWRITES_TURNS)
         for problem in problems:
             logger.warning("model %s: %s", source.id, problem)
         return ModelConfig(
@@ -219,14 +234,7 @@ class ModelConfigLoader:
             file_bytes=weight_file_bytes(path, source.adapter_path),
             content_key=content_key,
             stop_tokens=stop_tokens,
-            # A second tokenizer, because the engine core uses the first one at the same time.
-            prompts=make_prompt_builder(
-                read_tokenizer(),
-                syntaxes,
-                vocabulary_size=vocabulary_size,
-                context_length=context_length,
-                tool_use_template=templates.tool_use,
-            ),
+            prompts=prompts,
             token_bytes=make_token_bytes(tokenizer),
             fingerprint=fingerprint_of(path, content_key),
             defaults=defaults_of(source, generation_config),
@@ -244,7 +252,7 @@ def make_prompt_builder(
     tool_use_template: str | None = None,
 ) -> PromptBuilder:
     """The prompt builder of a model whose calls have these syntaxes."""
-    templates = (syntax.call_template for syntax in syntaxes)
+    templates = (syntax.history_template or syntax.call_template for syntax in syntaxes)
     token_bytes = make_token_bytes(tokenizer)
     return PromptBuilder(
         tokenizer,

@@ -169,6 +169,8 @@ class WeightLoad:
             system_messages=traits.systems,
             leading_systems=traits.leading_systems,
             inner_systems=traits.inner_systems,
+            call_syntaxes=[syntax.name for syntax in config.parsers.syntaxes],
+            reasoning_markers=config.parsers.reasoning_markers,
         )
         return LoadedModel(info=info, engine=engine, config=config, check=self._check)
 

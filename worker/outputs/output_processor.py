@@ -19,12 +19,12 @@ from protocol.events import (
 )
 from protocol.messages import Submit
 from protocol.units import MS_PER_S
+from worker.call_readers.deltas import ContentDelta, OutputDelta, ToolCallArguments, ToolCallStart
 from worker.engine.engine import Token
 from worker.engine.sampler import Row
 from worker.engine.token_logprobs import PromptScorer, Score
 from worker.outputs.text import Text
 from worker.outputs.text_offsets import text_offsets
-from worker.tool_calls.deltas import ContentDelta, OutputDelta, ToolCallArguments, ToolCallStart
 
 # Stands for minus infinity, the logarithm of probability 0, which JSON cannot represent.
 LOWEST_LOGPROB = -9999.0

@@ -11,11 +11,13 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from protocol.grammars import Lark
 from protocol.messages import ChatPrompt, Submit, ToolUse
 from worker.outputs.detokenizer import make_detokenizers
-from worker.outputs.segmenter import Markers, Segmenter
 from worker.outputs.stop_strings import compile_stop_strings
-from worker.outputs.text import NO_CONTROL_TEXTS, Text
-from worker.tool_calls.bare_json import BARE_JSON_SYNTAX, BARE_JSON_TEMPLATE
+from worker.outputs.text import NO_CONTROL_TEXTS, AnswerParser, Text
+from worker.segmentation.channels import REASONING_CHANNEL, ChannelSegmenter
+from worker.segmentation.segmenter import Segmenter
 from worker.tool_calls.grammar import make_optional_call_grammar, make_required_call_grammar
+from worker.tool_calls.json_formats import BARE_JSON
+from worker.tool_calls.markers import Markers, find_markers
 from worker.tool_calls.parser import CompiledSyntax
 from worker.tool_calls.syntax import CallSyntax
 
@@ -30,7 +32,7 @@ class OutputParsers:
 
     def __init__(self, tokenizer: TokenizerWrapper, syntaxes: Sequence[CallSyntax]) -> None:
         self._tokenizer = tokenizer
-        self._syntaxes = syntaxes
+        self.syntaxes = syntaxes
         self._create_detokenizer = make_detokenizers(tokenizer)
         added = tokenizer.added_tokens_decoder.items()
         # llguidance (1.9) matches added tokens in angle brackets by id, even if not special.
@@ -39,24 +41,18 @@ class OutputParsers:
         }
         self._control_texts = control_texts_of(tokenizer)
         self._control_stops_of = functools.lru_cache(CACHED_STOPS)(self._find_control_stops)
-        self._markers = Markers(
-            tokenizer.think_start or "", tokenizer.think_end or "", tokenizer.structural_markers
-        )
+        self._markers = find_markers(tokenizer)
 
     def create(self, submit: Submit, prompt: list[int]) -> Text:
         """The parser of the answer to `prompt`. Only chat answers have reasoning and calls."""
+        segmenter: AnswerParser
         match submit.prompt:
             # Under a grammar of the client the whole answer is content.
             case ChatPrompt(tools=tools, continue_final=continues) if (
                 submit.grammar is None or submit.calls is not None
             ):
                 syntaxes = self._compile_syntaxes(submit, tools)
-                segmenter = Segmenter(
-                    self._markers,
-                    syntaxes,
-                    parallel=submit.calls is None or submit.calls.parallel,
-                    reasoning=self._opens_reasoning(prompt),
-                )
+                segmenter = self._make_segmenter(submit, syntaxes, prompt)
             case _:
                 syntaxes, continues, segmenter = [], True, Segmenter(Markers())
         hidden = self._control_texts if submit.skip_special_tokens else NO_CONTROL_TEXTS
@@ -70,6 +66,15 @@ class OutputParsers:
             control_texts=hidden,
             control_stops=self._control_stops_of(tuple(submit.stop)) if hidden else (),
         )
+
+    def _make_segmenter(
+        self, submit: Submit, syntaxes: list[CompiledSyntax], prompt: list[int]
+    ) -> AnswerParser:
+        parallel = submit.calls is None or submit.calls.parallel
+        if any(syntax.channels for syntax in self.syntaxes):
+            return ChannelSegmenter(syntaxes, parallel=parallel)
+        reasoning = self._opens_reasoning(prompt)
+        return Segmenter(self._markers, syntaxes, parallel=parallel, reasoning=reasoning)
 
     def compile_stops(self, submit: Submit) -> None:
         """Compile the stop strings, so that `create` finds them compiled on the device thread."""
@@ -91,17 +96,24 @@ class OutputParsers:
     @property
     def has_reasoning(self) -> bool:
         """Whether the model's answers have think blocks."""
-        return bool(self._markers.think_start)
+        return bool(self._markers.think_start) or any(s.channels for s in self.syntaxes)
+
+    @property
+    def reasoning_markers(self) -> list[str]:
+        """What begins and ends reasoning; empty if nothing does."""
+        if any(syntax.channels for syntax in self.syntaxes):
+            return list(REASONING_CHANNEL)
+        return [m for m in (self._markers.think_start, self._markers.think_end) if m]
 
     def required_call_grammar(self, submit: Submit, prompt: list[int]) -> Lark | None:
         """The grammar of an answer that must be a tool call; None if it need not be one."""
         match submit:
             case Submit(prompt=ChatPrompt(tools=tools), calls=ToolUse(names, True, parallel)):
-                templates = (syntax.call_template for syntax in self._syntaxes)
+                templates = (syntax.call_template for syntax in self.syntaxes)
                 text = make_required_call_grammar(
                     tools,
                     names,
-                    next(filter(None, templates), BARE_JSON_TEMPLATE),
+                    next(filter(None, [*templates, BARE_JSON.call_template])),
                     self._special_tokens,
                     parallel=parallel,
                     think_end=self._markers.think_end if self._opens_reasoning(prompt) else "",
@@ -120,7 +132,7 @@ class OutputParsers:
                 prompt=ChatPrompt(tools=[_, *_] as tools),
                 grammar=None,
                 calls=ToolUse([_, *_] as names, False),
-            ) if any(syntax.streaming for syntax in self._syntaxes):
+            ) if any(syntax.has_json_arguments for syntax in self.syntaxes):
                 return Lark(make_optional_call_grammar(tools, names))
             case _:
                 return None
@@ -130,10 +142,10 @@ class OutputParsers:
     ) -> list[CompiledSyntax]:
         if submit.calls is None:
             return []
-        syntaxes = list(self._syntaxes)
+        syntaxes = list(self.syntaxes)
         if submit.calls.required and not any(syntax.call_template for syntax in syntaxes):
             # The family's own format cannot be written as a grammar, so bare JSON is required.
-            syntaxes.append(BARE_JSON_SYNTAX)
+            syntaxes.append(BARE_JSON)
         return [CompiledSyntax(syntax, tools, submit.calls.names) for syntax in syntaxes]
 
     def _opens_reasoning(self, prompt: list[int]) -> bool:

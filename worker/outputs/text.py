@@ -9,13 +9,43 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
+from worker.call_readers.deltas import ContentDelta, OutputDelta, ToolCallStart
 from worker.outputs.control_tokens import ShownContent, without
 from worker.outputs.detokenizer import Detokenizer
-from worker.outputs.segmenter import Segmenter
-from worker.tool_calls.deltas import ContentDelta, OutputDelta, ToolCallStart
 
 NO_CONTROL_TEXTS: Mapping[int, str] = {}
+
+
+class AnswerParser(Protocol):
+    """Splits an answer's text into content, reasoning and calls, as it arrives."""
+
+    @property
+    def in_reasoning(self) -> bool:
+        """Whether the text so far ends in reasoning."""
+
+    @property
+    def has_broken_call(self) -> bool:
+        """Whether the token limit ended the answer inside a call."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer ends here because only one call was requested."""
+
+    @property
+    def in_arguments(self) -> bool:
+        """Whether the text so far ends inside a call's JSON arguments."""
+
+    @property
+    def held_chars(self) -> int:
+        """How many characters that may be shown are held back."""
+
+    def push(self, text: str, hidden_chars: int = 0) -> list[OutputDelta]:
+        """Parse more text, whose last `hidden_chars` are not shown, and return its deltas."""
+
+    def finish(self, *, truncated: bool) -> list[OutputDelta]:
+        """The deltas of the text held back; `truncated`: the token limit ended the answer."""
 
 
 class Text:
@@ -30,7 +60,7 @@ class Text:
         self,
         detokenizer: Detokenizer,
         stop: Sequence[str],
-        segmenter: Segmenter,
+        segmenter: AnswerParser,
         *,
         min_tokens: int = 0,
         trim: bool = False,
@@ -50,7 +80,9 @@ class Text:
         self._trim = trim
         # The segmenter's deltas are released unchanged.
         self._passes_through = not (stop or trim)
-        self._held_space = ""
+        # White space that is held back, in parts.
+        self._held_space: list[str] = []
+        self._held_space_chars = 0
         self._after_call = False
         self._has_tool_calls = False
         # For each token that was pushed but not read: where its text starts, and its deltas.
@@ -113,7 +145,7 @@ class Text:
 
     def settled(self) -> int:
         """How many tokens, from the first, have no text that is held back or was dropped."""
-        held_chars = self._segmenter.held_chars + len(self._held_space) + self._content.held_chars
+        held_chars = self._segmenter.held_chars + self._held_space_chars + self._content.held_chars
         settled_end = self.decoded_chars - held_chars - self._dropped_chars
         while (
             self._settled_tokens < len(self._token_ends)
@@ -133,8 +165,8 @@ class Text:
         deltas = self._release(rest)
         self._flush_content(deltas)
         if self._held_space and not self._after_call:
-            deltas.append(ContentDelta(self._held_space))
-        self._held_space = ""
+            deltas.append(ContentDelta("".join(self._held_space)))
+        self._hold_space("")
         return deltas
 
     def _release(self, deltas: list[OutputDelta]) -> list[OutputDelta]:
@@ -155,7 +187,7 @@ class Text:
                     self._dropped_chars += self._content.dropped_chars
                 case ToolCallStart():
                     if self._flush_content(released):
-                        self._held_space = ""
+                        self._hold_space("")
                         self._has_tool_calls = self._after_call = True
                         released.append(delta)
                 case _:
@@ -171,11 +203,21 @@ class Text:
             self._dropped_chars += self._content.dropped_chars
         return not self._content.matched
 
+    def _hold_space(self, text: str) -> None:
+        """Hold back this white space only."""
+        self._held_space = [text] if text else []
+        self._held_space_chars = len(text)
+
     def _add_content(self, released: list[OutputDelta], text: str) -> None:
+        if self._trim and text.isspace() and not self._content.matched:
+            self._held_space.append(text)
+            self._held_space_chars += len(text)
+            return
         if self._trim:
-            text = self._held_space + text
+            text = "".join(self._held_space) + text
             end = len(text) if self._content.matched else len(text.rstrip())
-            text, self._held_space = text[:end], text[end:]
+            self._hold_space(text[end:])
+            text = text[:end]
         if text:
             released.append(ContentDelta(text))
             self._after_call = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Set as AbstractSet
 
+from worker.call_readers.deltas import ToolCallArguments, ToolCallStart
 from worker.outputs.text import Text
 from worker.structured_output.constraint import (
     BitMask,
@@ -16,7 +17,6 @@ from worker.structured_output.constraint import (
     GrammarConstraint,
     GrammarError,
 )
-from worker.tool_calls.deltas import ToolCallArguments, ToolCallStart
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from protocol.messages import ChatPrompt
 from worker.prompt_errors import PromptError
+from worker.templates.call_messages import CallMessages
 from worker.templates.conversation import (
     DESCRIBED,
     INSTRUCTION_ROLES,
@@ -63,7 +63,7 @@ class ChatTemplate:
             template = tokenizer.chat_template
         # mlx-lm's templates in Python are not strings: what they read is unknown.
         source = template if isinstance(template, str) else ""
-        self._short_call_ids = "length != 9" in source
+        self._calls = CallMessages(source)
         self._has_developer = "developer" in source
         self._reasoning_keys = [key for key in REASONING_KEYS if key in source]
         self.variables = variables
@@ -136,6 +136,22 @@ class ChatTemplate:
         if len(self._whole_forms) < MAX_WHOLE_FORMS and len(marked) <= MAX_FORM_MESSAGES:
             self._whole_forms.add(form)
 
+    def keeps_earlier_turns(self) -> bool:
+        """Whether a conversation's text begins the text of the same conversation that goes on.
+
+        If it does not, the prompt cache cannot reuse earlier turns.
+        """
+        first = [probe("user", 0)]
+        later = [*first, probe("assistant", 1), probe("user", 2)]
+        try:
+            begin, text = (
+                self._render(messages, [], tokenize=False, add_generation_prompt=False)
+                for messages in (first, later)
+            )
+        except RENDER_ERRORS:
+            return True
+        return str(text).startswith(str(begin))
+
     def _normalise(self, prompt: ChatPrompt) -> tuple[list[ChatMessage], list[Tool]]:
         """The messages and the tools in the form that the template takes."""
         messages, tools = prompt.messages, complete_tools(prompt.tools, self._described)
@@ -147,9 +163,7 @@ class ChatTemplate:
             messages = render_calls_as_text(decode_calls_as_text(messages), self._call_template)
         messages = normalise_messages(messages, traits, has_developer=self._has_developer)
         messages = complete_messages(messages, traits, self._reasoning_keys)
-        if self._short_call_ids:
-            messages = [with_short_call_ids(message) for message in messages]
-        return messages, tools
+        return self._calls.rewrite(messages, one_call_each=not traits.several_calls), tools
 
     def _takes(self, tools: Sequence[Tool]) -> bool:
         try:
@@ -188,18 +202,3 @@ def form_of(prompt: ChatPrompt) -> tuple[object, ...]:
     )
     options = repr(sorted(prompt.options.items())), prompt.reasoning_effort
     return messages, bool(prompt.tools), options, prompt.continue_final, prompt.generation_prompt
-
-
-def with_short_call_ids(message: ChatMessage) -> ChatMessage:
-    """The message with call ids of nine letters and digits, which Mistral's templates require."""
-    short = dict(message)
-    if "tool_call_id" in message:
-        short["tool_call_id"] = short_call_id(message["tool_call_id"])
-    if calls := message.get("tool_calls"):
-        short["tool_calls"] = [{**call, "id": short_call_id(call["id"])} for call in calls]
-    return short
-
-
-def short_call_id(id: str) -> str:
-    """A hash of the id in nine hexadecimal digits."""
-    return hashlib.sha256(id.encode()).hexdigest()[:9]

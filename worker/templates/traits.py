@@ -6,6 +6,7 @@ have no system message at all. Each trait is probed with messages whose texts ar
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +30,12 @@ PROBE_TOOL: Tool = {
     },
 }
 PROBE_ARGUMENT = "mlxdargumentprobe"
+SECOND_ARGUMENT = "mlxdsecondprobe"
 PROBE_KEY = "mlxdkeyprobe"
-PROBE_ARGUMENTS_TEXT = f'{{"{PROBE_KEY}": "{PROBE_ARGUMENT}"}}'
 PYTHON_OBJECT = f"{{'{PROBE_KEY}'"
 # Nine letters and digits, as Mistral's templates require.
 PROBE_CALL_ID = "probe0001"
+SECOND_CALL_ID = "probe0002"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class TemplateTraits:
       `inner_systems`: system messages anywhere.
     - `users`, `assistants`: several messages of that role in a row.
     - `tools`: the tools of the request.
-    - `calls`: calls and their results. `object_arguments`: it takes the arguments as an object,
+    - `calls`: calls and their results; `several_calls`: more than one of a message.
+      `object_arguments`: it takes the arguments as an object,
       else as JSON text. `users_after_results`: a message of the user may follow a result.
     """
 
@@ -55,6 +58,7 @@ class TemplateTraits:
     assistants: bool
     tools: bool
     calls: bool
+    several_calls: bool
     object_arguments: bool
     users_after_results: bool
 
@@ -68,7 +72,12 @@ def find_traits(render: Render, tools: Sequence[Tool]) -> TemplateTraits:
 
     def keeps_call(arguments: Any, *more: ChatMessage) -> bool:
         messages = [*conversation_with_call(arguments), *more]
-        words = [*texts_of(messages), PROBE_TOOL_NAME, PROBE_ARGUMENT]
+        words = [*texts_of(messages), PROBE_ARGUMENT]
+        return keeps_words(render, messages, tools, words)
+
+    def keeps_two_calls() -> bool:
+        messages = conversation_with_two_calls(as_object=object_arguments)
+        words = [*texts_of(messages), PROBE_ARGUMENT, SECOND_ARGUMENT]
         return keeps_words(render, messages, tools, words)
 
     def keeps_tools(*roles: str) -> bool:
@@ -76,8 +85,8 @@ def find_traits(render: Render, tools: Sequence[Tool]) -> TemplateTraits:
         names = [tool["function"]["name"] for tool in tools]
         return keeps_words(render, messages, tools, names)
 
-    object_arguments = keeps_call({PROBE_KEY: PROBE_ARGUMENT})
-    arguments = {PROBE_KEY: PROBE_ARGUMENT} if object_arguments else PROBE_ARGUMENTS_TEXT
+    object_arguments = keeps_call(probe_arguments(PROBE_ARGUMENT, as_object=True))
+    arguments = probe_arguments(PROBE_ARGUMENT, as_object=object_arguments)
     return TemplateTraits(
         systems=keeps("system", "user"),
         leading_systems=keeps("system", "system", "user"),
@@ -87,6 +96,7 @@ def find_traits(render: Render, tools: Sequence[Tool]) -> TemplateTraits:
         assistants=keeps("user", "assistant", "assistant", "user"),
         tools=keeps_tools("user"),
         calls=keeps_call(arguments),
+        several_calls=keeps_two_calls(),
         object_arguments=object_arguments,
         users_after_results=keeps_call(arguments, probe("user", 2)),
     )
@@ -126,3 +136,24 @@ def conversation_with_call(arguments: Any) -> list[ChatMessage]:
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {**probe("tool", 1), "tool_call_id": PROBE_CALL_ID, "name": PROBE_TOOL_NAME},
     ]
+
+
+def conversation_with_two_calls(*, as_object: bool) -> list[ChatMessage]:
+    """A question, a message with two calls, and their results."""
+    question, answer, result = conversation_with_call(
+        probe_arguments(PROBE_ARGUMENT, as_object=as_object)
+    )
+    [call] = answer["tool_calls"]
+    arguments = probe_arguments(SECOND_ARGUMENT, as_object=as_object)
+    second = {
+        **call,
+        "id": SECOND_CALL_ID,
+        "function": {**call["function"], "arguments": arguments},
+    }
+    more = {**probe("tool", 2), "tool_call_id": SECOND_CALL_ID, "name": PROBE_TOOL_NAME}
+    return [question, {**answer, "tool_calls": [call, second]}, result, more]
+
+
+def probe_arguments(value: str, *, as_object: bool) -> Any:
+    """The arguments of a call, as an object or as JSON text."""
+    return {PROBE_KEY: value} if as_object else json.dumps({PROBE_KEY: value})

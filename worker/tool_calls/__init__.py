@@ -1,1 +1,1 @@
-"""Tool calls: the formats of model families, and their parsers."""
+"""How model families write tool calls and mark their reasoning."""

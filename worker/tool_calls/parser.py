@@ -1,260 +1,283 @@
 """Parses one section of tool calls as its text arrives.
 
-No text is lost: it is held back until the name of a declared tool is complete, and becomes
-content if it is no call. JSON arguments are streamed; arguments in other formats are passed
-on once their section is complete.
+No text is lost: it is held back until a call of a declared tool is certain, and becomes content
+if there is none. Once a call has started, its text is never content. Arguments are streamed
+as far as the syntax allows.
 """
 
 from __future__ import annotations
 
 import enum
-import json
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
-from regex import Match, Pattern
+import regex
 
-from worker.tool_calls.deltas import OutputDelta, ToolCallArguments, ToolCallStart
-from worker.tool_calls.partial_json import NotJson, PartialJsonObject
-from worker.tool_calls.syntax import CallSyntax, StreamingPatterns, Tool, compile_pattern
+from worker.call_readers.call_writer import CallWriter
+from worker.call_readers.declared_tools import SPACE, DeclaredTools, Tool
+from worker.call_readers.deltas import OutputDelta
+from worker.call_readers.json_calls import JsonObjectReader, JsonObjects, NamedJson, NamedJsonReader
+from worker.call_readers.literal_calls import LiteralArguments, LiteralCallReader
+from worker.call_readers.source import Reading, Source, Unreadable
+from worker.call_readers.tagged_calls import TaggedArguments, TaggedReader
+from worker.tool_calls.syntax import CallForm, CallSyntax
+
+logger = logging.getLogger(__name__)
+
+# Between two calls of a section.
+SEPARATORS = regex.compile(r"[\s,;]{0,64}")
 
 
 class ParseStatus(enum.Enum):
     """The state of a section."""
 
     OPEN = "more text is needed"
-    DONE = "the section has calls, and `rest` follows it"
-    NOT_A_CALL = "there is no call: `raw_text` is content"
+    DONE = "the section has calls, and ends"
+    NOT_A_CALL = "there is no call, or none any more: the text kept is content"
     CUT = "the token limit ended the answer inside a call"
-    BROKEN = "a call has started but is invalid: its text is `raw_text`"
+    BROKEN = "the answer ended inside a call, or the call's arguments are invalid"
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledStreamingPatterns:
-    """`StreamingPatterns` compiled for the declared tools."""
+class FormReader(Protocol):
+    """Reads one call of one form; `opening` matches where such a call begins."""
 
-    header: Pattern[str]
-    footer: Pattern[str]
-    section_end: Pattern[str]
-    next_header: Pattern[str] | None
+    opening: regex.Pattern[str]
+
+    def read(self, source: Source, writer: CallWriter) -> Reading[None]:
+        """Read one call, which starts where `opening` matches.
+
+        Raises:
+            Unreadable: it is no call, or not complete.
+        """
 
 
 class CompiledSyntax:
-    """A `CallSyntax` with its patterns compiled for one request's tools."""
+    """A `CallSyntax` compiled for one request's tools."""
 
     def __init__(self, syntax: CallSyntax, tools: Sequence[Tool], names: Sequence[str]) -> None:
         self.syntax = syntax
-        self.tools = tools
-        self.names = frozenset(names)
-        self.opening = None if syntax.opening is None else compile_pattern(syntax.opening, names)
-        self.streaming = [self._compile(patterns, names) for patterns in syntax.streaming]
+        declared = DeclaredTools(tools, names)
+        self.names = declared.names
+        self.readers = [make_reader(form, declared, syntax) for form in syntax.forms]
+        end = f"(?:{declared.pattern(syntax.end)})" if syntax.end else ""
+        self.end = regex.compile(end) if end else None
+        # An end marker after superfluous brackets, or the end of a list.
+        self.tails = {
+            is_list: regex.compile("|".join(filter(None, (
+                rf"[\s\]}}]{{0,64}}{end}" if end else "",
+                rf"{SPACE}\]" if is_list else "",
+            ))) or r"")
+            for is_list in (False, True)
+        }  # fmt: skip
 
-    def may_begin(self, text: str) -> bool:
-        """Whether `text` begins a section, or could with more text."""
-        headers = [patterns.header for patterns in self.streaming]
-        patterns = headers if self.opening is None else [*headers, self.opening]
-        return any(pattern.match(text, partial=True) for pattern in patterns)
+    def begins(self, text: str) -> bool | None:
+        """Whether `text` begins with a call, or a list of calls; None: it could with more text."""
+        text = text.lstrip()
+        texts = [text, text[1:].lstrip()] if text.startswith("[") else [text]
+        matches = [
+            reader.opening.match(text, partial=True) for reader in self.readers for text in texts
+        ]
+        found = [match for match in matches if match is not None]
+        if any(not match.partial for match in found):
+            return True
+        return None if found else False
 
-    @staticmethod
-    def _compile(patterns: StreamingPatterns, names: Sequence[str]) -> CompiledStreamingPatterns:
-        return CompiledStreamingPatterns(
-            header=compile_pattern(patterns.header, names),
-            footer=compile_pattern(patterns.footer, names),
-            section_end=compile_pattern(patterns.section_end, names),
-            next_header=(
-                None
-                if patterns.next_header is None
-                else compile_pattern(patterns.next_header, names)
-            ),
-        )
+
+def make_reader(form: CallForm, tools: DeclaredTools, syntax: CallSyntax) -> FormReader:
+    """The reader of a form in the sections of `syntax`."""
+    match form:
+        case JsonObjects():
+            return JsonObjectReader(form, tools)
+        case NamedJson():
+            return NamedJsonReader(form, tools)
+        case TaggedArguments():
+            return TaggedReader(form, tools, syntax.start, syntax.end)
+        case LiteralArguments():
+            return LiteralCallReader(form, tools)
 
 
 class ToolParser:
     """Parses one section from the end of its start marker; its first call gets number `index`.
 
-    If not `parallel`, it stops after the first call.
+    If not `parallel`, it stops after the first call. `start` is the marker that the section
+    began with, as the answer has it. `whole`: only complete calls count.
     """
 
-    def __init__(self, compiled: CompiledSyntax, index: int, *, parallel: bool) -> None:
+    def __init__(
+        self,
+        compiled: CompiledSyntax,
+        index: int,
+        *,
+        parallel: bool,
+        start: str | None = None,
+        whole: bool = False,
+    ) -> None:
         self.status = ParseStatus.OPEN
-        self.rest = ""
-        self.index = index
+        self.start_marker = compiled.syntax.start if start is None else start
         self._compiled = compiled
         self._parallel = parallel
-        self._buffer = ""
-        # The text parsed since the end of the last complete call.
-        self._parsed = compiled.syntax.start
-        self._patterns: CompiledStreamingPatterns | None = None
-        self._step = self._parse_header
-        self._arguments = PartialJsonObject()
+        self._whole = whole
+        self._source = Source()
+        self._writer = CallWriter(index)
+        # Whether the start marker is part of the text of no call so far.
+        self._marker_kept = True
+        self._has_deltas = False
+        self._pushed_chars = 0
+        self._released_chars = 0
+        self._reading = self._read_section()
 
     @property
-    def start_marker(self) -> str:
-        """The section's start marker."""
-        return self._compiled.syntax.start
+    def index(self) -> int:
+        """The number of the next call that is not complete."""
+        return self._writer.index
 
     @property
-    def raw_text(self) -> str:
-        """The text, with markers, that is not part of a complete call."""
-        return self._parsed + self._buffer
+    def rest(self) -> str:
+        """The text after the section, once it is done."""
+        return self._source.rest
+
+    @property
+    def kept_marker(self) -> str:
+        """The start marker; "" if the section has calls."""
+        return self.start_marker if self._marker_kept else ""
+
+    @property
+    def kept_text(self) -> str:
+        """The text that was read, but is not part of a call."""
+        return self._source.kept
 
     @property
     def held_chars(self) -> int:
         """How many characters are held back."""
-        return len(self._buffer) + (len(self._parsed) if self._patterns is None else 0)
+        marker = 0 if self._has_deltas else len(self.start_marker)
+        return marker + self._pushed_chars - self._released_chars
 
     @property
     def in_arguments(self) -> bool:
         """Whether the text so far ends inside a call's JSON arguments."""
-        return self.status is ParseStatus.OPEN and self._step == self._parse_arguments
+        return self.status is ParseStatus.OPEN and self._writer.in_json
 
     def push(self, text: str) -> list[OutputDelta]:
         """Parse more text and return its deltas; updates `status`."""
-        self._buffer += text
-        deltas: list[OutputDelta] = []
-        while self.status is ParseStatus.OPEN and (step := self._step()) is not None:
-            deltas += step
-        return deltas
+        self._pushed_chars += len(text)
+        self._source.push(text)
+        return self._advance()
 
     def finish(self, *, truncated: bool) -> list[OutputDelta]:
         """End the text; `truncated`: by the token limit, not by the model."""
-        if self.status is not ParseStatus.OPEN:
-            return []
-        if self._step == self._parse_between:
-            self._buffer = ""
-            self.status = ParseStatus.DONE
-        elif self._step == self._buffer_section and not truncated:
-            return self._parse_section(self._buffer, "")
-        else:
-            self.status = self._status_at_end(truncated=truncated)
-        return []
-
-    def _status_at_end(self, *, truncated: bool) -> ParseStatus:
-        """The status of a call that is not complete; of one that is cut the beginning was sent."""
-        if self._step not in (self._parse_arguments, self._parse_footer):
-            return ParseStatus.NOT_A_CALL
-        return ParseStatus.CUT if truncated else ParseStatus.BROKEN
-
-    # ------------------------------------------------------------ steps; None: no progress
-
-    def _parse_header(self) -> list[OutputDelta] | None:
-        for patterns in self._compiled.streaming:
-            match = patterns.header.match(self._buffer, partial=True)
-            if match is not None:
-                if match.partial:
-                    return None
-                self._patterns = patterns
-                return self._start_call(match)
-        opening = self._compiled.opening
-        match = opening.match(self._buffer, partial=True) if opening else None
-        if match is None:
-            self.status = ParseStatus.NOT_A_CALL
-        elif not match.partial:
-            self._step = self._buffer_section
-            return []
-        return None
-
-    def _start_call(self, match: Match[str]) -> list[OutputDelta]:
-        self._consume(match.end())
-        self._arguments = PartialJsonObject()
-        self._step = self._parse_arguments
-        return [ToolCallStart(self.index, match["name"])]
-
-    def _parse_arguments(self) -> list[OutputDelta] | None:
-        if not self._buffer:
-            return None
-        try:
-            end = self._arguments.push(self._buffer)
-        except NotJson:
+        self._source.finish(truncated=truncated or self._whole)
+        deltas = self._advance()
+        if self.status is ParseStatus.CUT and not truncated:
             self.status = ParseStatus.BROKEN
-            return None
-        text = self._consume(end)
-        if self._arguments.complete:
-            self._step = self._parse_footer
-        return [ToolCallArguments(self.index, text)]
-
-    def _parse_footer(self) -> list[OutputDelta] | None:
-        assert self._patterns is not None
-        match = self._patterns.footer.match(self._buffer, partial=True)
-        if match is None:
-            self.status = ParseStatus.BROKEN
-            return None
-        if match.partial:
-            return None
-        self._consume(match.end())
-        self._parsed = ""
-        self.index += 1
-        self._step = self._parse_between
-        return [] if self._parallel else None
-
-    def _parse_between(self) -> list[OutputDelta] | None:
-        """After a call: the next call, or the end of the section, whose marker may be missing."""
-        assert self._patterns is not None
-        next_header, section_end = self._patterns.next_header, self._patterns.section_end
-        match = next_header.match(self._buffer, partial=True) if next_header else None
-        if match is not None:
-            return None if match.partial else self._start_call(match)
-        match = section_end.match(self._buffer, partial=True)
-        if match is not None and match.partial:
-            return None
-        if match is not None:
-            self._consume(match.end())
-        self.rest, self._buffer, self._parsed = self._buffer, "", ""
-        self.status = ParseStatus.DONE
-        return None
-
-    def _buffer_section(self) -> list[OutputDelta] | None:
-        end = self._compiled.syntax.end
-        if not end:
-            return None
-        body, marker, rest = self._buffer.partition(end)
-        return self._parse_section(body, marker + rest) if marker else None
-
-    # ------------------------------------------------------------
-
-    def _consume(self, count: int) -> str:
-        """Remove `count` characters from the buffer and return them."""
-        text, self._buffer = self._buffer[:count], self._buffer[count:]
-        self._parsed += text
-        return text
-
-    def _parse_section(self, body: str, after: str) -> list[OutputDelta]:
-        """Parse a complete section; `after` is its end marker and the text that follows."""
-        try:
-            parsed = self._compiled.syntax.parse(body, self._compiled.tools)
-            calls = [
-                self._validate(call) for call in (parsed if isinstance(parsed, list) else [parsed])
-            ]
-        except Exception:
-            # mlx-lm's parsers raise exceptions of any type for text that is no call.
-            calls = []
-        if not calls:
-            self.status = ParseStatus.NOT_A_CALL
-            return []
-        self.rest = after.removeprefix(self._compiled.syntax.end)
-        self.status = ParseStatus.DONE
-        self._parsed = self._buffer = ""
-        deltas: list[OutputDelta] = []
-        for name, arguments in calls if self._parallel else calls[:1]:
-            deltas += [ToolCallStart(self.index, name), ToolCallArguments(self.index, arguments)]
-            self.index += 1
         return deltas
 
-    def _validate(self, call: Any) -> tuple[str, str]:
-        """The call's name, and its arguments as JSON.
+    def _advance(self) -> list[OutputDelta]:
+        if self.status is ParseStatus.OPEN:
+            try:
+                next(self._reading)
+            except StopIteration:
+                self.status = ParseStatus.DONE
+            except Unreadable:
+                self._stop_reading()
+        deltas = self._writer.take()
+        if deltas:
+            self._released_chars = self._source.taken_chars
+            self._has_deltas = True
+        return deltas
 
-        Raises:
-            ValueError: the tool is not declared, or the arguments are no JSON object.
-        """
-        name, arguments = call["name"], call.get("arguments", {})
-        if isinstance(arguments, str):
-            arguments = json.loads(arguments)
-        if name not in self._compiled.names or not isinstance(arguments, dict):
-            raise ValueError(name)
-        text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    def _stop_reading(self) -> None:
+        """The text is unreadable from here on, or ends here."""
+        source, writer = self._source, self._writer
+        if writer.open:
+            if not source.final:
+                logger.warning("the arguments of a tool call are not JSON")
+                self._reading = self._pass_arguments()
+                self._advance_broken()
+                return
+            self.status = ParseStatus.CUT if source.truncated else ParseStatus.BROKEN
+            if not source.truncated:
+                writer.write(source.rest)
+            writer.end()
+        elif source.final and source.truncated and writer.named and not self._whole:
+            writer.start(writer.named)
+            writer.end()
+            self.status = ParseStatus.CUT
+        else:
+            self.status = ParseStatus.NOT_A_CALL
+
+    def _advance_broken(self) -> None:
         try:
-            text.encode()
-        except UnicodeEncodeError:  # a lone surrogate, which JSON can only escape
-            text = json.dumps(arguments, allow_nan=False)
-        return name, text
+            next(self._reading)
+        except StopIteration:
+            self.status = ParseStatus.BROKEN
+
+    # ------------------------------------------------------------ readings
+
+    def _read_section(self) -> Reading[None]:
+        source, writer = self._source, self._writer
+        is_list = (yield from source.skip_space()) == "["
+        if is_list:
+            source.take(1)
+            yield from source.skip_space()
+        while (reader := (yield from self._choose(0))) is not None:
+            yield from reader.read(source, writer)
+            writer.end()
+            source.forget()
+            self._marker_kept = False
+            if not self._parallel:
+                return
+            position = yield from self._next_call()
+            if position is None:
+                yield from self._read_tail(is_list)
+                return
+            source.take(position)
+        raise Unreadable
+
+    def _choose(self, position: int) -> Reading[FormReader | None]:
+        """The reader of the call at `position`; None if there is none."""
+        source = self._source
+        while True:
+            waits = False
+            for reader in self._compiled.readers:
+                match = reader.opening.match(source.rest, position, partial=not source.final)
+                if match is not None and not match.partial:
+                    return reader
+                waits = waits or match is not None
+            if not waits:
+                return None
+            yield
+
+    def _next_call(self) -> Reading[int | None]:
+        """Where the next call of the section begins; None if there is none."""
+        source = self._source
+        while True:
+            separators = SEPARATORS.match(source.rest)
+            assert separators is not None
+            position = separators.end()
+            if position < len(source.rest) or source.final:
+                break
+            yield
+        if position == len(source.rest):
+            return None
+        return position if (yield from self._choose(position)) is not None else None
+
+    def _read_tail(self, is_list: bool) -> Reading[None]:
+        tail = yield from self._source.take_match(self._compiled.tails[is_list])
+        if is_list and tail is not None and tail[0].strip() == "]":
+            yield from self._read_tail(False)
+
+    def _pass_arguments(self) -> Reading[None]:
+        """Pass the text up to the end marker on as the arguments that the model wrote."""
+        source, writer, end = self._source, self._writer, self._compiled.end
+        writer.in_json = False
+        while True:
+            match = end.search(source.rest, partial=not source.final) if end else None
+            writer.write(source.take(match.start() if match else len(source.rest)))
+            if match is not None and not match.partial:
+                source.take(match.end() - match.start())
+                break
+            if source.final:
+                break
+            yield
+        writer.end()

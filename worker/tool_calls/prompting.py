@@ -5,11 +5,12 @@ Earlier calls become the assistant's text, and their results become user message
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
 
-from worker.tool_calls.formats import CALL_TEMPLATES, make_syntax
+from worker.tool_calls.json_formats import JSON_TOOLS
 from worker.tool_calls.syntax import CallSyntax, CallTemplate, Tool
 
 ChatMessage = dict[str, Any]
@@ -23,8 +24,10 @@ To call one, answer with this and nothing else:
 {example}"""
 
 # JSON between tags, which every vocabulary can encode.
-GENERIC_SYNTAX: CallSyntax = make_syntax("json_tools")
-GENERIC_CALL_TEMPLATE = CALL_TEMPLATES["json_tools"]
+GENERIC_SYNTAX: CallSyntax = dataclasses.replace(JSON_TOOLS, name="generic_json")
+GENERIC_CALL_TEMPLATE = CallTemplate(
+    '<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>"
+)
 
 
 def render_tools_as_text(

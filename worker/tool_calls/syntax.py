@@ -1,74 +1,90 @@
-"""The types that describe a tool call format."""
+"""The types that describe a syntax of tool calls.
+
+A syntax is a section between two markers with calls of one or several forms. In the texts of
+a form `{name}` stands for the name of a declared tool, `{key}` for an argument's, a space for
+optional white space.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import regex
+from worker.call_readers.declared_tools import Tool
+from worker.call_readers.json_calls import JsonObjects, NamedJson
+from worker.call_readers.literal_calls import LiteralArguments
+from worker.call_readers.tagged_calls import TaggedArguments
 
-# A placeholder in the patterns of a syntax; `compile_pattern` inserts the declared tools' names.
-NAME = "(?P<name>NAME)"
-
-Tool = dict[str, Any]
-# Takes a section's text without its markers, and the declared tools. Returns a call or a list
-# of calls, each with `name` and `arguments`. Raises any exception if there is none.
-SectionParser = Callable[[str, Sequence[Tool]], Any]
+__all__ = ["CallForm", "CallSyntax", "CallTemplate", "Tool"]
 
 
-@dataclass(frozen=True, slots=True)
-class StreamingPatterns:
-    """The regular expressions of a section whose arguments are JSON and so can be streamed.
-
-    `header` matches from the section's start marker to the first call's arguments, `footer` the
-    end of a call, `next_header` from there to the next call's arguments (None: a section has one
-    call), `section_end` the end of the section.
-    """
-
-    header: str
-    footer: str
-    section_end: str = ""
-    next_header: str | None = None
+CallForm = JsonObjects | NamedJson | TaggedArguments | LiteralArguments
 
 
 @dataclass(frozen=True, slots=True)
 class CallTemplate:
     """A section with one call, as a family formats it: the text around the name and the arguments.
 
-    The arguments are JSON. The name needs no escaping. If `repeatable`, several sections may
-    follow each other.
+    The arguments are JSON; if `is_python`, Python's. The name needs no escaping. If
+    `repeatable`, several sections may follow each other.
     """
 
     before: str
     between: str
     after: str
     repeatable: bool = True
+    is_python: bool = False
 
     def render(self, name: str, arguments: str) -> str:
-        """The call as text."""
+        """The call as text; its `arguments` are JSON."""
+        if self.is_python:
+            arguments = python_arguments(arguments)
         return f"{self.before}{name}{self.between}{arguments}{self.after}"
 
 
 @dataclass(frozen=True, slots=True)
 class CallSyntax:
-    """One format of tool calls: a section from `start` to `end` with one or more calls.
+    """One syntax: a section from `start` to `end` with one or more calls, or a list of them.
 
-    With an empty `start` the section must be at the beginning of an answer; with an empty `end`
-    it lasts to the end of the answer. A section that matches a pattern of `streaming` is parsed
-    as its text arrives. One that does not, but whose text matches `opening`, is buffered until
-    it is complete and then passed to `parse` (`opening` None: it is no section).
+    With an empty `start` the section must be at the beginning of an answer. `end` may be missing
+    in an answer. `words` are in the chat templates of models with this syntax, all of one group,
+    and the words of `without` are not.
+    `leads` begin a section whose `start` was left out. `bare`: the section counts only if it
+    ends an answer that was not cut, because its text is easily something else. `channels`: an
+    answer has the messages of OpenAI's Harmony format. `call_template` is what a grammar can
+    enforce, `history_template` how calls are written for a chat template that writes none.
     """
 
+    name: str
     start: str
     end: str
-    parse: SectionParser
-    opening: str | None
-    streaming: tuple[StreamingPatterns, ...] = ()
+    forms: Sequence[CallForm]
+    words: Sequence[Sequence[str]] = ()
+    without: Sequence[str] = ()
+    leads: Sequence[str] = ()
     call_template: CallTemplate | None = None
+    history_template: CallTemplate | None = None
+    bare: bool = False
+    channels: bool = False
+
+    def is_told_by(self, template: str) -> bool:
+        """Whether a chat template has the words of this syntax."""
+        told = any(all(word in template for word in group) for group in self.words)
+        return told and not any(word in template for word in self.without)
+
+    @property
+    def has_json_arguments(self) -> bool:
+        """Whether a call's arguments are JSON, so that a schema can constrain them."""
+        return any(isinstance(form, (JsonObjects, NamedJson)) for form in self.forms)
 
 
-def compile_pattern(pattern: str, names: Sequence[str]) -> regex.Pattern[str]:
-    """Compile a pattern of a syntax for tools with these names."""
-    longest_first = sorted(names, key=len, reverse=True)
-    return regex.compile(pattern.replace("NAME", "|".join(map(regex.escape, longest_first)), 1))
+def python_arguments(arguments: str) -> str:
+    """JSON arguments as those of a call in Python; unchanged if they are no object."""
+    try:
+        values = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    if not isinstance(values, dict):
+        return arguments
+    return ", ".join(f"{key}={value!r}" for key, value in values.items())

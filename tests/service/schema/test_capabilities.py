@@ -27,6 +27,8 @@ CAPABLE = msgspec.structs.replace(
     reasoning_effort=True,
     thinks=True,
     fill_in_middle=True,
+    call_syntaxes=["qwen3_coder"],
+    reasoning_markers=["<think>", "</think>"],
 )
 REQUIRING = ("messages", "chat_template_kwargs", "continue_final_message")
 
@@ -121,3 +123,11 @@ def test_the_endpoints_of_the_tokenizer_are_listed() -> None:
     assert set(tokenize.values()) == {"honoured"}
     assert supports(CAPABLE, "/detokenize") == {"model": "honoured", "tokens": "honoured"}
     assert supports(PLAIN, "/apply-template")["messages"] == "refused"
+
+
+def test_a_models_call_syntax_and_reasoning_markers_are_listed_once_it_is_loaded() -> None:
+    loaded = describe_capabilities(ModelState("m", "loaded", info=CAPABLE))
+    assert loaded.call_syntaxes == ["qwen3_coder"]
+    assert loaded.reasoning_markers == ["<think>", "</think>"]
+    unloaded = describe_capabilities(ModelState("m", "unloaded"))
+    assert (unloaded.call_syntaxes, unloaded.reasoning_markers) == ([], [])

@@ -135,7 +135,7 @@ def test_a_request_with_tools_uses_its_template_its_syntax_and_its_variables(
     )
     assert with_tools == f"Tfdry{without}"
     assert "style" in config.prompts.template.variables.names
-    assert config.parsers._syntaxes[0].start == "<|tool_calls_section_begin|>"
+    assert config.parsers.syntaxes[0].start == "<|tool_calls_section_begin|>"
 
 
 @pytest.mark.parametrize("tools", [[], [TOOL]])
@@ -189,7 +189,7 @@ def test_an_unknown_type_falls_back_to_the_template_with_a_warning(
     [message] = caplog.messages
     assert message.startswith(f"model m: tokenizer_config.json: {key} ")
     assert "hello" in text_of(config, ChatPrompt(MESSAGES, tools=[TOOL]))
-    assert config.parsers._syntaxes[0].start == "<|tool_calls_section_begin|>"
+    assert config.parsers.syntaxes[0].start == "<|tool_calls_section_begin|>"
 
 
 def test_a_template_in_python_that_mlx_lm_has_is_preferred(folder: Path) -> None:

@@ -21,7 +21,7 @@ from worker.models.families import (
 )
 from worker.models.llama import LlamaFamily
 from worker.models.model_config import ModelConfigLoader
-from worker.tool_calls.bare_json import BARE_JSON_SYNTAX
+from worker.tool_calls.json_formats import BARE_JSON
 from worker.tool_calls.syntax import CallSyntax
 
 
@@ -104,7 +104,7 @@ class NewFamily:
         return "{{ messages[0]['content'] }}"
 
     def call_syntaxes(self, tokenizer: TokenizerWrapper) -> Sequence[CallSyntax]:
-        return (BARE_JSON_SYNTAX,)
+        return (BARE_JSON,)
 
 
 def test_a_registered_family_needs_no_other_change(gemma_path: Path, tmp_path: Path) -> None:

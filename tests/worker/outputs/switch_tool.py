@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from worker.outputs.detokenizer import ByteDetokenizer, Detokenizer
-from worker.outputs.segmenter import Markers, Segmenter
 from worker.outputs.text import Text
+from worker.segmentation.segmenter import Segmenter
 from worker.structured_output.vocabulary import Vocabulary
-from worker.tool_calls.formats import make_syntax
+from worker.tool_calls.formats import BY_NAME
+from worker.tool_calls.markers import Markers
 from worker.tool_calls.parser import CompiledSyntax
 
 NAMES = ("switch", "other")
@@ -49,7 +50,7 @@ class CountingDetokenizer:
 
 def make_text(detokenizer: Detokenizer, *, reasoning: bool = False) -> Text:
     """The parser of one answer; `reasoning`: it begins in a think block."""
-    syntax = CompiledSyntax(make_syntax("json_tools"), TOOLS, NAMES)
+    syntax = CompiledSyntax(BY_NAME["json_tools"], TOOLS, NAMES)
     segmenter = Segmenter(Markers("<think>", "</think>"), [syntax], reasoning=reasoning)
     return Text(detokenizer, ["stop"], segmenter, trim=True)
 

@@ -18,7 +18,7 @@ from tests.worker.tool_calls.answers import (
     parse,
     syntaxes_of,
 )
-from worker.outputs.segmenter import Segmenter
+from worker.segmentation.segmenter import Segmenter
 from worker.tool_calls.parser import CompiledSyntax
 
 FAMILIES = ["json_tools", "qwen3_coder", "kimi_k2", "mistral", "llama", "gemma4"]

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.call_readers.deltas import ContentDelta, OutputDelta
 from worker.outputs.detokenizer import ByteDetokenizer, LeadingSpaceStripper
-from worker.outputs.segmenter import Markers, Segmenter
 from worker.outputs.stop_strings import StopStrings
 from worker.outputs.text import Text
-from worker.tool_calls.deltas import ContentDelta, OutputDelta
+from worker.segmentation.segmenter import Segmenter
+from worker.tool_calls.markers import Markers
 
 delta_lists = st.lists(st.text("ab\u00e9\U0001f600", max_size=4), max_size=12)
 stop_lists = st.lists(st.text("ab\u00e9\U0001f600", min_size=1, max_size=6), max_size=64)

@@ -202,3 +202,70 @@ def test_an_id_outside_the_vocabulary_is_refused_with_id_and_size(
     assert caught.value.param == param
     assert f"id {VOCABULARY} is" in caught.value.message
     assert f"of {VOCABULARY} tokens" in caught.value.message
+
+
+FIRST_ARGUMENT = "c.function.arguments.values() | first"
+CALL_LOOP = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% for c in m.tool_calls or [] %}"
+    f"<{{{{ c.id }}}}>{{{{ {FIRST_ARGUMENT} }}}}"
+    "{% endfor %}{{ m.tool_call_id }}{% endfor %}"
+)
+
+
+def two_calls() -> list[dict[str, Any]]:
+    """A message with two calls, and their results."""
+    calls = [
+        {
+            "id": id,
+            "type": "function",
+            "function": {"name": "get", "arguments": f'{{"city": "{id}"}}'},
+        }
+        for id in ("one", "two")
+    ]
+    results = [
+        {"role": "tool", "tool_call_id": c["id"], "content": "done"} for c in reversed(calls)
+    ]
+    return [{"role": "assistant", "content": "I look.", "tool_calls": calls}, *results]
+
+
+def text_of(path: Path, template: str, *messages: dict[str, Any]) -> str:
+    builder = make_builder(path, template)
+    return str(load_tokenizer(path).decode(builder.build(chat(*messages))))
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        "{% if m.tool_calls | length > 1 %}{{ raise_exception('one call') }}{% endif %}",
+        "{% set m = dict(m, tool_calls=m.tool_calls[:1]) if m.tool_calls else m %}",
+    ],
+)
+def test_a_template_that_takes_one_call_gets_each_call_before_its_result(
+    qwen_path: Path, taken: str
+) -> None:
+    template = CALL_LOOP.replace("[{{", taken + "[{{")
+    assert text_of(qwen_path, template, *two_calls()) == (
+        "[assistant]I look.<one>one[tool]doneone[assistant]<two>two[tool]donetwo"
+    )
+
+
+def test_a_template_that_wants_arguments_as_text_gets_text(qwen_path: Path) -> None:
+    template = CALL_LOOP.replace(
+        "c.function.arguments.values() | first", "'A' + c.function.arguments"
+    )
+    text = text_of(qwen_path, template, *two_calls()[:1])
+    assert text == '[assistant]I look.<one>A{"city": "one"}<two>A{"city": "two"}'
+
+
+def test_calls_that_the_template_drops_are_written_as_text(qwen_path: Path) -> None:
+    template = "{# tool_calls #}{% for m in messages %}{{ m.content }}{% endfor %}"
+    text = text_of(qwen_path, template, *two_calls()[:1])
+    assert '{"name": "get", "arguments": {"city": "two"}}' in text
+
+
+def test_ids_of_calls_are_counted_for_kimi_k2s_template(qwen_path: Path) -> None:
+    template = "{# <|tool_calls_section_begin|> #}" + CALL_LOOP
+    assert text_of(qwen_path, template, *two_calls()) == (
+        "[assistant]I look.<functions.get:0>one<functions.get:1>two"
+        "[tool]donefunctions.get:1[tool]donefunctions.get:0"
+    )

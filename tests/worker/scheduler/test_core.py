@@ -27,11 +27,11 @@ from tests.worker.driver import (
     text_of,
     tokens_of,
 )
+from worker.call_readers.deltas import OutputDelta
 from worker.intake.prepared import prepare
 from worker.intake.receiver import Work
 from worker.models.pool import ModelPool
 from worker.outputs.text import Text
-from worker.tool_calls.deltas import OutputDelta
 
 GREEDY = Sampling(seed=0, temperature=0.0)
 ANSWER_TOKENS = 48

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from worker.call_readers.deltas import ContentDelta, OutputDelta, ToolCallArguments, ToolCallStart
 from worker.models import llama
 from worker.outputs.detokenizer import ByteDetokenizer
-from worker.outputs.segmenter import Markers, Segmenter
 from worker.outputs.text import Text
-from worker.tool_calls.bare_json import BARE_JSON_SYNTAX
-from worker.tool_calls.deltas import ContentDelta, OutputDelta, ToolCallArguments, ToolCallStart
-from worker.tool_calls.formats import make_syntax
+from worker.segmentation.segmenter import Segmenter
+from worker.tool_calls.formats import BY_NAME
+from worker.tool_calls.markers import Markers
 from worker.tool_calls.parser import CompiledSyntax
 from worker.tool_calls.syntax import CallSyntax
 
@@ -36,7 +36,22 @@ TOOLS: list[dict[str, Any]] = [
 CITY = '{"city": "Paris"}'
 BOTH = '{"city": "Paris", "days": 2}'
 
-# mlx-lm's parser -> a section with one call of get_weather for two days in Paris.
+OBJECT = f'{{"name": "get_weather", "arguments": {BOTH}}}'
+M3 = "]<]minimax[>["
+
+
+def dsml(section: str) -> str:
+    """A section of DeepSeek's calls since V3.2."""
+    begin, end = "<｜DSML｜", "</｜DSML｜"
+    return (
+        f'{begin}{section}>\n{begin}invoke name="get_weather">\n'
+        f'{begin}parameter name="city" string="true">Paris{end}parameter>\n'
+        f'{begin}parameter name="days" string="false">2{end}parameter>\n'
+        f"{end}invoke>\n{end}{section}>"
+    )
+
+
+# A syntax, and perhaps a variant -> a section with one call of get_weather: two days in Paris.
 SECTIONS = {
     "function_gemma": "<start_function_call>call:get_weather{city:<escape>Paris<escape>,days:2}"
     "<end_function_call>",
@@ -68,6 +83,39 @@ SECTIONS = {
     "pythonic": '<|tool_call_start|>[get_weather(city="Paris", days=2)]<|tool_call_end|>',
     "qwen3_coder": "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n"
     "<parameter=days>\n2\n</parameter>\n</function>\n</tool_call>",
+    "seed_oss": "<seed:tool_call>\n<function=get_weather>\n<parameter=city>Paris</parameter>\n"
+    "<parameter=days>2</parameter>\n</function>\n</seed:tool_call>",
+    "hy3": "<tool_calls:opensource>\n<tool_call:opensource>get_weather<tool_sep:opensource>\n"
+    "<arg_key:opensource>city</arg_key:opensource>\n"
+    "<arg_value:opensource>Paris</arg_value:opensource>\n"
+    "<arg_key:opensource>days</arg_key:opensource>\n"
+    "<arg_value:opensource>2</arg_value:opensource>\n"
+    "</tool_call:opensource>\n</tool_calls:opensource>",
+    "deepseek_v32": dsml("function_calls"),
+    "deepseek_v4": dsml("tool_calls"),
+    "minimax_m3": f'{M3}<tool_call>\n{M3}<invoke name="get_weather">{M3}<city>Paris{M3}</city>'
+    f"{M3}<days>2{M3}</days>{M3}</invoke>\n{M3}</tool_call>",
+    "deepseek_r1": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n"
+    f"```json\n{BOTH}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "deepseek_v31": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>"
+    f"{BOTH}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "command": '<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "get_weather", '
+    f'"parameters": {BOTH}}}\n]<|END_ACTION|>',
+    "command_r_plus": 'Action:\n```json\n[\n    {"tool_name": "get_weather", '
+    f'"parameters": {BOTH}}}\n]```',
+    "nemotron_v2": f"<TOOLCALL>[{OBJECT}]</TOOLCALL>",
+    "granite": f"<|tool_call|>[{OBJECT}]",
+    "granite phi": f"<|tool_call|>[{OBJECT}]<|/tool_call|>",
+    "apriel": f"<tool_calls>[{OBJECT}]</tool_calls>",
+    "apriel minimax": f"<tool_calls>\n{OBJECT}\n</tool_calls>",
+    "gigachat31": f"<|function_call|>{OBJECT}",
+    "gigachat3": f"<|message_sep|>\n\nfunction call<|role_sep|>\n{OBJECT}",
+    "firefunction": f"functools[{OBJECT}]",
+    "apertus": f'<|tools_prefix|>[{{"get_weather": {BOTH}}}]<|tools_suffix|>',
+    "solar_open": "<|tool_calls|><|tool_call:begin|>call00000<|tool_call:name|>get_weather"
+    f"<|tool_call:args|>{BOTH}<|tool_call:end|><|calls|>",
+    "functionary_v32": f">>>get_weather\n{BOTH}",
+    "function_tag": f"<function=get_weather>{BOTH}</function>",
     "llama": '{"name": "get_weather", "parameters": ' + BOTH + "}",
     "llama tagged": '<|python_tag|>{"name": "get_weather", "parameters": ' + BOTH + "}",
     "llama built-in": '<|python_tag|>get_weather.call(city="Paris", days=2)',
@@ -78,8 +126,18 @@ SECTIONS = {
 def syntaxes_of(family: str) -> Sequence[CallSyntax]:
     """The syntaxes of a family, by its key in `SECTIONS`."""
     if family.startswith("llama"):
-        return (BARE_JSON_SYNTAX, llama.TAGGED)
-    return (make_syntax(family.split()[0]),)
+        return llama.CALL_SYNTAXES
+    return (BY_NAME[family.split()[0]],)
+
+
+def declare(properties: dict[str, Any]) -> dict[str, Any]:
+    """A tool `get` with these properties."""
+    parameters = {
+        "type": "object",
+        "properties": properties,
+        "$defs": {"zip": {"type": "string"}},
+    }
+    return {"type": "function", "function": {"name": "get", "parameters": parameters}}
 
 
 @dataclass
@@ -118,9 +176,11 @@ def make_text(
     parallel: bool = True,
     reasoning: bool = False,
     names: Sequence[str] = ("get_weather", "get"),
+    properties: dict[str, Any] | None = None,
 ) -> Text:
-    """The parser of one answer whose tokens are bytes."""
-    compiled = [CompiledSyntax(syntax, TOOLS, names) for syntax in syntaxes]
+    """The parser of one answer whose tokens are bytes; `get` declares these `properties`."""
+    tools = TOOLS if properties is None else [declare(properties)]
+    compiled = [CompiledSyntax(syntax, tools, names) for syntax in syntaxes]
     segmenter = Segmenter(THINK, compiled, parallel=parallel, reasoning=reasoning)
     return Text(ByteDetokenizer(lambda token: bytes([token])), stop, segmenter, trim=bool(compiled))
 

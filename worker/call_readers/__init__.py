@@ -1,0 +1,1 @@
+"""Reads the calls of one form as their text arrives: JSON, tagged text, or literals."""
