@@ -65,7 +65,7 @@ def test_a_stream_is_cut_too_and_says_so(own: Daemon, path: str, limit: str) -> 
     with openai.OpenAI(base_url=f"{own.url}/v1", api_key="none", max_retries=0) as client:
         create: Any = client.chat.completions.create if path == CHAT else client.completions.create
         options = {"include_usage": True}
-        asked = {"model": "default", **PROMPTS[path], limit: CEILINGS[0]}
+        asked = {"model": "default", "temperature": 0, **PROMPTS[path], limit: CEILINGS[0]}
         chunks = list(create(**asked, stream=True, stream_options=options))
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "length"
     assert chunks[-1].usage.total_tokens == CONTEXT_TOKENS

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.e2e.footprint import Footprint
+from tests.e2e.footprint import POOL_THREADS, Footprint
 from tests.load.soak.clients import Outcome
 
 # Of the finished answers. Ten minutes' 25,808 had none.
 PARTED_SHARE = 0.0005
 # Buffers of the allocator and of the interpreter that grow once.
 GROWTH_BYTES = 64 * 2**20
-# asyncio starts the threads of its pool one by one, and keeps them for the next use.
-POOL_THREADS = min(32, (os.cpu_count() or 1) + 4)
 
 
 @dataclass(frozen=True)
