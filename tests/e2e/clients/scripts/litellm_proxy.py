@@ -122,7 +122,7 @@ def ask_messages(url: str) -> dict[str, Any]:
     cached = {"cache_control": {"type": "ephemeral"}}
     body = {
         "model": MODEL,
-        "max_tokens": 1000,
+        "max_tokens": 32000,
         "stream": True,
         "system": [{"type": "text", "text": "Be brief.", **cached}],
         "metadata": {"user_id": "someone"},

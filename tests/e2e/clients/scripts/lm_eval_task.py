@@ -42,7 +42,6 @@ def evaluate(url: str, folder: str, model: str, tasks: list[str]) -> dict[str, A
         "model": model,
         "base_url": f"{url}/completions",
         "tokenizer": str(DEMO_MODEL),
-        "tokenizer_backend": "huggingface",
     }
     evaluated: dict[str, Any] = simple_evaluate(
         "local-completions",

@@ -8,7 +8,6 @@ const { inFolder, run } = require("./processes.cjs");
 const baseURL = process.argv[2];
 const agent = { mode: "primary", prompt: "Call tools. Call tools. Call tools.", tools: { "*": false, "get_*": true } };
 const TRIES = 4;
-const limit = { context: 2048, output: 256 };
 
 inFolder((folder) => {
   const cities = `${folder}/cities`;
@@ -22,7 +21,7 @@ inFolder((folder) => {
       mlxd: {
         npm: "@ai-sdk/openai-compatible",
         options: { baseURL },
-        models: { default: { limit }, absent: { limit } },
+        models: { default: {}, absent: {} },
       },
     },
   };

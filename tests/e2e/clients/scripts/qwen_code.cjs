@@ -26,9 +26,7 @@ inFolder((folder) => {
     memory: { enableManagedAutoMemory: false },
     mcpServers: { get: server },
     model: {
-      generationConfig: {
-        contextWindowSize: 2048, samplingParams: { max_tokens: 256 }, ...more,
-      },
+      generationConfig: { contextWindowSize: 2048, ...more },
     },
     privacy: { usageStatisticsEnabled: false },
     skills: { disabledLevels: ["bundled"] },
