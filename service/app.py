@@ -14,12 +14,13 @@ from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from service.api.chat.format import ChatFormat
-from service.api.completions import CompletionFormat
-from service.api.generation import GenerationEndpoint
-from service.api.tokenization import TokenizationEndpoints
+from service.api.chat.routes import list_chat_operations
+from service.api.completions.routes import list_completion_operations
+from service.api.tokenization.routes import list_tokenization_operations
 from service.config.model_names import ModelNames
 from service.config.settings import Settings, softened_parameters
 from service.errors import InsufficientMemory, ModelBusy, ModelLoadFailed
+from service.generation.submitter import Submitter
 from service.http.body_budget import BodyBudget
 from service.http.decoding import DecodingRules
 from service.http.error_middleware import EXCEPTION_HANDLERS, ErrorMiddleware
@@ -27,22 +28,17 @@ from service.http.header_limits import HeaderLimitMiddleware
 from service.http.json_io import JsonBodies
 from service.http.request_body import RequestReaderMiddleware
 from service.inflight.registry import RequestRegistry
-from service.openapi import (
-    DESCRIPTION_PATH,
+from service.openapi.descriptions import (
     METRICS_CONTENT,
-    Operation,
-    RouteKind,
-    describe_api,
     describe_command,
-    describe_generation,
     describe_health,
     describe_model,
     describe_read,
     describe_status,
-    describe_tokenization,
-    describe_tokenizer_info,
     json_content,
 )
+from service.openapi.document import DESCRIPTION_PATH, describe_api
+from service.openapi.operation import Operation
 from service.ops.admin import AdminEndpoints
 from service.ops.capabilities import CapabilitiesEndpoint
 from service.ops.health import HealthEndpoint
@@ -51,18 +47,9 @@ from service.ops.model_list import ModelListEndpoint
 from service.ops.page import PageEndpoints
 from service.ops.status import StatusEndpoint
 from service.schema.capabilities import CapabilitiesList
-from service.schema.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
-from service.schema.completions import Completion, CompletionRequest
-from service.schema.models import ModelList, OrderRequest, PinRequest
-from service.schema.tokenization import (
-    ApplyTemplateRequest,
-    ContentTokens,
-    DetokenizeRequest,
-    DetokenizeResponse,
-    RenderedTemplate,
-    TokenizeRequest,
-    TokenizeResponse,
-)
+from service.schema.health import Health, HealthSummary
+from service.schema.models import Model, ModelList, OrderRequest, PinRequest
+from service.schema.status import ServiceStatus
 from service.security.authentication import AuthenticationMiddleware, Spending
 from service.security.clients import ClientNames
 from service.security.keyring import KeyRing
@@ -154,10 +141,10 @@ def is_routed(routes: Sequence[Route], scope: Scope) -> bool:
 
 def list_operations(parts: ServiceParts) -> list[Operation]:
     """The route table, without `/openapi.json`, which is made from it."""
+    generating = generation_operations(parts)
     return [
-        *generation_operations(parts),
-        *tokenization_operations(parts),
-        *model_operations(parts),
+        *generating,
+        *model_operations(parts, generating),
         *operator_operations(parts),
     ]
 
@@ -170,104 +157,29 @@ def make_bodies(parts: ServiceParts) -> JsonBodies:
 
 
 def generation_operations(parts: ServiceParts) -> list[Operation]:
-    """Endpoints that generate text."""
-    names, registry = parts.model_names, parts.registry
-    softened = softened_parameters(parts.settings)
-    bodies = make_bodies(parts)
-    keep_alive_s = parts.settings.keep_alive_s
-    strict_max_tokens = parts.settings.strict_max_tokens == "on"
-    chat = GenerationEndpoint(
-        ChatFormat(softened),
-        model_names=names,
-        registry=registry,
-        bodies=bodies,
-        clients=parts.clients,
-        keep_alive_s=keep_alive_s,
-        strict_max_tokens=strict_max_tokens,
-    )
-    completions = GenerationEndpoint(
-        CompletionFormat(),
-        model_names=names,
-        registry=registry,
-        bodies=bodies,
-        clients=parts.clients,
-        keep_alive_s=keep_alive_s,
-        strict_max_tokens=strict_max_tokens,
-    )
-    return [
-        Operation(
-            "POST",
-            "/v1/chat/completions",
-            chat.create,
-            description=describe_generation(
-                "createChatCompletion",
-                "Create a chat completion.",
-                request=ChatRequest,
-                response=ChatCompletion,
-                chunk=ChatCompletionChunk,
-                strict_max_tokens=strict_max_tokens,
-            ),
-            aliases=("/chat/completions",),
-            kind="generation",
-        ),
-        Operation(
-            "POST",
-            "/v1/completions",
-            completions.create,
-            description=describe_generation(
-                "createCompletion",
-                "Create a completion.",
-                request=CompletionRequest,
-                response=Completion,
-                chunk=Completion,
-                strict_max_tokens=strict_max_tokens,
-            ),
-            aliases=("/completions",),
-            kind="generation",
-        ),
-    ]
-
-
-def tokenization_operations(parts: ServiceParts) -> list[Operation]:
-    """Endpoints of a model's tokenizer alone."""
-    endpoints = TokenizationEndpoints(
-        ChatFormat(softened_parameters(parts.settings)),
+    """Endpoints that generate text, one dialect each, and those of a tokenizer."""
+    settings = parts.settings
+    submitter = Submitter(
         model_names=parts.model_names,
         registry=parts.registry,
         bodies=make_bodies(parts),
         clients=parts.clients,
+        has_ceilings=settings.strict_max_tokens != "on",
     )
-    tokenize = describe_tokenization(
-        "tokenize",
-        "Tokenize a text, or the prompt that messages make.",
-        request=TokenizeRequest,
-        responses=[TokenizeResponse, ContentTokens],
-    )
-    detokenize = describe_tokenization(
-        "detokenize",
-        "Convert token ids to text.",
-        request=DetokenizeRequest,
-        responses=[DetokenizeResponse],
-    )
-    apply_template = describe_tokenization(
-        "applyTemplate",
-        "Render messages with the model's chat template.",
-        request=ApplyTemplateRequest,
-        responses=[RenderedTemplate],
-    )
-    kind: RouteKind = "tokenization"
+    chat_format = ChatFormat(softened_parameters(settings))
+    keep_alive_s = settings.keep_alive_s
     return [
-        Operation("POST", "/tokenize", endpoints.tokenize, tokenize, kind=kind),
-        Operation("POST", "/detokenize", endpoints.detokenize, detokenize, kind=kind),
-        Operation("POST", "/apply-template", endpoints.apply_template, apply_template, kind=kind),
-        Operation(
-            "GET", "/tokenizer_info", endpoints.describe, describe_tokenizer_info(), kind=kind
-        ),
+        *list_chat_operations(chat_format, submitter, keep_alive_s=keep_alive_s),
+        *list_completion_operations(submitter, keep_alive_s=keep_alive_s),
+        *list_tokenization_operations(chat_format, submitter),
     ]
 
 
-def model_operations(parts: ServiceParts) -> list[Operation]:
-    """Endpoints that list the models and their capabilities, and those that load and unload."""
+def model_operations(parts: ServiceParts, generating: Sequence[Operation]) -> list[Operation]:
+    """Endpoints that list the models and their capabilities, and those that load and unload.
+
+    The capabilities are those of the endpoints in `generating`.
+    """
     names, supervisor = parts.model_names, parts.supervisor
     bodies = make_bodies(parts)
     models = ModelListEndpoint(names, supervisor)
@@ -277,6 +189,7 @@ def model_operations(parts: ServiceParts) -> list[Operation]:
         kv_quantisation=parts.settings.kv_quantisation,
         softened=softened_parameters(parts.settings),
         strict_max_tokens=parts.settings.strict_max_tokens == "on",
+        endpoints={op.path: op.request for op in generating if op.request is not None},
     )
     admin = AdminEndpoints(names, supervisor, bodies)
     list_capabilities = describe_read(
@@ -293,18 +206,34 @@ def model_operations(parts: ServiceParts) -> list[Operation]:
     pin = describe_command("pinModel", "Pin or unpin a model.", PinRequest, errors=())
     list_models = describe_read("listModels", "List the models.", json_content(ModelList))
     return [
-        Operation("GET", "/v1/capabilities", capabilities.list, description=list_capabilities),
-        Operation("GET", "/v1/models", models.list, list_models, aliases=("/models",)),
+        Operation(
+            "GET",
+            "/v1/capabilities",
+            capabilities.list,
+            list_capabilities,
+            schemas=(CapabilitiesList,),
+        ),
+        Operation(
+            "GET",
+            "/v1/models",
+            models.list,
+            list_models,
+            aliases=("/models",),
+            schemas=(ModelList,),
+        ),
         Operation(
             "GET",
             "/v1/models/{model}",
             models.get,
             describe_model(),
             aliases=("/models/{model}",),
+            schemas=(Model,),
         ),
-        Operation("POST", "/admin/models/{model}/load", admin.load, description=load),
-        Operation("POST", "/admin/models/{model}/unload", admin.unload, description=unload),
-        Operation("POST", "/admin/models/{model}/pin", admin.pin, description=pin),
+        Operation(
+            "POST", "/admin/models/{model}/load", admin.load, load, schemas=(OrderRequest, Model)
+        ),
+        Operation("POST", "/admin/models/{model}/unload", admin.unload, unload),
+        Operation("POST", "/admin/models/{model}/pin", admin.pin, pin, schemas=(PinRequest,)),
     ]
 
 
@@ -316,8 +245,8 @@ def operator_operations(parts: ServiceParts) -> list[Operation]:
     page = PageEndpoints()
     read_metrics = describe_read("readMetrics", "Read the metrics for Prometheus.", METRICS_CONTENT)
     return [
-        Operation("GET", "/health", health.get, description=describe_health()),
-        Operation("GET", "/status", status.get, description=describe_status()),
+        Operation("GET", "/health", health.get, describe_health(), schemas=(Health, HealthSummary)),
+        Operation("GET", "/status", status.get, describe_status(), schemas=(ServiceStatus,)),
         Operation("GET", "/metrics", metrics.get, description=read_metrics),
         Operation("GET", "/", page.index),
         Operation("GET", "/assets/{name}", page.asset),

@@ -100,6 +100,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.openapi",
         "service.ops",
         "service.api",
+        "service.generation",
         "service.inflight",
         "service.telemetry",
         "service.supervision",
@@ -129,7 +130,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         # The shape of /health, which `mlxd doctor` and `mlxd models` read.
         "service.schema",
     ),
-    "service.api": (
+    "service.api": ("service.openapi", "service.generation", "service.http", "service.schema"),
+    "service.generation": (
         "service.inflight",
         "service.security",
         "service.http",

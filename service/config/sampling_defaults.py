@@ -9,17 +9,17 @@ import msgspec
 from protocol.messages import ModelDefaults
 from service.schema.models import DefaultParameters
 from service.schema.parameters import (
-    GenerationRequest,
     MinP,
     Penalty,
     RepetitionPenalty,
+    SamplingRequest,
     Temperature,
     TokenCount,
     TopK,
     TopP,
 )
 
-RequestT = TypeVar("RequestT", bound=GenerationRequest)
+RequestT = TypeVar("RequestT", bound=SamplingRequest)
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,9 +54,9 @@ def fill(request: RequestT, defaults: SamplingDefaults) -> RequestT:
     filled = {
         name: value
         for name, value in msgspec.structs.asdict(defaults).items()
-        if value is not None and getattr(request, name, None) is None
+        if value is not None and name != "max_tokens" and getattr(request, name) is None
     }
-    # The newer name of `max_tokens` in chat requests.
-    if getattr(request, "max_completion_tokens", None) is not None:
-        filled.pop("max_tokens", None)
+    unlimited = all(getattr(request, name) is None for name in request.limits)
+    if defaults.max_tokens is not None and unlimited:
+        filled[request.limits[-1]] = defaults.max_tokens
     return msgspec.structs.replace(request, **filled) if filled else request

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -25,11 +27,13 @@ class CapabilitiesEndpoint:
         kv_quantisation: str,
         softened: AbstractSet[str],
         strict_max_tokens: bool,
+        endpoints: Mapping[str, type[msgspec.Struct]],
     ) -> None:
         self._model_names = model_names
         self._supervisor = supervisor
         self._kv_quantisation = kv_quantisation
         self._softened = softened
+        self._endpoints = endpoints
         self._max_tokens_rule: MaxTokensRule = "strict" if strict_max_tokens else "ceiling"
 
     async def list(self, request: Request) -> Response:
@@ -38,7 +42,11 @@ class CapabilitiesEndpoint:
         configured = [states.get(id, ModelState(id, "unloaded")) for id in self._model_names.ids]
         data = [
             describe_capabilities(
-                state, self._kv_quantisation, self._softened, self._max_tokens_rule
+                state,
+                self._endpoints,
+                self._kv_quantisation,
+                self._softened,
+                self._max_tokens_rule,
             )
             for state in configured
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Literal
 
@@ -10,10 +11,7 @@ import msgspec
 from protocol.messages import ModelInfo, ModelState
 from service.schema.annotations import LABELS
 from service.schema.batching import ModelBatching, describe_batching
-from service.schema.chat import ChatRequest
-from service.schema.completions import CompletionRequest
-from service.schema.support import PARAMETERS, Parameter, Requirement
-from service.schema.tokenization import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
+from service.schema.support import Parameter, Requirement, parameters_of
 
 # Remove when mlx-lm (0.32.2 cannot) batches a QuantizedKVCache.
 KV_REASON = "mlx-lm 0.32.2 batches no quantised KV caches: keys and values stay as computed"
@@ -22,14 +20,6 @@ MaxTokensRule = Literal["ceiling", "strict"]
 OPERATOR: Literal["ignored (operator)"] = "ignored (operator)"
 # Turned off, they have no effect on a model that does not think.
 THINKING_VARIABLES = ("enable_thinking", "thinking")
-
-ENDPOINTS: dict[str, type[msgspec.Struct]] = {
-    "/v1/chat/completions": ChatRequest,
-    "/v1/completions": CompletionRequest,
-    "/tokenize": TokenizeRequest,
-    "/detokenize": DetokenizeRequest,
-    "/apply-template": ApplyTemplateRequest,
-}
 
 
 class Capability(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -101,11 +91,15 @@ class CapabilitiesList(msgspec.Struct, frozen=True, kw_only=True):
 
 def describe_capabilities(
     state: ModelState,
+    endpoints: Mapping[str, type[msgspec.Struct]],
     kv_quantisation: str = "off",
     softened: AbstractSet[str] = frozenset(),
     max_tokens_rule: MaxTokensRule = "ceiling",
 ) -> ModelCapabilities:
-    """The capabilities of a model, as far as its state is known."""
+    """The capabilities of a model, as far as its state is known.
+
+    `endpoints` are the structs of requests, by path.
+    """
     return ModelCapabilities(
         id=state.id,
         loaded=state.info is not None,
@@ -120,10 +114,10 @@ def describe_capabilities(
         endpoints={
             path: {
                 name: soften(name, to_capability(parameter, state.info), softened)
-                for name, parameter in PARAMETERS.items()
+                for name, parameter in parameters_of(request).items()
                 if name.partition(".")[0] in request.__struct_fields__
             }
-            for path, request in ENDPOINTS.items()
+            for path, request in endpoints.items()
         },
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -60,6 +60,8 @@ class PromptCacheOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     """A conversation to answer."""
 
+    limits: ClassVar[tuple[str, ...]] = ("max_completion_tokens", "max_tokens")
+
     messages: Messages
     max_completion_tokens: TokenCount | None = None
 
@@ -104,11 +106,6 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     def shown_tier(self) -> str | UnsetType:
         """The service tier of the response: always `default`, and only if the request has one."""
         return UNSET if self.service_tier is None else "default"
-
-    @property
-    def token_limit(self) -> int | None:
-        """The most tokens to generate, from either of the two parameters; None without a limit."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def declared(self) -> list[Function]:

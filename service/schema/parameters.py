@@ -1,4 +1,4 @@
-"""The parameters that both endpoints share, their bounds, and the rules between them.
+"""The parameters that endpoints share, their bounds, and the rules between them.
 
 Every parameter that OpenAI documents is a field here, in `chat` or in `completions`. The table
 in `support` has the support of each.
@@ -7,8 +7,8 @@ in `support` has the support of each.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Mapping
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -21,7 +21,7 @@ from service.schema.structured import (
     check_structure,
     to_grammar,
 )
-from service.schema.support import refuse_unsupported
+from service.schema.support import PARAMETERS, Parameter, refuse_unsupported
 
 # Clients send this for no limit.
 MAX_TOKENS = 2**31 - 1
@@ -96,8 +96,15 @@ class StreamOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
-class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The parameters of every endpoint that generates text."""
+class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of every endpoint that generates text.
+
+    `parameters` is the table of the endpoint's parameters; `limits` are the names of those that
+    limit the answer's tokens, the first that is set counts.
+    """
+
+    parameters: ClassVar[Mapping[str, Parameter]] = PARAMETERS
+    limits: ClassVar[tuple[str, ...]] = ("max_tokens",)
 
     model: str
     temperature: Temperature | None = None
@@ -105,12 +112,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     top_k: TopK | None = None
     min_p: MinP | None = None
     seed: Seed | None = None
-    stop: StopString | StopStrings | None = None
-    max_tokens: TokenCount | None = None
     stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    user: str | None = None
-    n: Choices | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: RepetitionPenalty | None = None
@@ -120,8 +122,65 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     ignore_eos: IgnoreEos | None = None
     stop_token_ids: StopTokenIds | None = None
     skip_special_tokens: SkipSpecialTokens | None = None
-    response_format: AnyFormat | None = None
     structured_outputs: StructuredOutputs | None = None
+
+    @property
+    def grammar(self) -> Grammar | None:
+        """The grammar that constrains the answer; None for free text."""
+        return to_grammar(None, self.structured_outputs)
+
+    @property
+    def biases(self) -> dict[int, float]:
+        """`logit_bias` by token id; valid after `check`."""
+        return {int(token): bias for token, bias in (self.logit_bias or {}).items()}
+
+    @property
+    def choices(self) -> int:
+        """The number of answers returned per prompt."""
+        return 1
+
+    @property
+    def candidates(self) -> int:
+        """The number of answers generated per prompt; the best `choices` of them are returned."""
+        return self.choices
+
+    @property
+    def token_limit(self) -> int | None:
+        """The most tokens to generate for each prompt; None without a limit."""
+        values = (getattr(self, name) for name in self.limits)
+        return next((value for value in values if value is not None), None)
+
+    def check(self) -> None:
+        """Check the rules beyond the types.
+
+        Raises:
+            InvalidRequest: a rule is broken; the error names the parameter.
+        """
+        refuse_unsupported(self, self.parameters)
+        check_biases(self.logit_bias or {})
+        if self.token_limit is not None and (self.min_tokens or 0) > self.token_limit:
+            raise InvalidRequest(
+                f"`min_tokens` is above the {self.token_limit} tokens that the answer may have.",
+                param="min_tokens",
+                code="invalid_value",
+            )
+        if self.ignore_eos and self.grammar is not None:
+            raise InvalidRequest(
+                "`ignore_eos` cannot be true if a grammar constrains the answer.",
+                param="ignore_eos",
+                code="invalid_value",
+            )
+
+
+class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
+    """The parameters that chat completions and completions share."""
+
+    stop: StopString | StopStrings | None = None
+    max_tokens: TokenCount | None = None
+    stream_options: StreamOptions | None = None
+    user: str | None = None
+    n: Choices | None = None
+    response_format: AnyFormat | None = None
 
     @property
     def grammar(self) -> Grammar | None:
@@ -136,19 +195,9 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         return [self.stop] if isinstance(self.stop, str) else self.stop
 
     @property
-    def biases(self) -> dict[int, float]:
-        """`logit_bias` by token id; valid after `check`."""
-        return {int(token): bias for token, bias in (self.logit_bias or {}).items()}
-
-    @property
     def choices(self) -> int:
         """The number of answers returned per prompt."""
         return self.n or 1
-
-    @property
-    def candidates(self) -> int:
-        """The number of answers generated per prompt; the best `n` of them are returned."""
-        return self.choices
 
     @property
     def include_usage(self) -> bool:
@@ -160,33 +209,15 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         """Whether each event of a stream has the usage so far."""
         return bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
-    @property
-    def token_limit(self) -> int | None:
-        """The most tokens to generate for each prompt; None without a limit."""
-        return self.max_tokens
-
     def check(self) -> None:
         """Check the rules beyond the types.
 
         Raises:
             InvalidRequest: a rule is broken; the error names the parameter.
         """
-        refuse_unsupported(self)
-        check_biases(self.logit_bias or {})
+        super().check()
         check_structure(self.response_format, self.structured_outputs)
         check_stops(self.stop_strings)
-        if self.token_limit is not None and (self.min_tokens or 0) > self.token_limit:
-            raise InvalidRequest(
-                f"`min_tokens` is above the {self.token_limit} tokens that the answer may have.",
-                param="min_tokens",
-                code="invalid_value",
-            )
-        if self.ignore_eos and self.grammar is not None:
-            raise InvalidRequest(
-                "`ignore_eos` cannot be true if a grammar constrains the answer.",
-                param="ignore_eos",
-                code="invalid_value",
-            )
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest(
                 "`stream_options` is only allowed when `stream` is true.",

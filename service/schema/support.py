@@ -7,6 +7,7 @@ parameters. Every field of a request's struct has a row here; any other field is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Literal, TypeVar
 
@@ -48,6 +49,8 @@ def requiring(requirement: Requirement) -> Parameter:
     return Parameter("honoured", requires=requirement)
 
 
+# Of chat completions, completions and the tokenizer's endpoints. A dialect with parameters of
+# other meanings has a table of its own in its folder.
 PARAMETERS: dict[str, Parameter] = {
     "add_generation_prompt": requiring("chat_template"),
     "add_special": HONOURED,
@@ -125,26 +128,33 @@ def soften_parameters(request: RequestT, softened: AbstractSet[str]) -> tuple[Re
 
     The worker decides on `reasoning_effort`: some models honour it.
     """
+    table = parameters_of(type(request))
     ignored = [
         name
-        for name, parameter in PARAMETERS.items()
+        for name, parameter in table.items()
         if name in softened
         and parameter.support == "refused"
         and _has_effect(_value_at(request, name), parameter.no_op_values)
     ]
     if not ignored:
         return request, []
-    no_ops = {name: next(iter(PARAMETERS[name].no_op_values), None) for name in ignored}
+    no_ops = {name: next(iter(table[name].no_op_values), None) for name in ignored}
     return msgspec.structs.replace(request, **no_ops), ignored  # type: ignore[type-var]
 
 
-def refuse_unsupported(request: msgspec.Struct) -> None:
+def parameters_of(request_type: type) -> Mapping[str, Parameter]:
+    """The table of an endpoint's parameters, by the struct of its requests."""
+    table: Mapping[str, Parameter] = getattr(request_type, "parameters", PARAMETERS)
+    return table
+
+
+def refuse_unsupported(request: msgspec.Struct, table: Mapping[str, Parameter]) -> None:
     """Refuse every parameter that is not supported and has an effect on the answer.
 
     Raises:
         InvalidRequest: a parameter is not supported; the error names it.
     """
-    for name, parameter in PARAMETERS.items():
+    for name, parameter in table.items():
         if parameter.support == "refused":
             _refuse(name, parameter.no_op_values, _value_at(request, name))
 

@@ -26,9 +26,9 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as TextParams
 
 from service.api.chat.format import ChatFormat
-from service.api.completions import CompletionFormat
-from service.api.generation import ApiFormat
+from service.api.completions.format import CompletionFormat
 from service.errors import InvalidRequest
+from service.generation.dialect import Dialect
 from service.http.decoding import decode_body
 from service.schema.annotations import LABELS
 from service.schema.support import PARAMETERS
@@ -41,7 +41,7 @@ BASES: dict[str, dict[str, Any]] = {
     "chat": {"model": "m", "messages": [USER], "seed": 7, "stream": True},
     "text": {"model": "m", "prompt": "x", "seed": 7, "stream": True},
 }
-FORMATS: dict[str, ApiFormat[Any, Any]] = {"chat": ChatFormat(), "text": CompletionFormat()}
+DIALECTS: dict[str, Dialect[Any]] = {"chat": ChatFormat(), "text": CompletionFormat()}
 PARAMS = {"chat": ChatParams, "text": TextParams}
 # What a field needs beside it to have an effect.
 PARTNERS: dict[str, dict[str, Any]] = {
@@ -159,7 +159,7 @@ def steps_of_api(api: str) -> Iterator[Step]:
 
 def outcome(api: str, body: dict[str, Any]) -> Any:
     """What the worker and the encoder of the response get; None if the request is refused."""
-    api_format = FORMATS[api]
+    api_format = DIALECTS[api]
     decoder = msgspec.json.Decoder(api_format.request_type)
     try:
         request, ignored = decode_body(json.dumps(body).encode(), decoder)

@@ -19,10 +19,11 @@ from protocol.messages import (
     TextPrompt,
 )
 from protocol.stats import Memory, Stats
-from service.api.answers import collect_answers
 from service.api.chat.format import ChatFormat
-from service.api.completions import CompletionFormat
-from service.api.generation import ApiFormat, ResponseHeader, stream_frames
+from service.api.completions.format import CompletionFormat
+from service.generation.answers import collect_answers
+from service.generation.dialect import Dialect, ResponseHeader
+from service.generation.event_stream import stream_frames
 from service.inflight.registry import RequestRegistry
 from service.inflight.request import InflightRequest
 from service.schema.chat import ChatRequest
@@ -88,17 +89,17 @@ async def open_request(events: list[Event], step_ends: set[int]) -> InflightRequ
 
 
 async def both(
-    api_format: ApiFormat[Any, Any], request: Any, events: list[Event], step_ends: set[int]
+    dialect: Dialect[Any], request: Any, events: list[Event], step_ends: set[int]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The choice of the plain answer, and the choices of the stream's chunks."""
     answers = await collect_answers(await open_request(events, step_ends), 1)
-    plain = api_format.to_response(request, HEADER, answers, Usage(1, 1, 2))
+    plain = dialect.to_response(request, HEADER, answers, Usage(1, 1, 2))
     inflight = await open_request(events, step_ends)
     frames = [
         part.removeprefix(b"data: ")
-        async for data in stream_frames(api_format, request, HEADER, inflight)
+        async for data in stream_frames(inflight, dialect.to_writer(request, HEADER))
         for part in data.split(b"\n\n")
-        if part
+        if part and part != b"data: [DONE]"
     ]
     chunks = [json.loads(part)["choices"][0] for part in frames]
     return json.loads(msgspec.json.encode(plain))["choices"][0], chunks

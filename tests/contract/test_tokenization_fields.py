@@ -14,7 +14,7 @@ import pytest
 
 from protocol.tokenization import Tokenize
 from service.api.chat.format import ChatFormat
-from service.api.tokenization import to_template_request, to_tokenize
+from service.api.tokenization.endpoints import to_template_request, to_tokenize
 from service.errors import InvalidRequest
 from service.http.decoding import decode_body
 from service.schema.chat import ChatRequest

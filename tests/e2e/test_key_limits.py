@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from service.app import list_operations
-from service.openapi import Operation
+from service.openapi.operation import Operation
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.faulty import faulty

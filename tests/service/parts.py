@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from service.app import ServiceParts, list_operations
+import msgspec
+
+from service.app import ServiceParts, generation_operations, list_operations
 from service.commands.serve import make_registry, to_configure
 from service.config.model_names import ModelNames
 from service.config.settings import Settings
-from service.openapi import Json, describe_api
+from service.openapi.document import describe_api
+from service.openapi.operation import Json
 from service.security.clients import ClientNames, PeerNames
 from service.security.peer_processes import PeerProcesses
 from service.supervision.supervisor import Supervisor
@@ -34,6 +37,12 @@ def make_parts(settings: Settings | None = None) -> ServiceParts:
         observability=Observability(Exporters(), "tested", record_content=False),
         version="tested",
     )
+
+
+def request_types() -> dict[str, type[msgspec.Struct]]:
+    """The structs of the requests that generate, by path."""
+    operations = generation_operations(make_parts())
+    return {op.path: op.request for op in operations if op.request is not None}
 
 
 def describe(version: str) -> Json:

@@ -9,7 +9,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 
 from service.app import build_app, list_operations
-from service.openapi import DESCRIPTION_PATH, Json, Operation, describe_api
+from service.openapi.document import DESCRIPTION_PATH, describe_api
+from service.openapi.operation import Json, Operation
 from service.security.keyring import KeyRing
 from tests.service.parts import make_parts
 

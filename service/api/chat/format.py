@@ -18,9 +18,11 @@ from protocol.events import (
     ToolCallStarted,
 )
 from protocol.messages import ChatPrompt, Submit
-from service.api.answers import Answer, to_sampling, to_siblings
-from service.api.generation import ChunkUsage, ResponseHeader
-from service.api.logprob_encoder import to_chat_logprobs
+from service.errors import MlxdError
+from service.generation.answers import Answer, to_sampling, to_siblings
+from service.generation.dialect import ResponseHeader
+from service.generation.logprob_encoder import to_chat_logprobs
+from service.generation.stream_encoder import ChunkUsage, ChunkWriter
 from service.schema.chat import (
     AnswerMessage,
     ApiFinishReason,
@@ -45,7 +47,6 @@ class ChatFormat:
     """
 
     operation = "chat"
-    id_prefix = "chatcmpl"
     request_type = ChatRequest
 
     def __init__(self, softened: AbstractSet[str] = frozenset()) -> None:
@@ -79,6 +80,9 @@ class ChatFormat:
         )
         return to_siblings(submit, request.candidates)
 
+    def new_id(self) -> str:
+        return f"chatcmpl-{uuid.uuid4().hex}"
+
     def to_response(
         self, request: ChatRequest, header: ResponseHeader, answers: list[Answer], usage: Usage
     ) -> ChatCompletion:
@@ -100,6 +104,14 @@ class ChatFormat:
             choices=choices,
             usage=usage,
         )
+
+    def to_writer(
+        self, request: ChatRequest, header: ResponseHeader
+    ) -> ChunkWriter[ChatRequest, ChunkChoice]:
+        return ChunkWriter(self, request, header)
+
+    def explain(self, error: MlxdError) -> MlxdError:
+        return error
 
     def to_choice(self, request: ChatRequest, index: int, event: Event) -> ChunkChoice | None:
         match event:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol.messages import TextPrompt, TokenPrompt
-from service.api.completions import CompletionFormat, to_prompts
+from service.api.completions.format import CompletionFormat, to_prompts
 from service.schema.completions import CompletionRequest
 
 

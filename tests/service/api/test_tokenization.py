@@ -15,10 +15,11 @@ from protocol.events import Tokenized
 from protocol.messages import Cancel
 from protocol.tokenization import Tokenize
 from service.api.chat.format import ChatFormat
-from service.api.tokenization import COPIES, TokenizationEndpoints
+from service.api.tokenization.endpoints import TokenizationEndpoints
 from service.config.model_names import ModelNames
 from service.config.settings import Settings
 from service.errors import BodyMemoryFull, ClientDisconnected
+from service.generation.submitter import COPIES, Submitter
 from service.http.body_budget import SMALL_BODY_BYTES
 from service.http.decoding import DecodingRules
 from service.http.json_io import JsonBodies
@@ -63,10 +64,12 @@ class Service:
         self.registry.worker_ready()
         self.api = TokenizationEndpoints(
             ChatFormat(),
-            model_names=ModelNames(Settings().models),
-            registry=self.registry,
-            bodies=JsonBodies(DecodingRules()),
-            clients=ClientNames(PeerNames(PeerProcesses())),
+            Submitter(
+                model_names=ModelNames(Settings().models),
+                registry=self.registry,
+                bodies=JsonBodies(DecodingRules()),
+                clients=ClientNames(PeerNames(PeerProcesses())),
+            ),
         )
 
     async def sent(self) -> Tokenize:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as TextParams
 
 from protocol.messages import ModelInfo, ModelState
-from service.schema.capabilities import describe_capabilities
+from service.schema.capabilities import ModelCapabilities, describe_capabilities
+from tests.service.parts import request_types
 
 PLAIN = ModelInfo(
     id="m",
@@ -33,8 +36,14 @@ CAPABLE = msgspec.structs.replace(
 REQUIRING = ("messages", "chat_template_kwargs", "continue_final_message")
 
 
+def capabilities_of(info: ModelInfo | None, **settings: Any) -> ModelCapabilities:
+    """The capabilities of a model with this information; None for one that is not loaded."""
+    state = ModelState("m", "unloaded" if info is None else "loaded", info=info)
+    return describe_capabilities(state, request_types(), **settings)
+
+
 def supports(info: ModelInfo | None, path: str) -> dict[str, str]:
-    described = describe_capabilities(ModelState("m", "loaded", info=info))
+    described = capabilities_of(info)
     return {name: capability.support for name, capability in described.endpoints[path].items()}
 
 
@@ -48,7 +57,7 @@ def test_every_documented_parameter_is_listed(documented: type, path: str) -> No
 
 
 def test_an_unavailable_quantisation_is_listed_with_its_reason() -> None:
-    kv_cache = describe_capabilities(ModelState("m", "loaded", info=CAPABLE), "4bit").kv_cache
+    kv_cache = capabilities_of(CAPABLE, kv_quantisation="4bit").kv_cache
     assert (kv_cache.asked, kv_cache.quantised) == ("4bit", False)
     assert "mlx-lm" in kv_cache.reason
 
@@ -69,14 +78,14 @@ def test_what_a_template_does_with_system_messages_is_told(
     traits: dict[str, bool], told: tuple[str, str]
 ) -> None:
     info = msgspec.structs.replace(CAPABLE, **traits)
-    described = describe_capabilities(ModelState("m", "loaded", info=info)).system_messages
+    described = capabilities_of(info).system_messages
     assert described is not None
     assert (described.leading, described.inner) == told
 
 
 def test_system_messages_are_not_told_of_a_model_without_a_template() -> None:
     for info in (PLAIN, None):
-        described = describe_capabilities(ModelState("m", "loaded", info=info))
+        described = capabilities_of(info)
         assert described.system_messages is None
 
 
@@ -96,24 +105,24 @@ def test_the_effort_is_a_label_for_a_model_that_does_not_think() -> None:
 
 
 def test_thinking_turned_off_changes_nothing_for_a_model_that_does_not_think() -> None:
-    endpoints = describe_capabilities(ModelState("m", "loaded", info=PLAIN)).endpoints
+    endpoints = capabilities_of(PLAIN).endpoints
     assert {"enable_thinking": False} in endpoints["/v1/chat/completions"][
         "chat_template_kwargs"
     ].neutral
 
 
 def test_a_softened_parameter_is_listed_as_ignored_by_the_operator() -> None:
-    state = ModelState("m", "loaded", info=msgspec.structs.replace(PLAIN, thinks=True))
+    thinking = msgspec.structs.replace(PLAIN, thinks=True)
     softened = {"store", "reasoning_effort"}
-    chat = describe_capabilities(state, softened=softened).endpoints["/v1/chat/completions"]
+    chat = capabilities_of(thinking, softened=softened).endpoints["/v1/chat/completions"]
     assert {name for name, c in chat.items() if c.support == "ignored (operator)"} == softened
     assert chat["store"].neutral == [False]
-    capable = describe_capabilities(ModelState("m", "loaded", info=CAPABLE), softened=softened)
+    capable = capabilities_of(CAPABLE, softened=softened)
     assert capable.endpoints["/v1/chat/completions"]["reasoning_effort"].support == "honoured"
 
 
 def test_the_labels_of_each_place_are_listed() -> None:
-    labels = describe_capabilities(ModelState("m", "unloaded")).labels
+    labels = capabilities_of(None).labels
     assert "index" in labels["messages[].tool_calls[]"]
 
 
@@ -126,8 +135,8 @@ def test_the_endpoints_of_the_tokenizer_are_listed() -> None:
 
 
 def test_a_models_call_syntax_and_reasoning_markers_are_listed_once_it_is_loaded() -> None:
-    loaded = describe_capabilities(ModelState("m", "loaded", info=CAPABLE))
+    loaded = capabilities_of(CAPABLE)
     assert loaded.call_syntaxes == ["qwen3_coder"]
     assert loaded.reasoning_markers == ["<think>", "</think>"]
-    unloaded = describe_capabilities(ModelState("m", "unloaded"))
+    unloaded = capabilities_of(None)
     assert (unloaded.call_syntaxes, unloaded.reasoning_markers) == ([], [])

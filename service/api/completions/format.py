@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 
 from protocol.events import Event, Finished, PromptLogprobs, Started, TextDelta
 from protocol.messages import Submit, TextPrompt, TokenPrompt
-from service.api.answers import Answer, to_sampling, to_siblings
-from service.api.generation import ChunkUsage, ResponseHeader
-from service.api.logprob_encoder import to_completion_logprobs
+from service.errors import MlxdError
+from service.generation.answers import Answer, to_sampling, to_siblings
+from service.generation.dialect import ResponseHeader
+from service.generation.logprob_encoder import to_completion_logprobs
+from service.generation.stream_encoder import ChunkUsage, ChunkWriter
 from service.schema.completions import Completion, CompletionChoice, CompletionRequest
 from service.schema.usage import Usage
 
@@ -17,7 +20,6 @@ class CompletionFormat:
     """Completions: each prompt is continued by one sequence per candidate."""
 
     operation = "text_completion"
-    id_prefix = "cmpl"
     request_type = CompletionRequest
 
     def to_submits(self, request: CompletionRequest, model: str) -> list[Submit]:
@@ -41,6 +43,9 @@ class CompletionFormat:
         ]
         return [each for submit in submits for each in to_siblings(submit, request.candidates)]
 
+    def new_id(self) -> str:
+        return f"cmpl-{uuid.uuid4().hex}"
+
     def to_response(
         self,
         request: CompletionRequest,
@@ -60,6 +65,14 @@ class CompletionFormat:
             for index, answer in enumerate(answers)
         ]
         return self.to_chunk(request, header, choices, usage)
+
+    def to_writer(
+        self, request: CompletionRequest, header: ResponseHeader
+    ) -> ChunkWriter[CompletionRequest, CompletionChoice]:
+        return ChunkWriter(self, request, header)
+
+    def explain(self, error: MlxdError) -> MlxdError:
+        return error
 
     def to_choice(
         self, request: CompletionRequest, index: int, event: Event

@@ -1,4 +1,4 @@
-"""Server-sent events: framing, keep-alive comments, and the streamed response.
+"""Server-sent events: framing, keep-alive, and the streamed response.
 
 Source: the WHATWG HTML standard, section 9.2 (event stream format).
 """
@@ -12,16 +12,18 @@ from collections.abc import AsyncIterator, Iterator
 
 from starlette.types import Receive, Scope, Send
 
-from service.errors import ClientDisconnected, MlxdError, encode_error
+from protocol.events import Finished
+from service.errors import ClientDisconnected, Headers, MlxdError
+from service.generation.dialect import StreamWriter
+from service.generation.logprob_encoder import LogprobGate
 from service.inflight.request import InflightRequest
 from service.requestlog.record import record_of
 from service.security.visibility import visible_error
 
 logger = logging.getLogger(__name__)
 
-DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
-HEADERS = [
+HEADERS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     # nginx would otherwise buffer the events.
@@ -30,21 +32,47 @@ HEADERS = [
 
 
 def frame(data: bytes) -> bytes:
-    """One event. `data` is JSON, so it contains no line break."""
+    """One event without a name. `data` is JSON, so it contains no line break."""
     return b"data: " + data + b"\n\n"
 
 
+def named_frame(name: str, data: bytes) -> bytes:
+    """One event with a name. `data` is JSON, so it contains no line break."""
+    return b"event: " + name.encode() + b"\n" + frame(data)
+
+
+async def stream_frames(inflight: InflightRequest, writer: StreamWriter) -> AsyncIterator[bytes]:
+    """The frames of a whole answer, joined by batch.
+
+    Raises:
+        MlxdError: the generation failed, or the client disconnected.
+    """
+    if first := writer.begin():
+        yield first
+    ends: list[Finished] = []
+    gate = LogprobGate()
+    async for batch in inflight.batches():
+        ends += batch.finished
+        if not batch.events:
+            yield writer.keep_alive()
+            continue
+        frames = [writer.encode(inflight.index(event), gate.admit(event)) for event in batch.events]
+        if data := b"".join(frames):
+            yield data
+    yield writer.finish(ends)
+
+
 class EventStream:
-    """An ASGI response. It ends with `[DONE]`, with an error event, or when the client disconnects.
+    """An ASGI response. It ends with the answer, with an error, or when the client disconnects.
 
     It closes `inflight` when it ends.
     """
 
     def __init__(
-        self, inflight: InflightRequest, frames: AsyncIterator[bytes], *, keep_alive_s: float
+        self, inflight: InflightRequest, writer: StreamWriter, *, keep_alive_s: float
     ) -> None:
         self._inflight = inflight
-        self._frames = frames
+        self._writer = writer
         self._keep_alive_s = keep_alive_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,26 +83,26 @@ class EventStream:
 
     async def _send_frames(self, send: Send, scope: Scope) -> None:
         record = record_of(scope)
-        last = DONE
+        last = b""
         try:
-            async for data in self._frames:
-                await send_body(send, data or KEEP_ALIVE)
+            async for data in stream_frames(self._inflight, self._writer):
+                await send_body(send, data)
         except ClientDisconnected as error:
             record.fail(error)
             return
         except MlxdError as error:
             record.fail(error)
             logger.warning("stream ended with an error: %s", error.message)
-            last = frame(encode_error(visible_error(error, scope)))
+            last = self._writer.fail(visible_error(error, scope))
         except Exception as error:
             record.fail(error)
             logger.exception("stream failed")
-            last = frame(encode_error(error))
+            last = self._writer.fail(error)
         await send_body(send, last, more_body=False)
 
     @contextlib.contextmanager
     def _keep_alive(self) -> Iterator[None]:
-        """Wake the reader every `keep_alive_s`, so that an idle stream sends a comment."""
+        """Wake the reader every `keep_alive_s`, so that an idle stream sends a sign of life."""
         timer = asyncio.create_task(self._wake_periodically())
         try:
             yield

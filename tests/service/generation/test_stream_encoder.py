@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from protocol.events import Event, Finished, Started, TextDelta, TokenLogprob
 from service.api.chat.format import ChatFormat
-from service.api.completions import CompletionFormat
-from service.api.event_stream import frame
-from service.api.generation import ResponseHeader
-from service.api.stream_encoder import StreamEncoder
+from service.api.completions.format import CompletionFormat
+from service.generation.dialect import ResponseHeader
+from service.generation.event_stream import frame
+from service.generation.stream_encoder import ChunkWriter
 from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
 
@@ -31,7 +31,7 @@ def encode_whole(api_format: Any, request: Any, index: int, event: Event) -> byt
     choice = api_format.to_choice(request, index, event)
     if choice is None:
         return b""
-    return frame(msgspec.json.encode(api_format.to_chunk(request, HEADER, [choice], None)))
+    return frame(msgspec.json.encode(api_format.to_chunk(request, HEADER, [choice], UNSET)))
 
 
 @given(texts=st.lists(st.text(), max_size=5), index=st.integers(0, 3))
@@ -39,11 +39,7 @@ def encode_whole(api_format: Any, request: Any, index: int, event: Event) -> byt
 def test_a_frame_of_text_equals_the_frame_encoded_as_a_whole(
     api_format: Any, request_: Any, texts: list[str], index: int
 ) -> None:
-    def to_chunk(choices: list[Any]) -> msgspec.Struct:
-        chunk: msgspec.Struct = api_format.to_chunk(request_, HEADER, choices, None)
-        return chunk
-
-    encoder: StreamEncoder[Any] = StreamEncoder(partial(api_format.to_choice, request_), to_chunk)
+    encoder: ChunkWriter[Any, Any] = ChunkWriter(api_format, request_, HEADER)
     token = TokenLogprob(b"x", -0.5, [])
     events: list[Event] = [
         Started(index, 3),

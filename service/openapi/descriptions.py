@@ -1,14 +1,9 @@
-"""GET /openapi.json: the API's description, made from the route table and the schema structs."""
+"""Descriptions of operations for `/openapi.json`, by their kind."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from inspect import getdoc
-from typing import Any, Literal, NamedTuple
-
-import msgspec
-from msgspec import inspect
-from starlette.requests import Request
 
 from service.errors import (
     ERROR_RESPONSES,
@@ -38,53 +33,14 @@ from service.errors import (
     WorkerCrashed,
     WorkerUnavailable,
 )
-from service.schema.capabilities import CapabilitiesList
-from service.schema.chat import ChatCompletion, ChatCompletionChunk, ChatRequest
-from service.schema.completions import Completion, CompletionRequest
+from service.openapi.operation import Json, Struct
 from service.schema.health import Health, HealthSummary
-from service.schema.messages import Conversation
-from service.schema.models import Model, ModelList, OrderRequest, PinRequest
+from service.schema.models import Model
 from service.schema.status import ServiceStatus
-from service.schema.tokenization import (
-    ApplyTemplateRequest,
-    ContentTokens,
-    DetokenizeRequest,
-    DetokenizeResponse,
-    RenderedTemplate,
-    TokenizeRequest,
-    TokenizeResponse,
-    TokenizerInfo,
-)
+from service.schema.tokenization import TokenizerInfo
 
-Json = dict[str, Any]
-Struct = type[msgspec.Struct]
 Errors = tuple[type[MlxdError], ...]
-RouteKind = Literal["generation", "tokenization", "other"]
 
-SCHEMAS: tuple[Struct, ...] = (
-    ChatRequest,
-    ChatCompletion,
-    ChatCompletionChunk,
-    CompletionRequest,
-    Completion,
-    Model,
-    ModelList,
-    CapabilitiesList,
-    OrderRequest,
-    PinRequest,
-    TokenizeRequest,
-    TokenizeResponse,
-    ContentTokens,
-    DetokenizeRequest,
-    DetokenizeResponse,
-    ApplyTemplateRequest,
-    RenderedTemplate,
-    TokenizerInfo,
-    Health,
-    HealthSummary,
-    ServiceStatus,
-    ErrorBody,
-)
 UNAUTHENTICATED_ERRORS: Errors = (
     InvalidRequest,
     HostNotAllowed,
@@ -125,7 +81,6 @@ ADMIN_ERRORS: Errors = (
     *COMMON_ERRORS,
 )
 
-DESCRIPTION_PATH = "/openapi.json"
 REQUEST_ID = {
     "description": "The request's id: the one that the client sent, if it is valid.",
     "schema": {"type": "string"},
@@ -137,16 +92,6 @@ MODEL_PARAMETER = {
     "description": "The model's id, which may hold slashes, or one of its aliases.",
     "schema": {"type": "string"},
 }
-SECURITY_SCHEMES: Json = {
-    "apiKey": {"type": "http", "scheme": "bearer"},
-    "apiKeyHeader": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-}
-API_TEXT = (
-    "OpenAI's API for text, served from Apple MLX. A path takes GET (and with it HEAD) or POST, as "
-    "listed; another method gets 405 with `Allow`, and another path 404, whatever the type of the "
-    "body. Every POST is declared as `application/json`, also one without a body, and has no "
-    "`Content-Encoding` but `identity`; others get 415."
-)
 CEILING_TEXT = (
     "The answer has at most `max_tokens` tokens, fewer where the context or the memory holds no "
     "more: `finish_reason` is then `length`, too. A prompt that leaves no room for one token gets "
@@ -165,89 +110,6 @@ RETRY_AFTER = {
     "description": "Seconds to wait before the next try.",
     "schema": {"type": "integer", "minimum": 0},
 }
-
-
-class Operation(NamedTuple):
-    """One row of the route table. One without a `description` is not in the document.
-
-    `aliases` are other paths of the same route. Its `kind` decides which limits of keys apply: a
-    generation needs a place and tokens, a tokenization needs a place.
-    """
-
-    method: Literal["GET", "POST"]
-    path: str
-    endpoint: Callable[[Request], Awaitable[object]]
-    description: Json | None = None
-    aliases: tuple[str, ...] = ()
-    kind: RouteKind = "other"
-
-    @property
-    def is_generation(self) -> bool:
-        """Whether the route generates text, and so spends tokens."""
-        return self.kind == "generation"
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods that the route takes."""
-        return ("GET", "HEAD") if self.method == "GET" else (self.method,)
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """All paths of the route."""
-        return self.path, *self.aliases
-
-
-def describe_api(version: str, operations: Iterable[Operation]) -> Json:
-    """The API as an OpenAPI 3.1 document."""
-    _, components = msgspec.json.schema_components(
-        SCHEMAS, ref_template="#/components/schemas/{name}"
-    )
-    for name in struct_names(inspect.type_info(Conversation)):
-        # Unknown keys of messages are ignored (setting `unknown_fields`).
-        components[name].pop("additionalProperties", None)
-    paths: Json = {}
-    for operation in operations:
-        if operation.description is not None:
-            path = paths.setdefault(operation.path, {})
-            path[operation.method.lower()] = {
-                **operation.description,
-                **describe_in_words(operation),
-            }
-    document = describe_read("describeApi", "Describe the API.", _content({"type": "object"}))
-    paths[DESCRIPTION_PATH] = {"get": document}
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "mlxd",
-            "version": version,
-            "description": API_TEXT,
-        },
-        "paths": paths,
-        "components": {"schemas": components, "securitySchemes": SECURITY_SCHEMES},
-        # A key is required only if keys are configured.
-        "security": [*({name: []} for name in SECURITY_SCHEMES), {}],
-    }
-
-
-def struct_names(shape: inspect.Type) -> Iterator[str]:
-    """The names of the structs in a type, at any depth."""
-    match shape:
-        case inspect.StructType():
-            yield shape.cls.__name__
-            for field in shape.fields:
-                yield from struct_names(field.type)
-        case inspect.ListType():
-            yield from struct_names(shape.item_type)
-        case inspect.UnionType():
-            for member in shape.types:
-                yield from struct_names(member)
-
-
-def describe_in_words(operation: Operation) -> Json:
-    texts = [text for text in ((operation.description or {}).get("description"),) if text]
-    if operation.aliases:
-        texts.append(f"Also served as {', '.join(operation.aliases)}.")
-    return {"description": " ".join(texts)} if texts else {}
 
 
 def describe_generation(
@@ -284,7 +146,7 @@ def describe_tokenization(
 ) -> Json:
     """An operation of the tokenizer; the response is one of `responses`."""
     refs = [_ref(struct) for struct in responses]
-    content = _content(refs[0] if len(refs) == 1 else {"anyOf": refs})
+    content = content_of(refs[0] if len(refs) == 1 else {"anyOf": refs})
     operation = describe_read(name, summary, content, errors=TOKENIZATION_ERRORS)
     return {**operation, "requestBody": {"required": True, "content": json_content(request)}}
 
@@ -349,7 +211,7 @@ def describe_status() -> Json:
 
 
 def describe_health() -> Json:
-    content = _content({"anyOf": [_ref(Health), _ref(HealthSummary)]})
+    content = content_of({"anyOf": [_ref(Health), _ref(HealthSummary)]})
     operation = describe_read(
         "checkHealth",
         "Check whether the service can generate. Without a valid key, where keys are configured, "
@@ -384,10 +246,10 @@ def _response(description: str, content: Json) -> Json:
 
 
 def json_content(struct: Struct) -> Json:
-    return _content(_ref(struct))
+    return content_of(_ref(struct))
 
 
-def _content(schema: Json) -> Json:
+def content_of(schema: Json) -> Json:
     return {"application/json": {"schema": schema}}
 
 

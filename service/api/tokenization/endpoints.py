@@ -11,17 +11,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from protocol.events import Tokenized
 from protocol.messages import Prompt, TextPrompt, TokenPrompt
 from protocol.tokenization import Tokenize, TokenStrings
 from service.api.chat.format import ChatFormat
-from service.api.generation import name_client
-from service.config.model_names import ModelNames
 from service.errors import JSON_MEDIA_TYPE
-from service.http.body_budget import SMALL_BODY_BYTES
-from service.http.json_io import JsonBodies, json_response
-from service.http.unknown_fields import ignored_of
-from service.inflight.registry import RequestRegistry
+from service.generation.submitter import Submitter
+from service.http.json_io import json_response
 from service.schema.tokenization import (
     ApplyTemplateRequest,
     ContentTokens,
@@ -31,35 +26,22 @@ from service.schema.tokenization import (
     TokenizeRequest,
     TokenizeResponse,
 )
-from service.security.clients import ClientNames
-
-# The result is in memory twice: as it arrives, and in the response.
-COPIES = 2
 
 
 class TokenizationEndpoints:
     """Requests for a model's tokenizer. They wait and are cancelled as generations are."""
 
-    def __init__(
-        self,
-        chat_format: ChatFormat,
-        *,
-        model_names: ModelNames,
-        registry: RequestRegistry,
-        bodies: JsonBodies,
-        clients: ClientNames,
-    ) -> None:
+    def __init__(self, chat_format: ChatFormat, submitter: Submitter) -> None:
         self._chat_format = chat_format
-        self._model_names = model_names
-        self._registry = registry
-        self._bodies = bodies
-        self._clients = clients
+        self._submitter = submitter
 
     async def tokenize(self, http_request: Request) -> Response:
         """The token ids of a text, or of the prompt that a chat completion would have."""
-        request = await self._bodies.read(http_request, TokenizeRequest)
-        model = self._model_names.resolve(request.model)
-        result = await self._convert(http_request, to_tokenize(self._chat_format, request, model))
+        request = await self._submitter.read(http_request, TokenizeRequest)
+        model = self._submitter.resolve(request.model)
+        result = await self._submitter.tokenize(
+            http_request, to_tokenize(self._chat_format, request, model)
+        )
         if request.content is not None:
             return json_response(ContentTokens(tokens=embed(result.value)))
         return json_response(
@@ -73,40 +55,27 @@ class TokenizationEndpoints:
 
     async def detokenize(self, http_request: Request) -> Response:
         """The text of token ids."""
-        request = await self._bodies.read(http_request, DetokenizeRequest)
-        model = self._model_names.resolve(request.model)
+        request = await self._submitter.read(http_request, DetokenizeRequest)
+        model = self._submitter.resolve(request.model)
         prompt = TokenPrompt(request.tokens)
         tokenize = Tokenize(id=0, model=model, prompt=encode(prompt), param="tokens")
-        text = embed((await self._convert(http_request, tokenize)).value)
+        text = embed((await self._submitter.tokenize(http_request, tokenize)).value)
         return json_response(DetokenizeResponse(prompt=text, content=text))
 
     async def apply_template(self, http_request: Request) -> Response:
         """The text that the chat template makes of messages."""
-        request = await self._bodies.read(http_request, ApplyTemplateRequest)
-        model = self._model_names.resolve(request.model)
+        request = await self._submitter.read(http_request, ApplyTemplateRequest)
+        model = self._submitter.resolve(request.model)
         tokenize = to_template_request(self._chat_format, request, model)
-        result = await self._convert(http_request, tokenize)
+        result = await self._submitter.tokenize(http_request, tokenize)
         return json_response(RenderedTemplate(prompt=embed(result.value)))
 
     async def describe(self, http_request: Request) -> Response:
         """The tokenizer's configuration, of the model that the query parameter `model` names."""
-        model = self._model_names.resolve(http_request.query_params.get("model"))
+        model = self._submitter.resolve(http_request.query_params.get("model"))
         tokenize = Tokenize(id=0, model=model, prompt=encode(None), param="model")
-        result = await self._convert(http_request, tokenize)
+        result = await self._submitter.tokenize(http_request, tokenize)
         return Response(result.value, media_type=JSON_MEDIA_TYPE)
-
-    async def _convert(self, http_request: Request, tokenize: Tokenize) -> Tokenized:
-        """The worker's result; its memory counts with that of the request's body."""
-        client = await name_client(http_request, self._clients, self._registry, 1)
-        inflight = await self._registry.open([tokenize], client)
-        reader = http_request.state.request_reader
-        reader.on_disconnect(inflight.abandon)
-        result = await inflight.tokenized()
-        nbytes = len(result.value) + len(result.strings)
-        if nbytes > SMALL_BODY_BYTES:
-            await reader.reserve(COPIES * (tokenize.nbytes + nbytes))
-        ignored_of(http_request.scope).extend(result.ignored)
-        return result
 
 
 def to_tokenize(chat_format: ChatFormat, request: TokenizeRequest, model: str) -> Tokenize:

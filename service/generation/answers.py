@@ -1,4 +1,4 @@
-"""What both endpoints share: sampling parameters, collected answers and usage."""
+"""What all dialects share: sampling parameters, collected answers and usage."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from protocol.events import (
     ToolCallStarted,
 )
 from protocol.messages import ModelDefaults, Sampling, Submit
-from service.api.logprob_encoder import LogprobGate
 from service.errors import InternalError
+from service.generation.logprob_encoder import LogprobGate
 from service.inflight.request import InflightRequest
-from service.schema.parameters import GenerationRequest
+from service.schema.parameters import SamplingRequest
 from service.schema.usage import CompletionTokensDetails, PromptTokensDetails, Timings, Usage
 
 SEED_BITS = 63
@@ -102,7 +102,7 @@ class Answer:
         self._sampled_logprobs += [t.logprob for t in tokens if t.logprob is not None]
 
 
-def to_sampling(request: GenerationRequest) -> Sampling:
+def to_sampling(request: SamplingRequest) -> Sampling:
     """The request's sampling with OpenAI's defaults; a random seed if the request has none.
 
     The worker replaces the defaults of `unset` parameters where the model's files set others.

@@ -1,0 +1,1 @@
+"""Endpoints of a model's tokenizer alone."""

@@ -1,0 +1,1 @@
+"""What all dialects of generation share: a request submitted, its answer collected or streamed."""

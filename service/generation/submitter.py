@@ -1,0 +1,140 @@
+"""Submits what a request asks of the worker, with the limits, the log and the client it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+
+from protocol.events import Tokenized
+from protocol.messages import Submit
+from protocol.tokenization import Tokenize
+from service.config.model_names import ModelNames
+from service.config.sampling_defaults import fill
+from service.http.body_budget import SMALL_BODY_BYTES
+from service.http.decoding import RequestBody
+from service.http.json_io import JsonBodies
+from service.http.unknown_fields import ignored_of
+from service.inflight.registry import RequestRegistry
+from service.inflight.request import InflightRequest
+from service.requestlog.event_batch import EventBatch
+from service.requestlog.record import record_of
+from service.schema.parameters import SamplingRequest
+from service.security.clients import ClientNames
+from service.security.rate_limits import TokenBucket
+
+BodyT = TypeVar("BodyT", bound=RequestBody)
+RequestT = TypeVar("RequestT", bound=SamplingRequest)
+
+# The result is in memory twice: as it arrives, and in the response.
+COPIES = 2
+
+
+class Submitter:
+    """Reads requests and passes them to the worker, for every dialect.
+
+    With `has_ceilings` an answer's limit of tokens is cut to what the context and the memory hold.
+    """
+
+    def __init__(
+        self,
+        *,
+        model_names: ModelNames,
+        registry: RequestRegistry,
+        bodies: JsonBodies,
+        clients: ClientNames,
+        has_ceilings: bool = True,
+    ) -> None:
+        self._model_names = model_names
+        self._registry = registry
+        self._bodies = bodies
+        self._clients = clients
+        self.has_ceilings = has_ceilings
+
+    async def read(self, http_request: Request, kind: type[BodyT]) -> BodyT:
+        """The body as a valid `kind`.
+
+        Raises:
+            MlxdError: the size or the content of the body is invalid.
+        """
+        return await self._bodies.read(http_request, kind)
+
+    def resolve(self, name: str | None) -> str:
+        """The id of the model with this id or alias; without a name the first model.
+
+        Raises:
+            ModelNotFound: no configured model has this name.
+        """
+        return self._model_names.resolve(name)
+
+    def fill(self, request: RequestT, model: str) -> RequestT:
+        """The request with the configured defaults of `model` for parameters that it leaves out."""
+        return fill(request, self._model_names.defaults(model))
+
+    async def start(
+        self,
+        http_request: Request,
+        submits: Sequence[Submit],
+        *,
+        operation: str,
+        model: str,
+        stream: bool,
+    ) -> InflightRequest:
+        """Submit the sequences and wait until all have started. A client that leaves cancels them.
+
+        Raises:
+            MlxdError: the request cannot be served.
+        """
+        submits = [submit_with_ceiling(submit, self.has_ceilings) for submit in submits]
+        record = record_of(http_request.scope)
+        record.set_generation(operation, model, submits, stream=stream)
+        count = sum(len(submit.sequences()) for submit in submits)
+        client = await self._name_client(http_request, count)
+        inflight = await self._registry.open(submits, client)
+        inflight.observers.append(record.add_events)
+        if (token_bucket := getattr(http_request.state, "token_bucket", None)) is not None:
+            inflight.observers.append(partial(spend, token_bucket))
+        http_request.state.request_reader.on_disconnect(inflight.abandon)
+        await inflight.start()
+        ignored_of(http_request.scope).extend(inflight.ignored)
+        return inflight
+
+    async def tokenize(self, http_request: Request, tokenize: Tokenize) -> Tokenized:
+        """The tokenizer's result; its memory counts with that of the request's body.
+
+        Raises:
+            MlxdError: the request cannot be served.
+        """
+        client = await self._name_client(http_request, 1)
+        inflight = await self._registry.open([tokenize], client)
+        reader = http_request.state.request_reader
+        reader.on_disconnect(inflight.abandon)
+        result = await inflight.tokenized()
+        nbytes = len(result.value) + len(result.strings)
+        if nbytes > SMALL_BODY_BYTES:
+            await reader.reserve(COPIES * (tokenize.nbytes + nbytes))
+        ignored_of(http_request.scope).extend(result.ignored)
+        return result
+
+    async def _name_client(self, http_request: Request, count: int) -> str:
+        """The client of a request of `count` sequences.
+
+        A process is looked up only for several of them, or if other requests are in flight.
+        """
+        if count > 1 or len(self._registry):
+            return await self._clients.find_name(http_request.scope)
+        return self._clients.name_now(http_request.scope)
+
+
+def submit_with_ceiling(submit: Submit, has_ceiling: bool) -> Submit:
+    """The same sequence, with a limit that is a ceiling or a strict one."""
+    return msgspec.structs.replace(submit, ceiling=has_ceiling)
+
+
+def spend(bucket: TokenBucket, batch: EventBatch) -> None:
+    """Take the batch's prompt and completion tokens from the API key's token bucket."""
+    if tokens := batch.prompt_tokens + batch.completion_tokens:
+        bucket.consume(tokens)

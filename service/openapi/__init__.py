@@ -1,0 +1,1 @@
+"""The route table's rows, and the API's description that is made from them."""

@@ -1,0 +1,81 @@
+"""GET /openapi.json: the API's description, made from the route table and the schema structs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+from msgspec import inspect
+
+from service.errors import ErrorBody
+from service.openapi.descriptions import content_of, describe_read
+from service.openapi.operation import Json, Operation
+from service.schema.messages import Conversation
+
+DESCRIPTION_PATH = "/openapi.json"
+SECURITY_SCHEMES: Json = {
+    "apiKey": {"type": "http", "scheme": "bearer"},
+    "apiKeyHeader": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+API_TEXT = (
+    "OpenAI's API for text, served from Apple MLX. A path takes GET (and with it HEAD) or POST, as "
+    "listed; another method gets 405 with `Allow`, and another path 404, whatever the type of the "
+    "body. Every POST is declared as `application/json`, also one without a body, and has no "
+    "`Content-Encoding` but `identity`; others get 415."
+)
+
+
+def describe_api(version: str, operations: Iterable[Operation]) -> Json:
+    """The API as an OpenAPI 3.1 document."""
+    operations = list(operations)
+    schemas = {schema for op in operations for schema in (op.request, *op.schemas) if schema}
+    _, components = msgspec.json.schema_components(
+        sorted({*schemas, ErrorBody}, key=lambda schema: schema.__name__),
+        ref_template="#/components/schemas/{name}",
+    )
+    for name in struct_names(inspect.type_info(Conversation)):
+        # Unknown keys of messages are ignored (setting `unknown_fields`).
+        components[name].pop("additionalProperties", None)
+    paths: Json = {}
+    for operation in operations:
+        if operation.description is not None:
+            path = paths.setdefault(operation.path, {})
+            path[operation.method.lower()] = {
+                **operation.description,
+                **describe_in_words(operation),
+            }
+    document = describe_read("describeApi", "Describe the API.", content_of({"type": "object"}))
+    paths[DESCRIPTION_PATH] = {"get": document}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "mlxd",
+            "version": version,
+            "description": API_TEXT,
+        },
+        "paths": paths,
+        "components": {"schemas": components, "securitySchemes": SECURITY_SCHEMES},
+        # A key is required only if keys are configured.
+        "security": [*({name: []} for name in SECURITY_SCHEMES), {}],
+    }
+
+
+def struct_names(shape: inspect.Type) -> Iterator[str]:
+    """The names of the structs in a type, at any depth."""
+    match shape:
+        case inspect.StructType():
+            yield shape.cls.__name__
+            for field in shape.fields:
+                yield from struct_names(field.type)
+        case inspect.ListType():
+            yield from struct_names(shape.item_type)
+        case inspect.UnionType():
+            for member in shape.types:
+                yield from struct_names(member)
+
+
+def describe_in_words(operation: Operation) -> Json:
+    texts = [text for text in ((operation.description or {}).get("description"),) if text]
+    if operation.aliases:
+        texts.append(f"Also served as {', '.join(operation.aliases)}.")
+    return {"description": " ".join(texts)} if texts else {}
