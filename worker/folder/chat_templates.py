@@ -2,21 +2,21 @@
 
 `chat_template.jinja` and `additional_chat_templates/*.jinja` come before `chat_template` of
 tokenizer_config.json (one template, or several by name), and that before chat_template.json,
-which processors write. A request with tools uses `tool_use`, any other `default`, as in
-transformers.
+which processors write. A request with tools uses `tool_use`, one with documents `rag`, any
+other `default`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from worker.folder.json_values import read_object
 
-DEFAULT, TOOL_USE = "default", "tool_use"
+DEFAULT, TOOL_USE, RAG = "default", "tool_use", "rag"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 PROCESSOR_TEMPLATE = "chat_template.json"
 TEMPLATE = "chat_template.jinja"
@@ -30,20 +30,21 @@ MODULES = {
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplates:
-    """The templates that requests use. `tool_use` is that of requests with tools.
+    """The templates that requests use: `default`, and those of `named` which differ from it.
 
+    `tool_use` is that of requests with tools, `rag` that of requests with documents.
     `settings` replace those of tokenizer_config.json; `problems` say which and why.
     """
 
     default: str | None = None
-    tool_use: str | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
     settings: dict[str, Any] | None = None
     problems: tuple[str, ...] = ()
 
     @property
     def with_tools(self) -> str | None:
         """The template of a request with tools, from which its call syntax is known."""
-        return self.tool_use or self.default
+        return self.named.get(TOOL_USE, self.default)
 
 
 def read_chat_templates(path: Path, configured: str | None = None) -> ChatTemplates:
@@ -52,21 +53,20 @@ def read_chat_templates(path: Path, configured: str | None = None) -> ChatTempla
     settings, problems = check_modules(tokenizer_config)
     if configured is not None:
         settings["chat_template_type"] = None
-        return ChatTemplates(configured, None, settings, tuple(problems))
+        return ChatTemplates(configured, {}, settings, tuple(problems))
     if is_module("chat_template_type", tokenizer_config.get("chat_template_type")):
         # mlx-lm has this template in Python, and prefers it.
-        return ChatTemplates(None, None, settings, tuple(problems))
+        return ChatTemplates(None, {}, settings, tuple(problems))
     named = read_named_templates(path, tokenizer_config)
-    default, tool_use = named.get(DEFAULT), named.get(TOOL_USE)
+    default = named.get(DEFAULT)
     if default is None and named:
         name, default = next(iter(named.items()))
         problems.append(f"no chat template is named {DEFAULT}: {name} is used for all requests")
-    unused = sorted(named.keys() - {DEFAULT, TOOL_USE}) if DEFAULT in named else []
+    unused = sorted(named.keys() - {DEFAULT, TOOL_USE, RAG}) if DEFAULT in named else []
     if unused:
         problems.append(f"no request uses these chat templates: {', '.join(unused)}")
-    return ChatTemplates(
-        default, tool_use if tool_use != default else None, settings, tuple(problems)
-    )
+    others = {name: named[name] for name in (TOOL_USE, RAG) if named.get(name, default) != default}
+    return ChatTemplates(default, others, settings, tuple(problems))
 
 
 def read_named_templates(path: Path, tokenizer_config: dict[str, Any]) -> dict[str, str]:

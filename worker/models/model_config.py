@@ -7,7 +7,7 @@ threads than the engine core.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,7 @@ class ModelConfigLoader:
             syntaxes,
             vocabulary_size=model.vocabulary_size,
             context_length=model.context_length,
-            tool_use_template=templates.tool_use,
+            named_templates=templates.named,
         )
         return prompts, OutputParsers(tokenizer, syntaxes)
 
@@ -219,7 +219,7 @@ class ModelConfigLoader:
             syntaxes,
             vocabulary_size=vocabulary_size,
             context_length=context_length,
-            tool_use_template=templates.tool_use,
+            named_templates=templates.named,
         )
         if prompts.has_chat_template and not prompts.template.keeps_earlier_turns():
             problems.append(REWRITES_TURNS)
@@ -249,7 +249,7 @@ def make_prompt_builder(
     *,
     vocabulary_size: int,
     context_length: int,
-    tool_use_template: str | None = None,
+    named_templates: Mapping[str, str] | None = None,
 ) -> PromptBuilder:
     """The prompt builder of a model whose calls have these syntaxes."""
     templates = (syntax.history_template or syntax.call_template for syntax in syntaxes)
@@ -261,7 +261,7 @@ def make_prompt_builder(
         call_template=next(filter(None, templates), GENERIC_CALL_TEMPLATE),
         token_bound=TokenBound(tokenizer, token_bytes),
         token_bytes=token_bytes,
-        tool_use_template=tool_use_template,
+        named_templates=named_templates,
     )
 
 

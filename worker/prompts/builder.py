@@ -6,7 +6,7 @@ stream. Calls no MLX.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -16,7 +16,7 @@ from worker.prompts.cache_breakpoints import find_breakpoints
 from worker.prompts.fill_in_middle import find_fill_in_middle
 from worker.prompts.token_bound import TokenBound
 from worker.templates.chat_template import ChatTemplate
-from worker.templates.variables import TemplateVariables
+from worker.templates.variables import DOCUMENTS, TemplateVariables
 from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
 from worker.tool_calls.syntax import CallTemplate
 
@@ -24,7 +24,8 @@ from worker.tool_calls.syntax import CallTemplate
 class PromptBuilder:
     """Converts the prompts of one model to token ids.
 
-    `tool_use_template` renders the conversations with tools, if the model has one for them.
+    Of `named_templates` `tool_use` renders the conversations with tools, and `rag` those with
+    documents.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class PromptBuilder:
         context_length: int,
         call_template: CallTemplate = GENERIC_CALL_TEMPLATE,
         token_bound: TokenBound | None = None,
-        tool_use_template: str | None = None,
+        named_templates: Mapping[str, str] | None = None,
         token_bytes: Callable[[int], bytes] | None = None,
     ) -> None:
         self.token_bytes = token_bytes or (lambda token: str(tokenizer.decode([token])).encode())
@@ -47,13 +48,13 @@ class PromptBuilder:
         # Special tokens in a client's messages stay text, so that a client cannot end its turn.
         # mlx-lm's templates in Python do not support this.
         self._options = {"sanitize_control_tokens": True} if isinstance(template, str) else {}
-        variables = TemplateVariables(tokenizer, tool_use_template)
+        named = named_templates or {}
+        variables = TemplateVariables(tokenizer, named.values())
         self.template = ChatTemplate(tokenizer, call_template, variables)
-        self._tool_use = (
-            ChatTemplate(tokenizer, call_template, variables, template=tool_use_template)
-            if tool_use_template is not None
-            else None
-        )
+        self._named = {
+            name: ChatTemplate(tokenizer, call_template, variables, template=template)
+            for name, template in named.items()
+        }
         self.fill_in_middle = find_fill_in_middle(tokenizer)
 
     @property
@@ -194,7 +195,11 @@ class PromptBuilder:
         return text
 
     def _template_of(self, prompt: ChatPrompt) -> ChatTemplate:
-        return self._tool_use if self._tool_use is not None and prompt.tools else self.template
+        if prompt.tools:
+            return self._named.get("tool_use", self.template)
+        if prompt.options.get(DOCUMENTS):
+            return self._named.get("rag", self.template)
+        return self.template
 
     def _build_if_possible(self, prompt: Prompt) -> list[int]:
         try:

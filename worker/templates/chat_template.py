@@ -31,7 +31,7 @@ from worker.templates.traits import (
     find_traits,
     probe,
 )
-from worker.templates.variables import TemplateVariables
+from worker.templates.variables import DOCUMENTS, TemplateVariables
 from worker.tool_calls.prompting import render_calls_as_text, render_tools_as_text
 from worker.tool_calls.syntax import CallTemplate
 
@@ -64,6 +64,7 @@ class ChatTemplate:
         # mlx-lm's templates in Python are not strings: what they read is unknown.
         source = template if isinstance(template, str) else ""
         self._calls = CallMessages(source)
+        self._has_documents = DOCUMENTS in source
         self._has_developer = "developer" in source
         self._reasoning_keys = [key for key in REASONING_KEYS if key in source]
         self.variables = variables
@@ -95,6 +96,9 @@ class ChatTemplate:
         if not self._tokenizer.has_chat_template:
             message = "This model has no chat template; use /v1/completions."
             raise PromptError("invalid_value", message, "messages")
+        if prompt.options.get(DOCUMENTS) and not self._has_documents:
+            message = "The model's chat template for these messages has no `documents` to set."
+            raise PromptError("invalid_value", message, "chat_template_kwargs")
         messages, tools = self._normalise(prompt)
         options = self.variables.options(prompt)
         if prompt.continue_final:

@@ -27,6 +27,8 @@ EFFORT_VARIABLE = "reasoning_effort"
 BUDGET_VARIABLE = "thinking_budget"
 NO_EFFORT = "none"
 PROBE = [{"role": "user", "content": "Hello"}]
+# A parameter of transformers, too, which passes it to the template.
+DOCUMENTS = "documents"
 PRESENCE_CHECKS = ("defined", "undefined", "default", "d")
 SET_BY_TRANSFORMERS = ("messages", "raise_exception", "strftime_now")
 
@@ -44,15 +46,15 @@ class GenerationBlocks(Extension):
 class TemplateVariables:
     """The variables of one model's templates that a request may set; `names` is sorted.
 
-    `tool_use_template` is that of conversations with tools, if they have another.
-    `thinks` is whether the model has thinking to switch or to mark.
+    `others` are its templates besides the default. `thinks` is whether the model has thinking to
+    switch or to mark.
     """
 
-    def __init__(self, tokenizer: TokenizerWrapper, tool_use_template: str | None = None) -> None:
+    def __init__(self, tokenizer: TokenizerWrapper, others: Iterable[str] = ()) -> None:
         template = tokenizer.chat_template if tokenizer.has_chat_template else None
         # mlx-lm's templates in Python are not strings, and their variables are unknown.
         names = variables_of(template) if isinstance(template, str) else set()
-        names |= variables_of(tool_use_template or "")
+        names = names.union(*map(variables_of, others))
         self.names = sorted(names - forbidden_names(tokenizer.special_tokens_map))
         self.thinks = self.effort is not None or bool(tokenizer.think_start)
         self._tokenizer = tokenizer
@@ -167,4 +169,4 @@ def variables_of(template: str) -> set[str]:
 def forbidden_names(special_tokens: Iterable[str]) -> set[str]:
     """What a request must not set: transformers' own parameters, and the variables that it sets."""
     parameters = inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters
-    return {*parameters, *special_tokens, *SET_BY_TRANSFORMERS}
+    return {*parameters, *special_tokens, *SET_BY_TRANSFORMERS} - {DOCUMENTS}

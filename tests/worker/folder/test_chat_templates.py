@@ -173,9 +173,39 @@ def test_templates_without_a_default_are_used_with_a_warning(
 
 
 def test_a_template_that_no_request_uses_is_named(folder: Path) -> None:
-    named = {"default": QWEN, "rag": "R", "tool_use": TOOL_USE}
+    named = {"default": QWEN, "other": "R", "tool_use": TOOL_USE}
     set_tokenizer(folder, chat_template=named)
-    assert read_chat_templates(folder).problems == ("no request uses these chat templates: rag",)
+    assert read_chat_templates(folder).problems == ("no request uses these chat templates: other",)
+
+
+DOCUMENTS = [{"title": "t", "text": "the text"}]
+RAG = "R{% for document in documents %}{{ document.text }}{% endfor %}" + QWEN
+
+
+def test_a_request_with_documents_uses_the_template_for_them(folder: Path) -> None:
+    named = {"default": QWEN, "rag": RAG, "tool_use": TOOL_USE}
+    set_tokenizer(folder, chat_template=named)
+    config = load(folder)
+    documents = {"documents": DOCUMENTS}
+    without, with_documents = (
+        text_of(config, ChatPrompt(MESSAGES, options=options)) for options in ({}, documents)
+    )
+    assert with_documents == f"Rthe text{without}"
+    with pytest.raises(PromptError, match="has no `documents` to set"):
+        config.prompts.build(ChatPrompt(MESSAGES, options=documents, tools=[TOOL]))
+
+
+@pytest.mark.parametrize("documents", [1, ["x"], "x", {"a": 1}])
+def test_documents_of_another_form_are_refused(folder: Path, documents: Any) -> None:
+    set_tokenizer(folder, chat_template={"default": QWEN, "rag": RAG})
+    with pytest.raises(PromptError, match="refuses"):
+        load(folder).prompts.build(ChatPrompt(MESSAGES, options={"documents": documents}))
+
+
+def test_documents_are_refused_where_no_template_reads_them(folder: Path) -> None:
+    set_tokenizer(folder, chat_template=QWEN)
+    with pytest.raises(PromptError, match="has no "):
+        load(folder).prompts.build(ChatPrompt(MESSAGES, options={"documents": DOCUMENTS}))
 
 
 @pytest.mark.parametrize("key", ["chat_template_type", "tool_parser_type"])

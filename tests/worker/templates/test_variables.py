@@ -48,14 +48,14 @@ def chat(
     [
         *("chat_template", "tokenize", "conversation", "tools", "return_tensors", "padding"),
         *("truncation", "max_length", "tokenizer_kwargs", "add_generation_prompt", "return_dict"),
-        *("messages", "bos_token", "documents", "unknown", "sanitize_control_tokens"),
+        *("messages", "bos_token", "unknown", "sanitize_control_tokens"),
     ],
 )
 def test_any_other_name_is_refused_and_the_error_lists_the_variables(
     llama_path: Path, name: str
 ) -> None:
     with pytest.raises(PromptError) as caught:
-        variables(llama_path, THINKING + "{{ add_generation_prompt }}{{ documents }}").options(
+        variables(llama_path, THINKING + "{{ add_generation_prompt }}").options(
             chat(None, {"tone": "warm", name: 1})
         )
     assert caught.value.param == "chat_template_kwargs"
