@@ -100,8 +100,9 @@ CALLING = {
 TALKING = {
     "fence": hermes(f"Write this:\n```\n{HERMES_CALL}\n```"),
     "sentence": hermes(f"One writes {HERMES_CALL} to call it."),
-    "unknown": hermes(HERMES_CALL.replace("get_weather", "get_time")),
 }
+# A model that calls a tool that no request declares.
+UNDECLARED = hermes(HERMES_CALL.replace("get_weather", "get_time"))
 STAGED = {
     "plain": Staged("Hello, I am staged. 日本語 and 😀.\n\nIt says this twice, twice."),
     "thinking-harmony": Staged(
@@ -113,6 +114,7 @@ STAGED = {
         end="<|call|>",
         after="assistant",
     ),
+    "undeclared": UNDECLARED,
     **CALLING,
     **TALKING,
 }
@@ -166,6 +168,17 @@ def test_an_answer_that_talks_about_calls_is_text(http: httpx.Client, name: str)
     answer = ask(http, name, tools=[TOOL])
     assert (answer["calls"], answer["reason"]) == ([], "stop")
     assert answer["content"] == TALKING[name].says
+
+
+def test_a_call_that_a_model_opens_has_a_declared_name(http: httpx.Client) -> None:
+    answer = ask(http, "undeclared", tools=[TOOL])
+    assert [name for name, _ in answer["calls"]] == ["get_weather"]
+    assert answer["content"] is None
+
+
+def test_a_call_without_declared_tools_is_text(http: httpx.Client) -> None:
+    answer = ask(http, "undeclared")
+    assert (answer["calls"], answer["content"]) == ([], UNDECLARED.says)
 
 
 def test_harmonys_channels_are_reasoning_and_content(http: httpx.Client) -> None:

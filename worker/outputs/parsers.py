@@ -18,6 +18,7 @@ from worker.segmentation.segmenter import Segmenter
 from worker.tool_calls.grammar import make_optional_call_grammar, make_required_call_grammar
 from worker.tool_calls.json_formats import BARE_JSON
 from worker.tool_calls.markers import Markers, find_markers
+from worker.tool_calls.openings import tails_of
 from worker.tool_calls.parser import CompiledSyntax
 from worker.tool_calls.syntax import CallSyntax
 
@@ -125,15 +126,23 @@ class OutputParsers:
     def optional_call_grammar(self, submit: Submit) -> Lark | None:
         """The grammar of a call's name and arguments, if the answer may have calls.
 
-        None where the model's calls have no JSON arguments, or a grammar applies already.
+        None where a grammar applies already. Only JSON arguments are constrained.
         """
         match submit:
             case Submit(
                 prompt=ChatPrompt(tools=[_, *_] as tools),
                 grammar=None,
                 calls=ToolUse([_, *_] as names, False),
-            ) if any(syntax.has_json_arguments for syntax in self.syntaxes):
-                return Lark(make_optional_call_grammar(tools, names))
+            ):
+                return Lark(
+                    make_optional_call_grammar(
+                        tools,
+                        names,
+                        self._special_tokens,
+                        tails=tails_of(self.syntaxes),
+                        with_arguments=any(s.has_json_arguments for s in self.syntaxes),
+                    )
+                )
             case _:
                 return None
 

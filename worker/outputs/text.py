@@ -14,6 +14,7 @@ from typing import Protocol
 from worker.call_readers.deltas import ContentDelta, OutputDelta, ToolCallStart
 from worker.outputs.control_tokens import ShownContent, without
 from worker.outputs.detokenizer import Detokenizer
+from worker.tool_calls.openings import PartialName
 
 NO_CONTROL_TEXTS: Mapping[int, str] = {}
 
@@ -36,6 +37,10 @@ class AnswerParser(Protocol):
     @property
     def in_arguments(self) -> bool:
         """Whether the text so far ends inside a call's JSON arguments."""
+
+    @property
+    def partial_name(self) -> PartialName | None:
+        """The name that begins a section's first call; None outside of it."""
 
     @property
     def held_chars(self) -> int:
@@ -103,6 +108,11 @@ class Text:
     def in_arguments(self) -> bool:
         """Whether the last token ends inside the JSON arguments of a call."""
         return self._segmenter.in_arguments
+
+    @property
+    def partial_name(self) -> PartialName | None:
+        """The name that begins a section's first call; None outside of it."""
+        return self._segmenter.partial_name
 
     def push_ahead(self, token: int) -> list[OutputDelta]:
         """The deltas of `token`, for a constraint that needs them before `read` returns them."""

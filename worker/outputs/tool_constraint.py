@@ -1,7 +1,8 @@
-"""Constrains tool calls by their tools' schemas; implements `worker.engine.sampler.Constraint`.
+"""Constrains tool calls to declared names and to their tools' schemas.
 
-The text parser of the request finds the calls. Until it reports one, all tokens are allowed,
-so a marker in content or in a think block constrains nothing.
+It implements `worker.engine.sampler.Constraint`. The text parser of the request finds the calls.
+Until it reports one, or the beginning of one's name, all tokens are allowed, so a marker in
+content or in a think block constrains nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from worker.structured_output.constraint import (
     GrammarConstraint,
     GrammarError,
 )
+from worker.tool_calls.grammar import name_header
+from worker.tool_calls.openings import PartialName
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +34,18 @@ class ToolCallConstraint:
     complete = False
 
     def __init__(
-        self, text: Text, grammar: CompiledGrammar, stop_token_ids: AbstractSet[int] = frozenset()
+        self,
+        text: Text,
+        grammar: CompiledGrammar,
+        stop_token_ids: AbstractSet[int] = frozenset(),
     ) -> None:
         self._text = text
         self._grammar = grammar
         self._stop_token_ids = stop_token_ids
         self._constraint: GrammarConstraint | None = None
+        # Whether it constrains a name that is not complete; after a failure no name is.
+        self._in_name = False
+        self._name_failed = False
 
     def accept(self, token: int) -> None:
         """Advance by the token that was drawn."""
@@ -50,7 +59,7 @@ class ToolCallConstraint:
         self._parse(token)
 
     def mask(self) -> BitMask | None:
-        """The tokens that may come next in a call's arguments; None (all tokens) elsewhere."""
+        """The tokens that may come next in a call's name or arguments; None (all) elsewhere."""
         if self._constraint is None:
             return None
         try:
@@ -73,9 +82,29 @@ class ToolCallConstraint:
             except GrammarError as error:
                 self._stop_constraining(error)
                 started = None
-        if not self._text.in_arguments:
+        if started is not None:
+            self._in_name = False
+        if not (self._in_name or self._text.in_arguments):
             self._constraint = None
+        self._follow_name(self._text.partial_name)
+
+    def _follow_name(self, partial: PartialName | None) -> None:
+        """Constrain a name once it begins, until what follows it is complete, too."""
+        if partial is None:
+            self._name_failed = False
+            self._end_name()
+        elif self._constraint is None and not self._name_failed:
+            self._in_name, self._constraint = True, self._grammar.create_constraint()
+            try:
+                self._constraint.accept_text(name_header(partial.tail) + partial.text)
+            except GrammarError as error:
+                self._stop_constraining(error)
+
+    def _end_name(self) -> None:
+        if self._in_name:
+            self._in_name, self._constraint = False, None
 
     def _stop_constraining(self, error: GrammarError) -> None:
         logger.warning("a tool call is not constrained by its schema: %s", error)
-        self._constraint = None
+        self._name_failed |= self._in_name
+        self._in_name, self._constraint = False, None

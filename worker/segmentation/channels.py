@@ -19,6 +19,7 @@ from worker.call_readers.deltas import ContentDelta, OutputDelta
 from worker.segmentation.hidden_spans import HiddenSpans
 from worker.segmentation.segmenter import Segmenter
 from worker.tool_calls.markers import Markers
+from worker.tool_calls.openings import PartialName
 from worker.tool_calls.parser import CompiledSyntax, ParseStatus, ToolParser
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,11 @@ class ChannelSegmenter:
     def in_arguments(self) -> bool:
         """Whether the text so far ends inside a call's JSON arguments."""
         return self._parser is not None and self._parser.in_arguments
+
+    @property
+    def partial_name(self) -> PartialName | None:
+        """None: a message's header has the name."""
+        return None
 
     @property
     def held_chars(self) -> int:

@@ -10,6 +10,7 @@ import regex
 
 from protocol.events import TextKind
 from worker.call_readers.deltas import OutputDelta
+from worker.tool_calls.openings import PartialName
 from worker.tool_calls.parser import CompiledSyntax, ToolParser
 
 
@@ -51,6 +52,16 @@ class Section:
     def text(self) -> str:
         """Its text so far."""
         return "".join(self.parts)
+
+    @property
+    def in_arguments(self) -> bool:
+        """Whether the text so far ends inside the JSON arguments of a call that is released."""
+        return self.condition is Condition.NONE and self.parser.in_arguments
+
+    @property
+    def partial_name(self) -> PartialName | None:
+        """The name that begins its first call; None if its calls are held back."""
+        return self.parser.partial_name if self.condition is Condition.NONE else None
 
     @property
     def all_held_chars(self) -> int:

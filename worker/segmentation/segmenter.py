@@ -29,6 +29,7 @@ from worker.segmentation.sections import (
     section_starts,
 )
 from worker.tool_calls.markers import Markers
+from worker.tool_calls.openings import PartialName
 from worker.tool_calls.parser import CompiledSyntax, ParseStatus, ToolParser
 
 State = Literal["reasoning", "content", "tool_call", "after_call"]
@@ -93,12 +94,12 @@ class Segmenter:
     @property
     def in_arguments(self) -> bool:
         """Whether the text so far ends inside a call's JSON arguments."""
-        section = self._section
-        return (
-            section is not None
-            and section.condition is Condition.NONE
-            and section.parser.in_arguments
-        )
+        return self._section is not None and self._section.in_arguments
+
+    @property
+    def partial_name(self) -> PartialName | None:
+        """The name that begins a section's first call; None outside of it."""
+        return self._section.partial_name if self._section else None
 
     @property
     def held_chars(self) -> int:

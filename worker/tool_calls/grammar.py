@@ -13,6 +13,7 @@ from typing import Any
 import regex
 
 from protocol.grammars import JSON_STYLE
+from worker.tool_calls.openings import TAILS
 from worker.tool_calls.syntax import CallTemplate, Tool
 
 MARKER = regex.compile(r"<\|?[^<>\s]+\|?>|\[[A-Z_]+\]")
@@ -60,18 +61,40 @@ def make_required_call_grammar(
     return "\n".join(rules)
 
 
-def make_optional_call_grammar(tools: Sequence[Tool], names: Sequence[str]) -> str:
+def make_optional_call_grammar(
+    tools: Sequence[Tool],
+    names: Sequence[str],
+    special_tokens: SpecialTokens,
+    *,
+    tails: Sequence[str],
+    with_arguments: bool = True,
+) -> str:
     """The grammar of a call that the model started by itself, whatever its format.
 
-    The text is the call's name, a line break, its arguments, then anything.
+    The text is the call's name, a line break, its arguments (`with_arguments`: by their schema),
+    then anything; or `name_header(tail)` of one of the `tails`, the name, the tail, then anything.
     """
     functions = named_functions(tools, names)
-    calls = " | ".join(f"call_{index}" for index in range(len(functions)))
-    rules = [f"start: ({calls}) /(.|\\n)*/"]
-    for index, function in enumerate(functions):
+    calls = [f"call_{index}" for index in range(len(functions))]
+    named = [f"named_{index}" for index in range(len(tails))]
+    rules = [
+        f"start: ({' | '.join((*calls, *named))}) ANYTHING?",
+        r"ANYTHING: /(.|\n)+/",
+        "name: " + " | ".join(json.dumps(function["name"]) for function in functions),
+    ]
+    for rule, tail in zip(named, tails, strict=True):
+        after = f"/{TAILS[tail]}/" if tail in TAILS else to_lark(tail, special_tokens)
+        rules.append(f"{rule}: {json.dumps(name_header(tail))} name {after}")
+    for rule, function in zip(calls, functions, strict=True):
         header = json.dumps(function["name"] + "\n")
-        rules.append(f"call_{index}: {header} %json {json.dumps(arguments_schema(function))}")
+        schema = f" %json {json.dumps(arguments_schema(function))}" if with_arguments else ""
+        rules.append(f"{rule}: {header}{schema}")
     return "\n".join(rules)
+
+
+def name_header(tail: str) -> str:
+    """What stands before a name that is not complete, in a grammar; no name has a space."""
+    return f"name {tail}\n"
 
 
 def named_functions(tools: Sequence[Tool], names: Sequence[str]) -> list[dict[str, Any]]:

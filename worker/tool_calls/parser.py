@@ -21,10 +21,13 @@ from worker.call_readers.json_calls import JsonObjectReader, JsonObjects, NamedJ
 from worker.call_readers.literal_calls import LiteralArguments, LiteralCallReader
 from worker.call_readers.source import Reading, Source, Unreadable
 from worker.call_readers.tagged_calls import TaggedArguments, TaggedReader
+from worker.tool_calls.openings import PartialName, find_partial_name, openings_of
 from worker.tool_calls.syntax import CallForm, CallSyntax
 
 logger = logging.getLogger(__name__)
 
+# So far into a section the name of its first call is looked for.
+MAX_OPENING_CHARS = 512
 # Between two calls of a section.
 SEPARATORS = regex.compile(r"[\s,;]{0,64}")
 
@@ -60,6 +63,7 @@ class CompiledSyntax:
         declared = DeclaredTools(tools, names)
         self.names = declared.names
         self.readers = [make_reader(form, declared, syntax) for form in syntax.forms]
+        self.openings = openings_of(syntax, declared)
         end = f"(?:{declared.pattern(syntax.end)})" if syntax.end else ""
         self.end = regex.compile(end) if end else None
         # An end marker after superfluous brackets, or the end of a list.
@@ -157,6 +161,16 @@ class ToolParser:
     def in_arguments(self) -> bool:
         """Whether the text so far ends inside a call's JSON arguments."""
         return self.status is ParseStatus.OPEN and self._writer.in_json
+
+    @property
+    def partial_name(self) -> PartialName | None:
+        """The name that begins the section's first call; None outside of it."""
+        if self.status is not ParseStatus.OPEN or self._has_deltas or not self._marker_kept:
+            return None
+        if self._pushed_chars > MAX_OPENING_CHARS:
+            return None
+        text = self._source.kept + self._source.rest
+        return find_partial_name(self._compiled.openings, text)
 
     def push(self, text: str) -> list[OutputDelta]:
         """Parse more text and return its deltas; updates `status`."""

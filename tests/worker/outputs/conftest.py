@@ -14,6 +14,8 @@ from worker.structured_output.compiler import GrammarCompiler
 from worker.structured_output.constraint import CompiledGrammar
 from worker.structured_output.vocabulary import Vocabulary, make_vocabulary
 from worker.tool_calls.grammar import make_optional_call_grammar
+from worker.tool_calls.json_formats import JSON_TOOLS
+from worker.tool_calls.openings import tails_of
 
 VOCABULARY_SIZE = 1536
 STOP_TOKEN_IDS = frozenset({1, 4})
@@ -29,7 +31,8 @@ def vocabulary() -> Vocabulary:
 @pytest.fixture(scope="package")
 def grammar(vocabulary: Vocabulary) -> Iterator[CompiledGrammar]:
     compiler = GrammarCompiler(vocabulary)
-    compiled = compiler.compile(Lark(make_optional_call_grammar(TOOLS, NAMES)))
+    text = make_optional_call_grammar(TOOLS, NAMES, {}, tails=tails_of([JSON_TOOLS]))
+    compiled = compiler.compile(Lark(text))
     assert isinstance(compiled, CompiledGrammar), compiled
     yield compiled
     compiler.close()
