@@ -95,7 +95,11 @@ class ArgumentsDelta(Message, frozen=True):
 
 
 class Finished(Message, frozen=True):
-    """The answer is complete. `completion_tokens` includes resumed tokens and stop tokens."""
+    """The answer is complete. `completion_tokens` includes resumed tokens and stop tokens.
+
+    `stopped_by` is the stop string that ended it. `at_context`: with the reason `length` the
+    context or the memory ended it, before the request's own limit.
+    """
 
     id: int
     reason: FinishReason
@@ -106,6 +110,8 @@ class Finished(Message, frozen=True):
     decode_ms: float
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    stopped_by: str | None = None
+    at_context: bool = False
 
 
 class Rejected(Message, frozen=True):

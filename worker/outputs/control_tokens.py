@@ -31,6 +31,12 @@ class ShownContent:
         return self._stops.matched or self._control_stops.matched
 
     @property
+    def found(self) -> str | None:
+        """The stop string that was found."""
+        # The control stops release only what is before theirs.
+        return self._stops.found or self._control_stops.found
+
+    @property
     def held_chars(self) -> int:
         """How many characters that may be shown are held back."""
         held = self._control_stops.held_chars

@@ -77,6 +77,7 @@ class OutputProcessor:
         self._fingerprint = fingerprint
         self._ignored = list(ignored)
         self._control_tokens = control_tokens
+        self._max_tokens = submit.max_tokens
         self._completion_tokens = 0
         self._received_at = received_at
         times = times or AnswerTimes(received_at, None, 0)
@@ -205,7 +206,14 @@ class OutputProcessor:
             decode_ms=(now - first) * MS_PER_S,
             cached_tokens=self._cached_tokens,
             reasoning_tokens=self._text.reasoning_tokens,
+            stopped_by=self._text.stopped_by,
+            at_context=reason == "length" and self._has_tokens_left,
         )
+
+    @property
+    def _has_tokens_left(self) -> bool:
+        """Whether the request's own limit allows more tokens."""
+        return self._max_tokens is None or self._completion_tokens < self._max_tokens
 
 
 def finite(logprob: float) -> float:

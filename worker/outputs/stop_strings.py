@@ -87,6 +87,8 @@ class StopStrings:
         self._state = START
         self._held = ""
         self.matched = False
+        # The stop string that was found.
+        self.found: str | None = None
         self.dropped_chars = 0
 
     def push(self, delta: str) -> str:
@@ -102,7 +104,7 @@ class StopStrings:
         for end, character in enumerate(delta, len(self._held) + 1):
             self._state = automaton.advance(self._state, ord(character))
             if length := automaton.matches[self._state]:
-                return self._match(window, end - length)
+                return self._match(window, end - length, end)
         released_chars = len(window) - automaton.lengths[self._state]
         self._held = window[released_chars:]
         return window[:released_chars]
@@ -117,8 +119,9 @@ class StopStrings:
         held, self._held, self._state = self._held, "", START
         return held
 
-    def _match(self, window: str, start: int) -> str:
+    def _match(self, window: str, start: int, end: int) -> str:
         self.matched = True
+        self.found = window[start:end]
         self._held = ""
         self.dropped_chars = len(window) - start
         return window[:start]

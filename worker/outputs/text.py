@@ -100,6 +100,11 @@ class Text:
         return self._content.matched or self._segmenter.ended
 
     @property
+    def stopped_by(self) -> str | None:
+        """The stop string that ended the sequence."""
+        return self._content.found
+
+    @property
     def has_tool_calls(self) -> bool:
         """Whether the text has tool calls, and all of them are valid."""
         return self._has_tool_calls and not self._segmenter.has_broken_call

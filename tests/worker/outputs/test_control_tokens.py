@@ -130,6 +130,7 @@ def test_a_stop_string_with_a_control_token_ends_the_answer(
     text = make_text([*plain, *control])
     assert content_of(run(text, tokens)) == expected
     assert text.stopped is (stopped or ends)
+    assert (text.stopped_by in [*plain, *control]) is text.stopped
 
 
 @given(tokens_of_text, plain_stops, control_stops)

@@ -36,6 +36,14 @@ def first_stop(text: str, stop: Sequence[str]) -> int | None:
     return None
 
 
+def found_stop(text: str, stop: Sequence[str]) -> str | None:
+    """The stop string that is completed first; the longer one of two that end together."""
+    for end in range(len(text) + 1):
+        if found := [s for s in stop if text[:end].endswith(s)]:
+            return max(found, key=len)
+    return None
+
+
 def byte_tokens(text: str) -> list[int]:
     return list(text.encode())
 
@@ -50,6 +58,10 @@ class PlainText:
     @property
     def stopped(self) -> bool:
         return self._text.stopped
+
+    @property
+    def stopped_by(self) -> str | None:
+        return self._text.stopped_by
 
     def push(self, token: int) -> str:
         return content_of(self._text.push(token))
@@ -72,6 +84,17 @@ def test_text_ends_before_the_first_stop_string_for_any_division_into_deltas(
     text, matched = apply_stops(deltas, stop)
     assert matched == (expected is not None)
     assert text == whole[:expected]
+
+
+@given(st.text("ab\u00e9\U0001f600", max_size=30), stop_lists)
+def test_the_stop_string_that_is_completed_first_is_told(text: str, stop: list[str]) -> None:
+    plain = PlainText(stop)
+    for token in byte_tokens(text):
+        plain.push(token)
+        if plain.stopped:
+            break
+    plain.finish()
+    assert plain.stopped_by == found_stop(text, stop)
 
 
 @given(delta_lists, stop_lists)

@@ -232,6 +232,7 @@ def test_a_ceiling_above_the_memory_is_cut_to_it(llama_path: Path) -> None:
     end = end_of(steps, 1)
     assert isinstance(end, Finished)
     assert (end.reason, end.prompt_tokens + end.completion_tokens) == ("length", 128)
+    assert end.at_context
 
 
 def test_without_a_ceiling_such_a_request_is_rejected_with_what_the_memory_holds(

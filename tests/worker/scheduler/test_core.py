@@ -275,7 +275,7 @@ def test_a_stop_string_ends_the_text_before_itself_and_frees_the_row(
     assert text_of(steps, 2) == whole[: whole.index(stop)]
     end = end_of(steps, 2)
     assert isinstance(end, Finished)
-    assert end.reason == "stop"
+    assert (end.reason, end.stopped_by, end.at_context) == ("stop", stop, False)
     assert end.completion_tokens == len(tokens_of(steps, 2)) < 400
     assert steps[-1].stats.running == 0
 
