@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import queue
 import signal
 import threading
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -44,6 +46,7 @@ FLUSH_TIMEOUT_S = 1.0
 DISK_STORE_CLOSE_TIMEOUT_S = 3.0
 EXIT_OK = 0
 EXIT_DEVICE_FAILED = 70
+EXIT_THREAD_FAILED = 71
 EXIT_LOAD_FAILED = 78
 
 
@@ -52,6 +55,7 @@ def run(connection: Connection) -> int:
     # A terminal sends Ctrl-C to the whole group; the service decides when the worker ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel: Channel[ToWorker, ToService] = Channel(connection, make_decoder())
+    threading.excepthook = partial(exit_after_fault, channel)
     try:
         return serve(channel)
     except Closed:
@@ -66,6 +70,17 @@ def run(connection: Connection) -> int:
         return EXIT_DEVICE_FAILED
     finally:
         channel.flush(FLUSH_TIMEOUT_S)
+
+
+def exit_after_fault(
+    channel: Channel[ToWorker, ToService], fault: threading.ExceptHookArgs
+) -> NoReturn:
+    """End the process because one of its threads has failed: it would not answer any more."""
+    name = "a thread" if fault.thread is None else f"the thread {fault.thread.name}"
+    logger.error("%s failed", name, exc_info=fault.exc_value)
+    channel.send(Fatal(f"{name} failed: {fault.exc_value!r}"))
+    channel.flush(FLUSH_TIMEOUT_S)
+    os._exit(EXIT_THREAD_FAILED)
 
 
 def serve(channel: Channel[ToWorker, ToService]) -> int:

@@ -9,8 +9,11 @@ import msgspec
 
 from service.schema.health import WorkerPhase
 
-# How MLX's and the system's allocators report a failure, in a worker's fatal message.
-ALLOCATION_FAILURE = re.compile(r"malloc|bad_alloc|memory|allocate", re.IGNORECASE)
+# How MLX's and the system's allocators report a failure, in a worker's fatal message; a thread
+# cannot start without memory for its stack.
+ALLOCATION_FAILURE = re.compile(
+    r"malloc|bad_alloc|memory|allocate|can't start new thread", re.IGNORECASE
+)
 
 # How Metal reports that the system ended a command buffer which took too long.
 GPU_WATCHDOG = re.compile(

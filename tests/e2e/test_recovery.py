@@ -21,8 +21,10 @@ from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.endings import processor_ticks, ticks_until_gone
 from tests.e2e.json_events import Body, parts_of
+from tests.memory_limits import limit_to_held
 from tests.models import families
 from tests.prompts import PROMPTS
+from tests.waiting import HANG_S
 
 STREAMS, PLAIN = 16, 8
 TOKENS = 160
@@ -159,10 +161,9 @@ def test_a_model_that_cannot_be_computed_is_told_at_the_start(tmp_path: Path) ->
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux's prlimit")
 def test_an_allocation_that_fails_is_a_pause_too(llama_path: Path) -> None:
-    with running(llama_path) as daemon:
-        worker = daemon.health()["worker"]["pid"]
-        held = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.prlimit(worker, resource.RLIMIT_AS, (held, held))
+    # The worker ends by itself: it is not taken for hung before the test is.
+    with running(llama_path, flags=["--stall-s", str(2 * HANG_S)]) as daemon:
+        limit_to_held(daemon.health()["worker"]["pid"])
         body = {"model": "default", "prompt": [7] * 3500, "max_tokens": 4, "temperature": 0}
         disturbed = anyio.run(complete_all, daemon, [body])
         assert daemon.health()["worker"]["restarts"] == 1

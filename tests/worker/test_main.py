@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from protocol.messages import (
 )
 from service.supervision.preloads import find_preloads
 from service.supervision.process import WORKER_COMMAND, WorkerProcess, worker_environ
+from tests.memory_limits import limit_to_held
 from tests.waiting import HANG_S
 from tests.worker.driver import make_configure
 
@@ -124,3 +126,17 @@ async def test_a_worker_whose_model_cannot_be_loaded_sends_fatal_and_exits(
     assert isinstance(fatal, Fatal)
     assert "'tiny' cannot be loaded" in fatal.message
     assert await conversation.next() == 78
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux's prlimit")
+async def test_a_worker_that_cannot_start_a_thread_sends_fatal_and_exits(
+    conversation: Conversation, llama_path: Path
+) -> None:
+    assert isinstance(await conversation.load(str(llama_path)), Ready)
+    limit_to_held(conversation.worker.pid)
+    conversation.worker.send(submit(1, 5))
+    while isinstance(message := await conversation.next(), Step):
+        pass
+    assert isinstance(message, Fatal)
+    assert "failed" in message.message
+    assert await conversation.next() in (70, 71)

@@ -70,8 +70,9 @@ class PreparationQueue:
             heapq.heappush(self._entries, Entry(rank, next(self._numbers), job))
             self._changed.notify()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                thread.start()
+                self._thread = thread
 
     def remove(self, is_cancelled: Callable[[PreparationJob], bool]) -> list[PreparationJob]:
         """Remove and return the jobs that are cancelled; one that is being prepared stays."""

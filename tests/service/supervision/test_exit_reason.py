@@ -49,6 +49,7 @@ def test_a_stall_is_the_reason_of_the_exit_that_it_caused() -> None:
         (-signal.SIGSEGV, None, None, False),
         (70, "the device failed: [metal::malloc] Attempting to allocate", None, True),
         (70, "the device failed: [malloc] Unable to allocate 8 bytes.", None, True),
+        (71, 'the thread receiver failed: RuntimeError("can\'t start new thread")', None, True),
         (70, "the device failed: std::bad_alloc", None, True),
         (70, "the device failed: [Event::wait] Timed out", None, False),
         (70, None, None, False),
