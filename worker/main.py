@@ -112,26 +112,27 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
         on_loaded=partial(register_model, preprocessor),
         on_unloaded=preprocessor.close,
     )
-    # What the files say of the models is known before they are loaded.
-    channel.send(ModelsChanged(pool.states()))
-    pool.load_all()
-    measure_memory = partial(measure, budget.limit)
-    signal.signal(signal.SIGTERM, lambda *_: inbox.put(Shutdown()))
-    send_ready(channel, pool, Ready(device, measure_memory()))
     device_clock = DeviceClock()
-    core = EngineCore(
-        pool,
-        preprocessor,
-        inbox,
-        send=channel.send,
-        measure_memory=measure_memory,
-        max_running=configure.max_running,
-        memory_wait_s=configure.memory_wait_s,
-        device_clock=device_clock,
-    )
     finished = threading.Event()
+    # Before the loads: it notices that the service ends during them.
     Receiver(channel, preprocessor, inbox, finished, device_clock.read).start()
     try:
+        # What the files say of the models is known before they are loaded.
+        channel.send(ModelsChanged(pool.states()))
+        pool.load_all()
+        measure_memory = partial(measure, budget.limit)
+        signal.signal(signal.SIGTERM, lambda *_: inbox.put(Shutdown()))
+        send_ready(channel, pool, Ready(device, measure_memory()))
+        core = EngineCore(
+            pool,
+            preprocessor,
+            inbox,
+            send=channel.send,
+            measure_memory=measure_memory,
+            max_running=configure.max_running,
+            memory_wait_s=configure.memory_wait_s,
+            device_clock=device_clock,
+        )
         core.run()
     finally:
         finished.set()
