@@ -16,6 +16,8 @@ from starlette.types import Scope
 from service.api.chat.format import ChatFormat
 from service.api.chat.routes import list_chat_operations
 from service.api.completions.routes import list_completion_operations
+from service.api.responses.format import ResponseFormat
+from service.api.responses.routes import list_response_operations
 from service.api.tokenization.routes import list_tokenization_operations
 from service.config.model_names import ModelNames
 from service.config.settings import Settings, softened_parameters
@@ -171,8 +173,17 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
     return [
         *list_chat_operations(chat_format, submitter, keep_alive_s=keep_alive_s),
         *list_completion_operations(submitter, keep_alive_s=keep_alive_s),
+        *list_response_operations(response_format(parts), submitter, keep_alive_s=keep_alive_s),
         *list_tokenization_operations(chat_format, submitter),
     ]
+
+
+def response_format(parts: ServiceParts) -> ResponseFormat:
+    """The dialect of responses, which show what a model's own files set."""
+    return ResponseFormat(
+        lambda model: parts.supervisor.model_states.state(model).defaults,
+        ignores_effort="reasoning_effort" in softened_parameters(parts.settings),
+    )
 
 
 def model_operations(parts: ServiceParts, generating: Sequence[Operation]) -> list[Operation]:

@@ -26,7 +26,7 @@ UNKNOWN_FIELD = "Object contains unknown field"
 PATH_AT_END = re.compile(
     r"(?P<text>.*) - at `(?:key` in `)?\$(?P<path>(?:\.\w+|\[\d+\]|\[\.\.\.\])*)`", re.DOTALL
 )
-PART_TYPE = re.compile(r"messages\[\d+\]\.content\[\d+\]\.type")
+PART_TYPE = re.compile(r"(messages|input)\[\d+\]\.(content|output)\[\d+\]\.type")
 MISSING = re.compile(r"Object missing required field `(\w+)`")
 CODES = [
     (re.compile(r"Expected `int` >=? .*"), "integer_below_min_value"),
@@ -89,14 +89,21 @@ def decode_body(
 def _decode(
     body: bytes, decoder: msgspec.json.Decoder[Body], unknown_fields: UnknownFields
 ) -> tuple[Body, list[str]]:
-    """Decode a body; one with unknown fields is decoded again, without them."""
+    """Decode a body; one with unknown fields is decoded again, without them.
+
+    So is one of a type that completes documents: it adds what a request may leave out.
+    """
+    complete = getattr(decoder.type, "complete", None)
     try:
         return decoder.decode(body), []
     except UNREADABLE as error:
-        if not str(error).startswith(UNKNOWN_FIELD):
+        is_readable = complete is not None and isinstance(error, msgspec.ValidationError)
+        if not (is_readable or str(error).startswith(UNKNOWN_FIELD)):
             raise explain(error) from None
     try:
         document = msgspec.json.decode(body)
+        if complete is not None:
+            complete(document)
         ignored = drop_unknown_fields(document, decoder.type, unknown_fields)
         return msgspec.convert(document, decoder.type), ignored
     except UNREADABLE as error:

@@ -35,7 +35,16 @@ logger = logging.getLogger(__name__)
 REQUEST_ID_HEADER = "x-request-id"
 # The time until the response begins, as OpenAI measures it.
 PROCESSING_HEADER = "openai-processing-ms"
+ADDED_HEADERS_KEY = "added_headers"
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def added_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Further headers of the response to the request with this `scope`, to be added to."""
+    headers: list[tuple[bytes, bytes]] = scope.setdefault("state", {}).setdefault(
+        ADDED_HEADERS_KEY, []
+    )
+    return headers
 
 
 class ErrorMiddleware:
@@ -65,6 +74,7 @@ class ErrorMiddleware:
                 headers[REQUEST_ID_HEADER] = request_id
                 if ignored := ignored_of(scope):
                     headers[IGNORED_HEADER] = header_of(ignored)
+                headers.raw.extend(added_headers(scope))
                 headers[PROCESSING_HEADER] = str(round((time.monotonic() - received_at) * MS_PER_S))
             await send(message)
 

@@ -101,6 +101,7 @@ STRICT_TEXT = (
     "A request whose prompt and `max_tokens` are more than the context or the memory holds gets "
     "400 `context_length_exceeded`."
 )
+DONE_TEXT = ", or an ErrorBody after which the stream ends; the last event's data is `[DONE]`."
 METRICS_CONTENT = {
     media_type: {"schema": {"type": "string"}}
     for media_type in ("text/plain", "application/openmetrics-text")
@@ -120,12 +121,13 @@ def describe_generation(
     response: Struct,
     chunk: Struct,
     strict_max_tokens: bool = False,
+    ending: str = DONE_TEXT,
 ) -> Json:
+    """An operation that generates text; `ending` says how its streams end."""
     stream = {
         # Before OpenAPI 3.2, the schema of an event stream is the schema of one event.
         "schema": EVENT_SCHEMA,
-        "description": f"With `stream`: each event's data is one {chunk.__name__}, or an ErrorBody "
-        "after which the stream ends; the last event's data is `[DONE]`.",
+        "description": f"With `stream`: each event's data is one {chunk.__name__}{ending}",
         "x-event-schema": _ref(chunk),
     }
     content = {**json_content(response), "text/event-stream": stream}

@@ -8,6 +8,8 @@ value says nothing or leaves a feature of another server off.
 from __future__ import annotations
 
 MESSAGES = "messages[]"
+# The items of Responses are messages, calls and their results.
+ITEMS = "input[]"
 
 # Labels: hints and bookkeeping of clients, which have no effect on the answer.
 LABELS: dict[str, tuple[str, ...]] = {
@@ -25,6 +27,9 @@ LABELS: dict[str, tuple[str, ...]] = {
     "messages[].tool_calls[]": ("cache_control", "index", "provider_specific_fields"),
     "messages[].tool_calls[].function": ("provider_specific_fields",),
     "messages[].function_call": ("provider_specific_fields",),
+    "input[]": ("cache_control", "provider_specific_fields"),
+    "input[].content[]": ("cache_control", "id", "provider_specific_fields"),
+    "input[].output[]": ("cache_control", "id", "provider_specific_fields"),
     "tools[]": ("cache_control",),
     "tools[].function": ("cache_control",),
     # The schema itself is enforced, with or without `strict`.
@@ -134,7 +139,7 @@ def says_nothing(value: object) -> bool:
 
 def is_in_message(place: str) -> bool:
     """Whether an object at `place` is a message or part of one."""
-    return place == MESSAGES or place.startswith(f"{MESSAGES}.")
+    return place in (MESSAGES, ITEMS) or place.startswith((f"{MESSAGES}.", f"{ITEMS}."))
 
 
 def is_neutral(place: str, key: str, value: object) -> bool:

@@ -33,6 +33,7 @@ def test_every_endpoint_is_described_with_the_version() -> None:
     assert [(method, path) for path, method, _ in OPERATIONS] == [
         ("post", "/v1/chat/completions"),
         ("post", "/v1/completions"),
+        ("post", "/v1/responses"),
         ("post", "/tokenize"),
         ("post", "/detokenize"),
         ("post", "/apply-template"),
