@@ -188,7 +188,8 @@ class Submit(Message, frozen=True):
     the prompt's tokens, and are the number of alternatives. Without `calls` no text is parsed
     as a tool call. `grammar` constrains the whole answer. `client` is whose request it is:
     clients that wait get fair turns. With `skip_special_tokens` the text, also that of `echo`,
-    is without control tokens.
+    is without control tokens. After `thinking_budget` tokens of reasoning its end marker is
+    written, and the model goes on with content; a model without such markers ignores it.
     """
 
     id: int
@@ -207,6 +208,7 @@ class Submit(Message, frozen=True):
     client: str = ""
     skip_special_tokens: bool = True
     ceiling: bool = False
+    thinking_budget: int | None = None
 
     def sequences(self) -> list[Submit]:
         """Each sequence as a `Submit` of its own; all share one prompt."""

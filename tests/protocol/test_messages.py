@@ -47,6 +47,7 @@ submits = st.builds(
     prompt=prompts,
     sampling=st.builds(Sampling, seeds, st.floats(0, 2), st.floats(0, 1)),
     max_tokens=st.none() | ids,
+    thinking_budget=st.none() | ids,
     stop=st.lists(texts),
     resume=token_lists,
     siblings=st.lists(st.builds(Sibling, ids, seeds, token_lists)),

@@ -21,6 +21,13 @@ FLOAT_INFINITY = 0x7F800000
 GATHER_RATIO = 8
 
 
+def allow_only(token: int) -> BitMask:
+    """The mask that allows only this token."""
+    words = np.zeros(token // WORD_BITS + 1, np.uint32)
+    words[-1] = 1 << token % WORD_BITS
+    return words.view(np.int32)
+
+
 def mask_logits(logits: mx.array, masks: Sequence[BitMask | None]) -> mx.array:
     """The logits of shape [rows, vocabulary], with -inf where a row's mask forbids the token.
 

@@ -44,12 +44,11 @@ MIN_NOISE = -4.0
 
 
 class Constraint(Protocol):
-    """Limits a row's next token to a part of the vocabulary, by the tokens before it.
+    """Limits a row's next token to a part of the vocabulary, by the tokens before it."""
 
-    Once it is `complete`, only a stop token may follow.
-    """
-
-    complete: bool
+    @property
+    def complete(self) -> bool:
+        """Whether only a stop token may follow."""
 
     def accept(self, token: int) -> None:
         """Add a token to the answer; also called for the tokens of an earlier worker."""

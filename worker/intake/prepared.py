@@ -179,7 +179,7 @@ def prepare_prompt(
         prompt = prompts.build(submit.prompt)
         return PreparedPrompt(
             tokens=prompt,
-            ignored=prompts.ignored(submit.prompt),
+            ignored=[*prompts.ignored(submit.prompt), *parsers.ignored(submit)],
             max_tokens=prompts.limit(submit, len(prompt)),
             echo=(
                 prompts.echo(submit.prompt, skip_special_tokens=submit.skip_special_tokens)

@@ -20,6 +20,10 @@ SENTENCEPIECE_SPACE = "\u2581"
 class Detokenizer(Protocol):
     """Decodes one sequence, token by token."""
 
+    @property
+    def in_character(self) -> bool:
+        """Whether the last token is known to end inside a character."""
+
     def push(self, token: int) -> str:
         """The text that `token` completes; may be empty."""
 
@@ -37,15 +41,14 @@ class ByteDetokenizer:
     def __init__(self, bytes_of: Callable[[int], bytes]) -> None:
         self._bytes_of = bytes_of
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        # Whether the last token ended inside a character.
-        self._incomplete = False
+        self.in_character = False
 
     def push(self, token: int) -> str:
         data = self._bytes_of(token)
-        if data.isascii() and not self._incomplete:
+        if data.isascii() and not self.in_character:
             return data.decode("ascii")
         text = self._decoder.decode(data)
-        self._incomplete = bool(self._decoder.getstate()[0])
+        self.in_character = bool(self._decoder.getstate()[0])
         return text
 
     def flush(self) -> str:
@@ -54,6 +57,8 @@ class ByteDetokenizer:
 
 class MlxLmDetokenizer:
     """mlx-lm's detokenizer, for vocabularies whose tokens do not map to bytes."""
+
+    in_character = False
 
     def __init__(self, tokenizer: TokenizerWrapper) -> None:
         self._streaming = tokenizer.detokenizer
@@ -81,6 +86,10 @@ class LeadingSpaceStripper:
         self._inner = inner
         self._hidden = hidden
         self._started = False
+
+    @property
+    def in_character(self) -> bool:
+        return self._inner.in_character
 
     def push(self, token: int) -> str:
         text = self._inner.push(token)

@@ -13,6 +13,7 @@ from protocol.messages import ChatPrompt, Submit, ToolUse
 from worker.outputs.detokenizer import make_detokenizers
 from worker.outputs.stop_strings import compile_stop_strings
 from worker.outputs.text import NO_CONTROL_TEXTS, AnswerParser, Text
+from worker.outputs.thinking_ends import ThinkingEnd, find_thinking_ends
 from worker.segmentation.channels import REASONING_CHANNEL, ChannelSegmenter
 from worker.segmentation.segmenter import Segmenter
 from worker.tool_calls.grammar import make_optional_call_grammar, make_required_call_grammar
@@ -43,6 +44,9 @@ class OutputParsers:
         self._control_texts = control_texts_of(tokenizer)
         self._control_stops_of = functools.lru_cache(CACHED_STOPS)(self._find_control_stops)
         self._markers = find_markers(tokenizer)
+        self._thinking_ends = find_thinking_ends(
+            tokenizer, self._markers, has_channels=self._has_channels
+        )
 
     def create(self, submit: Submit, prompt: list[int]) -> Text:
         """The parser of the answer to `prompt`. Only chat answers have reasoning and calls."""
@@ -72,7 +76,7 @@ class OutputParsers:
         self, submit: Submit, syntaxes: list[CompiledSyntax], prompt: list[int]
     ) -> AnswerParser:
         parallel = submit.calls is None or submit.calls.parallel
-        if any(syntax.channels for syntax in self.syntaxes):
+        if self._has_channels:
             return ChannelSegmenter(syntaxes, parallel=parallel)
         reasoning = self._opens_reasoning(prompt)
         return Segmenter(self._markers, syntaxes, parallel=parallel, reasoning=reasoning)
@@ -95,14 +99,33 @@ class OutputParsers:
         return tuple(each for each in stop if any(text in each for text in texts))
 
     @property
+    def _has_channels(self) -> bool:
+        """Whether its answers are messages in channels."""
+        return any(syntax.channels for syntax in self.syntaxes)
+
+    def thinking_end(self, submit: Submit) -> ThinkingEnd | None:
+        """What ends the reasoning of this answer; None if it has none that could be ended."""
+        ends = self._thinking_ends
+        # Under a grammar of the client the whole answer is content.
+        if ends is None or submit.grammar is not None or not isinstance(submit.prompt, ChatPrompt):
+            return None
+        return ends.plain if submit.calls is None else ends.calling
+
+    def ignored(self, submit: Submit) -> list[str]:
+        """The parameters of the answer that this model ignores."""
+        if submit.thinking_budget is None or self.thinking_end(submit) is not None:
+            return []
+        return ["thinking_token_budget"]
+
+    @property
     def has_reasoning(self) -> bool:
         """Whether the model's answers have think blocks."""
-        return bool(self._markers.think_start) or any(s.channels for s in self.syntaxes)
+        return bool(self._markers.think_start) or self._has_channels
 
     @property
     def reasoning_markers(self) -> list[str]:
         """What begins and ends reasoning; empty if nothing does."""
-        if any(syntax.channels for syntax in self.syntaxes):
+        if self._has_channels:
             return list(REASONING_CHANNEL)
         return [m for m in (self._markers.think_start, self._markers.think_end) if m]
 

@@ -100,6 +100,16 @@ class Text:
         return self._content.matched or self._segmenter.ended
 
     @property
+    def in_reasoning(self) -> bool:
+        """Whether the text so far ends in reasoning."""
+        return self._segmenter.in_reasoning
+
+    @property
+    def in_character(self) -> bool:
+        """Whether the last token ends inside a character."""
+        return self._detokenizer.in_character
+
+    @property
     def stopped_by(self) -> str | None:
         """The stop string that ended the sequence."""
         return self._content.found

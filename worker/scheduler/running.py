@@ -15,6 +15,7 @@ from worker.intake.prepared import PreparedRequest
 from worker.models.weight_loader import LoadedModel
 from worker.outputs.output_processor import OutputProcessor
 from worker.outputs.text import Text
+from worker.outputs.thinking_budget import ThinkingBudget
 from worker.outputs.tool_constraint import ToolCallConstraint
 from worker.scheduler.shares import PROGRESS_TOKENS, Place
 from worker.scheduler.shortage import Holder
@@ -119,7 +120,9 @@ def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> Outp
         config.stop_tokens,
         prompt=prepared.prompt,
         resume=submit.resume,
-        constraint=make_constraint(prepared, text, stop_token_ids),
+        constraint=bound_thinking(
+            prepared, text, stop_token_ids, make_constraint(prepared, text, stop_token_ids)
+        ),
         logprobs=submit.logprobs,
         scorer=make_scorer(prepared),
     )
@@ -148,6 +151,20 @@ def make_constraint(
     if prepared.offered_calls is None:
         return prepared.grammar.create_constraint()
     return ToolCallConstraint(text, prepared.grammar, stop_token_ids)
+
+
+def bound_thinking(
+    prepared: PreparedRequest,
+    text: Text,
+    stop_token_ids: frozenset[int],
+    constraint: Constraint | None,
+) -> Constraint | None:
+    """The constraint that also ends the reasoning at the request's budget, if it has one."""
+    budget = prepared.submit.thinking_budget
+    end = prepared.config.parsers.thinking_end(prepared.submit)
+    if budget is None or end is None:
+        return constraint
+    return ThinkingBudget(text, budget, end, inner=constraint, stop_token_ids=stop_token_ids)
 
 
 def make_scorer(prepared: PreparedRequest) -> PromptScorer | None:

@@ -49,8 +49,10 @@ def make_required_call_grammar(
     ]
     if think_end:
         token = special_tokens.get(think_end)
-        rules.append(f"think: /(.|\\n)*/ <[{token}]>" if token is not None else "think: THOUGHT")
-        rules.append(f"THOUGHT[lazy]: /(.|\\n)*{regex.escape(think_end)}/")
+        # In Lark a slash ends a regular expression.
+        marker = regex.escape(think_end).replace("/", "\\/")
+        in_text = f"think[lazy]: /(.|\\n)*{marker}/"
+        rules.append(f"think: /(.|\\n)*/ <[{token}]>" if token is not None else in_text)
     for index, function in enumerate(functions):
         header = to_lark(
             call_template.before + function["name"] + call_template.between, special_tokens

@@ -44,6 +44,10 @@ class CountingDetokenizer:
         self.tokens.append(token)
         return self._inner.push(token)
 
+    @property
+    def in_character(self) -> bool:
+        return self._inner.in_character
+
     def flush(self) -> str:
         return self._inner.flush()
 

@@ -1,0 +1,243 @@
+"""An answer's reasoning ends at its budget, and the model goes on with its content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from protocol.events import ArgumentsDelta, Finished, Started, TextDelta, ToolCallStarted
+from protocol.messages import ChatPrompt, Sampling, Sibling, Step, Submit, TextPrompt, ToolUse
+from tests.models import staged
+from tests.models.staged import CHATML, Staged
+from tests.worker.driver import events_of, make_pool, run_loop, text_of, tokens_of
+from worker.models.pool import ModelPool
+
+GREEDY = Sampling(seed=0, temperature=0.0)
+MESSAGES = [{"role": "user", "content": "Well?"}]
+THOUGHT = "I count: one, 二, three, four. Five 😀 six; seven (eight) nine."
+CONTENT = "Hello to you."
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+JSON_IN_TAGS = "{# <think> </think> <tool_call> tool_call.name tools #}" + CHATML
+OPENED = JSON_IN_TAGS.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
+HARMONY = (
+    "{# <|channel|> #}{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>"
+    "{% endfor %}{{ tools | tojson }}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
+)
+CHANNELS = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|call|>")
+ADD: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}},
+            "required": ["a"],
+        },
+    },
+}
+MODELS = {
+    "opens": Staged(f"<think>\n{THOUGHT}\n</think>\n\n{CONTENT}", JSON_IN_TAGS, added=TAGS),
+    "opened": Staged(f"{THOUGHT}\n</think>\n\n{CONTENT}", OPENED, added=TAGS),
+    "calls": Staged(f"{THOUGHT}\n</think>\n\n{CALL}", OPENED, added=TAGS),
+    # Its markers are no tokens of their own.
+    "spelled": Staged(
+        f"Here are my reasoning steps:\n{THOUGHT}[BEGIN FINAL RESPONSE]{CONTENT}",
+        "{# Here are my reasoning steps: [BEGIN FINAL RESPONSE] #}" + CHATML,
+    ),
+    "spelled-calls": Staged(
+        f"{THOUGHT}[BEGIN FINAL RESPONSE]\n{CALL}",
+        "{# [BEGIN FINAL RESPONSE] <tool_call> tool_call.name tools #}"
+        + CHATML.replace("{% endif %}", "Here are my reasoning steps:\n{% endif %}"),
+        added=("<tool_call>", "</tool_call>"),
+    ),
+    "harmony": Staged(
+        f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>final"
+        f"<|message|>{CONTENT}",
+        HARMONY,
+        CHANNELS,
+        added=("assistant",),
+        end="<|call|>",
+        after="assistant",
+    ),
+    "plain": Staged(CONTENT),
+}
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelPool]:
+    folder: Path = tmp_path_factory.mktemp("thinking")
+    pool = make_pool(*(staged.make(model, folder / name) for name, model in MODELS.items()))
+    yield pool
+    for name in MODELS:
+        pool[name].config.grammars.close()
+
+
+def ask(model: str, budget: int | None, **fields: Any) -> Submit:
+    return Submit(
+        **{
+            "id": 1,
+            "model": model,
+            "prompt": ChatPrompt(MESSAGES),
+            "sampling": GREEDY,
+            "max_tokens": 400,
+            "thinking_budget": budget,
+            **fields,
+        }
+    )
+
+
+def split(steps: list[Step], id: int = 1) -> tuple[str, str]:
+    """The reasoning and the content of an answer."""
+    deltas = [event for event in events_of(steps, id) if isinstance(event, TextDelta)]
+    reasoning, content = (
+        "".join(delta.text for delta in deltas if delta.kind == kind)
+        for kind in ("reasoning", "content")
+    )
+    return reasoning, content
+
+
+def finished(steps: list[Step], id: int = 1) -> Finished:
+    end = events_of(steps, id)[-1]
+    assert isinstance(end, Finished)
+    return end
+
+
+def thought_tokens(pool: ModelPool, model: str) -> int:
+    """How many tokens the whole reasoning has, markers included."""
+    return finished(run_loop(pool, [ask(model, None)])).reasoning_tokens
+
+
+@pytest.mark.parametrize("model", ["opens", "opened"])
+def test_reasoning_has_as_many_tokens_as_its_budget_and_content_follows(
+    pool: ModelPool, model: str
+) -> None:
+    markers = 2 if model == "opens" else 1
+    whole = thought_tokens(pool, model) - markers
+    for budget in range(whole + 2):
+        steps = run_loop(pool, [ask(model, budget)])
+        reasoning, content = split(steps)
+        assert content == CONTENT
+        assert THOUGHT.startswith(reasoning)
+        assert "�" not in reasoning
+        spent = finished(steps).reasoning_tokens - markers
+        assert spent == min(budget, whole) or (spent <= budget + 3 and reasoning[-1:] in "二😀")
+        assert finished(steps).reason == "stop"
+
+
+@pytest.mark.parametrize("model", ["opens", "opened", "spelled"])
+def test_with_a_budget_of_zero_no_reasoning_is_said(pool: ModelPool, model: str) -> None:
+    reasoning, content = split(run_loop(pool, [ask(model, 0)]))
+    assert reasoning == ""
+    assert content.strip() == CONTENT
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_a_budget_that_is_not_spent_changes_nothing(pool: ModelPool, model: str) -> None:
+    plain = run_loop(pool, [ask(model, None)])
+    bounded = run_loop(pool, [ask(model, 1000)])
+    assert tokens_of(bounded, 1) == tokens_of(plain, 1)
+    assert split(bounded) == split(plain)
+    assert finished(bounded).reasoning_tokens == finished(plain).reasoning_tokens
+
+
+@pytest.mark.parametrize(
+    "model", ["opens", "opened", "spelled", "harmony", "calls", "spelled-calls"]
+)
+def test_a_resumed_answer_ends_its_reasoning_at_the_same_token(pool: ModelPool, model: str) -> None:
+    submit = ask(model, 5)
+    whole = run_loop(pool, [submit])
+    tokens = tokens_of(whole, 1)
+    for kept in range(1, min(len(tokens), 20)):
+        steps = run_loop(pool, [msgspec.structs.replace(submit, resume=tokens[:kept])])
+        assert tokens[:kept] + tokens_of(steps, 1) == tokens
+        assert finished(steps).reasoning_tokens == finished(whole).reasoning_tokens
+        assert "".join(split(whole)).endswith("".join(split(steps)))
+
+
+def test_answers_with_other_budgets_in_one_batch_are_those_alone(pool: ModelPool) -> None:
+    budgets: list[int | None] = [None, 0, 1, 4, 9, 1000]
+    submits = [ask("opens", budget, id=n) for n, budget in enumerate(budgets)]
+    together = run_loop(pool, submits)
+    for submit in submits:
+        alone = run_loop(pool, [submit])
+        assert tokens_of(together, submit.id) == tokens_of(alone, submit.id)
+
+
+def test_each_of_several_sequences_has_the_budget(pool: ModelPool) -> None:
+    sampling = Sampling(seed=1, temperature=0.3)
+    submit = ask("opened", 3, sampling=sampling, siblings=[Sibling(2, 2), Sibling(3, 3)])
+    steps = run_loop(pool, submit.sequences())
+    for id in (1, 2, 3):
+        assert split(steps, id)[1] == CONTENT
+        assert finished(steps, id).reasoning_tokens == 4
+
+
+@pytest.mark.parametrize("model", ["calls", "spelled-calls"])
+@pytest.mark.parametrize("required", [False, True])
+@pytest.mark.parametrize("budget", [0, 3, 1000])
+def test_a_call_after_reasoning_keeps_its_schema(
+    pool: ModelPool, model: str, required: bool, budget: int
+) -> None:
+    submit = ask(
+        model,
+        budget,
+        prompt=ChatPrompt(MESSAGES, tools=[ADD]),
+        calls=ToolUse(["add"], required=required),
+    )
+    steps = run_loop(pool, [submit])
+    events = events_of(steps, 1)
+    assert [event.name for event in events if isinstance(event, ToolCallStarted)] == ["add"]
+    arguments = "".join(event.text for event in events if isinstance(event, ArgumentsDelta))
+    assert msgspec.json.decode(arguments) == {"a": 1}
+    assert finished(steps).reason == "tool_calls"
+    if model == "calls":
+        whole = thought_tokens(pool, model) - 1
+        assert finished(steps).reasoning_tokens == min(budget, whole) + 1
+
+
+def test_harmony_goes_on_in_another_channel(pool: ModelPool) -> None:
+    reasoning, content = split(run_loop(pool, [ask("harmony", 4)]))
+    assert reasoning
+    assert THOUGHT.startswith(reasoning)
+    assert reasoning != THOUGHT
+    assert content
+
+
+@pytest.mark.parametrize("tools", [[], [ADD]])
+def test_harmony_that_reasons_again_after_its_budget_is_ended(
+    pool: ModelPool, tools: list[dict[str, Any]]
+) -> None:
+    """The staged model always continues a channel's marker with its reasoning."""
+    calls = ToolUse(["add"]) if tools else None
+    submit = ask("harmony", 2, prompt=ChatPrompt(MESSAGES, tools=tools), calls=calls)
+    steps = run_loop(pool, [submit])
+    assert finished(steps).reason == "stop"
+    assert split(steps)[1]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 2, 4, 5, 6])
+def test_reasoning_that_max_tokens_cuts_is_counted_to_its_end(
+    pool: ModelPool, max_tokens: int
+) -> None:
+    steps = run_loop(pool, [ask("opened", 4, max_tokens=max_tokens)])
+    assert finished(steps).reason == "length"
+    assert finished(steps).reasoning_tokens == min(max_tokens, 5)
+
+
+def ignored(steps: list[Step]) -> list[str]:
+    [started] = [event for event in events_of(steps, 1) if isinstance(event, Started)]
+    return started.ignored
+
+
+def test_a_model_without_markers_says_that_it_ignores_the_budget(pool: ModelPool) -> None:
+    assert ignored(run_loop(pool, [ask("plain", 0)])) == ["thinking_token_budget"]
+    assert ignored(run_loop(pool, [ask("plain", None)])) == []
+    assert ignored(run_loop(pool, [ask("opens", 0)])) == []
+    steps = run_loop(pool, [ask("opens", 0, prompt=TextPrompt("Well?"))])
+    assert ignored(steps) == ["thinking_token_budget"]
+    assert text_of(steps, 1)
