@@ -15,7 +15,8 @@ class Started(Message, frozen=True):
 
     `cached_tokens` is how many of the prompt's tokens need no prefill. `fingerprint` is the
     same for the same model content, templates and package versions. `ignored` names the
-    parameters that this model cannot honour and that have no effect.
+    parameters that this model cannot honour and that have no effect. `dropped_messages` is how
+    many of the oldest messages are not in the prompt (`ChatPrompt.truncate`).
     """
 
     id: int
@@ -24,6 +25,7 @@ class Started(Message, frozen=True):
     cached_tokens: int = 0
     fingerprint: str = ""
     ignored: list[str] = []
+    dropped_messages: int = 0
 
 
 class Progress(Message, frozen=True):

@@ -35,7 +35,9 @@ class ChatPrompt(Message, frozen=True):
     The worker renders it with the model's chat template. `options` are variables of the
     template, `tools` are in OpenAI's format. With `continue_final` the answer continues the
     last message. Without `generation_prompt` the prompt ends after the last message. With
-    `ignores_effort` a model that cannot honour `reasoning_effort` ignores it.
+    `ignores_effort` a model that cannot honour `reasoning_effort` ignores it. With `truncate` the
+    oldest turns of a conversation that is too long are left out; the instructions at its
+    beginning and its last turn stay.
     """
 
     messages: list[dict[str, Any]]
@@ -45,6 +47,7 @@ class ChatPrompt(Message, frozen=True):
     tools: list[dict[str, Any]] = []
     generation_prompt: bool = True
     ignores_effort: bool = False
+    truncate: bool = False
 
 
 class TextPrompt(Message, frozen=True):

@@ -19,7 +19,7 @@ from worker.models.model_config import ModelConfig
 from worker.outputs.output_processor import AnswerTimes
 from worker.outputs.parsers import OutputParsers
 from worker.prompt_errors import PromptError
-from worker.prompts.builder import PromptBuilder
+from worker.prompts.builder import PromptBuilder, least_room
 from worker.prompts.tokenization import convert
 from worker.structured_output.constraint import CompiledGrammar
 
@@ -39,6 +39,7 @@ class PreparedPrompt(Message, frozen=True):
     ignored: list[str]
     required_calls: Lark | None
     offered_calls: Lark | None
+    dropped_messages: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class PreparedRequest:
     `offered_calls` (the grammar of calls that it may have). `breakpoints` are token offsets
     in the prompt at which prefill stops to store a reusable state. `ignored` are the
     parameters that this model ignores. `alone`: the model failed on it beside others, so that
-    it runs in a batch of its own.
+    it runs in a batch of its own. `dropped_messages` of the conversation are not in the prompt.
     """
 
     submit: Submit
@@ -75,6 +76,7 @@ class PreparedRequest:
     required_calls: Lark | None = None
     offered_calls: Lark | None = None
     alone: bool = False
+    dropped_messages: int = 0
 
     @property
     def is_bounded(self) -> bool:
@@ -174,9 +176,10 @@ def prepare_prompt(
     """
     try:
         prompts.check_sampling(submit.sampling)
-        if is_large:
-            prompts.check_length(submit)
-        prompt = prompts.build(submit.prompt)
+        short = prompts.shorten(submit.prompt, least_room(submit))
+        if is_large and not short.tokens:
+            prompts.check_length(msgspec.structs.replace(submit, prompt=short.prompt))
+        prompt = short.tokens or prompts.build(short.prompt)
         return PreparedPrompt(
             tokens=prompt,
             ignored=[*prompts.ignored(submit.prompt), *parsers.ignored(submit)],
@@ -186,9 +189,10 @@ def prepare_prompt(
                 if submit.echo
                 else ""
             ),
-            breakpoints=prompts.breakpoints(submit.prompt, prompt) if wants_breakpoints else [],
+            breakpoints=prompts.breakpoints(short.prompt, prompt) if wants_breakpoints else [],
             required_calls=parsers.required_call_grammar(submit, prompt),
             offered_calls=parsers.optional_call_grammar(submit) if enforces_calls else None,
+            dropped_messages=short.dropped_messages,
         )
     except Exception as error:
         return to_rejection(submit.id, error)
@@ -230,4 +234,5 @@ def to_request(
         ignored=prepared.ignored,
         required_calls=prepared.required_calls,
         offered_calls=prepared.offered_calls,
+        dropped_messages=prepared.dropped_messages,
     )

@@ -64,6 +64,7 @@ class OutputProcessor:
         fingerprint: str,
         received_at: float,
         ignored: Sequence[str] = (),
+        dropped_messages: int = 0,
         control_tokens: Container[int] = (),
         times: AnswerTimes | None = None,
     ) -> None:
@@ -76,6 +77,7 @@ class OutputProcessor:
         self._token_bytes = token_bytes
         self._fingerprint = fingerprint
         self._ignored = list(ignored)
+        self._dropped_messages = dropped_messages
         self._control_tokens = control_tokens
         self._max_tokens = submit.max_tokens
         self._completion_tokens = 0
@@ -106,6 +108,7 @@ class OutputProcessor:
             cached_tokens=self._cached_tokens,
             fingerprint=self._fingerprint,
             ignored=self._ignored,
+            dropped_messages=self._dropped_messages,
         )
 
     def process(self, token: Token, now: float) -> list[Event]:

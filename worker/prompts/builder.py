@@ -7,6 +7,7 @@ stream. Calls no MLX.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -15,10 +16,25 @@ from worker.prompt_errors import PromptError, context_length_exceeded
 from worker.prompts.cache_breakpoints import find_breakpoints
 from worker.prompts.fill_in_middle import find_fill_in_middle
 from worker.prompts.token_bound import TokenBound
+from worker.prompts.truncation import truncate
 from worker.templates.chat_template import ChatTemplate
 from worker.templates.variables import DOCUMENTS, TemplateVariables
 from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
 from worker.tool_calls.syntax import CallTemplate
+
+# What a truncated conversation leaves for the answer: as much as admission reserves of an answer
+# first, or this part of a short context.
+TRUNCATION_ROOM_TOKENS = 1024
+TRUNCATION_ROOM_PART = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ShortPrompt:
+    """A prompt without `dropped_messages`; `tokens` are empty if it is not built yet."""
+
+    prompt: Prompt
+    tokens: list[int] = field(default_factory=list)
+    dropped_messages: int = 0
 
 
 class PromptBuilder:
@@ -89,6 +105,36 @@ class PromptBuilder:
             self._template_of(prompt).check_whole(prompt)
         return self._build(prompt)
 
+    def shorten(self, prompt: Prompt, room: int = 1) -> ShortPrompt:
+        """The prompt; a conversation that may be truncated, so that it leaves room for an answer.
+
+        The room is `room` tokens at least, and so many that the next turn may fit, too. The last
+        turn stays, whatever its length.
+
+        Raises:
+            PromptError: the template refuses the messages or leaves one out.
+        """
+        if not isinstance(prompt, ChatPrompt) or not prompt.truncate:
+            return ShortPrompt(prompt)
+        self._template_of(prompt).check_whole(prompt)
+        room = max(room, min(TRUNCATION_ROOM_TOKENS, self._context_length // TRUNCATION_ROOM_PART))
+        most = max(self._context_length - room, 0)
+        built: dict[int, list[int]] = {}
+
+        def measure(shorter: ChatPrompt) -> int:
+            if (least := self._bound_of(shorter)) > most:
+                return least
+            tokens = built[len(shorter.messages)] = self._render(shorter)
+            return len(tokens)
+
+        shorter = truncate(prompt, measure, most)
+        kept = len(shorter.messages)
+        return ShortPrompt(shorter, built.get(kept, []), len(prompt.messages) - kept)
+
+    def _bound_of(self, prompt: ChatPrompt) -> int:
+        """How many tokens a conversation has at least, without their tokenization."""
+        return 0 if self._token_bound is None else self._token_bound.at_least(self.render(prompt))
+
     def _build(self, prompt: Prompt) -> list[int]:
         match prompt:
             case ChatPrompt():
@@ -137,9 +183,8 @@ class PromptBuilder:
                 self.limit(submit, len(ids))
             case TextPrompt(text, suffix) if bound is not None:
                 self.limit(submit, bound.at_least(text) + bound.at_least(suffix), at_least=True)
-            case ChatPrompt() if bound is not None:
-                text = self.render(submit.prompt)
-                self.limit(submit, bound.at_least(text), at_least=True)
+            case ChatPrompt():
+                self.limit(submit, self._bound_of(submit.prompt), at_least=True)
 
     def limit(self, submit: Submit, prompt_tokens: int, *, at_least: bool = False) -> int:
         """The answer's maximum number of tokens: the request's, else what the context allows.
@@ -244,6 +289,12 @@ class PromptBuilder:
             message = f"Token id {ids[index]} at {index} is outside 0 to {limit}."
             raise PromptError("invalid_value", message, "prompt")
         return ids
+
+
+def least_room(submit: Submit) -> int:
+    """How many tokens must be left for the answer: all of them if its limit is no ceiling."""
+    whole = 0 if submit.ceiling or submit.max_tokens is None else submit.max_tokens
+    return max(whole, submit.sampling.min_tokens, 1)
 
 
 def index_outside(ids: Sequence[int], size: int) -> int | None:

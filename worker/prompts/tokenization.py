@@ -107,7 +107,8 @@ def encode_chat(prompts: PromptBuilder, prompt: ChatPrompt, request: Tokenize) -
 
     With `special_tokens` those of a text are added to them.
     """
-    tokens = prompts.build(prompt)
+    short = prompts.shorten(prompt)
+    tokens = short.tokens or prompts.build(short.prompt)
     if not request.special_tokens:
         return tokens
     first, last = added_tokens(prompts.tokenizer)

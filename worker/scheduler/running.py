@@ -136,6 +136,7 @@ def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> Outp
         token_bytes=config.token_bytes,
         fingerprint=config.fingerprint,
         ignored=prepared.ignored,
+        dropped_messages=prepared.dropped_messages,
         control_tokens=config.parsers.control_tokens,
         received_at=prepared.received_at,
         times=prepared.times,
