@@ -131,7 +131,7 @@ class ChatTemplate:
             # The messages themselves may be taken; if they are refused, the error says why.
             return
         for place, message in enumerate(marked):
-            if message["role"] in KEPT_ROLES and message["content"] not in text:
+            if message["role"] in KEPT_ROLES and message["content"].strip() not in text:
                 error = (
                     f"The model's chat template leaves out `messages[{place}]`, "
                     f"a message of the role `{message['role']}`."

@@ -110,6 +110,7 @@ def test_a_text_has_as_many_tokens_as_the_prompt_of_a_completion(
 
 @pytest.mark.parametrize("family", FAMILIES)
 @given(prompt=conversations)
+@example(prompt=ChatPrompt([{"role": "user", "content": " "}]))
 def test_messages_have_the_tokens_of_a_chats_prompt(
     builders: dict[str, PromptBuilder], family: str, prompt: ChatPrompt
 ) -> None:
