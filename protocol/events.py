@@ -116,13 +116,26 @@ class Finished(Message, frozen=True):
     at_context: bool = False
 
 
+class TooLong(Data, frozen=True):
+    """What exceeds a limit: the tokens of the prompt, and those that the answer needs at least."""
+
+    prompt_tokens: int
+    answer_tokens: int
+    limit_tokens: int
+
+
 class Rejected(Message, frozen=True):
-    """The request cannot be served; nothing was generated. `param` is the parameter at fault."""
+    """The request cannot be served; nothing was generated. `param` is the parameter at fault.
+
+    `too_long` is set with the code `context_length_exceeded`; the prompt may have more tokens
+    where it was refused before it was tokenized.
+    """
 
     id: int
     code: str
     message: str
     param: str | None = None
+    too_long: TooLong | None = None
 
 
 class Failed(Message, frozen=True):

@@ -2,6 +2,7 @@
 
     MlxdError
       + InvalidRequest        400  the body, a parameter or a value is invalid
+      |   + ContextTooLong    400  the prompt and its answer exceed the context or the memory
       + InvalidApiKey         401  a key is required, and no known key was presented
       + AdminOnly             403  an administration request without an administrator's key
       + HostNotAllowed        403  the Host header is not one of the service's names
@@ -86,6 +87,27 @@ class MlxdError(Exception):
 
 class InvalidRequest(MlxdError):
     """The request is invalid or cannot be served as it is; a retry fails again."""
+
+
+class ContextTooLong(InvalidRequest):
+    """A prompt, and an answer of at least `answer_tokens`, exceed `limit_tokens`.
+
+    The prompt may have more than `prompt_tokens` where it was refused before it was tokenized.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None,
+        prompt_tokens: int,
+        answer_tokens: int,
+        limit_tokens: int,
+    ) -> None:
+        super().__init__(message, param=param, code="context_length_exceeded")
+        self.prompt_tokens = prompt_tokens
+        self.answer_tokens = answer_tokens
+        self.limit_tokens = limit_tokens
 
 
 class InvalidApiKey(MlxdError):

@@ -25,6 +25,8 @@ class InflightRequest:
         self.fingerprint = ""
         # The parameters that the model ignores.
         self.ignored: list[str] = []
+        # How many of the oldest messages the worker has left out of the prompt.
+        self.dropped_messages = 0
         self.collector = OutputCollector()
         # Each is called with every batch, before the handler gets the batch.
         self.observers: list[Callable[[EventBatch], None]] = []
@@ -100,14 +102,15 @@ class InflightRequest:
         for started in batch.started:
             self.fingerprint = started.fingerprint
             self.ignored = started.ignored
+            self.dropped_messages = started.dropped_messages
             self._unstarted.discard(started.id)
         for finished in batch.finished:
             self._unfinished.discard(finished.id)
         for observe in self.observers:
             observe(batch)
         match batch.error:
-            case Rejected(code=code, message=message, param=param):
-                raise error_for_code(code, message, param)
+            case Rejected(code=code, message=message, param=param, too_long=too_long):
+                raise error_for_code(code, message, param, too_long)
             case Failed(message=message):
                 raise GenerationFailed(message)
         return batch

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import get_args
 
 from protocol.error_codes import ErrorCode
+from protocol.events import TooLong
 from service.errors import (
+    ContextTooLong,
     InsufficientMemory,
     InternalError,
     InvalidRequest,
@@ -17,8 +19,18 @@ from service.errors import (
 KNOWN_CODES = frozenset(get_args(ErrorCode))
 
 
-def error_for_code(code: str, message: str, param: str | None = None) -> MlxdError:
+def error_for_code(
+    code: str, message: str, param: str | None = None, too_long: TooLong | None = None
+) -> MlxdError:
     """The error for a code of the worker; an unknown code is an internal error."""
+    if too_long is not None:
+        return ContextTooLong(
+            message,
+            param=param,
+            prompt_tokens=too_long.prompt_tokens,
+            answer_tokens=too_long.answer_tokens,
+            limit_tokens=too_long.limit_tokens,
+        )
     match code:
         case "insufficient_memory":
             return InsufficientMemory(message)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.events import Failed, Finished, Rejected, Started, TextDelta, Tokenized
+from protocol.events import Failed, Finished, Rejected, Started, TextDelta, Tokenized, TooLong
 from protocol.messages import (
     Cancel,
     ChatPrompt,
@@ -64,7 +64,14 @@ events = st.one_of(
     st.builds(Tokenized, ids, ids, st.binary(), ids, st.binary(), st.lists(texts)),
     st.builds(Started, ids, ids, texts),
     st.builds(TextDelta, ids, texts, token_lists),
-    st.builds(Rejected, id=ids, code=texts, message=texts, param=st.none() | texts),
+    st.builds(
+        Rejected,
+        id=ids,
+        code=texts,
+        message=texts,
+        param=st.none() | texts,
+        too_long=st.none() | st.builds(TooLong, ids, ids, ids),
+    ),
     st.builds(Failed, ids, texts),
 )
 

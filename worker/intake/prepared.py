@@ -212,7 +212,7 @@ def to_rejection(id: int, error: Exception) -> Rejected:
     An error in one prompt must not end the thread that prepares all of them.
     """
     if isinstance(error, PromptError):
-        return Rejected(id=id, code=error.code, message=error.message, param=error.param)
+        return error.to_rejected(id)
     logger.error("request %d: its prompt could not be prepared", id, exc_info=error)
     return Rejected(id, "internal_error", "The prompt could not be prepared.")
 

@@ -202,8 +202,9 @@ class PromptBuilder:
             max_tokens = min(max_tokens, room)
         if max_tokens > available:
             # LiteLLM and others recognise the error by these words, which OpenAI uses.
-            limit = f"This model's maximum context length is {self._context_length} tokens"
-            raise context_length_exceeded(submit, prompt_tokens, limit, at_least=at_least)
+            most = self._context_length
+            limit = f"This model's maximum context length is {most} tokens"
+            raise context_length_exceeded(submit, prompt_tokens, most, limit, at_least=at_least)
         min_tokens = submit.sampling.min_tokens
         if min_tokens > max_tokens:
             message = f"`min_tokens` is {min_tokens}, but the answer may have {max_tokens} tokens."

@@ -165,7 +165,6 @@ def stretch_after(answer_tokens: int) -> int:
 
 def too_long(prepared: PreparedRequest, longest: int, limit: str) -> Rejected:
     """The rejection of a request that is above a limit; it could have `longest` tokens."""
-    error = context_length_exceeded(
-        prepared.submit, len(prepared.prompt), limit.format(longest=longest)
-    )
-    return Rejected(prepared.submit.id, error.code, error.message, error.param)
+    clause = limit.format(longest=longest)
+    error = context_length_exceeded(prepared.submit, len(prepared.prompt), longest, clause)
+    return error.to_rejected(prepared.submit.id)
