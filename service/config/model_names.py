@@ -12,9 +12,16 @@ from service.errors import ModelNotFound
 from service.schema.batching import describe_batching
 from service.schema.models import Model, ModelList
 
+# The end of an alias that stands for all names with the same beginning.
+ANY = "*"
+
 
 class ModelNames:
-    """The configured models in order, with their aliases; `default` is an alias of the first."""
+    """The configured models in order, with their aliases; `default` is an alias of the first.
+
+    An alias that ends in `*` is every name that begins so. A name that is configured as it is
+    comes first, then the longest of these beginnings.
+    """
 
     def __init__(self, models: Sequence[ModelSettings]) -> None:
         self._ids = tuple(model_id(model) for model in models)
@@ -22,6 +29,8 @@ class ModelNames:
         self._aliases = {model_id(model): list(model.aliases) for model in models}
         self._aliases[self._ids[0]].append(RESERVED_ID)
         self._id_of = {alias: id for id, names in self._aliases.items() for alias in names}
+        patterns = [name for name in self._id_of if name.endswith(ANY)]
+        self._beginnings = sorted((name[: -len(ANY)] for name in patterns), key=len, reverse=True)
         self._created = int(time.time())
 
     @property
@@ -41,6 +50,9 @@ class ModelNames:
             return name
         if name in self._id_of:
             return self._id_of[name]
+        for beginning in self._beginnings:
+            if name.startswith(beginning):
+                return self._id_of[beginning + ANY]
         raise ModelNotFound(name)
 
     def defaults(self, id: str) -> SamplingDefaults:

@@ -30,6 +30,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A model to serve.
 
     - `source`: a folder, a hub id, or None for the built-in model.
+    - `aliases`: further names in requests; one that ends in `*` is every name that begins so.
     - `adapter`: a folder with a LoRA adapter.
     - `chat_template`: a Jinja file that replaces the model's own template.
     - `pinned`: the model is loaded at the start and is never evicted or unloaded.

@@ -34,6 +34,49 @@ def test_a_model_is_found_by_its_id_or_alias_and_the_first_as_default(name: str,
     assert NAMES.resolve(name) == id
 
 
+PATTERNS = ModelNames(
+    [
+        ModelSettings("/a", "first", aliases=("gpt-*", "gpt-4o-mini")),
+        ModelSettings("/b", "gpt-5", aliases=("claude-*", "*-of-no-pattern")),
+        ModelSettings("/c", "third", aliases=("gpt-4*", "claude-haiku-*")),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("gpt-3.5-turbo", "first"),
+        ("gpt-", "first"),
+        ("gpt-4o", "third"),
+        ("gpt-4o-mini", "first"),
+        ("gpt-5", "gpt-5"),
+        ("gpt-5-mini", "first"),
+        ("claude-sonnet-5", "gpt-5"),
+        ("claude-haiku-4-5-20251001", "third"),
+        ("claude-*", "gpt-5"),
+    ],
+)
+def test_an_exact_name_comes_first_and_then_the_longest_beginning(name: str, id: str) -> None:
+    assert PATTERNS.resolve(name) == id
+    assert PATTERNS.describe(name, []).id == id
+
+
+@pytest.mark.parametrize("name", ["gpt", "GPT-4", "xgpt-4", "claude", "model-of-no-pattern"])
+def test_a_name_that_no_alias_begins_is_not_found(name: str) -> None:
+    with pytest.raises(ModelNotFound):
+        PATTERNS.resolve(name)
+
+
+def test_an_alias_of_a_star_alone_takes_every_other_name() -> None:
+    names = ModelNames([ModelSettings("/a", "first"), ModelSettings("/b", "rest", aliases=("*",))])
+    assert [names.resolve(name) for name in ("first", "default", "any/name")] == [
+        "first",
+        "first",
+        "rest",
+    ]
+
+
 @pytest.mark.parametrize("name", ["", "first", "ORG/FIRST", "org/first/", "../second", "third"])
 def test_any_other_name_is_not_found(name: str) -> None:
     with pytest.raises(ModelNotFound):
