@@ -147,6 +147,9 @@ def to_capability(parameter: Parameter, model: ModelInfo | None) -> Capability:
         case "reasoning_effort" if not model.thinks:
             # There is no effort to spend, so the parameter has no effect.
             return Capability("label")
+        case "reasoning_markers":
+            # There is no reasoning to end: the worker says that it ignores the parameter.
+            return Capability("label")
         case "template_variables" if not model.thinks:
             return Capability("refused", [{name: False} for name in THINKING_VARIABLES])
         case _:
@@ -171,3 +174,5 @@ def meets(model: ModelInfo, requirement: Requirement) -> bool:
             return bool(model.template_variables)
         case "reasoning_effort":
             return model.reasoning_effort
+        case "reasoning_markers":
+            return bool(model.reasoning_markers)

@@ -19,6 +19,7 @@ from service.schema.messages import (
     is_continuable,
 )
 from service.schema.parameters import (
+    MAX_TOKENS,
     GenerationRequest,
     Metadata,
     TokenCount,
@@ -46,6 +47,17 @@ ApiFinishReason = Literal[FinishReason, "function_call"]
 Messages = Annotated[Conversation, Meta(min_length=1)]
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
+# vLLM's values of `thinking_token_budget`.
+NO_BUDGET = -1
+ThinkingBudget = Annotated[
+    int,
+    Meta(
+        ge=NO_BUDGET,
+        le=MAX_TOKENS,
+        description="After so many tokens of reasoning the model goes on with its answer; "
+        "-1 is no bound. A model that marks no reasoning ignores it. Not in OpenAI's API.",
+    ),
+]
 TemplateOptions = Annotated[dict[str, Any], Meta(max_length=MAX_TEMPLATE_OPTIONS)]
 ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 
@@ -76,6 +88,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     chat_template_kwargs: TemplateOptions | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
+    thinking_token_budget: ThinkingBudget | None = None
 
     tools: Tools | None = None
     tool_choice: ToolChoice | None = None
@@ -101,6 +114,11 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     def alternatives(self) -> int | None:
         """The number of alternatives per token; None without log-probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def thinking_budget(self) -> int | None:
+        """The most tokens of reasoning; None without a bound."""
+        return None if self.thinking_token_budget == NO_BUDGET else self.thinking_token_budget
 
     @property
     def shown_tier(self) -> str | UnsetType:

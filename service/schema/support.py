@@ -16,7 +16,13 @@ import msgspec
 from service.errors import InvalidRequest
 
 Support = Literal["honoured", "label", "refused"]
-Requirement = Literal["chat_template", "fill_in_middle", "template_variables", "reasoning_effort"]
+Requirement = Literal[
+    "chat_template",
+    "fill_in_middle",
+    "reasoning_effort",
+    "reasoning_markers",
+    "template_variables",
+]
 
 
 class Parameter(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -104,6 +110,7 @@ PARAMETERS: dict[str, Parameter] = {
     "structured_outputs": HONOURED,
     "suffix": requiring("fill_in_middle"),
     "temperature": HONOURED,
+    "thinking_token_budget": requiring("reasoning_markers"),
     "tokens": HONOURED,
     "tool_choice": HONOURED,
     "tools": HONOURED,

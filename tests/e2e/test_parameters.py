@@ -28,14 +28,16 @@ LOUD: dict[str, Any] = {
     "modalities": ["text", "audio"],
     "moderation": {"model": "m"},
     "prediction": {"type": "content", "content": "x"},
-    # It has no effect on a model that does not think.
+    # Those of thinking have no effect on a model that does not think.
     "reasoning_effort": "low",
     "service_tier": "flex",
     "store": True,
     "suffix": " the end",
+    "thinking_token_budget": 5,
     "verbosity": "low",
     "web_search_options": {},
 }
+OF_THINKING = ("reasoning_effort", "thinking_token_budget")
 
 
 def ask(http: httpx.Client, path: str, **fields: Any) -> httpx.Response:
@@ -55,7 +57,7 @@ def test_what_is_said_to_be_refused_is_and_what_is_said_to_be_honoured_is_taken(
             continue
         answer = ask(http, path, **{name: value})
         assert answer.status_code == (400 if told["support"] == "refused" else 200), answer.text
-        assert (name in answer.headers.get("x-mlxd-ignored", "")) == (name == "reasoning_effort")
+        assert (name in answer.headers.get("x-mlxd-ignored", "")) == (name in OF_THINKING)
         if answer.status_code == 400:
             assert answer.json()["error"]["param"] == name
         for neutral in told.get("neutral", []):

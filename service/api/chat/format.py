@@ -76,6 +76,7 @@ class ChatFormat:
             logprobs=request.alternatives,
             grammar=request.grammar,
             calls=request.tool_use,
+            thinking_budget=request.thinking_budget,
             skip_special_tokens=request.skip_special_tokens is not False,
         )
         return to_siblings(submit, request.candidates)

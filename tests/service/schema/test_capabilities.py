@@ -104,6 +104,11 @@ def test_the_effort_is_a_label_for_a_model_that_does_not_think() -> None:
         assert supports(info, "/v1/chat/completions")["reasoning_effort"] == support
 
 
+def test_a_budget_of_thinking_is_a_label_for_a_model_that_marks_none() -> None:
+    for info, support in ((PLAIN, "label"), (None, "depends"), (CAPABLE, "honoured")):
+        assert supports(info, "/v1/chat/completions")["thinking_token_budget"] == support
+
+
 def test_thinking_turned_off_changes_nothing_for_a_model_that_does_not_think() -> None:
     endpoints = capabilities_of(PLAIN).endpoints
     assert {"enable_thinking": False} in endpoints["/v1/chat/completions"][

@@ -12,60 +12,12 @@ import pytest
 from protocol.events import ArgumentsDelta, Finished, Started, TextDelta, ToolCallStarted
 from protocol.messages import ChatPrompt, Sampling, Sibling, Step, Submit, TextPrompt, ToolUse
 from tests.models import staged
-from tests.models.staged import CHATML, Staged
+from tests.models.thinking import ADD, CONTENT, MODELS, THOUGHT
 from tests.worker.driver import events_of, make_pool, run_loop, text_of, tokens_of
 from worker.models.pool import ModelPool
 
 GREEDY = Sampling(seed=0, temperature=0.0)
 MESSAGES = [{"role": "user", "content": "Well?"}]
-THOUGHT = "I count: one, 二, three, four. Five 😀 six; seven (eight) nine."
-CONTENT = "Hello to you."
-CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
-TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
-JSON_IN_TAGS = "{# <think> </think> <tool_call> tool_call.name tools #}" + CHATML
-OPENED = JSON_IN_TAGS.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
-HARMONY = (
-    "{# <|channel|> #}{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>"
-    "{% endfor %}{{ tools | tojson }}{% if add_generation_prompt %}<|start|>assistant{% endif %}"
-)
-CHANNELS = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|call|>")
-ADD: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "add",
-        "parameters": {
-            "type": "object",
-            "properties": {"a": {"type": "integer"}},
-            "required": ["a"],
-        },
-    },
-}
-MODELS = {
-    "opens": Staged(f"<think>\n{THOUGHT}\n</think>\n\n{CONTENT}", JSON_IN_TAGS, added=TAGS),
-    "opened": Staged(f"{THOUGHT}\n</think>\n\n{CONTENT}", OPENED, added=TAGS),
-    "calls": Staged(f"{THOUGHT}\n</think>\n\n{CALL}", OPENED, added=TAGS),
-    # Its markers are no tokens of their own.
-    "spelled": Staged(
-        f"Here are my reasoning steps:\n{THOUGHT}[BEGIN FINAL RESPONSE]{CONTENT}",
-        "{# Here are my reasoning steps: [BEGIN FINAL RESPONSE] #}" + CHATML,
-    ),
-    "spelled-calls": Staged(
-        f"{THOUGHT}[BEGIN FINAL RESPONSE]\n{CALL}",
-        "{# [BEGIN FINAL RESPONSE] <tool_call> tool_call.name tools #}"
-        + CHATML.replace("{% endif %}", "Here are my reasoning steps:\n{% endif %}"),
-        added=("<tool_call>", "</tool_call>"),
-    ),
-    "harmony": Staged(
-        f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>final"
-        f"<|message|>{CONTENT}",
-        HARMONY,
-        CHANNELS,
-        added=("assistant",),
-        end="<|call|>",
-        after="assistant",
-    ),
-    "plain": Staged(CONTENT),
-}
 
 
 @pytest.fixture(scope="module")
