@@ -16,10 +16,12 @@ from protocol.messages import ToolUse
 from service.errors import InvalidRequest, excerpt
 from service.schema.strict import find_violation
 
-MAX_TOOLS = 128
+# Agents with several MCP servers have more tools than OpenAI takes, and longer names.
+MAX_TOOLS = 512
+MAX_NAME_CHARS = 128
 
 # The second part is needed because `$` also matches before a trailing line break.
-FunctionName = Annotated[str, Meta(max_length=64, pattern=r"^[a-zA-Z0-9_-]+$(?!\n)")]
+FunctionName = Annotated[str, Meta(max_length=MAX_NAME_CHARS, pattern=r"^[a-zA-Z0-9_.-]+$(?!\n)")]
 NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -181,7 +183,9 @@ def choose(
         raise invalid_tool(param, f"`{param}` requires declared tools.")
     for name in names:
         if name not in declared:
-            message = f"`{param}`: `{excerpt(name, 64)}` is not one of the declared tools."
+            message = (
+                f"`{param}`: `{excerpt(name, MAX_NAME_CHARS)}` is not one of the declared tools."
+            )
             raise invalid_tool(param, message)
     return ToolUse(names, required, parallel)
 

@@ -221,7 +221,7 @@ def to_request(
     config: ModelConfig, submit: Submit, prepared: PreparedPrompt, received_at: float
 ) -> PreparedRequest:
     """The request with its prepared prompt, and the model's values of what it leaves unset."""
-    config.parsers.compile_stops(submit)
+    config.parsers.compile(submit)
     sampling = apply_defaults(submit.sampling, config.defaults)
     return PreparedRequest(
         submit=msgspec.structs.replace(submit, sampling=sampling),

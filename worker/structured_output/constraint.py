@@ -16,7 +16,8 @@ BitMask = np.ndarray[Any, np.dtype[np.int32]]
 # Limits on llguidance's work for one token, lower than its defaults (1.9.1): with rows of 2,000
 # items an ambiguous grammar took 0.1 s per token, with 500 it took 7 ms until it was refused.
 LIMITS = LLParserLimits(
-    max_items_in_row=500,
+    # A choice between 512 tools has three items of each; its masks take 3 ms.
+    max_items_in_row=2_000,
     step_max_items=10_000,
     step_lexer_fuel=50_000,
     max_lexer_states=20_000,

@@ -15,6 +15,8 @@ from worker.structured_output import compiler as compiler_module
 from worker.structured_output.compiler import GrammarCompiler
 from worker.structured_output.constraint import CompiledGrammar, GrammarError
 from worker.structured_output.vocabulary import Vocabulary
+from worker.tool_calls.grammar import make_optional_call_grammar, make_required_call_grammar
+from worker.tool_calls.json_formats import BARE_JSON
 
 
 def schema(value: Any) -> JsonSchema:
@@ -71,6 +73,45 @@ def test_a_grammar_accepts_exactly_the_texts_that_match_it(
     compiled = compile_grammar(compiler, grammar)
     assert [text for text in matching if not accepts(compiled, vocabulary, text)] == []
     assert [text for text in not_matching if accepts(compiled, vocabulary, text)] == []
+
+
+def many_tools(count: int) -> list[dict[str, Any]]:
+    """Tools with long names with dots, and a schema of some properties."""
+    parameters = {
+        "type": "object",
+        "properties": {
+            "owner": {"type": "string"},
+            "state": {"enum": ["open", "closed"]},
+            "labels": {"type": "array", "items": {"type": "string"}},
+        },
+        "required": ["owner"],
+    }
+    names = (f"server{n % 7}.tool-{n}_{'x' * 100}" for n in range(count))
+    return [{"function": {"name": name, "parameters": parameters}} for name in names]
+
+
+@pytest.mark.parametrize("required", [True, False])
+@pytest.mark.parametrize("count", [1, 128, 512])
+def test_calls_of_as_many_tools_as_a_request_may_have_are_enforced(
+    compiler: GrammarCompiler, vocabulary: Vocabulary, count: int, required: bool
+) -> None:
+    tools = many_tools(count)
+    names = [tool["function"]["name"] for tool in tools]
+    if required:
+        template = BARE_JSON.call_template
+        assert template is not None
+        text = make_required_call_grammar(tools, names, template, {}, parallel=False)
+        before = f"{template.before}{{}}{template.between}"
+        after = template.after
+    else:
+        text = make_optional_call_grammar(tools, names, {}, tails=[])
+        before, after = "{}\n", ""
+    grammar = compile_grammar(compiler, Lark(text))
+    for owner, fits in (('"a"', True), ("1", False)):
+        call = before.replace("{}", names[-1]) + f'{{"owner": {owner}}}' + after
+        assert accepts(grammar, vocabulary, call) is fits
+    call = before.replace("{}", names[-1].replace(".", "_")) + '{"owner": "a"}' + after
+    assert not accepts(grammar, vocabulary, call)
 
 
 @pytest.mark.parametrize(

@@ -177,9 +177,10 @@ def make_text(
     reasoning: bool = False,
     names: Sequence[str] = ("get_weather", "get"),
     properties: dict[str, Any] | None = None,
+    tools: Sequence[dict[str, Any]] = TOOLS,
 ) -> Text:
     """The parser of one answer whose tokens are bytes; `get` declares these `properties`."""
-    tools = TOOLS if properties is None else [declare(properties)]
+    tools = tools if properties is None else [declare(properties)]
     compiled = [CompiledSyntax(syntax, tools, names) for syntax in syntaxes]
     segmenter = Segmenter(THINK, compiled, parallel=parallel, reasoning=reasoning)
     return Text(ByteDetokenizer(lambda token: bytes([token])), stop, segmenter, trim=bool(compiled))
