@@ -197,4 +197,5 @@ class Run:
 
     async def _ask(self, number: int, due_at: float) -> Timing:
         async with self._clients.one() as client:
-            return await ask(client, self._load.workload.body(number), due_at)
+            workload = self._load.workload
+            return await ask(client, workload.body(number), due_at, workload.api)

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 from rich.progress import Progress
 
+from tests.load.apis import APIS
 from tests.load.figures import Figures, summarise
 from tests.load.generator import ClosedLoop, Load, OpenLoop, generate
 from tests.load.picture import draw_latency
@@ -55,6 +56,7 @@ def add_workload(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shared-words", type=int, default=0, help="that begin every prompt")
     parser.add_argument("--sampling", choices=["greedy", "drawn", "mixed"], default="greedy")
     parser.add_argument("--plain", action="store_true", help="whole answers instead of streams")
+    parser.add_argument("--api", choices=list(APIS), default="chat", help="what it is sent through")
     parser.add_argument("--extra", type=msgspec.json.decode, default={}, help="more fields: JSON")
 
 
@@ -68,6 +70,7 @@ def workload_of(options: argparse.Namespace, model: str) -> Workload:
         options.sampling,
         model,
         options.extra,
+        options.api,
     )
 
 

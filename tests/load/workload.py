@@ -6,6 +6,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tests.load.apis import ApiName
+
 WORDS = (
     "the",
     "and",
@@ -61,7 +63,10 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Workload:
-    """The requests of one run. `shared_words` begin every prompt; after them no two are equal."""
+    """The requests of one run. `shared_words` begin every prompt; after them no two are equal.
+
+    They are those of chat completions, and sent through `api`.
+    """
 
     prompt_words: Lengths = Lengths("65")
     answer_tokens: Lengths = Lengths("128")
@@ -70,6 +75,7 @@ class Workload:
     sampling: SamplingKind = "greedy"
     model: str = "default"
     extra: dict[str, Any] = field(default_factory=dict)
+    api: ApiName = "chat"
 
     def body(self, number: int) -> dict[str, Any]:
         """The request of this number, always the same one."""
