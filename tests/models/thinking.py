@@ -35,6 +35,9 @@ MODELS = {
     "opens": Staged(f"<think>\n{THOUGHT}\n</think>\n\n{CONTENT}", JSON_IN_TAGS, added=TAGS),
     "opened": Staged(f"{THOUGHT}\n</think>\n\n{CONTENT}", OPENED, added=TAGS),
     "calls": Staged(f"{THOUGHT}\n</think>\n\n{CALL}", OPENED, added=TAGS),
+    "json": Staged(f'{THOUGHT}\n</think>\n\n{{"a": 1}}', OPENED, added=TAGS),
+    # It ends its answer in its reasoning.
+    "unfinished": Staged(THOUGHT, OPENED, added=TAGS),
     # Its markers are no tokens of their own.
     "spelled": Staged(
         f"Here are my reasoning steps:\n{THOUGHT}[BEGIN FINAL RESPONSE]{CONTENT}",

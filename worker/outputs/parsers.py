@@ -13,9 +13,9 @@ from protocol.messages import ChatPrompt, Submit, ToolUse
 from worker.outputs.detokenizer import make_detokenizers
 from worker.outputs.stop_strings import compile_stop_strings
 from worker.outputs.text import NO_CONTROL_TEXTS, AnswerParser, Text
-from worker.outputs.thinking_ends import ThinkingEnd, find_thinking_ends
 from worker.segmentation.channels import REASONING_CHANNEL, ChannelSegmenter
 from worker.segmentation.segmenter import Segmenter
+from worker.segmentation.thinking_ends import ThinkingEnd, find_thinking_ends
 from worker.tool_calls.grammar import make_optional_call_grammar, make_required_call_grammar
 from worker.tool_calls.json_formats import BARE_JSON
 from worker.tool_calls.markers import Markers, find_markers
@@ -52,10 +52,13 @@ class OutputParsers:
         """The parser of the answer to `prompt`. Only chat answers have reasoning and calls."""
         segmenter: AnswerParser
         match submit.prompt:
-            # Under a grammar of the client the whole answer is content.
-            case ChatPrompt(tools=tools, continue_final=continues) if (
-                submit.grammar is None or submit.calls is not None
-            ):
+            # A grammar of the client defines all of the answer but reasoning that the prompt opens.
+            case ChatPrompt() if submit.grammar is not None and submit.calls is None:
+                reasoning = self._opens_reasoning(prompt)
+                markers = Markers(self._markers.think_start, self._markers.think_end)
+                syntaxes, continues = [], True
+                segmenter = Segmenter(markers if reasoning else Markers(), reasoning=reasoning)
+            case ChatPrompt(tools=tools, continue_final=continues):
                 syntaxes = self._compile_syntaxes(submit, tools)
                 segmenter = self._make_segmenter(submit, syntaxes, prompt)
             case _:
@@ -112,8 +115,7 @@ class OutputParsers:
     def thinking_end(self, submit: Submit) -> ThinkingEnd | None:
         """What ends the reasoning of this answer; None if it has none that could be ended."""
         ends = self._thinking_ends
-        # Under a grammar of the client the whole answer is content.
-        if ends is None or submit.grammar is not None or not isinstance(submit.prompt, ChatPrompt):
+        if ends is None or not isinstance(submit.prompt, ChatPrompt):
             return None
         return ends.plain if submit.calls is None else ends.calling
 

@@ -12,9 +12,10 @@ from collections.abc import Set as AbstractSet
 
 from worker.engine.bitmask import BitMask, allow_only
 from worker.engine.sampler import Constraint
+from worker.outputs.after_reasoning import AfterReasoning
 from worker.outputs.text import Text
-from worker.outputs.thinking_ends import ThinkingEnd
 from worker.outputs.tool_constraint import ToolCallConstraint
+from worker.segmentation.thinking_ends import ThinkingEnd
 
 # Reasoning does not end inside a character; its bytes may be so many further tokens.
 MAX_CHARACTER_TOKENS = 3
@@ -57,7 +58,7 @@ class ThinkingBudget:
             self._inner.accept(token)
         if token in self._stop_token_ids:
             return
-        if not isinstance(self._inner, ToolCallConstraint):
+        if not isinstance(self._inner, ToolCallConstraint | AfterReasoning):
             self._text.push_ahead(token)
         if self._forced:
             self._forced.popleft()

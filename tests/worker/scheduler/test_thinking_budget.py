@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from protocol.events import ArgumentsDelta, Finished, Started, TextDelta, ToolCallStarted
+from protocol.grammars import JsonSchema, TextChoice
 from protocol.messages import ChatPrompt, Sampling, Sibling, Step, Submit, TextPrompt, ToolUse
 from tests.models import staged
 from tests.models.thinking import ADD, CONTENT, MODELS, THOUGHT
@@ -150,6 +151,49 @@ def test_a_call_after_reasoning_keeps_its_schema(
     if model == "calls":
         whole = thought_tokens(pool, model) - 1
         assert finished(steps).reasoning_tokens == min(budget, whole) + 1
+
+
+@pytest.mark.parametrize("budget", [None, 0, 3, 1000])
+@pytest.mark.parametrize("tools", [[], [ADD]])
+def test_a_grammar_holds_the_content_and_leaves_the_reasoning_free(
+    pool: ModelPool, budget: int | None, tools: list[dict[str, Any]]
+) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    submit = ask(
+        "json",
+        budget,
+        prompt=ChatPrompt(MESSAGES, tools=tools),
+        calls=ToolUse(["add"]) if tools else None,
+        grammar=JsonSchema(msgspec.json.encode(schema).decode()),
+    )
+    steps = run_loop(pool, [submit])
+    reasoning, content = split(steps)
+    assert msgspec.json.decode(content) == {"a": 1}
+    if budget in (None, 1000):
+        assert reasoning == THOUGHT
+    else:
+        assert finished(steps).reasoning_tokens == budget + 1
+    tokens = tokens_of(steps, 1)
+    for kept in range(1, len(tokens), 4):
+        again = run_loop(pool, [msgspec.structs.replace(submit, resume=tokens[:kept])])
+        assert tokens[:kept] + tokens_of(again, 1) == tokens
+
+
+def test_an_answer_with_a_grammar_does_not_end_in_its_reasoning(pool: ModelPool) -> None:
+    grammar = TextChoice(["yes", "no"])
+    steps = run_loop(pool, [ask("unfinished", 100, grammar=grammar)])
+    reasoning, content = split(steps)
+    assert reasoning.startswith(THOUGHT)
+    assert content in ("yes", "no")
+    assert finished(steps).reason == "stop"
+
+
+def test_a_grammar_defines_the_whole_answer_where_the_prompt_opens_no_reasoning(
+    pool: ModelPool,
+) -> None:
+    for model in ("opens", "plain", "harmony"):
+        steps = run_loop(pool, [ask(model, None, grammar=TextChoice(["yes", "no"]))])
+        assert split(steps) in (("", "yes"), ("", "no"))
 
 
 def test_harmony_goes_on_in_another_channel(pool: ModelPool) -> None:
