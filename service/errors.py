@@ -9,6 +9,7 @@
       + OriginNotAllowed      403  a web page of a site that is not allowed sent the request
       + ModelNotFound         404  the model is not configured
       + RouteNotFound         404  the path does not exist
+      + StoredObjectNotFound  404  no response, conversation or item that the caller owns has the id
       + MethodNotAllowed      405  the path does not accept the method
       + BodyTimeout           408  the body arrived too slowly
       + BodyTooLarge          413  the body is larger than the limit
@@ -21,6 +22,7 @@
       |   + Overloaded        429  the waiting queue is full
       |   + RateLimited       429  the API key has reached its limits
       |   + BodyMemoryFull    503  all request bodies together use more memory than they may
+      |   + StoreUnavailable  503  the file of the response store cannot be read or written
       |   + WorkerUnavailable 503  the worker is loading, draining, failed or busy for too long
       |       + InsufficientMemory  503  other models and requests hold the memory
       + TransferCodingNotSupported  501  the body has another transfer coding than chunked
@@ -141,6 +143,13 @@ class RouteNotFound(MlxdError):
     """No endpoint has this path."""
 
 
+class StoredObjectNotFound(MlxdError):
+    """No response, conversation or item that the caller owns has this id."""
+
+    def __init__(self, kind: str, id: str) -> None:
+        super().__init__(f"{kind.capitalize()} with id '{excerpt(id, 100)}' not found.")
+
+
 class MethodNotAllowed(MlxdError):
     """The endpoint does not accept this method."""
 
@@ -211,6 +220,10 @@ class BodyMemoryFull(Unavailable):
     """All request bodies together need more memory than they may use."""
 
 
+class StoreUnavailable(Unavailable):
+    """The file of the response store cannot be read or written now."""
+
+
 class WorkerUnavailable(Unavailable):
     """No worker can take the request: `code` is loading, restarting, draining, failed or
     queue_timeout."""
@@ -263,6 +276,7 @@ ERROR_RESPONSES: dict[type[MlxdError], ErrorResponse] = {
     OriginNotAllowed: ErrorResponse(403, INVALID, "origin_not_allowed"),
     ModelNotFound: ErrorResponse(404, INVALID, "model_not_found"),
     RouteNotFound: ErrorResponse(404, INVALID, "not_found"),
+    StoredObjectNotFound: ErrorResponse(404, INVALID, "not_found"),
     MethodNotAllowed: ErrorResponse(405, INVALID, "method_not_allowed"),
     BodyTimeout: ErrorResponse(408, INVALID, "body_timeout"),
     BodyTooLarge: ErrorResponse(413, INVALID, "body_too_large"),
@@ -276,6 +290,7 @@ ERROR_RESPONSES: dict[type[MlxdError], ErrorResponse] = {
     Overloaded: ErrorResponse(429, "rate_limit_error", "overloaded"),
     RateLimited: ErrorResponse(429, "rate_limit_error", "rate_limit_exceeded"),
     BodyMemoryFull: ErrorResponse(503, SERVER, "body_memory_full"),
+    StoreUnavailable: ErrorResponse(503, SERVER, "response_store_unavailable"),
     WorkerUnavailable: ErrorResponse(503, SERVER, "unavailable"),
     InsufficientMemory: ErrorResponse(503, SERVER, "insufficient_memory"),
     ModelLoadFailed: ErrorResponse(503, SERVER, "model_load_failed", is_permanent=True),

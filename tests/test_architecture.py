@@ -144,12 +144,15 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "service.api.responses.shapes": ("service.schema",),
     "service.generation": (
         "service.inflight",
+        "service.store",
         "service.security",
         "service.http",
         "service.config",
         "service.schema",
         "service.requestlog",
     ),
+    "service.store": ("service.store.backends",),
+    "service.store.backends": (),
     "service.server": ("service.inflight", "service.supervision", "service.transport"),
     "service.inflight": ("service.supervision", "service.schema", "service.requestlog"),
     "service.telemetry": (

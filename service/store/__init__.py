@@ -1,0 +1,1 @@
+"""Responses, conversations and their items, kept for later requests; independent of HTTP."""

@@ -1,0 +1,29 @@
+"""What the store needs of a back end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from service.store.backends.rows import Changes, RowKey
+
+
+class Backend(Protocol):
+    """Keeps rows. What the store needs to know of them it knows by itself, but for `data`."""
+
+    async def commit(self, changes: Changes) -> None:
+        """Apply all changes together, or none, after those of earlier calls.
+
+        Raises:
+            StoreUnavailable: the changes could not be written.
+        """
+
+    async def read(self, keys: Sequence[RowKey]) -> list[bytes | None]:
+        """The data of each item or entry; None for what is deleted.
+
+        Raises:
+            StoreUnavailable: they could not be read.
+        """
+
+    async def close(self) -> None:
+        """Write what is not written yet, and release all resources."""

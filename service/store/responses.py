@@ -1,0 +1,162 @@
+"""Responses: made, kept, read, gone on from, and deleted.
+
+    async with await store.open(owner, id, previous_response_id=...) as response:
+        ...                                   # response.context: the items before the input
+        response.inputs = [StoredItem(...)]
+        await response.queue(data)            # only of a background response: it can be read now
+        response.log.append(event)            # likewise: its events, for replay
+        await response.finish("completed", data, outputs)
+
+`data` is the response object as JSON, without its items, which are stored once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from service.errors import InvalidRequest, StoredObjectNotFound
+from service.store.backends.backend import Backend
+from service.store.backends.rows import Status, StoredItem, data_key, item_keys
+from service.store.index import Entry, StoreIndex
+from service.store.items import Item, items_until
+from service.store.open_response import OpenResponse
+from service.store.pages import ItemPage, PageQuery, read_items, select_page, to_stored
+from service.store.replay_log import ReplayLog
+
+
+class StoredResponse(NamedTuple):
+    """A response as it is kept. `data` is its object as JSON, without its items."""
+
+    id: str
+    created_at: float
+    status: Status
+    is_background: bool
+    data: bytes
+    outputs: list[StoredItem]
+    # The events of a background response; None if it has none, or they are no longer kept.
+    log: ReplayLog | None
+
+
+class ResponseStore:
+    """All responses that are kept. `is_on` is False where the setting is off: nothing is kept."""
+
+    def __init__(self, index: StoreIndex, backend: Backend, *, is_on: bool = True) -> None:
+        self._index = index
+        self._backend = backend
+        self.is_on = is_on
+
+    async def open(
+        self,
+        owner: str,
+        id: str,
+        *,
+        previous_response_id: str | None = None,
+        conversation_id: str | None = None,
+    ) -> OpenResponse:
+        """Begin the response `id` of an owner, after another response or in a conversation.
+
+        Close the result in any case: until then, the items before it are kept.
+
+        Raises:
+            InvalidRequest: the previous response is unknown (`previous_response_not_found`).
+            StoredObjectNotFound: the conversation is unknown.
+            StoreUnavailable: the items cannot be read.
+        """
+        before = None
+        if previous_response_id is not None:
+            before = self._index.find("response", owner, previous_response_id)
+            if before is None or before.uses:
+                raise previous_response_not_found(previous_response_id)
+        elif conversation_id is not None:
+            before = self._index.find("conversation", owner, conversation_id)
+            if before is None:
+                raise StoredObjectNotFound("conversation", conversation_id)
+        response = OpenResponse(self._index, self._backend, owner, id, before)
+        try:
+            items = items_until(response.before)
+            response.context = await read_items(self._backend, items)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    async def get(self, owner: str, id: str) -> StoredResponse:
+        """A response as it is now.
+
+        Raises:
+            StoredObjectNotFound: the id is unknown, or another owner's.
+            StoreUnavailable: it cannot be read.
+        """
+        entry = self._find(owner, id)
+        outputs = [] if entry.turn is None else list(entry.turn.items[entry.turn.inputs :])
+        status, log = entry.status, entry.log
+        keys = [data_key(id), *item_keys(item.key for item in outputs)]
+        data, *parts = await self._backend.read(keys)
+        if data is None or None in parts:
+            raise StoredObjectNotFound("response", id)
+        return StoredResponse(
+            id=id,
+            created_at=entry.created_at,
+            status=status,
+            is_background=entry.is_background,
+            data=data,
+            outputs=to_stored(outputs, parts),
+            log=log,
+        )
+
+    async def list_inputs(
+        self, owner: str, id: str, query: PageQuery, *, with_context: bool = True
+    ) -> ItemPage:
+        """The items that a response was made from, those before its own input included.
+
+        Raises:
+            StoredObjectNotFound: the id is unknown, or another owner's.
+            InvalidRequest: the query is invalid.
+            StoreUnavailable: the items cannot be read.
+        """
+        turn = self._find(owner, id).turn
+        items: list[Item] = []
+        if turn is not None:
+            items = items_until(turn.parent) if with_context else []
+            items += turn.items[: turn.inputs]
+        page, has_more = select_page(items, query)
+        return ItemPage(await read_items(self._backend, page), has_more)
+
+    async def find_item(self, owner: str, item_id: str) -> StoredItem | None:
+        """The newest item of an owner with this id, for `item_reference`.
+
+        Raises:
+            StoreUnavailable: it cannot be read.
+        """
+        self._index.drop_expired()
+        item = self._index.graph.find(owner, item_id)
+        if item is None:
+            return None
+        (data,) = await self._backend.read(item_keys([item.key]))
+        return None if data is None else StoredItem(item.id, data, item.key)
+
+    async def delete(self, owner: str, id: str) -> None:
+        """Remove a response, with what only it holds. One that runs is to be cancelled first.
+
+        Raises:
+            StoredObjectNotFound: the id is unknown, or another owner's.
+            StoreUnavailable: it could not be removed from the disk.
+        """
+        self._index.remove(self._find(owner, id))
+        await self._backend.commit(self._index.take_changes())
+
+    def _find(self, owner: str, id: str) -> Entry:
+        entry = self._index.find("response", owner, id)
+        if entry is None:
+            raise StoredObjectNotFound("response", id)
+        return entry
+
+
+def previous_response_not_found(id: str) -> InvalidRequest:
+    """The error for an unknown `previous_response_id`, in the same words for another owner's."""
+    return InvalidRequest(
+        f"Previous response with id '{id[:100]}' not found: it was evicted, deleted or never "
+        "stored, it expired, or the service was restarted.",
+        param="previous_response_id",
+        code="previous_response_not_found",
+    )
