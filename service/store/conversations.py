@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from service.errors import InvalidRequest, StoredObjectNotFound
-from service.store.backends.backend import Backend
+from service.errors import InvalidRequest, StoredObjectNotFound, StoreUnavailable
 from service.store.backends.rows import StoredItem, data_key
 from service.store.index import ENTRY_BYTES, Entry, StoreIndex
 from service.store.items import Item, chain_of, items_until
@@ -26,10 +25,13 @@ class StoredConversation(NamedTuple):
 class ConversationStore:
     """All conversations that are kept. `is_on` is False where the setting is off."""
 
-    def __init__(self, index: StoreIndex, backend: Backend, *, is_on: bool = True) -> None:
+    def __init__(self, index: StoreIndex) -> None:
         self._index = index
-        self._backend = backend
-        self.is_on = is_on
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything can be kept."""
+        return self._index.max_bytes > 0
 
     async def create(
         self, owner: str, id: str, data: bytes, items: Sequence[StoredItem], created_at: float
@@ -58,9 +60,10 @@ class ConversationStore:
         )
         graph.release(turn)
         try:
-            await self._commit()
+            await self._index.commit()
         except BaseException:
             index.remove(entry)
+            index.apply()
             raise
         return StoredConversation(id, created_at, data)
 
@@ -72,7 +75,7 @@ class ConversationStore:
             StoreUnavailable: it cannot be read.
         """
         entry = self._find(owner, id)
-        (data,) = await self._backend.read([data_key(id)])
+        (data,) = await self._index.backend.read([data_key(id)])
         if data is None:
             raise StoredObjectNotFound("conversation", id)
         return StoredConversation(id, entry.created_at, data)
@@ -89,7 +92,7 @@ class ConversationStore:
         if not self._make_room(entry, len(data)):
             raise no_room()
         self._index.set_data(entry, data)
-        await self._commit()
+        await self._index.commit()
         return StoredConversation(id, entry.created_at, data)
 
     async def delete(self, owner: str, id: str) -> None:
@@ -100,7 +103,7 @@ class ConversationStore:
             StoreUnavailable: it could not be removed from the disk.
         """
         self._index.remove(self._find(owner, id))
-        await self._commit()
+        await self._index.commit()
 
     # ---------------------------------------------------------------- items
 
@@ -116,10 +119,18 @@ class ConversationStore:
         check_count(items)
         if not self._make_room(entry, self._index.graph.cost(items)):
             raise no_room()
-        turn = self._index.graph.add_turn(entry.owner, entry.turn, items, 0)
+        former = entry.turn
+        turn = self._index.graph.add_turn(entry.owner, former, items, 0)
         self._index.set_turn(entry, turn)
-        self._index.graph.release(turn)
-        await self._commit()
+        try:
+            await self._index.commit()
+        except StoreUnavailable:
+            if entry.turn is turn and not entry.is_removed:
+                self._index.set_turn(entry, former)
+            raise
+        finally:
+            self._index.graph.release(turn)
+            self._index.apply()
         return [
             StoredItem(item.id, given.data, item.key)
             for item, given in zip(turn.items, items, strict=True)
@@ -134,7 +145,7 @@ class ConversationStore:
             StoreUnavailable: they cannot be read.
         """
         page, has_more = select_page(items_until(self._find(owner, id).turn), query)
-        return ItemPage(await read_items(self._backend, page), has_more)
+        return ItemPage(await read_items(self._index.backend, page), has_more)
 
     async def get_item(self, owner: str, id: str, item_id: str) -> StoredItem:
         """An item of a conversation.
@@ -144,7 +155,7 @@ class ConversationStore:
             StoreUnavailable: it cannot be read.
         """
         item = find_in(self._find(owner, id), item_id)
-        found = await read_items(self._backend, [item])
+        found = await read_items(self._index.backend, [item])
         if not found:
             raise StoredObjectNotFound("item", item_id)
         return found[0]
@@ -171,13 +182,10 @@ class ConversationStore:
         self._index.set_turn(entry, replaced)
         if left:
             graph.release(replaced)
-        await self._commit()
+        await self._index.commit()
         return await self.get(owner, id)
 
     # ---------------------------------------------------------------- parts
-
-    async def _commit(self) -> None:
-        await self._backend.commit(self._index.take_changes())
 
     def _make_room(self, entry: Entry, size: int) -> bool:
         """Make room for a conversation to grow; it is not evicted for itself."""

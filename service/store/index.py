@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.store.backends.backend import Backend
 from service.store.backends.rows import (
     UNFINISHED,
     Changes,
@@ -23,7 +24,7 @@ from service.store.backends.rows import (
     data_key,
     entry_key,
 )
-from service.store.items import ItemGraph, OwnerUsage, Turn
+from service.store.items import ItemGraph, OwnerUsage, Turn, Usage
 from service.store.replay_log import ReplayLog
 
 # What an entry takes in memory besides its data.
@@ -41,8 +42,8 @@ class Clock:
 class Owner(OwnerUsage):
     """An owner, with the ids of its entries that may be evicted, the least recently used first."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, total: Usage) -> None:
+        super().__init__(name, total)
         self.evictable: OrderedDict[str, Entry] = OrderedDict()
 
 
@@ -63,6 +64,8 @@ class Entry:
     log: ReplayLog | None = None
     log_bytes: int = 0
     uses: int = 0
+    # Raised with each change, so that a reader notices one.
+    version: int = 0
     is_removed: bool = False
 
     @property
@@ -72,43 +75,49 @@ class Entry:
 
 
 class StoreIndex:
-    """All entries, within `max_bytes` and `ttl_s`. `changes` are those that no back end has yet."""
+    """All entries, within `max_bytes` and `ttl_s`; their data is in `backend`.
 
-    def __init__(self, max_bytes: int, ttl_s: float, clock: Clock | None = None) -> None:
+    What the methods change is passed on by `apply` or `commit`.
+    """
+
+    def __init__(
+        self, backend: Backend, max_bytes: int, ttl_s: float, clock: Clock | None = None
+    ) -> None:
+        self.backend = backend
         self.max_bytes = max_bytes
         self.ttl_s = ttl_s
         self.clock = clock or Clock()
-        self.changes: Changes = {}
-        self.graph = ItemGraph(self.changes)
+        self.usage = Usage()
         self.entries: dict[str, Entry] = {}
         self.evictions = 0
+        self._changes: Changes = {}
+        self.graph = ItemGraph(self._changes)
         self._owners: dict[str, Owner] = {}
         # All entries, the first one to expire first: each is kept for the same time.
         self._by_expiry: OrderedDict[str, Entry] = OrderedDict()
 
-    @property
-    def held_bytes(self) -> int:
-        """The bytes of all entries, turns and items."""
-        return sum(owner.held_bytes for owner in self._owners.values())
+    def apply(self) -> None:
+        """Pass the changes to the back end, which need not have written them at once."""
+        self.backend.apply(dict(self._changes))
+        self._changes.clear()
 
-    @property
-    def pinned_bytes(self) -> int:
-        """The part of `held_bytes` that may not be evicted now."""
-        return sum(owner.pinned_bytes for owner in self._owners.values())
+    async def commit(self) -> None:
+        """Pass the changes to the back end, and wait until they are written.
 
-    def take_changes(self) -> Changes:
-        """The changes since the last call."""
-        taken = dict(self.changes)
-        self.changes.clear()
-        return taken
+        Raises:
+            StoreUnavailable: they could not be written; the next call tries again.
+        """
+        self.apply()
+        await self.backend.flush()
 
     def owner(self, name: str) -> Owner:
         """The owner with this name."""
-        return self._owners.setdefault(name, Owner(name))
+        return self._owners.setdefault(name, Owner(name, self.usage))
 
     def find(self, kind: EntryKind, owner: str, id: str) -> Entry | None:
         """An owner's entry, which counts as used now; None for an unknown or another owner's id."""
         self.drop_expired()
+        self.apply()
         entry = self.entries.get(id)
         if entry is None or entry.kind != kind or entry.owner.name != owner:
             return None
@@ -148,7 +157,7 @@ class StoreIndex:
         if status in UNFINISHED:
             self.use(entry)
         self._write(entry)
-        self.changes[data_key(id)] = DataRow(data)
+        self._changes[data_key(id)] = DataRow(data)
         return entry
 
     def set_data(self, entry: Entry, data: bytes) -> None:
@@ -156,7 +165,7 @@ class StoreIndex:
         grown = len(data) - entry.data_bytes
         entry.data_bytes += grown
         self._count(entry, grown)
-        self.changes[data_key(entry.id)] = DataRow(data)
+        self._changes[data_key(entry.id)] = DataRow(data)
         self._keep_from_now(entry)
         self._write(entry)
 
@@ -188,7 +197,7 @@ class StoreIndex:
         entry.uses += 1
         if entry.uses == 1 and not entry.is_removed:
             del entry.owner.evictable[entry.id]
-            entry.owner.pinned_bytes += entry.size
+            entry.owner.pin(entry.size)
             self.graph.pin(entry.turn)
 
     def end_use(self, entry: Entry) -> None:
@@ -196,7 +205,7 @@ class StoreIndex:
         entry.uses -= 1
         if entry.uses == 0 and not entry.is_removed:
             entry.owner.evictable[entry.id] = entry
-            entry.owner.pinned_bytes -= entry.size
+            entry.owner.pin(-entry.size)
             self.graph.unpin(entry.turn)
 
     def remove(self, entry: Entry) -> None:
@@ -206,13 +215,13 @@ class StoreIndex:
         entry.is_removed = True
         del self.entries[entry.id], self._by_expiry[entry.id]
         if entry.uses:
-            entry.owner.pinned_bytes -= entry.size
+            entry.owner.pin(-entry.size)
             self.graph.unpin(entry.turn)
         else:
             del entry.owner.evictable[entry.id]
-        entry.owner.held_bytes -= entry.size
+        entry.owner.hold(-entry.size)
         self.graph.release(entry.turn)
-        self.changes[entry_key(entry.id)] = self.changes[data_key(entry.id)] = None
+        self._changes[entry_key(entry.id)] = self._changes[data_key(entry.id)] = None
 
     # ---------------------------------------------------------------- room
 
@@ -222,9 +231,9 @@ class StoreIndex:
         Nothing is evicted for what is too large in any case.
         """
         self.drop_expired()
-        if size + self.pinned_bytes > self.max_bytes:
+        if size + self.usage.pinned_bytes > self.max_bytes:
             return False
-        while self.held_bytes + size > self.max_bytes:
+        while self.usage.held_bytes + size > self.max_bytes:
             loser = self._largest_evictable(owner, size)
             if loser is None:
                 return False
@@ -233,7 +242,7 @@ class StoreIndex:
 
     def may_pin(self, owner: Owner, size: int) -> bool:
         """Whether `owner` may pin `size` more bytes: no more in all than is left for others."""
-        return owner.pinned_bytes + size <= self.max_bytes - self.pinned_bytes - size
+        return owner.pinned_bytes + size <= self.max_bytes - self.usage.pinned_bytes - size
 
     def drop_expired(self) -> None:
         """Evict the entries whose time is over, unless they are in use."""
@@ -266,7 +275,7 @@ class StoreIndex:
         self.evictions += 1
         self.remove(entry)
 
-    # ---------------------------------------------------------------- parts
+    # ---------------------------------------------------------------- after a restart
 
     def restore(self, id: str, row: EntryRow, data_bytes: int) -> Entry:
         """Insert an entry that a back end has kept, after its turns, in the order of `kept_from`.
@@ -291,16 +300,23 @@ class StoreIndex:
         self._insert(entry)
         return entry
 
+    def set_failed(self, entry: Entry, data: bytes) -> None:
+        """End a response that nothing makes any more."""
+        entry.status = "failed"
+        self.set_data(entry, data)
+
+    # ---------------------------------------------------------------- parts
+
     def _insert(self, entry: Entry) -> None:
         self.entries[entry.id] = entry
         entry.owner.evictable[entry.id] = entry
-        entry.owner.held_bytes += entry.size
+        entry.owner.hold(entry.size)
         self._by_expiry[entry.id] = entry
 
     def _count(self, entry: Entry, size: int) -> None:
         if not entry.is_removed:
-            entry.owner.held_bytes += size
-            entry.owner.pinned_bytes += size if entry.uses else 0
+            entry.owner.hold(size)
+            entry.owner.pin(size if entry.uses else 0)
 
     def _keep_from_now(self, entry: Entry) -> None:
         entry.kept_from = self.clock.unix_s()
@@ -308,7 +324,8 @@ class StoreIndex:
         self._by_expiry.move_to_end(entry.id)
 
     def _write(self, entry: Entry) -> None:
-        self.changes[entry_key(entry.id)] = EntryRow(
+        entry.version += 1
+        self._changes[entry_key(entry.id)] = EntryRow(
             kind=entry.kind,
             owner=entry.owner.name,
             created_at=entry.created_at,

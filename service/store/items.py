@@ -18,13 +18,33 @@ TURN_BYTES = 384
 REFERENCE_BYTES = 16
 
 
-class OwnerUsage:
-    """The bytes that one owner holds, and the part of them that is pinned."""
+class Usage:
+    """Bytes that are held, and the part of them that is pinned; they count in `total` too."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, total: Usage | None = None) -> None:
         self.held_bytes = 0
         self.pinned_bytes = 0
+        self._total = total
+
+    def hold(self, size: int) -> None:
+        """Count more bytes as held; fewer if negative."""
+        self.held_bytes += size
+        if self._total is not None:
+            self._total.hold(size)
+
+    def pin(self, size: int) -> None:
+        """Count more of the held bytes as pinned; fewer if negative."""
+        self.pinned_bytes += size
+        if self._total is not None:
+            self._total.pin(size)
+
+
+class OwnerUsage(Usage):
+    """The usage of one owner."""
+
+    def __init__(self, name: str, total: Usage) -> None:
+        super().__init__(total)
+        self.name = name
 
 
 class Item:
@@ -118,11 +138,11 @@ class ItemGraph:
             turn.pins += 1
             if turn.pins > 1:
                 return
-            turn.owner.pinned_bytes += turn.size
+            turn.owner.pin(turn.size)
             for item in turn.items:
                 item.pins += 1
                 if item.pins == 1:
-                    item.owner.pinned_bytes += item.size
+                    item.owner.pin(item.size)
             turn = turn.parent
 
     def unpin(self, turn: Turn | None) -> None:
@@ -132,18 +152,20 @@ class ItemGraph:
             turn.pins -= 1
             if turn.pins:
                 break
-            turn.owner.pinned_bytes -= turn.size
+            turn.owner.pin(-turn.size)
             for item in turn.items:
                 item.pins -= 1
                 if item.pins == 0:
-                    item.owner.pinned_bytes -= item.size
+                    item.owner.pin(-item.size)
             turn = turn.parent
         self.release(last)
 
     def cost(self, items: Iterable[StoredItem]) -> int:
         """The bytes that a turn of these items adds: those in the store cost a reference."""
         return TURN_BYTES + sum(
-            REFERENCE_BYTES + (0 if item.key in self.items else size_of(item)) for item in items
+            REFERENCE_BYTES
+            + (0 if item.key in self.items else ITEM_BYTES + len(item.id) + len(item.data))
+            for item in items
         )
 
     def pin_cost(self, turn: Turn | None) -> int:
@@ -155,9 +177,9 @@ class ItemGraph:
 
     # ---------------------------------------------------------------- after a restart
 
-    def restore_item(self, key: int, owner: OwnerUsage, row: ItemRow) -> None:
+    def restore_item(self, key: int, owner: OwnerUsage, id: str, data_bytes: int) -> None:
         """Insert an item that a back end has kept."""
-        self._insert_item(key, owner, StoredItem(row.id, row.data))
+        self._insert_item(key, owner, id, data_bytes)
 
     def restore_turn(self, key: int, owner: OwnerUsage, row: TurnRow) -> None:
         """Insert a turn that a back end has kept, after its parent and items; nobody holds it yet.
@@ -187,13 +209,13 @@ class ItemGraph:
         key = next(self._keys)
         row = ItemRow(id=item.id, owner=owner.name, data=item.data)
         self._changes[RowKey("items", key)] = row
-        return self._insert_item(key, owner, item)
+        return self._insert_item(key, owner, item.id, len(item.data))
 
-    def _insert_item(self, key: int, owner: OwnerUsage, item: StoredItem) -> Item:
-        added = Item(key, item.id, owner, size_of(item))
+    def _insert_item(self, key: int, owner: OwnerUsage, id: str, data_bytes: int) -> Item:
+        added = Item(key, id, owner, ITEM_BYTES + len(id) + data_bytes)
         self.items[key] = added
-        self._by_id.setdefault((owner.name, item.id), {})[key] = added
-        owner.held_bytes += added.size
+        self._by_id.setdefault((owner.name, id), {})[key] = added
+        owner.hold(added.size)
         return added
 
     def _insert_turn(
@@ -206,7 +228,7 @@ class ItemGraph:
     ) -> Turn:
         turn = Turn(key, owner, parent, items, inputs)
         self.turns[key] = turn
-        owner.held_bytes += turn.size
+        owner.hold(turn.size)
         self.hold(parent)
         for item in items:
             item.holders += 1
@@ -215,7 +237,7 @@ class ItemGraph:
     def _remove_turn(self, turn: Turn) -> None:
         del self.turns[turn.key]
         self._changes[RowKey("turns", turn.key)] = None
-        turn.owner.held_bytes -= turn.size
+        turn.owner.hold(-turn.size)
         for item in turn.items:
             item.holders -= 1
             if item.holders == 0:
@@ -224,7 +246,7 @@ class ItemGraph:
     def _remove_item(self, item: Item) -> None:
         del self.items[item.key]
         self._changes[RowKey("items", item.key)] = None
-        item.owner.held_bytes -= item.size
+        item.owner.hold(-item.size)
         same_id = self._by_id[item.owner.name, item.id]
         del same_id[item.key]
         if not same_id:
@@ -242,8 +264,3 @@ def items_until(turn: Turn | None) -> list[Item]:
     """The items of a turn and of all before it, in order."""
     turns = list(chain_of(turn))
     return [item for each in reversed(turns) for item in each.items]
-
-
-def size_of(item: StoredItem) -> int:
-    """The bytes that an item takes."""
-    return ITEM_BYTES + len(item.id) + len(item.data)

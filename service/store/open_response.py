@@ -8,10 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from service.errors import InvalidRequest, Overloaded, StoreUnavailable
-from service.store.backends.backend import Backend
 from service.store.backends.rows import Status, StoredItem
 from service.store.index import ENTRY_BYTES, Entry, Owner, StoreIndex
-from service.store.items import Item, Turn
+from service.store.items import Item
 from service.store.replay_log import ReplayLog
 
 logger = logging.getLogger(__name__)
@@ -26,29 +25,25 @@ class OpenResponse:
     `context` are the items before its input, of the previous response or the conversation.
     """
 
-    def __init__(
-        self, index: StoreIndex, backend: Backend, owner: str, id: str, before: Entry | None
-    ) -> None:
+    def __init__(self, index: StoreIndex, owner: str, id: str, before: Entry | None) -> None:
         self.id = id
         self.context: list[StoredItem] = []
         self.inputs: Sequence[StoredItem] = ()
         self.created_at = index.clock.unix_s()
         self._index = index
-        self._backend = backend
         self._owner: Owner = index.owner(owner)
         self._entry: Entry | None = None
         self._is_closed = False
         self._conversation: Entry | None = None
-        self.before: Turn | None = None
-        # Where its owner pins too much, the context may be evicted: then this is not stored.
-        self._pinned: Turn | None = None
-        if before is not None:
-            self.before = before.turn
-            if index.may_pin(self._owner, index.graph.pin_cost(before.turn)):
-                self._pinned = before.turn
-                index.graph.pin(self._pinned)
-            if before.kind == "conversation":
-                self._conversation = before
+        self._before = None if before is None else before.turn
+        if before is not None and before.kind == "conversation":
+            self._conversation = before
+        # Where its owner has pinned too much, its context may be evicted: then it is not stored.
+        self._is_pinned = index.may_pin(self._owner, index.graph.pin_cost(self._before))
+        if self._is_pinned:
+            index.graph.pin(self._before)
+            if self._conversation is not None:
+                index.use(self._conversation)
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,12 +84,13 @@ class OpenResponse:
                 param="background",
                 code="response_too_large",
             )
-        if not (index.may_pin(self._owner, size) and index.make_room(self._owner, size)):
+        has_room = self._is_pinned and index.may_pin(self._owner, size)
+        if not (has_room and index.make_room(self._owner, size)):
             raise Overloaded(
                 "Your responses that wait or run take the room of the response store.",
                 code="response_store_full",
             )
-        turn = graph.add_turn(self._owner, self.before, self.inputs, len(self.inputs))
+        turn = graph.add_turn(self._owner, self._before, self.inputs, len(self.inputs))
         self._entry = index.add(
             "response",
             self.id,
@@ -108,9 +104,10 @@ class OpenResponse:
         graph.release(turn)
         self._entry.log = ReplayLog(has_room=self._has_room, count=self._count)
         try:
-            await self._backend.commit(index.take_changes())
+            await index.commit()
         except BaseException:
             index.remove(self._entry)
+            index.apply()
             raise
 
     async def update(self, status: Status, data: bytes) -> None:
@@ -124,7 +121,7 @@ class OpenResponse:
         if not entry.is_removed:
             self._index.set_data(entry, data)
             self._index.set_status(entry, status)
-            await self._backend.commit(self._index.take_changes())
+            await self._index.commit()
 
     async def finish(
         self,
@@ -148,11 +145,12 @@ class OpenResponse:
             self._add_to_conversation(outputs)
         self.close()
         try:
-            await self._backend.commit(self._index.take_changes())
+            await self._index.commit()
         except StoreUnavailable as error:
-            logger.error("a response is not stored: %s", error)
+            logger.error("response %s is not stored: %s", self.id, error)
             if self._entry is not None:
                 self._index.remove(self._entry)
+                self._index.apply()
             return False
         return is_kept
 
@@ -161,31 +159,35 @@ class OpenResponse:
         if self._is_closed:
             return
         self._is_closed = True
-        if self._pinned is not None:
-            self._index.graph.unpin(self._pinned)
-            self._pinned = None
+        if self._is_pinned:
+            self._index.graph.unpin(self._before)
+            if self._conversation is not None:
+                self._index.end_use(self._conversation)
         entry = self._entry
         if entry is not None and entry.uses:
             if entry.log is not None:
                 entry.log.close()
             self._index.remove(entry)
+        self._index.apply()
 
     # ---------------------------------------------------------------- parts
 
     def _keep(self, status: Status, data: bytes, outputs: Sequence[StoredItem]) -> bool:
         """Store the response and its items; False if there is no room, or no context."""
         index, graph, entry = self._index, self._index.graph, self._entry
-        if not self._has_context():
-            logger.warning("response %s is not stored: its context was evicted", self.id)
+        if not index.max_bytes:
             return False
         inputs = self.inputs if entry is None or entry.turn is None else entry.turn.items
         size = graph.cost(outputs) + len(data)
         if entry is None:
             size += graph.cost(self.inputs) + ENTRY_BYTES + len(self.id)
         if not index.make_room(self._owner, size):
-            logger.warning("response %s is not stored: it needs %d bytes", self.id, size)
+            logger.warning("response %s is not stored: no room for %d bytes", self.id, size)
             return False
-        turn = graph.add_turn(self._owner, self.before, [*inputs, *outputs], len(inputs))
+        if not self._has_context():
+            logger.warning("response %s is not stored: its context was evicted", self.id)
+            return False
+        turn = graph.add_turn(self._owner, self._before, [*inputs, *outputs], len(inputs))
         if entry is None:
             self._entry = index.add(
                 "response",
@@ -223,14 +225,18 @@ class OpenResponse:
         graph.release(turn)
 
     def _has_context(self) -> bool:
-        before = self.before
+        before = self._before
         return before is None or self._index.graph.turns.get(before.key) is before
 
     def _has_room(self, size: int) -> bool:
         entry = self._entry
         if entry is None or entry.is_removed or not entry.uses:
             return True
-        return self._index.may_pin(self._owner, size) and self._index.make_room(self._owner, size)
+        has_room = self._index.may_pin(self._owner, size) and self._index.make_room(
+            self._owner, size
+        )
+        self._index.apply()
+        return has_room
 
     def _count(self, size: int) -> None:
         if self._entry is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.store.backends.backend import Backend
 from service.store.backends.memory import MemoryBackend
 from service.store.conversations import ConversationStore
 from service.store.index import Clock, StoreIndex
@@ -21,21 +20,13 @@ class Stores:
     responses: ResponseStore
     conversations: ConversationStore
     index: StoreIndex
-    backend: Backend
 
     async def close(self) -> None:
         """Write what is not written yet."""
-        await self.backend.close()
+        await self.index.backend.close()
 
 
-def open_memory_stores(
-    max_bytes: int, ttl_s: float, *, clock: Clock | None = None, is_on: bool = True
-) -> Stores:
-    """Stores in memory. With `is_on` False they keep nothing, and find nothing."""
-    index, backend = StoreIndex(max_bytes, ttl_s, clock), MemoryBackend()
-    return Stores(
-        responses=ResponseStore(index, backend, is_on=is_on),
-        conversations=ConversationStore(index, backend, is_on=is_on),
-        index=index,
-        backend=backend,
-    )
+def open_memory_stores(max_bytes: int, ttl_s: float, *, clock: Clock | None = None) -> Stores:
+    """Stores in memory. With `max_bytes` 0 they keep nothing, and find nothing."""
+    index = StoreIndex(MemoryBackend(), max_bytes, ttl_s, clock)
+    return Stores(ResponseStore(index), ConversationStore(index), index)

@@ -15,8 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from service.errors import InvalidRequest, StoredObjectNotFound
-from service.store.backends.backend import Backend
-from service.store.backends.rows import Status, StoredItem, data_key, item_keys
+from service.store.backends.rows import UNFINISHED, Status, StoredItem, data_key, item_keys
 from service.store.index import Entry, StoreIndex
 from service.store.items import Item, items_until
 from service.store.open_response import OpenResponse
@@ -40,10 +39,13 @@ class StoredResponse(NamedTuple):
 class ResponseStore:
     """All responses that are kept. `is_on` is False where the setting is off: nothing is kept."""
 
-    def __init__(self, index: StoreIndex, backend: Backend, *, is_on: bool = True) -> None:
+    def __init__(self, index: StoreIndex) -> None:
         self._index = index
-        self._backend = backend
-        self.is_on = is_on
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything can be kept."""
+        return self._index.max_bytes > 0
 
     async def open(
         self,
@@ -65,16 +67,22 @@ class ResponseStore:
         before = None
         if previous_response_id is not None:
             before = self._index.find("response", owner, previous_response_id)
-            if before is None or before.uses:
+            if before is None:
                 raise previous_response_not_found(previous_response_id)
+            if before.status in UNFINISHED:
+                raise InvalidRequest(
+                    f"Previous response with id '{previous_response_id[:100]}' has not ended.",
+                    param="previous_response_id",
+                    code="previous_response_not_ended",
+                )
         elif conversation_id is not None:
             before = self._index.find("conversation", owner, conversation_id)
             if before is None:
                 raise StoredObjectNotFound("conversation", conversation_id)
-        response = OpenResponse(self._index, self._backend, owner, id, before)
+        response = OpenResponse(self._index, owner, id, before)
         try:
-            items = items_until(response.before)
-            response.context = await read_items(self._backend, items)
+            items = items_until(None if before is None else before.turn)
+            response.context = await read_items(self._index.backend, items)
         except BaseException:
             response.close()
             raise
@@ -88,21 +96,22 @@ class ResponseStore:
             StoreUnavailable: it cannot be read.
         """
         entry = self._find(owner, id)
-        outputs = [] if entry.turn is None else list(entry.turn.items[entry.turn.inputs :])
-        status, log = entry.status, entry.log
-        keys = [data_key(id), *item_keys(item.key for item in outputs)]
-        data, *parts = await self._backend.read(keys)
-        if data is None or None in parts:
-            raise StoredObjectNotFound("response", id)
-        return StoredResponse(
-            id=id,
-            created_at=entry.created_at,
-            status=status,
-            is_background=entry.is_background,
-            data=data,
-            outputs=to_stored(outputs, parts),
-            log=log,
-        )
+        while not entry.is_removed:
+            version = entry.version
+            outputs = [] if entry.turn is None else list(entry.turn.items[entry.turn.inputs :])
+            keys = [data_key(id), *item_keys(item.key for item in outputs)]
+            data, *parts = await self._index.backend.read(keys)
+            if entry.version == version and data is not None and None not in parts:
+                return StoredResponse(
+                    id=id,
+                    created_at=entry.created_at,
+                    status=entry.status,
+                    is_background=entry.is_background,
+                    data=data,
+                    outputs=to_stored(outputs, parts),
+                    log=entry.log,
+                )
+        raise StoredObjectNotFound("response", id)
 
     async def list_inputs(
         self, owner: str, id: str, query: PageQuery, *, with_context: bool = True
@@ -120,7 +129,7 @@ class ResponseStore:
             items = items_until(turn.parent) if with_context else []
             items += turn.items[: turn.inputs]
         page, has_more = select_page(items, query)
-        return ItemPage(await read_items(self._backend, page), has_more)
+        return ItemPage(await read_items(self._index.backend, page), has_more)
 
     async def find_item(self, owner: str, item_id: str) -> StoredItem | None:
         """The newest item of an owner with this id, for `item_reference`.
@@ -132,7 +141,7 @@ class ResponseStore:
         item = self._index.graph.find(owner, item_id)
         if item is None:
             return None
-        (data,) = await self._backend.read(item_keys([item.key]))
+        (data,) = await self._index.backend.read(item_keys([item.key]))
         return None if data is None else StoredItem(item.id, data, item.key)
 
     async def delete(self, owner: str, id: str) -> None:
@@ -143,7 +152,7 @@ class ResponseStore:
             StoreUnavailable: it could not be removed from the disk.
         """
         self._index.remove(self._find(owner, id))
-        await self._backend.commit(self._index.take_changes())
+        await self._index.commit()
 
     def _find(self, owner: str, id: str) -> Entry:
         entry = self._index.find("response", owner, id)

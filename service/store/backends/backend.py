@@ -11,11 +11,17 @@ from service.store.backends.rows import Changes, RowKey
 class Backend(Protocol):
     """Keeps rows. What the store needs to know of them it knows by itself, but for `data`."""
 
-    async def commit(self, changes: Changes) -> None:
+    def apply(self, changes: Changes) -> None:
         """Apply all changes together, or none, after those of earlier calls.
 
+        `read` has them at once; they may be written later.
+        """
+
+    async def flush(self) -> None:
+        """Wait until everything applied is written.
+
         Raises:
-            StoreUnavailable: the changes could not be written.
+            StoreUnavailable: it could not be written; the next call tries again.
         """
 
     async def read(self, keys: Sequence[RowKey]) -> list[bytes | None]:

@@ -16,13 +16,16 @@ class MemoryBackend:
     def __len__(self) -> int:
         return len(self._data)
 
-    async def commit(self, changes: Changes) -> None:
+    def apply(self, changes: Changes) -> None:
         """Apply the changes."""
         for key, row in changes.items():
             if row is None:
                 self._data.pop(key, None)
             elif isinstance(row, ItemRow | DataRow):
                 self._data[key] = row.data
+
+    async def flush(self) -> None:
+        """Nothing is left to write."""
 
     async def read(self, keys: Sequence[RowKey]) -> list[bytes | None]:
         """The data of each item or entry; None for what is deleted."""

@@ -57,7 +57,7 @@ async def test_a_response_goes_on_from_another_whose_response_is_deleted(stores:
     page = await stores.responses.list_inputs(COMMON_OWNER, "resp_2", OLDEST_FIRST)
     assert [each.id for each in page.items] == ["u1", "a1", "u2"]
     await stores.responses.delete(COMMON_OWNER, "resp_2")
-    assert stores.index.held_bytes == 0
+    assert stores.index.usage.held_bytes == 0
     assert stores.index.graph.items == {}
 
 
@@ -109,4 +109,4 @@ async def test_a_response_with_a_conversation_adds_its_items_to_it(stores: Store
     assert [each.id for each in page.items] == ["u0", "u1"]
     await conversations.delete(COMMON_OWNER, "conv_1")
     await stores.responses.delete(COMMON_OWNER, "resp_1")
-    assert stores.index.held_bytes == 0
+    assert stores.index.usage.held_bytes == 0
