@@ -20,6 +20,7 @@ from service.store.backends.rows import (
     DataRow,
     EntryKind,
     EntryRow,
+    RowKey,
     Status,
     data_key,
     entry_key,
@@ -299,6 +300,10 @@ class StoreIndex:
         self.graph.hold(entry.turn)
         self._insert(entry)
         return entry
+
+    def delete_row(self, key: RowKey) -> None:
+        """Delete a row that a back end has kept, and that is not inserted."""
+        self._changes[key] = None
 
     def set_failed(self, entry: Entry, data: bytes) -> None:
         """End a response that nothing makes any more."""

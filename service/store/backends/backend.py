@@ -31,5 +31,12 @@ class Backend(Protocol):
             StoreUnavailable: they could not be read.
         """
 
+    async def tidy(self) -> None:
+        """Write what is not written yet, and remove deleted content; called now and then.
+
+        Raises:
+            StoreUnavailable: this was not possible.
+        """
+
     async def close(self) -> None:
         """Write what is not written yet, and release all resources."""

@@ -31,6 +31,9 @@ class MemoryBackend:
         """The data of each item or entry; None for what is deleted."""
         return [self._data.get(key) for key in keys]
 
+    async def tidy(self) -> None:
+        """Nothing deleted is left."""
+
     async def close(self) -> None:
         """Forget all rows."""
         self._data.clear()
