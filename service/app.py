@@ -63,6 +63,7 @@ from service.security.origins import (
     parse_origins,
 )
 from service.security.rate_limits import RateLimits
+from service.store.opening import Stores
 from service.supervision.supervisor import Supervisor
 from service.telemetry.setup import Observability
 
@@ -77,6 +78,7 @@ class ServiceParts:
     registry: RequestRegistry
     clients: ClientNames
     observability: Observability
+    stores: Stores
     version: str
 
 

@@ -90,6 +90,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.host",
         "service.inflight",
         "service.telemetry",
+        "service.store",
         "service.supervision",
         "service.security",
         "service.transport",
@@ -104,6 +105,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.generation",
         "service.inflight",
         "service.telemetry",
+        "service.store",
         "service.supervision",
         "service.security",
         "service.http",
@@ -131,7 +133,13 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         # The shape of /health, which `mlxd doctor` and `mlxd models` read.
         "service.schema",
     ),
-    "service.api": ("service.openapi", "service.generation", "service.http", "service.schema"),
+    "service.api": (
+        "service.openapi",
+        "service.generation",
+        "service.store",
+        "service.http",
+        "service.schema",
+    ),
     "service.api.responses": (
         "service.api.responses.shapes",
         "service.openapi",
@@ -144,7 +152,6 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "service.api.responses.shapes": ("service.schema",),
     "service.generation": (
         "service.inflight",
-        "service.store",
         "service.security",
         "service.http",
         "service.config",
@@ -157,6 +164,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "service.inflight": ("service.supervision", "service.schema", "service.requestlog"),
     "service.telemetry": (
         "service.supervision",
+        "service.store",
         # Whether an endpoint is on another machine, and its headers have a key.
         "service.security",
         "service.config",

@@ -29,7 +29,7 @@ from service.config.scalars import SettingsError
 from service.config.secrets import conceal_secrets
 from service.config.settings import Settings, softened_parameters
 from service.config.sources import load_settings
-from service.errors import excerpt
+from service.errors import StoreUnavailable, excerpt
 from service.host.hub import refuse_open_hub_for
 from service.host.log_setup import LogFile, configure_logging
 from service.host.sleep_prevention import SleepPrevention, caffeinate
@@ -41,6 +41,7 @@ from service.security.exposure import find_exposure
 from service.security.keyring import KeyRing, open_keyring
 from service.security.peer_processes import PeerProcesses
 from service.server import EXIT_FAILED, Server
+from service.store.opening import Stores, running_stores
 from service.supervision.preloads import Preloads, find_preloads
 from service.supervision.process import WORKER_COMMAND, worker_environ
 from service.supervision.restart_policy import RestartLimits
@@ -123,24 +124,55 @@ async def serve(
     worker_command: Sequence[str] = WORKER_COMMAND,
     restart_limits: RestartLimits | None = None,
 ) -> int:
+    """Open the store, serve, and return the process's exit code."""
+    try:
+        async with running_stores(
+            settings.response_store, settings.response_store_bytes, settings.response_store_ttl_s
+        ) as stores:
+            return await serve_with(
+                stores,
+                settings,
+                listener,
+                environ,
+                keys,
+                tls,
+                worker_command=worker_command,
+                restart_limits=restart_limits,
+            )
+    except StoreUnavailable as error:
+        listener.close()
+        print_error(error.message)
+        return EXIT_FAILED
+
+
+async def serve_with(
+    stores: Stores,
+    settings: Settings,
+    listener: socket.socket,
+    environ: Mapping[str, str],
+    keys: KeyRing,
+    tls: ssl.SSLContext | None,
+    *,
+    worker_command: Sequence[str],
+    restart_limits: RestartLimits | None,
+) -> int:
     """Build the service's components, run them, and return the process's exit code."""
     screen = StartupScreen(Console(file=open_standard_stream(STANDARD_OUTPUT)))
     observability = Observability(
         read_exporters(environ), version("mlxd"), record_content=settings.record_content == "on"
     )
     preloads = find_preloads(settings.blas, settings.allocator)
-    supervisor = Supervisor(
-        to_configure(settings),
+    supervisor = make_supervisor(
+        settings,
         worker_command,
         worker_environ(environ, preloads, runs_remote_code=bool(trusted_ids(settings.models))),
-        timeouts=Timeouts(load_timeout_s=settings.load_timeout_s, stall_s=settings.stall_s),
-        on_loading=screen.show_loading,
-        on_step=observability.step_stats.add_step,
-        restart_limits=restart_limits,
+        screen,
+        observability,
+        restart_limits,
     )
     registry = make_registry(settings, supervisor)
     supervisor.set_observer(registry)
-    observability.watch(supervisor)
+    observability.watch(supervisor, stores.index)
     peers = PeerNames(PeerProcesses())
     parts = ServiceParts(
         settings=settings,
@@ -149,6 +181,7 @@ async def serve(
         registry=registry,
         clients=ClientNames(peers),
         observability=observability,
+        stores=stores,
         version=version("mlxd"),
     )
     api = build_app(parts, keys=keys, address=listener.getsockname()[0])
@@ -217,6 +250,26 @@ async def preventing_sleep(settings: Settings, registry: RequestRegistry) -> Asy
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+def make_supervisor(
+    settings: Settings,
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    screen: StartupScreen,
+    observability: Observability,
+    restart_limits: RestartLimits | None,
+) -> Supervisor:
+    """The supervisor of the worker, which is not started yet."""
+    return Supervisor(
+        to_configure(settings),
+        command,
+        environ,
+        timeouts=Timeouts(load_timeout_s=settings.load_timeout_s, stall_s=settings.stall_s),
+        on_loading=screen.show_loading,
+        on_step=observability.step_stats.add_step,
+        restart_limits=restart_limits,
+    )
 
 
 def make_registry(settings: Settings, supervisor: Supervisor) -> RequestRegistry:

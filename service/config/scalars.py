@@ -20,7 +20,7 @@ VARIABLE_PREFIX = "MLXD_"
 PATH = "path"
 # Control characters and line breaks, and surrogates: bytes that are not UTF-8.
 UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-NOT_PATHS = ("", "off", "auto")
+NOT_PATHS = ("", "off", "auto", "memory")
 
 
 class SettingsError(Exception):

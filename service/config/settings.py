@@ -232,6 +232,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             le=TIB,
         ),
     ] = 0
+    response_store: Annotated[
+        str,
+        Meta(
+            description="Where responses and conversations are kept: memory, off, or the path of "
+            "an SQLite file, which then contains prompts and answers.",
+            min_length=1,
+            extra_json_schema={"format": PATH},
+        ),
+    ] = "memory"
+    response_store_bytes: Annotated[
+        int,
+        Meta(
+            description="The most bytes that are kept; the least recently used are evicted.",
+            ge=MIB,
+            le=TIB,
+        ),
+    ] = 256 * MIB
+    response_store_ttl_s: Annotated[
+        float,
+        Meta(
+            description="How long a response is kept from its end, and a conversation from its "
+            "last change.",
+            gt=0,
+            le=31536000,
+        ),
+    ] = 86400.0
     keep_alive_s: Annotated[
         float,
         Meta(description="The interval of comments in a stream without events.", gt=0, le=3600),

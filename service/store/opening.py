@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +79,23 @@ async def open_stores(
         await backend.close()
         raise
     return Stores(ResponseStore(index), ConversationStore(index), index)
+
+
+@asynccontextmanager
+async def running_stores(where: str, max_bytes: int, ttl_s: float) -> AsyncIterator[Stores]:
+    """The stores of the setting, evicting what expires, until the end of the block.
+
+    Raises:
+        StoreUnavailable: the file cannot be opened.
+    """
+    stores = await open_stores(where, max_bytes, ttl_s)
+    task = asyncio.create_task(stores.run())
+    try:
+        yield stores
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await stores.close()
 
 
 def open_memory_stores(max_bytes: int, ttl_s: float, *, clock: Clock | None = None) -> Stores:

@@ -9,12 +9,14 @@ from starlette.middleware import Middleware
 from service.requestlog.access_log import AccessLog
 from service.requestlog.recent import RecentRequests
 from service.requestlog.record_middleware import Observer, RecordMiddleware
+from service.store.index import StoreIndex
 from service.supervision.supervisor import Supervisor
 from service.telemetry.exporters import Exporters
 from service.telemetry.providers import NAME, Telemetry
 from service.telemetry.request_metrics import RequestMetrics
 from service.telemetry.spans import Spans
 from service.telemetry.step_stats import StepStats
+from service.telemetry.store_metrics import create_store_metrics
 from service.telemetry.worker_metrics import create_worker_metrics
 
 
@@ -36,10 +38,11 @@ class Observability:
         self._keeps_content = record_content and tracer_provider is not None
         self._count_restarts: Callable[[], int] = lambda: 0
 
-    def watch(self, supervisor: Supervisor) -> None:
-        """Set the supervisor whose worker the metrics and the records read."""
+    def watch(self, supervisor: Supervisor, store: StoreIndex) -> None:
+        """Set the supervisor whose worker, and the store whose size the metrics read."""
         self._count_restarts = lambda: supervisor.restarts
         create_worker_metrics(self._meter, supervisor, self.step_stats.totals)
+        create_store_metrics(self._meter, store)
 
     def middleware(self) -> Middleware:
         """The middleware that passes a record of each request to the observers."""

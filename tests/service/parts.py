@@ -12,6 +12,7 @@ from service.openapi.document import describe_api
 from service.openapi.operation import Json
 from service.security.clients import ClientNames, PeerNames
 from service.security.peer_processes import PeerProcesses
+from service.store.opening import open_memory_stores
 from service.supervision.supervisor import Supervisor
 from service.supervision.worker_clocks import Timeouts
 from service.telemetry.exporters import Exporters
@@ -35,6 +36,7 @@ def make_parts(settings: Settings | None = None) -> ServiceParts:
         registry=make_registry(settings, supervisor),
         clients=ClientNames(PeerNames(PeerProcesses())),
         observability=Observability(Exporters(), "tested", record_content=False),
+        stores=open_memory_stores(settings.response_store_bytes, settings.response_store_ttl_s),
         version="tested",
     )
 

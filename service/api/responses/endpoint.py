@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 
 from service.api.responses.format import ResponseFormat, Turn, finish, left_out_of
-from service.api.responses.output import Output, new_id
+from service.api.responses.output.items import Output, new_id
 from service.api.responses.shapes.request import ResponseRequest
 from service.errors import MlxdError
 from service.generation.endpoint import make_header

@@ -21,7 +21,7 @@ from protocol.events import (
     TokenLogprob,
     ToolCallStarted,
 )
-from service.api.responses.custom_input import CustomInputReader
+from service.api.responses.output.custom_input import CustomInputReader
 from service.api.responses.shapes.response import (
     ItemStatus,
     OutputCustomCall,

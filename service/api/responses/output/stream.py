@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from protocol.events import Event, Finished
-from service.api.responses.output import Change, Closed, Extended, Opened, OpenItem, Output
+from service.api.responses.output.items import Change, Closed, Extended, Opened, OpenItem, Output
 from service.api.responses.shapes.response import (
     OutputPart,
     OutputTextPart,
