@@ -63,6 +63,7 @@ from service.security.origins import (
     parse_origins,
 )
 from service.security.rate_limits import RateLimits
+from service.store.encoded_thinking import EncodedThinking
 from service.store.opening import Stores
 from service.supervision.supervisor import Supervisor
 from service.telemetry.setup import Observability
@@ -79,6 +80,7 @@ class ServiceParts:
     clients: ClientNames
     observability: Observability
     stores: Stores
+    thinking: EncodedThinking
     version: str
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Whoever runs the tests may have keys of their own.
 os.environ["MLXD_KEYS_FILE"] = "off"
+os.environ["MLXD_INSTALLATION_KEY_FILE"] = "off"
 
 import pytest
 from hypothesis import settings

@@ -12,7 +12,7 @@ import resource
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from protocol.messages import Configure
 from service.app import ServiceParts, build_app
 from service.commands.startup_screen import StartupScreen
+from service.config.installation_key import load_installation_key
 from service.config.model_names import ModelNames
 from service.config.model_settings import to_sources, trusted_ids
 from service.config.scalars import SettingsError
@@ -41,6 +42,7 @@ from service.security.exposure import find_exposure
 from service.security.keyring import KeyRing, open_keyring
 from service.security.peer_processes import PeerProcesses
 from service.server import EXIT_FAILED, Server
+from service.store.encoded_thinking import EncodedThinking
 from service.store.opening import Stores, running_stores
 from service.supervision.preloads import Preloads, find_preloads
 from service.supervision.process import WORKER_COMMAND, worker_environ
@@ -182,6 +184,7 @@ async def serve_with(
         clients=ClientNames(peers),
         observability=observability,
         stores=stores,
+        thinking=make_thinking(settings),
         version=version("mlxd"),
     )
     api = build_app(parts, keys=keys, address=listener.getsockname()[0])
@@ -197,8 +200,7 @@ async def serve_with(
             url=url_of(listener, tls=tls is not None),
             preloads=preloads,
             keyed=keys.required,
-            softened=softened_parameters(settings),
-            trusted=trusted_ids(settings.models),
+            settings=settings,
         ),
     )
     async with preventing_sleep(settings, registry):
@@ -222,8 +224,7 @@ def show_ready(
     url: str,
     preloads: Preloads,
     keyed: bool,
-    softened: Collection[str],
-    trusted: Sequence[str],
+    settings: Settings,
 ) -> None:
     """Show the summary, if the worker is still ready."""
     if supervisor.ready is not None:
@@ -233,8 +234,8 @@ def show_ready(
             url=url,
             preloads=preloads,
             keyed=keyed,
-            softened=softened,
-            trusted=trusted,
+            softened=softened_parameters(settings),
+            trusted=trusted_ids(settings.models),
         )
 
 
@@ -250,6 +251,11 @@ async def preventing_sleep(settings: Settings, registry: RequestRegistry) -> Asy
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+def make_thinking(settings: Settings) -> EncodedThinking:
+    """The encoder of thinking, with the key that the settings name."""
+    return EncodedThinking(partial(load_installation_key, settings.installation_key_file))
 
 
 def make_supervisor(

@@ -258,6 +258,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             le=31536000,
         ),
     ] = 86400.0
+    installation_key_file: Annotated[
+        str,
+        Meta(
+            description="The secret key that signs encoded thinking, made at its first use; off "
+            "is a key that lasts until the service ends.",
+            min_length=1,
+            extra_json_schema={"format": PATH},
+        ),
+    ] = "~/.config/mlxd/installation.key"
     keep_alive_s: Annotated[
         float,
         Meta(description="The interval of comments in a stream without events.", gt=0, le=3600),

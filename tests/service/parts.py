@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from service.app import ServiceParts, generation_operations, list_operations
-from service.commands.serve import make_registry, to_configure
+from service.commands.serve import make_registry, make_thinking, to_configure
 from service.config.model_names import ModelNames
 from service.config.settings import Settings
 from service.openapi.document import describe_api
@@ -36,6 +36,7 @@ def make_parts(settings: Settings | None = None) -> ServiceParts:
         registry=make_registry(settings, supervisor),
         clients=ClientNames(PeerNames(PeerProcesses())),
         observability=Observability(Exporters(), "tested", record_content=False),
+        thinking=make_thinking(settings),
         stores=open_memory_stores(settings.response_store_bytes, settings.response_store_ttl_s),
         version="tested",
     )
