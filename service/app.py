@@ -16,6 +16,7 @@ from starlette.types import Scope
 from service.api.chat.format import ChatFormat
 from service.api.chat.routes import list_chat_operations
 from service.api.completions.routes import list_completion_operations
+from service.api.messages.routes import list_message_operations
 from service.api.responses.format import ResponseFormat
 from service.api.responses.routes import list_response_operations
 from service.api.tokenization.routes import list_tokenization_operations
@@ -178,6 +179,7 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
         *list_chat_operations(chat_format, submitter, keep_alive_s=keep_alive_s),
         *list_completion_operations(submitter, keep_alive_s=keep_alive_s),
         *list_response_operations(response_format(parts), submitter, keep_alive_s=keep_alive_s),
+        *list_message_operations(submitter, keep_alive_s=keep_alive_s),
         *list_tokenization_operations(chat_format, submitter),
     ]
 

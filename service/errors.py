@@ -318,7 +318,7 @@ class RenderedError(NamedTuple):
 
 def render_error(error: BaseException) -> RenderedError:
     """The response for `error`; an exception other than `MlxdError` gives a bare 500."""
-    known = _to_mlxd_error(error)
+    known = to_mlxd_error(error)
     response = response_for(known)
     body = encode_error(known)
     headers = [
@@ -335,7 +335,7 @@ def render_error(error: BaseException) -> RenderedError:
 
 def encode_error(error: BaseException) -> bytes:
     """`{"error": {...}}`: the body of a response, or the data of an event in a stream."""
-    known = _to_mlxd_error(error)
+    known = to_mlxd_error(error)
     detail = ErrorDetail(
         message=known.message,
         type=response_for(known).type,
@@ -345,7 +345,8 @@ def encode_error(error: BaseException) -> bytes:
     return msgspec.json.encode(ErrorBody(detail))
 
 
-def _to_mlxd_error(error: BaseException) -> MlxdError:
+def to_mlxd_error(error: BaseException) -> MlxdError:
+    """The error itself, or an `InternalError` without the text of another exception."""
     if isinstance(error, MlxdError):
         return error
     return InternalError("The server had an error while processing the request.")

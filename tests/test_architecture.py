@@ -101,6 +101,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.openapi",
         "service.ops",
         "service.api",
+        "service.api.messages",
         "service.api.responses",
         "service.generation",
         "service.inflight",
@@ -150,6 +151,12 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.requestlog",
     ),
     "service.api.responses.shapes": ("service.schema",),
+    "service.api.messages": (
+        "service.openapi",
+        "service.generation",
+        "service.http",
+        "service.schema",
+    ),
     "service.generation": (
         "service.inflight",
         "service.security",

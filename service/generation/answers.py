@@ -45,11 +45,27 @@ class Call:
         return "".join(self.parts)
 
 
+class Passage:
+    """Text of one kind that arrives in parts, without a call or another kind in between."""
+
+    def __init__(self, kind: TextKind) -> None:
+        self.kind = kind
+        self.pieces: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """The text received so far."""
+        return "".join(self.pieces)
+
+
 class Answer:
-    """The text, tool calls and end of one sequence, collected from its events."""
+    """The text, tool calls and end of one sequence, collected from its events.
+
+    `parts` are its passages and calls in the order in which they began.
+    """
 
     def __init__(self) -> None:
-        self._parts: dict[TextKind, list[str]] = {"content": [], "reasoning": []}
+        self.parts: list[Passage | Call] = []
         self.calls: list[Call] = []
         self._sampled_logprobs: list[float] = []
         self.logprobs: list[TokenLogprob] = []
@@ -58,12 +74,12 @@ class Answer:
     @property
     def text(self) -> str:
         """The content received so far."""
-        return "".join(self._parts["content"])
+        return self._join("content")
 
     @property
     def reasoning(self) -> str:
         """The reasoning received so far."""
-        return "".join(self._parts["reasoning"])
+        return self._join("reasoning")
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -83,19 +99,33 @@ class Answer:
         """Append the event's text, tool call or end."""
         match event:
             case Started():
-                self._parts["content"].append(event.echo)
+                self._append("content", event.echo)
             case PromptLogprobs():
-                self._parts["content"].append(event.text)
+                self._append("content", event.text)
                 self.logprobs += event.logprobs
             case TextDelta():
-                self._parts[event.kind].append(event.text)
+                self._append(event.kind, event.text)
                 self.logprobs += event.logprobs
             case ToolCallStarted():
                 self.calls.append(Call(event.name))
+                self.parts.append(self.calls[-1])
             case ArgumentsDelta():
                 self.calls[event.index].parts.append(event.text)
             case Finished():
                 self.finished = event
+
+    def _join(self, kind: TextKind) -> str:
+        passages = (part for part in self.parts if isinstance(part, Passage))
+        return "".join(passage.text for passage in passages if passage.kind == kind)
+
+    def _append(self, kind: TextKind, text: str) -> None:
+        if not text:
+            return
+        last = self.parts[-1] if self.parts else None
+        if not isinstance(last, Passage) or last.kind != kind:
+            last = Passage(kind)
+            self.parts.append(last)
+        last.pieces.append(text)
 
     def add_sampled(self, tokens: Iterable[TokenLogprob]) -> None:
         """Include sampled tokens in `mean_logprob`, whether their text is released or not."""

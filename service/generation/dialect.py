@@ -25,12 +25,16 @@ RequestT = TypeVar("RequestT", bound=SamplingRequest)
 
 @dataclass(frozen=True, slots=True)
 class ResponseHeader:
-    """The fields that a response and every event of its stream share. `created` is Unix time."""
+    """The fields that a response and every event of its stream share. `created` is Unix time.
+
+    `request_id` is that of the response's header.
+    """
 
     id: str
     created: int
     model: str
     system_fingerprint: str
+    request_id: str = ""
 
 
 class StreamWriter(Protocol):

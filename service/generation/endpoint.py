@@ -52,7 +52,7 @@ class GenerationEndpoint(Generic[RequestT]):
             model=model,
             stream=bool(request.stream),
         )
-        header = make_header(dialect.new_id(), model, inflight)
+        header = make_header(dialect.new_id(), model, inflight, http_request.state.request_id)
         record_of(http_request.scope).answer_id = header.id
         if request.stream:
             writer = dialect.to_writer(request, header)
@@ -64,11 +64,12 @@ class GenerationEndpoint(Generic[RequestT]):
         return json_response(dialect.to_response(request, header, selected, usage))
 
 
-def make_header(id: str, model: str, inflight: InflightRequest) -> ResponseHeader:
+def make_header(id: str, model: str, inflight: InflightRequest, request_id: str) -> ResponseHeader:
     """The header of an answer that begins now."""
     return ResponseHeader(
         id=id,
         created=int(time.time()),
         model=model,
         system_fingerprint=inflight.fingerprint,
+        request_id=request_id,
     )

@@ -24,10 +24,12 @@ from service.errors import (
     InvalidRequest,
     MethodNotAllowed,
     MlxdError,
+    RenderedError,
     RouteNotFound,
     excerpt,
-    render_error,
 )
+from service.http.anthropic_errors import REQUEST_ID_HEADER as ANTHROPIC_ID_HEADER
+from service.http.anthropic_errors import is_anthropic, render_for
 from service.http.unknown_fields import IGNORED_HEADER, header_of, ignored_of
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,8 @@ class ErrorMiddleware:
                 response_started = True
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID_HEADER] = request_id
+                if is_anthropic(scope["path"], scope["headers"]):
+                    headers[ANTHROPIC_ID_HEADER] = request_id
                 if ignored := ignored_of(scope):
                     headers[IGNORED_HEADER] = header_of(ignored)
                 headers.raw.extend(added_headers(scope))
@@ -83,7 +87,7 @@ class ErrorMiddleware:
         except Exception as error:
             _log_error(error, request_id, response_started=response_started)
             if not response_started:
-                await _send_error(error, send_with_headers)
+                await _send_error(error, scope, send_with_headers)
 
 
 def _request_id(scope: Scope) -> str:
@@ -100,8 +104,8 @@ def _log_error(error: Exception, request_id: str, *, response_started: bool) -> 
         logger.warning("Request %s failed %s: %s", request_id, when, error.message)
 
 
-async def _send_error(error: Exception, send: Send) -> None:
-    status, headers, body = render_error(error)
+async def _send_error(error: Exception, scope: Scope, send: Send) -> None:
+    status, headers, body = _render(error, scope)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -120,10 +124,15 @@ def _to_mlxd_error(error: HTTPException, request: Request) -> MlxdError:
             return InternalError(error.detail)
 
 
+def _render(error: Exception, scope: Scope) -> RenderedError:
+    request_id = scope["state"]["request_id"]
+    return render_for(error, scope["path"], scope["headers"], request_id)
+
+
 async def handle_http_exception(request: Request, error: Exception) -> Response:
     """The response for an `HTTPException` of the router; its headers (`Allow`) are kept."""
     assert isinstance(error, HTTPException)
-    status, headers, body = render_error(_to_mlxd_error(error, request))
+    status, headers, body = _render(_to_mlxd_error(error, request), request.scope)
     response = Response(body, status, headers=error.headers)
     for name, value in headers:
         response.headers[name.decode()] = value.decode()

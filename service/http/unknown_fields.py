@@ -158,7 +158,9 @@ def _fields_of(struct: type) -> dict[str, inspect.Type]:
 def _is_other_kind(value: dict[str, Any], known: dict[str, inspect.Type]) -> bool:
     """Whether the `type` of an object is another one, such as a part that is an image."""
     kind = known.get("type")
-    return isinstance(kind, inspect.LiteralType) and value.get("type") not in kind.values
+    kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
+    values = [each.values for each in kinds if isinstance(each, inspect.LiteralType)]
+    return bool(values) and value.get("type") is not None and value["type"] not in values[0]
 
 
 def _is_member(value: Any, shape: inspect.Type) -> bool:

@@ -97,6 +97,11 @@ CEILING_TEXT = (
     "more: `finish_reason` is then `length`, too. A prompt that leaves no room for one token gets "
     "400 `context_length_exceeded`."
 )
+MESSAGE_CEILING_TEXT = (
+    "The answer has at most `max_tokens` tokens, fewer where the context or the memory holds no "
+    "more: `stop_reason` is then `model_context_window_exceeded`. A prompt that leaves no room for "
+    "one token gets 400."
+)
 STRICT_TEXT = (
     "A request whose prompt and `max_tokens` are more than the context or the memory holds gets "
     "400 `context_length_exceeded`."
@@ -107,6 +112,11 @@ METRICS_CONTENT = {
     for media_type in ("text/plain", "application/openmetrics-text")
 }
 EVENT_SCHEMA = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+NAMED_EVENT_SCHEMA = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["event", "data"],
+}
 RETRY_AFTER = {
     "description": "Seconds to wait before the next try.",
     "schema": {"type": "integer", "minimum": 0},
@@ -143,13 +153,46 @@ def describe_generation(
     }
 
 
+def describe_messages(
+    name: str,
+    summary: str,
+    *,
+    request: Struct,
+    response: Struct,
+    error: Struct,
+    strict_max_tokens: bool = False,
+) -> Json:
+    """An operation of Anthropic's API, whose errors and events have its shapes."""
+    stream = {
+        "schema": NAMED_EVENT_SCHEMA,
+        "description": "With `stream`: named events from `message_start` to `message_stop`, or an "
+        f"`error` with one {error.__name__}, after which the stream ends. `ping` has no meaning.",
+    }
+    content = {**json_content(response), "text/event-stream": stream}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "description": STRICT_TEXT if strict_max_tokens else MESSAGE_CEILING_TEXT,
+        "requestBody": {"required": True, "content": json_content(request)},
+        "responses": {
+            "200": _response("Success.", content),
+            **_error_responses(GENERATION_ERRORS, error),
+        },
+    }
+
+
 def describe_tokenization(
-    name: str, summary: str, *, request: Struct, responses: Sequence[Struct]
+    name: str,
+    summary: str,
+    *,
+    request: Struct,
+    responses: Sequence[Struct],
+    error: Struct = ErrorBody,
 ) -> Json:
     """An operation of the tokenizer; the response is one of `responses`."""
     refs = [_ref(struct) for struct in responses]
     content = content_of(refs[0] if len(refs) == 1 else {"anyOf": refs})
-    operation = describe_read(name, summary, content, errors=TOKENIZATION_ERRORS)
+    operation = describe_read(name, summary, content, errors=TOKENIZATION_ERRORS, error=error)
     return {**operation, "requestBody": {"required": True, "content": json_content(request)}}
 
 
@@ -171,12 +214,17 @@ def describe_tokenizer_info() -> Json:
 
 
 def describe_read(
-    name: str, summary: str, content: Json, *, errors: Errors = COMMON_ERRORS
+    name: str,
+    summary: str,
+    content: Json,
+    *,
+    errors: Errors = COMMON_ERRORS,
+    error: Struct = ErrorBody,
 ) -> Json:
     return {
         "operationId": name,
         "summary": summary,
-        "responses": {"200": _response("Success.", content), **_error_responses(errors)},
+        "responses": {"200": _response("Success.", content), **_error_responses(errors, error)},
     }
 
 
@@ -227,7 +275,7 @@ def describe_health() -> Json:
     return operation
 
 
-def _error_responses(errors: Errors) -> Json:
+def _error_responses(errors: Errors, shape: Struct = ErrorBody) -> Json:
     """One response per status, described by the docstrings of the errors with that status."""
     responses: Json = {}
     for error in sorted(errors, key=lambda kind: ERROR_RESPONSES[kind].status):
@@ -236,7 +284,7 @@ def _error_responses(errors: Errors) -> Json:
         if status in responses:
             responses[status]["description"] += f" {summary}"
         else:
-            responses[status] = _response(summary, json_content(ErrorBody))
+            responses[status] = _response(summary, json_content(shape))
         if issubclass(error, Unavailable):
             responses[status]["headers"]["Retry-After"] = RETRY_AFTER
     return responses

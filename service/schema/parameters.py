@@ -226,7 +226,7 @@ class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
             )
 
 
-def check_stops(stops: Iterable[str]) -> None:
+def check_stops(stops: Iterable[str], param: str = "stop") -> None:
     """Refuse stop strings that are too long together.
 
     Raises:
@@ -234,8 +234,8 @@ def check_stops(stops: Iterable[str]) -> None:
     """
     if sum(map(len, stops)) > MAX_STOPS_CHARS:
         raise InvalidRequest(
-            f"`stop` has more than {MAX_STOPS_CHARS} characters.",
-            param="stop",
+            f"`{param}` has more than {MAX_STOPS_CHARS} characters.",
+            param=param,
             code="string_above_max_length",
         )
 

@@ -16,7 +16,7 @@ OPERATIONS = [
     for path, methods in API["paths"].items()
     for method, operation in methods.items()
 ]
-GENERATION = ["/v1/chat/completions", "/v1/completions"]
+GENERATION = ["/v1/chat/completions", "/v1/completions", "/v1/messages"]
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:
@@ -34,6 +34,8 @@ def test_every_endpoint_is_described_with_the_version() -> None:
         ("post", "/v1/chat/completions"),
         ("post", "/v1/completions"),
         ("post", "/v1/responses"),
+        ("post", "/v1/messages"),
+        ("post", "/v1/messages/count_tokens"),
         ("post", "/tokenize"),
         ("post", "/detokenize"),
         ("post", "/apply-template"),
@@ -89,7 +91,8 @@ def test_every_error_has_the_same_shape() -> None:
         for status, response in operation["responses"].items():
             if status != "200" and path != "/health":
                 schema = response["content"]["application/json"]["schema"]
-                assert schema == {"$ref": "#/components/schemas/ErrorBody"}
+                name = "AnthropicError" if path.startswith("/v1/messages") else "ErrorBody"
+                assert schema == {"$ref": f"#/components/schemas/{name}"}
     assert SCHEMAS["ErrorDetail"]["required"] == ["message", "type", "param", "code"]
 
 

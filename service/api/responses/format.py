@@ -12,6 +12,7 @@ from protocol.events import Finished
 from protocol.messages import ChatPrompt, ModelDefaults, Submit
 from service.api.responses.conversation import to_messages
 from service.api.responses.output.items import Output
+from service.api.responses.output.stream import ResponseWriter
 from service.api.responses.shapes.items import InputItem
 from service.api.responses.shapes.request import PromptRequest, ResponseRequest
 from service.api.responses.shapes.response import (
@@ -30,7 +31,6 @@ from service.api.responses.shapes.tools import (
     echo,
     list_left_out,
 )
-from service.api.responses.output.stream import ResponseWriter
 from service.errors import InvalidRequest, MlxdError
 from service.generation.answers import sum_usage, to_sampling
 from service.generation.dialect import ResponseHeader

@@ -151,5 +151,39 @@ async def drive(app: ASGIApp) -> list[Message]:
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await ErrorMiddleware(app)({"type": "http", "headers": []}, receive, send)
+    await ErrorMiddleware(app)({"type": "http", "path": "/", "headers": []}, receive, send)
     return sent
+
+
+VERSION = {"anthropic-version": "2023-06-01"}
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/v1/messages", {}),
+        ("/messages/batches", {}),
+        ("/v1/models/m", VERSION),
+        ("/models", VERSION),
+    ],
+)
+async def test_anthropics_clients_read_errors_of_their_own_shape(
+    path: str, headers: dict[str, str]
+) -> None:
+    response = await send_request(path, headers=headers)
+    request_id = response.headers["request-id"]
+    assert request_id == response.headers["x-request-id"]
+    assert response.json() == {
+        "type": "error",
+        "error": {"type": "not_found_error", "message": f"There is no endpoint {path}."},
+        "request_id": request_id,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"), [("/v1/models", {}), ("/v1/messages_", {}), ("/v1/chat", VERSION)]
+)
+async def test_other_errors_keep_openais_shape(path: str, headers: dict[str, str]) -> None:
+    response = await send_request(path, headers=headers)
+    assert response.json()["error"]["code"] == "not_found"
+    assert "request-id" not in response.headers

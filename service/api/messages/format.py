@@ -1,0 +1,80 @@
+"""The dialect of /v1/messages: one sequence, whose pieces are content blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from protocol.messages import ChatPrompt, Submit
+from service.api.messages.answer import Message, new_message_id, to_message
+from service.api.messages.conversation import to_template
+from service.api.messages.request import MessagesRequest, PromptRequest
+from service.api.messages.writer import MessageWriter
+from service.errors import InvalidRequest, MlxdError
+from service.generation.answers import Answer, to_sampling
+from service.generation.dialect import ResponseHeader
+from service.schema.tools import describe
+from service.schema.usage import Usage
+
+# The worker's names of parameters that are others here.
+OWN_NAMES: Mapping[str, str] = {
+    "reasoning_effort": "output_config.effort",
+    "response_format": "output_config.format",
+}
+# The end of the worker's message if thinking cannot be turned off.
+ALWAYS_THINKS = "`reasoning_effort` none."
+
+
+class MessagesFormat:
+    """Messages of Anthropic's API."""
+
+    operation = "chat"
+    request_type = MessagesRequest
+
+    def to_prompt(self, request: PromptRequest) -> ChatPrompt:
+        """The conversation as the worker renders it."""
+        use = request.tool_use
+        return ChatPrompt(
+            to_template(request.system, request.turns),
+            options=request.chat_template_kwargs or {},
+            continue_final=request.is_prefilled,
+            reasoning_effort=request.effort,
+            ignores_effort=request.thinking_budget is not None,
+            # With a `tool_choice` of `none` the prompt has no tools, so the model calls none.
+            tools=[describe(tool.to_function()) for tool in request.tools or []] if use else [],
+        )
+
+    def to_submits(self, request: MessagesRequest, model: str) -> list[Submit]:
+        return [
+            Submit(
+                id=0,
+                model=model,
+                prompt=self.to_prompt(request),
+                sampling=to_sampling(request),
+                max_tokens=request.token_limit,
+                stop=request.stop_strings,
+                grammar=request.grammar,
+                calls=request.tool_use,
+                skip_special_tokens=request.skip_special_tokens is not False,
+            )
+        ]
+
+    def new_id(self) -> str:
+        return new_message_id()
+
+    def to_response(
+        self, request: MessagesRequest, header: ResponseHeader, answers: list[Answer], usage: Usage
+    ) -> Message:
+        return to_message(request, header, answers[0])
+
+    def to_writer(self, request: MessagesRequest, header: ResponseHeader) -> MessageWriter:
+        return MessageWriter(request, header)
+
+    def explain(self, error: MlxdError) -> MlxdError:
+        name = OWN_NAMES.get(error.param or "")
+        if name is None or not isinstance(error, InvalidRequest):
+            return error
+        if error.message.endswith(ALWAYS_THINKS):
+            message = "`thinking.type` cannot be `disabled`: this model always thinks."
+            return InvalidRequest(message, param="thinking.type", code=error.code)
+        message = error.message.replace(f"`{error.param}`", f"`{name}`")
+        return InvalidRequest(message, param=name, code=error.code)
