@@ -36,6 +36,7 @@ from service.openapi.descriptions import (
     describe_command,
     describe_health,
     describe_model,
+    describe_model_list,
     describe_read,
     describe_status,
     json_content,
@@ -51,7 +52,14 @@ from service.ops.page import PageEndpoints
 from service.ops.status import StatusEndpoint
 from service.schema.capabilities import CapabilitiesList
 from service.schema.health import Health, HealthSummary
-from service.schema.models import Model, ModelList, OrderRequest, PinRequest
+from service.schema.models import (
+    AnthropicModel,
+    AnthropicModelList,
+    Model,
+    ModelList,
+    OrderRequest,
+    PinRequest,
+)
 from service.schema.status import ServiceStatus
 from service.security.authentication import AuthenticationMiddleware, Spending
 from service.security.clients import ClientNames
@@ -221,7 +229,6 @@ def model_operations(parts: ServiceParts, generating: Sequence[Operation]) -> li
         "unloadModel", "Unload a model that has no requests.", OrderRequest, errors=(ModelBusy,)
     )
     pin = describe_command("pinModel", "Pin or unpin a model.", PinRequest, errors=())
-    list_models = describe_read("listModels", "List the models.", json_content(ModelList))
     return [
         Operation(
             "GET",
@@ -234,9 +241,9 @@ def model_operations(parts: ServiceParts, generating: Sequence[Operation]) -> li
             "GET",
             "/v1/models",
             models.list,
-            list_models,
+            describe_model_list(),
             aliases=("/models",),
-            schemas=(ModelList,),
+            schemas=(ModelList, AnthropicModelList),
         ),
         Operation(
             "GET",
@@ -244,7 +251,7 @@ def model_operations(parts: ServiceParts, generating: Sequence[Operation]) -> li
             models.get,
             describe_model(),
             aliases=("/models/{model}",),
-            schemas=(Model,),
+            schemas=(Model, AnthropicModel),
         ),
         Operation(
             "POST", "/admin/models/{model}/load", admin.load, load, schemas=(OrderRequest, Model)

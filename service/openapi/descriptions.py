@@ -35,7 +35,7 @@ from service.errors import (
 )
 from service.openapi.operation import Json, Struct
 from service.schema.health import Health, HealthSummary
-from service.schema.models import Model
+from service.schema.models import AnthropicModel, AnthropicModelList, Model, ModelList
 from service.schema.status import ServiceStatus
 from service.schema.tokenization import TokenizerInfo
 
@@ -238,10 +238,15 @@ def describe_model() -> Json:
     operation = describe_read(
         "retrieveModel",
         "Describe one model.",
-        json_content(Model),
+        either_content(Model, AnthropicModel),
         errors=(ModelNotFound, *COMMON_ERRORS),
     )
     return {**operation, "parameters": [MODEL_PARAMETER]}
+
+
+def describe_model_list() -> Json:
+    content = either_content(ModelList, AnthropicModelList)
+    return describe_read("listModels", "List the models.", content)
 
 
 def describe_status() -> Json:
@@ -297,6 +302,11 @@ def _response(description: str, content: Json) -> Json:
 
 def json_content(struct: Struct) -> Json:
     return content_of(_ref(struct))
+
+
+def either_content(*structs: Struct) -> Json:
+    """One of these structs, which the request's headers decide."""
+    return content_of({"anyOf": [_ref(struct) for struct in structs]})
 
 
 def content_of(schema: Json) -> Json:

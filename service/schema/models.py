@@ -61,6 +61,27 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
     data: list[Model]
 
 
+class AnthropicModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One configured model, as Anthropic's API describes it. `created_at` is in RFC 3339."""
+
+    type: Literal["model"] = "model"
+    id: str
+    display_name: str
+    created_at: str
+    lifecycle: Literal["active"] = "active"
+    max_input_tokens: int | None
+    max_tokens: int | None
+
+
+class AnthropicModelList(msgspec.Struct, frozen=True, kw_only=True):
+    """All configured models, for requests with `anthropic-version`: one page of them."""
+
+    data: list[AnthropicModel]
+    has_more: bool = False
+    first_id: str
+    last_id: str
+
+
 class OrderRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The body of POST /admin/models/{model}/load and /unload, which has no fields."""
 

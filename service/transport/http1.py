@@ -38,8 +38,9 @@ from service.errors import (
     InvalidRequest,
     MlxdError,
     TransferCodingNotSupported,
-    render_error,
 )
+from service.http.anthropic_errors import REQUEST_ID_HEADER as ANTHROPIC_ID_HEADER
+from service.http.anthropic_errors import VERSION_HEADER, is_anthropic, render_for
 from service.http.error_middleware import REQUEST_ID_HEADER
 from service.http.request_body import SEND_CONTINUE
 
@@ -51,6 +52,9 @@ ABSOLUTE_FORM = re.compile(
     rb"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>[^?#]*)(?P<query>.*)"
 )
 CLOSE = (b"connection", b"close")
+# Enough of a request to see what is asked, where it cannot be parsed.
+MAX_HEAD_BYTES = 4096
+REQUEST_LINE = re.compile(rb"[A-Z]+ (?:[a-z]+://[^/? ]*)?(?P<path>/[^? ]*)")
 # How h11 quotes the client's bytes in its errors.
 QUOTED_BYTES = re.compile(r"bytearray\(b(?P<quote>['\"])(?P<bytes>.*?)(?P=quote)\)")
 
@@ -58,10 +62,11 @@ QUOTED_BYTES = re.compile(r"bytearray\(b(?P<quote>['\"])(?P<bytes>.*?)(?P=quote)
 class Parser(h11.Connection):
     """h11's parser, without its answers to empty lines, late bytes and `Expect`.
 
-    `fault` says why the client's bytes cannot be parsed.
+    `fault` says why the client's bytes cannot be parsed. `head` is the beginning of the request.
     """
 
     fault = ""
+    head = b""
 
     @property
     def they_are_waiting_for_100_continue(self) -> bool:
@@ -79,6 +84,7 @@ class Parser(h11.Connection):
                 buffer.maybe_extract_at_most(buffer._data.index(b"\n") + 1)
             if buffer._data == b"\r":
                 return h11.NEED_DATA
+            self.head = bytes(buffer._data[:MAX_HEAD_BYTES])
         elif self.their_state in ENDED_STATES:
             buffer.maybe_extract_at_most(len(buffer))
         try:
@@ -161,10 +167,15 @@ class Http1(H11Protocol):
     async def _refuse(self, error: MlxdError) -> None:
         self._is_refused = True
         await self._close_stream()
-        status, headers, body = render_error(error)
-        request_id = (REQUEST_ID_HEADER.encode(), f"req_{uuid.uuid4().hex}".encode())
+        request_id = f"req_{uuid.uuid4().hex}"
+        path, markers = read_head(getattr(self.connection, "head", b""))
+        status, headers, body = render_for(error, path, markers, request_id)
+        names = [REQUEST_ID_HEADER]
+        if is_anthropic(path, markers):
+            names.append(ANTHROPIC_ID_HEADER)
+        ids = [(name.encode(), request_id.encode()) for name in names]
         kept = [pair for pair in headers if pair != CLOSE]
-        own = [*kept, CLOSE, request_id, *self.config.response_headers("h11")]
+        own = [*kept, CLOSE, *ids, *self.config.response_headers("h11")]
         await self._send_h11_event(h11.Response(status_code=status, headers=own))
         if self.connection._request_method != b"HEAD":  # type: ignore[union-attr]
             await self._send_h11_event(h11.Data(data=body))
@@ -182,6 +193,14 @@ def sends_chunks(connection: h11.Connection | H11WSConnection) -> bool:
         and connection.our_state is h11.SEND_BODY
         and isinstance(connection._writer, ChunkedWriter)
     )
+
+
+def read_head(head: bytes) -> tuple[str, list[tuple[bytes, bytes]]]:
+    """The path of a request that may be malformed, and its header of Anthropic's version."""
+    match = REQUEST_LINE.match(head)
+    path = match["path"].decode("latin-1") if match else ""
+    has_version = b"\n" + VERSION_HEADER + b":" in head.lower()
+    return path, [(VERSION_HEADER, b"")] if has_version else []
 
 
 def split_target(request: h11.Request, *, tls: bool) -> tuple[bytes, bytes | None]:

@@ -218,3 +218,20 @@ def test_errors_have_anthropics_shape(
     assert response.status_code == status
     assert response.json()["error"]["type"] == kind
     assert response.json()["request_id"] == response.headers["request-id"]
+
+
+def test_models_have_anthropics_shape_for_its_clients(http: httpx.Client) -> None:
+    version = {"anthropic-version": "2026-10-21"}
+    listed = http.get("/v1/models?limit=1000", headers=version).json()
+    assert [model["id"] for model in listed["data"]] == list(STAGED)
+    first, *_, last = STAGED
+    assert (listed["first_id"], listed["last_id"]) == (first, last)
+    assert listed["has_more"] is False
+    model = http.get("/v1/models/default", headers=version).json()
+    assert model == listed["data"][0]
+    assert (model["type"], model["lifecycle"]) == ("model", "active")
+    assert model["max_input_tokens"] == model["max_tokens"] == staged.CONTEXT_TOKENS
+    assert "object" in http.get("/v1/models").json()
+    missing = http.get("/v1/models/none", headers=version)
+    assert missing.json()["error"]["type"] == "not_found_error"
+    assert "param" in http.get("/v1/models/none").json()["error"]

@@ -147,6 +147,27 @@ async def test_a_refusal_says_what_is_wrong_and_the_connection_closes(
     assert answer.lower().count(b"connection: close") == 1
 
 
+@pytest.mark.parametrize(
+    ("sent", "is_anthropics"),
+    [
+        (b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", True),
+        (b"POST http://x/v1/messages HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 70_000, True),
+        (b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAnthropic-Version: 1\r\nno colon\r\n\r\n", True),
+        (b"GET /v1/models HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", False),
+    ],
+)
+async def test_a_refusal_has_the_shape_that_the_client_reads(
+    port: int, sent: bytes, is_anthropics: bool
+) -> None:
+    async with connected(port) as client:
+        await client.send(sent)
+        answer = await client.read_end()
+    body = echoed(answer)
+    assert (body.get("type") == "error") == is_anthropics
+    if is_anthropics:
+        assert f"\r\nrequest-id: {body['request_id']}\r\n".encode() in answer
+
+
 async def test_a_bad_chunk_is_refused_in_json_and_nothing_after_it_is_served(port: int) -> None:
     async with connected(port) as client:
         await client.send_headers("/x", "Transfer-Encoding: chunked")
