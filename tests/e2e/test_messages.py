@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -218,6 +219,23 @@ def test_errors_have_anthropics_shape(
     assert response.status_code == status
     assert response.json()["error"]["type"] == kind
     assert response.json()["request_id"] == response.headers["request-id"]
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(http: httpx.Client) -> None:
+    long = {"role": "user", "content": "a" * 2 * staged.CONTEXT_TOKENS}
+    response = http.post("/v1/messages", json=body_of("plain", messages=[long]))
+    assert response.status_code == 400
+    text = response.json()["error"]["message"]
+    assert re.fullmatch(rf"prompt is too long: \d+ tokens > {staged.CONTEXT_TOKENS} maximum", text)
+
+
+def test_thinking_ends_at_its_budget(http: httpx.Client) -> None:
+    def count(budget: int) -> int:
+        thinking = {"type": "enabled", "budget_tokens": budget}
+        usage = ask(http, "thinking", thinking=thinking)["usage"]
+        return int(usage["output_tokens_details"]["thinking_tokens"])
+
+    assert count(2) < count(1000)
 
 
 def test_models_have_anthropics_shape_for_its_clients(http: httpx.Client) -> None:

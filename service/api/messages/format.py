@@ -9,7 +9,7 @@ from service.api.messages.answer import Message, new_message_id, to_message
 from service.api.messages.conversation import to_template
 from service.api.messages.request import MessagesRequest, PromptRequest
 from service.api.messages.writer import MessageWriter
-from service.errors import InvalidRequest, MlxdError
+from service.errors import ContextTooLong, InvalidRequest, MlxdError
 from service.generation.answers import Answer, to_sampling
 from service.generation.dialect import ResponseHeader
 from service.schema.tools import describe
@@ -18,6 +18,8 @@ from service.schema.usage import Usage
 # The worker's names of parameters that are others here.
 OWN_NAMES: Mapping[str, str] = {
     "reasoning_effort": "output_config.effort",
+    "stop": "stop_sequences",
+    "thinking_token_budget": "thinking.budget_tokens",
     "response_format": "output_config.format",
 }
 # The end of the worker's message if thinking cannot be turned off.
@@ -54,6 +56,7 @@ class MessagesFormat:
                 stop=request.stop_strings,
                 grammar=request.grammar,
                 calls=request.tool_use,
+                thinking_budget=request.thinking_budget,
                 skip_special_tokens=request.skip_special_tokens is not False,
             )
         ]
@@ -70,6 +73,8 @@ class MessagesFormat:
         return MessageWriter(request, header)
 
     def explain(self, error: MlxdError) -> MlxdError:
+        if isinstance(error, ContextTooLong):
+            return in_anthropics_words(error)
         name = OWN_NAMES.get(error.param or "")
         if name is None or not isinstance(error, InvalidRequest):
             return error
@@ -78,3 +83,17 @@ class MessagesFormat:
             return InvalidRequest(message, param="thinking.type", code=error.code)
         message = error.message.replace(f"`{error.param}`", f"`{name}`")
         return InvalidRequest(message, param=name, code=error.code)
+
+
+def in_anthropics_words(error: ContextTooLong) -> InvalidRequest:
+    """The error in the words that Claude Code parses for the numbers."""
+    prompt, answer, limit = error.prompt_tokens, error.answer_tokens, error.limit_tokens
+    if answer > 1 and prompt < limit:
+        message = (
+            f"input length and `max_tokens` exceed context limit: {prompt} + {answer} > {limit}"
+        )
+    else:
+        # A prompt leaves room for one token.
+        most = limit if prompt > limit else limit - 1
+        message = f"prompt is too long: {prompt} tokens > {most} maximum"
+    return InvalidRequest(message, code=error.code)
