@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from protocol.events import Rejected
 from protocol.messages import ChatPrompt, ModelSource, Sampling, Submit
 from protocol.tokenization import Tokenize
+from tests.models import staged
+from tests.models.staged import CHATML, Staged
 from tests.worker.driver import make_config_loader
 from worker.intake.prepared import PreparedRequest, prepare, prepare_prompt
 from worker.models.model_config import ModelConfig
@@ -23,6 +25,12 @@ from worker.prompts.truncation import find_turns, truncate
 
 CONTEXT = 400
 ROOM = CONTEXT // 8
+# Thinking is switched off by an empty block; tools are written.
+SWITCHED = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}" + CHATML + "{% if add_generation_prompt and "
+    "enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+)
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 Messages = list[dict[str, Any]]
 
@@ -34,6 +42,15 @@ conversations = st.lists(st.tuples(roles, words), min_size=1, max_size=30)
 @pytest.fixture(scope="module")
 def config(llama_path: Path) -> ModelConfig:
     return make_config_loader(CONTEXT).load(ModelSource("m", str(llama_path)), download=False)
+
+
+@pytest.fixture(scope="module")
+def thinking(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
+    path = staged.make(
+        Staged("x", SWITCHED, config={"max_position_embeddings": 2 * CONTEXT}),
+        tmp_path_factory.mktemp("thinking") / "files",
+    )
+    return make_config_loader().load(ModelSource("m", str(path)), download=False)
 
 
 def say(role: str, content: str, **fields: Any) -> dict[str, Any]:
@@ -203,8 +220,36 @@ def test_a_limit_that_is_no_ceiling_has_its_whole_room(config: ModelConfig) -> N
     assert result.max_tokens == 300
 
 
-def test_the_count_of_tokens_is_that_of_the_truncated_prompt(config: ModelConfig) -> None:
-    submit = ask(long_conversation())
-    encoded = msgspec.Raw(msgspec.msgpack.encode(submit.prompt))
-    counted = convert(config.prompts, Tokenize(id=1, model="m", prompt=encoded)).count
-    assert counted == len(prepared(config, submit).prompt)
+@pytest.mark.parametrize("turns", [1, 20])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"tools": [TOOL]},
+        {"reasoning_effort": "none"},
+        {"reasoning_effort": "high"},
+        {"options": {"enable_thinking": True}},
+        {"continue_final": True},
+        {"continue_final": True, "tools": [TOOL], "reasoning_effort": "none"},
+    ],
+)
+def test_the_count_of_tokens_is_that_of_the_prompt(
+    thinking: ModelConfig, turns: int, fields: dict[str, Any]
+) -> None:
+    messages = long_conversation(turns)
+    if "continue_final" in fields:
+        messages.append(say("assistant", "It is"))
+    prompt = ChatPrompt(messages, truncate=turns > 1, **fields)
+    result = prepared(thinking, ask([], prompt=prompt))
+    assert bool(result.dropped_messages) is (turns > 1)
+    encoded = msgspec.Raw(msgspec.msgpack.encode(prompt))
+    counted = convert(thinking.prompts, Tokenize(id=1, model="m", prompt=encoded)).count
+    assert counted == len(result.prompt)
+
+
+def test_what_changes_a_prompt_changes_its_count(thinking: ModelConfig) -> None:
+    prompts = [
+        ChatPrompt(long_conversation(1), **fields)
+        for fields in ({}, {"tools": [TOOL]}, {"reasoning_effort": "high"})
+    ]
+    assert len({len(thinking.prompts.build(prompt)) for prompt in prompts}) == len(prompts)
