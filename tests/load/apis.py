@@ -125,10 +125,10 @@ RESPONSE_EVENTS = msgspec.json.Decoder(ResponseEvent)
 
 
 def to_response_body(body: Body) -> Body:
-    """The same request of the Responses API."""
+    """The same request of the Responses API, which stores the answer unless `store` is false."""
     other = {k: v for k, v in body.items() if k not in ("messages", "max_tokens", "stream_options")}
     limit = {"max_output_tokens": body["max_tokens"]} if "max_tokens" in body else {}
-    return {**other, **limit, "input": body["messages"], "store": False}
+    return {**other, **limit, "input": body["messages"]}
 
 
 def read_response_event(data: bytes) -> Piece:
