@@ -5,7 +5,7 @@ The bits of all rows go to the device packed, in one array, and are unpacked the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -25,14 +25,6 @@ def allow_only(token: int) -> BitMask:
     """The mask that allows only this token."""
     words = np.zeros(token // WORD_BITS + 1, np.uint32)
     words[-1] = 1 << token % WORD_BITS
-    return words.view(np.int32)
-
-
-def allow_all_but(tokens: Iterable[int], vocabulary: int) -> BitMask:
-    """The mask that forbids only these tokens."""
-    words = np.full(-(-vocabulary // WORD_BITS), -1, np.int32).view(np.uint32)
-    for token in (each for each in tokens if each < vocabulary):
-        words[token // WORD_BITS] &= ~np.uint32(1 << token % WORD_BITS)
     return words.view(np.int32)
 
 

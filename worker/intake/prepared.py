@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from protocol.events import Rejected, Tokenized
-from protocol.grammars import Grammar, Lark
+from protocol.grammars import Lark
 from protocol.messages import Submit
 from protocol.structs import Message
 from protocol.tokenization import Tokenize
@@ -21,6 +21,7 @@ from worker.outputs.parsers import OutputParsers
 from worker.prompt_errors import PromptError
 from worker.prompts.builder import PromptBuilder, least_room
 from worker.prompts.tokenization import convert
+from worker.structured_output.answer_grammar import AnswerGrammar, AnyGrammar
 from worker.structured_output.constraint import CompiledGrammar
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class PreparedPrompt(Message, frozen=True):
     echo: str
     breakpoints: list[int]
     ignored: list[str]
-    required_calls: Lark | None
+    answer_grammar: AnswerGrammar | None
     offered_calls: Lark | None
     dropped_messages: int = 0
 
@@ -51,9 +52,9 @@ class PreparedRequest:
     `computed_tokens` of its context were computed then. A request that runs is not preempted
     for memory before it has `guaranteed_tokens`, unless its model's oldest request needs it.
     `times` are those of an answer that was preempted.
-    `grammar` is compiled from `required_calls` (the
-    grammar of calls that the answer must have), from the submitted grammar, or from
-    `offered_calls` (the grammar of calls that it may have). `breakpoints` are token offsets
+    `grammar` is compiled from `answer_grammar` (reasoning, then calls or the submitted
+    grammar's text), from the submitted grammar, or from `offered_calls` (the grammar of calls
+    that an answer without a format may have). `breakpoints` are token offsets
     in the prompt at which prefill stops to store a reusable state. `ignored` are the
     parameters that this model ignores. `alone`: the model failed on it beside others, so that
     it runs in a batch of its own. `dropped_messages` of the conversation are not in the prompt.
@@ -73,7 +74,7 @@ class PreparedRequest:
     breakpoints: Sequence[int] = ()
     ignored: Sequence[str] = ()
     grammar: CompiledGrammar | None = None
-    required_calls: Lark | None = None
+    answer_grammar: AnswerGrammar | None = None
     offered_calls: Lark | None = None
     alone: bool = False
     dropped_messages: int = 0
@@ -96,9 +97,9 @@ class PreparedRequest:
         return min(least, self.worst_case)
 
     @property
-    def source_grammar(self) -> Grammar | None:
+    def source_grammar(self) -> AnyGrammar | None:
         """The grammar to compile for this request, if any."""
-        return self.required_calls or self.submit.grammar or self.offered_calls
+        return self.answer_grammar or self.submit.grammar or self.offered_calls
 
     @property
     def context(self) -> list[int]:
@@ -190,7 +191,7 @@ def prepare_prompt(
                 else ""
             ),
             breakpoints=prompts.breakpoints(short.prompt, prompt) if wants_breakpoints else [],
-            required_calls=parsers.required_call_grammar(submit, prompt),
+            answer_grammar=parsers.answer_grammar(submit, prompt),
             offered_calls=parsers.optional_call_grammar(submit) if enforces_calls else None,
             dropped_messages=short.dropped_messages,
         )
@@ -232,7 +233,7 @@ def to_request(
         config=config,
         breakpoints=prepared.breakpoints,
         ignored=prepared.ignored,
-        required_calls=prepared.required_calls,
+        answer_grammar=prepared.answer_grammar,
         offered_calls=prepared.offered_calls,
         dropped_messages=prepared.dropped_messages,
     )

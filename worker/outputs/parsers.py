@@ -10,13 +10,15 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from protocol.grammars import Lark
 from protocol.messages import ChatPrompt, Submit, ToolUse
+from worker.outputs.answer_grammars import AnswerGrammars
 from worker.outputs.detokenizer import make_detokenizers
 from worker.outputs.stop_strings import compile_stop_strings
 from worker.outputs.text import NO_CONTROL_TEXTS, AnswerParser, Text
 from worker.segmentation.channels import REASONING_CHANNEL, ChannelSegmenter
 from worker.segmentation.segmenter import Segmenter
 from worker.segmentation.thinking_ends import ThinkingEnd, find_thinking_ends
-from worker.tool_calls.grammar import make_optional_call_grammar, make_required_call_grammar
+from worker.structured_output.answer_grammar import AnswerGrammar
+from worker.tool_calls.grammar import make_optional_call_grammar
 from worker.tool_calls.json_formats import BARE_JSON
 from worker.tool_calls.markers import Markers, find_markers
 from worker.tool_calls.openings import tails_of
@@ -47,20 +49,18 @@ class OutputParsers:
         self._thinking_ends = find_thinking_ends(
             tokenizer, self._markers, has_channels=self._has_channels
         )
+        self._grammars = AnswerGrammars(self._markers, syntaxes, self._special_tokens)
 
     def create(self, submit: Submit, prompt: list[int]) -> Text:
         """The parser of the answer to `prompt`. Only chat answers have reasoning and calls."""
         segmenter: AnswerParser
         match submit.prompt:
-            # A grammar of the client defines all of the answer but reasoning that the prompt opens.
-            case ChatPrompt() if submit.grammar is not None and submit.calls is None:
-                reasoning = self._opens_reasoning(prompt)
-                markers = Markers(self._markers.think_start, self._markers.think_end)
-                syntaxes, continues = [], True
-                segmenter = Segmenter(markers if reasoning else Markers(), reasoning=reasoning)
-            case ChatPrompt(tools=tools, continue_final=continues):
+            case ChatPrompt(tools=tools, continue_final=continues) if self._is_parsed(
+                submit, prompt
+            ):
                 syntaxes = self._compile_syntaxes(submit, tools)
                 segmenter = self._make_segmenter(submit, syntaxes, prompt)
+            # A format of the client that begins the answer: the whole answer is content.
             case _:
                 syntaxes, continues, segmenter = [], True, Segmenter(Markers())
         hidden = self._control_texts if submit.skip_special_tokens else NO_CONTROL_TEXTS
@@ -137,22 +137,24 @@ class OutputParsers:
             return list(REASONING_CHANNEL)
         return [m for m in (self._markers.think_start, self._markers.think_end) if m]
 
-    def required_call_grammar(self, submit: Submit, prompt: list[int]) -> Lark | None:
-        """The grammar of an answer that must be a tool call; None if it need not be one."""
-        match submit:
-            case Submit(prompt=ChatPrompt(tools=tools), calls=ToolUse(names, True, parallel)):
-                templates = (syntax.call_template for syntax in self.syntaxes)
-                text = make_required_call_grammar(
-                    tools,
-                    names,
-                    next(filter(None, [*templates, BARE_JSON.call_template])),
-                    self._special_tokens,
-                    parallel=parallel,
-                    think_end=self._markers.think_end if self._opens_reasoning(prompt) else "",
-                )
-                return Lark(text)
-            case _:
-                return None
+    def answer_grammar(self, submit: Submit, prompt: list[int]) -> AnswerGrammar | None:
+        """The grammar of an answer that is calls, or text of a format; None if it is free.
+
+        None, too, where the format begins the answer: it is the grammar then.
+        """
+        if not (isinstance(submit.prompt, ChatPrompt) and self._is_parsed(submit, prompt)):
+            return None
+        if not is_constrained(submit):
+            return None
+        return self._grammars.make(submit, submit.prompt, self._decode_tail(prompt))
+
+    def _is_parsed(self, submit: Submit, prompt: list[int]) -> bool:
+        """Whether the answer may have more than content: a format alone has not."""
+        if not isinstance(submit.prompt, ChatPrompt):
+            return False
+        if not is_constrained(submit):
+            return True
+        return self._grammars.applies(submit, submit.prompt, self._decode_tail(prompt))
 
     def optional_call_grammar(self, submit: Submit) -> Lark | None:
         """The grammar of a call's name and arguments, if the answer may have calls.
@@ -190,10 +192,13 @@ class OutputParsers:
 
     def _opens_reasoning(self, prompt: list[int]) -> bool:
         """Whether the prompt ends with the start marker of a think block."""
-        if not self._markers.think_start:
-            return False
+        start = self._markers.think_start
+        return bool(start) and self._decode_tail(prompt).endswith(start)
+
+    def _decode_tail(self, prompt: list[int]) -> str:
+        """How the prompt ends, without white space."""
         tail: str = self._tokenizer.decode(prompt[-PROMPT_TAIL_TOKENS:])
-        return tail.rstrip().endswith(self._markers.think_start)
+        return tail.rstrip()
 
 
 def is_constrained(submit: Submit) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Set as AbstractSet
 
 from worker.engine.bitmask import BitMask, allow_only
 from worker.engine.sampler import Constraint
-from worker.outputs.after_reasoning import AfterReasoning
 from worker.outputs.text import Text
 from worker.outputs.tool_constraint import ToolCallConstraint
 from worker.segmentation.thinking_ends import ThinkingEnd
@@ -58,7 +57,7 @@ class ThinkingBudget:
             self._inner.accept(token)
         if token in self._stop_token_ids:
             return
-        if not isinstance(self._inner, ToolCallConstraint | AfterReasoning):
+        if not isinstance(self._inner, ToolCallConstraint):
             self._text.push_ahead(token)
         if self._forced:
             self._forced.popleft()

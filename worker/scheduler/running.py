@@ -13,7 +13,6 @@ from worker.engine.sampler import Constraint, effective_stop_token_ids, make_row
 from worker.engine.token_logprobs import PromptScorer
 from worker.intake.prepared import PreparedRequest
 from worker.models.weight_loader import LoadedModel
-from worker.outputs.after_reasoning import AfterReasoning
 from worker.outputs.output_processor import OutputProcessor
 from worker.outputs.text import Text
 from worker.outputs.thinking_budget import ThinkingBudget
@@ -147,18 +146,9 @@ def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> Outp
 def make_constraint(
     prepared: PreparedRequest, text: Text, stop_token_ids: frozenset[int]
 ) -> Constraint | None:
-    """The constraint on its tokens: a grammar of the answer or its content, or of calls in it."""
+    """The constraint on its tokens: a grammar of the whole answer, or of tool calls in it."""
     if prepared.grammar is None:
         return None
-    if prepared.required_calls is None and prepared.submit.grammar is not None:
-        if not text.in_reasoning:
-            return prepared.grammar.create_constraint()
-        return AfterReasoning(
-            text,
-            prepared.grammar,
-            stop_token_ids=stop_token_ids | prepared.config.stop_tokens,
-            vocabulary_size=prepared.config.vocabulary_size,
-        )
     if prepared.offered_calls is None:
         return prepared.grammar.create_constraint()
     return ToolCallConstraint(text, prepared.grammar, stop_token_ids)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from protocol.grammars import Grammar
+from worker.structured_output.answer_grammar import AnyGrammar
 from worker.structured_output.constraint import CompiledGrammar, GrammarError, compile_text
 from worker.structured_output.sandbox import CPU_LIMIT_S, Refused
 from worker.structured_output.sandbox_client import SandboxClient
@@ -53,7 +53,7 @@ class GrammarCompiler:
         """The process id of the sandbox, while it runs."""
         return None if self._sandbox is None else self._sandbox.pid
 
-    def cached(self, grammar: Grammar) -> CompileResult | None:
+    def cached(self, grammar: AnyGrammar) -> CompileResult | None:
         """The result of an earlier compilation; None if it is not in the cache."""
         key = cache_key(grammar)
         with self._lock:
@@ -62,7 +62,7 @@ class GrammarCompiler:
                 return self._cache[key]
             return self._slow.refusal_of(key)
 
-    def compile(self, grammar: Grammar, *, quick: bool = False) -> CompileResult:
+    def compile(self, grammar: AnyGrammar, *, quick: bool = False) -> CompileResult:
         """The compiled grammar or the error; takes seconds if the result is not cached.
 
         With `quick` a grammar that needs longer than `QUICK_CPU_LIMIT_S` times out; this is
@@ -84,7 +84,7 @@ class GrammarCompiler:
         if self._sandbox is not None:
             self._sandbox.close()
 
-    def _compile(self, grammar: Grammar, cpu_limit_s: float) -> CompileResult:
+    def _compile(self, grammar: AnyGrammar, cpu_limit_s: float) -> CompileResult:
         if self.vocabulary is None or self._sandbox is None:
             return GrammarError(NO_VOCABULARY)
         trial = self._sandbox.try_grammar(grammar, cpu_limit_s)
@@ -118,7 +118,7 @@ class GrammarCompiler:
             self._cached_bytes -= size_of(evicted)
 
 
-def cache_key(grammar: Grammar) -> bytes:
+def cache_key(grammar: AnyGrammar) -> bytes:
     """A hash of the grammar."""
     return hashlib.sha256(msgspec.msgpack.encode(grammar)).digest()
 

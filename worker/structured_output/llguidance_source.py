@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from llguidance import LLMatcher
 from llguidance.gbnf_to_lark import any_to_lark
 
-from protocol.grammars import JSON_STYLE, Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
+from protocol.grammars import JSON_STYLE, JsonObject, JsonSchema, Lark, Regex, TextChoice
+from worker.structured_output.answer_grammar import AnswerGrammar, AnyGrammar
 from worker.structured_output.constraint import GrammarError
 
 # A schema with a keyword that cannot be enforced is refused, whatever its own "x-guidance" says.
 JSON_RULES = {"lenient": False, "coerce_one_of": False}
 
 
-def to_llguidance(grammar: Grammar) -> str:
+def to_llguidance(grammar: AnyGrammar) -> str:
     """Convert the grammar to llguidance's format; only the compiler fully validates it.
 
     Raises:
@@ -32,6 +34,10 @@ def to_llguidance(grammar: Grammar) -> str:
                 return LLMatcher.grammar_from_lark(f"start: {' | '.join(map(quote, options))}")
             case Lark(text):
                 return LLMatcher.grammar_from_lark(any_to_lark(text))
+            case AnswerGrammar():
+                return compose(grammar)
+    except GrammarError:
+        raise
     except RecursionError as error:
         raise GrammarError("it is nested too deeply") from error
     except Exception as error:
@@ -46,6 +52,34 @@ def json_grammar(schema: str) -> str:
         defaults=JSON_STYLE,  # type: ignore[arg-type]
         overrides=JSON_RULES,  # type: ignore[arg-type]
     )
+
+
+def compose(grammar: AnswerGrammar) -> str:
+    """A grammar of several: each is named, and has rules and white space of its own."""
+    parts = {"answer": lark_part(grammar.answer)}
+    if grammar.reasoning:
+        parts = {"whole": lark_part("start: @reasoning @answer"), **parts}
+        parts["reasoning"] = lark_part(grammar.reasoning)
+    if grammar.format is not None:
+        parts["format"] = to_part(grammar.format)
+    named = [{**part, "name": name} for name, part in parts.items()]
+    return json.dumps({"grammars": named})
+
+
+def to_part(grammar: AnyGrammar) -> dict[str, Any]:
+    """A client's grammar as one of several."""
+    text = to_llguidance(grammar)
+    match grammar:
+        case Lark() | TextChoice():
+            return lark_part(text)
+        case _:
+            part: dict[str, Any] = json.loads(text)["grammars"][0]
+            return part
+
+
+def lark_part(text: str) -> dict[str, Any]:
+    """A grammar in Lark as one of several."""
+    return {"lark_grammar": text}
 
 
 def quote(text: str) -> str:

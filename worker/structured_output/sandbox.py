@@ -20,8 +20,9 @@ from multiprocessing.connection import Connection
 import msgspec
 import numpy as np
 
-from protocol.grammars import Grammar, JsonObject
+from protocol.grammars import JsonObject
 from worker.isolation.resource_limits import peak_bytes, set_soft_limit
+from worker.structured_output.answer_grammar import AnswerGrammar, AnyGrammar
 from worker.structured_output.constraint import CompiledGrammar, GrammarError, compile_text
 from worker.structured_output.llguidance_source import to_llguidance
 from worker.structured_output.vocabulary import Vocabulary
@@ -59,7 +60,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=True):
 TrialResult = Passed | Refused
 RESULT_DECODER: msgspec.msgpack.Decoder[TrialResult] = msgspec.msgpack.Decoder(TrialResult)
 TRIAL_DECODER = msgspec.msgpack.Decoder(Trial)
-GRAMMAR_DECODER: msgspec.msgpack.Decoder[Grammar] = msgspec.msgpack.Decoder(Grammar)
+GRAMMAR_DECODER: msgspec.msgpack.Decoder[AnyGrammar] = msgspec.msgpack.Decoder(AnyGrammar)
 
 
 def main(connection: Connection) -> None:
@@ -111,8 +112,14 @@ def try_grammar(encoded: msgspec.Raw, vocabulary: Vocabulary) -> TrialResult:
     compile_text(to_llguidance(JsonObject()), vocabulary).create_constraint().mask()
     peak_before = peak_bytes()
     try:
-        text = to_llguidance(GRAMMAR_DECODER.decode(encoded))
-        generate_sample(compile_text(text, vocabulary), vocabulary.stop_token_ids)
+        grammar = GRAMMAR_DECODER.decode(encoded)
+        text = ""
+        for part in grammar.trials if isinstance(grammar, AnswerGrammar) else [grammar]:
+            text = to_llguidance(part)
+            generate_sample(compile_text(text, vocabulary), vocabulary.stop_token_ids)
+        if isinstance(grammar, AnswerGrammar) and grammar.reasoning:
+            text = to_llguidance(grammar)
+            compile_text(text, vocabulary)
     except GrammarError as error:
         return Refused(str(error))
     return Passed(text, len(text) + peak_bytes() - peak_before)

@@ -7,8 +7,8 @@ import threading
 
 import msgspec
 
-from protocol.grammars import Grammar
 from worker.isolation.child_process import ChildProcess
+from worker.structured_output.answer_grammar import AnyGrammar
 from worker.structured_output.sandbox import RESULT_DECODER, TIME_LIMIT_S, Trial, TrialResult
 from worker.structured_output.vocabulary import Vocabulary
 
@@ -34,7 +34,7 @@ class SandboxClient:
         """The process id of the sandbox, while it runs."""
         return None if self._process is None else self._process.pid
 
-    def try_grammar(self, grammar: Grammar, cpu_limit_s: float) -> TrialResult:
+    def try_grammar(self, grammar: AnyGrammar, cpu_limit_s: float) -> TrialResult:
         """Compile the grammar in the sandbox within `cpu_limit_s` of processor time.
 
         Raises:
@@ -68,7 +68,7 @@ class SandboxClient:
             self._process = None
 
 
-def encode_trial(grammar: Grammar, cpu_limit_s: float) -> bytes:
+def encode_trial(grammar: AnyGrammar, cpu_limit_s: float) -> bytes:
     """The message that asks the sandbox to try this grammar."""
     encoded = msgspec.Raw(msgspec.msgpack.encode(grammar))
     return msgspec.msgpack.encode(Trial(encoded, cpu_limit_s))

@@ -1,7 +1,7 @@
 """Grammars of tool calls, in llguidance's Lark.
 
 Required calls have the model's own format if its arguments are JSON, else bare JSON. Markers
-that are special tokens of the vocabulary are written as token ids.
+that are special tokens of the vocabulary are token ids or their text.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from typing import Any
 import regex
 
 from protocol.grammars import JSON_STYLE
-from worker.tool_calls.openings import TAILS
-from worker.tool_calls.syntax import CallTemplate, Tool
+from worker.tool_calls.openings import TAILS, literal_openings
+from worker.tool_calls.syntax import CallSyntax, CallTemplate, Tool, footer_of, texts_of
 
-MARKER = regex.compile(r"<\|?[^<>\s]+\|?>|\[[A-Z_]+\]")
+# Any text without the markers that are tokens.
+FREE_TEXT = r"/(.|\n)*/"
+CALL_ID = r"/[\w.:-]{1,64}/"
+PATTERN_CHARACTERS = regex.compile(r"[.^$*+?{}\[\]\\|()/\"]")
 
 # With one of these keywords a schema defines or allows arguments besides its `properties`.
 OPEN_SCHEMA_KEYWORDS = frozenset({
@@ -28,31 +31,24 @@ OPEN_SCHEMA_KEYWORDS = frozenset({
 SpecialTokens = Mapping[str, int]
 
 
-def make_required_call_grammar(
+def make_call_rules(
     tools: Sequence[Tool],
     names: Sequence[str],
     call_template: CallTemplate,
     special_tokens: SpecialTokens,
     *,
     parallel: bool,
-    think_end: str = "",
-) -> str:
-    """The grammar of an answer that is a call of one of `names`; if `parallel`, several in a row.
+) -> list[str]:
+    """The Lark rule `calls` and others: a call of one of `names`; if `parallel`, several in a row.
 
-    With `think_end` the answer begins inside a think block.
+    The arguments keep to their schemas.
     """
     functions = named_functions(tools, names)
-    repeat = "+" if parallel and call_template.repeatable else ""
+    repeat = ' ("\\n"? "\\n"? call)*' if parallel and call_template.repeatable else ""
     rules = [
-        f"start: {'think ' if think_end else ''}call{repeat}",
+        f"calls: call{repeat}",
         "call: " + " | ".join(f"call_{index}" for index in range(len(functions))),
     ]
-    if think_end:
-        token = special_tokens.get(think_end)
-        # In Lark a slash ends a regular expression.
-        marker = regex.escape(think_end).replace("/", "\\/")
-        in_text = f"think[lazy]: /(.|\\n)*{marker}/"
-        rules.append(f"think: /(.|\\n)*/ <[{token}]>" if token is not None else in_text)
     for index, function in enumerate(functions):
         header = to_lark(
             call_template.before + function["name"] + call_template.between, special_tokens
@@ -60,7 +56,40 @@ def make_required_call_grammar(
         footer = to_lark(call_template.after, special_tokens)
         rules.append(f"call_{index}: {header} arguments_{index} {footer}")
         rules.append(f"arguments_{index}: %json {json.dumps(arguments_schema(function))}")
-    return "\n".join(rules)
+    return rules
+
+
+def make_section_rules(
+    syntaxes: Sequence[CallSyntax],
+    tools: Sequence[Tool],
+    names: Sequence[str],
+    special_tokens: SpecialTokens,
+    *,
+    parallel: bool,
+) -> list[str]:
+    """The Lark rule `calls` and others: a section of one of `syntaxes`, whose name is held.
+
+    The arguments are not JSON, and free.
+    """
+    functions = named_functions(tools, names)
+    sections = [f"section_{index}" for index in range(len(syntaxes))]
+    rules = [
+        "calls: section" + (' ("\\n"? "\\n"? section)*' if parallel else ""),
+        "section: " + " | ".join(sections),
+        "name: " + " | ".join(json.dumps(function["name"]) for function in functions),
+    ]
+    for rule, syntax in zip(sections, syntaxes, strict=True):
+        headers = " | ".join(
+            to_header(before, tail, special_tokens) for before, tail in literal_openings(syntax)
+        )
+        start = to_lark(syntax.start, special_tokens)
+        rules.append(f'{rule}: {start} "\\n"? "["? ({headers}) {rule}_rest')
+        ids = sorted(markers_of(syntax, special_tokens))
+        inner = "".join(f" | <[{id}]>" for id in ids)
+        rules.append(f"{rule}_rest: ({FREE_TEXT}{inner})* {rule}_end")
+        end = syntax.end or footer_of(syntax)
+        rules += until_rules(f"{rule}_end", end, special_tokens) if end else [f'{rule}_end: ""']
+    return rules
 
 
 def make_optional_call_grammar(
@@ -124,17 +153,58 @@ def close_properties(parameters: dict[str, Any]) -> dict[str, Any]:
     return {**parameters, "additionalProperties": False}
 
 
+def to_header(before: str, tail: str, special_tokens: SpecialTokens) -> str:
+    """A Lark sequence of what is before a name (perhaps with an id), the name, and the tail."""
+    first, id, last = before.partition("{id}")
+    parts = [to_lark(first, special_tokens), CALL_ID if id else "", to_lark(last, special_tokens)]
+    return " ".join(filter(None, [*parts, "name", to_lark(tail, special_tokens)]))
+
+
+def until_rules(rule: str, marker: str, special_tokens: SpecialTokens) -> list[str]:
+    """The Lark rules of any text up to the first `marker`, and of the marker.
+
+    A vocabulary may have the marker as a token, and spell it, too.
+    """
+    spelled = f"{rule}_text[lazy]: /(.|\\n)*{to_pattern(marker)}/"
+    token = special_tokens.get(marker)
+    if token is not None:
+        return [f"{rule}: {FREE_TEXT} <[{token}]> | {rule}_text", spelled]
+    if split_markers(marker, special_tokens)[0] in special_tokens:
+        return [f"{rule}: {FREE_TEXT} {to_lark(marker, special_tokens)} | {rule}_text", spelled]
+    return [f"{rule}: {rule}_text", spelled]
+
+
+def to_pattern(text: str) -> str:
+    """A regular expression of Lark that matches `text`."""
+    escaped: str = PATTERN_CHARACTERS.sub(r"\\\g<0>", text)
+    return escaped.replace("\n", r"\n")
+
+
+def markers_of(syntax: CallSyntax, special_tokens: SpecialTokens) -> set[int]:
+    """The tokens that a syntax has inside of a section."""
+    texts = "\0".join(texts_of(syntax))
+    return {id for text, id in special_tokens.items() if text in texts and text != syntax.end}
+
+
 def to_lark(text: str, special_tokens: SpecialTokens) -> str:
-    """A Lark sequence that matches `text`; its white space is optional."""
+    """A Lark sequence that matches `text`; its white space is optional.
+
+    Answers are parsed as text, so a marker that is a token may also be spelled.
+    """
     parts: list[str] = []
-    end = 0
-    for marker in MARKER.finditer(text):
-        if (token := special_tokens.get(marker[0])) is not None:
-            parts += lark_strings(text[end : marker.start()])
-            parts.append(f"<[{token}]>")
-            end = marker.end()
-    parts += lark_strings(text[end:])
+    for piece in split_markers(text, special_tokens):
+        token = special_tokens.get(piece)
+        parts += lark_strings(piece) if token is None else [f"(<[{token}]> | {json.dumps(piece)})"]
     return " ".join(parts)
+
+
+def split_markers(text: str, special_tokens: SpecialTokens) -> list[str]:
+    """The text in pieces: the markers that are tokens, and what is between."""
+    markers = [marker for marker in special_tokens if marker in text]
+    if not markers:
+        return [text] if text else []
+    pattern = "|".join(regex.escape(each) for each in sorted(markers, key=len, reverse=True))
+    return list(filter(None, regex.split(f"({pattern})", text)))
 
 
 def lark_strings(text: str) -> list[str]:

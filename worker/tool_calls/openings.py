@@ -94,3 +94,19 @@ def parts_of(form: CallForm, tools: DeclaredTools) -> list[tuple[str, str]]:
                 for before, _, after in headers
                 if "{" not in before
             ]
+
+
+def literal_openings(syntax: CallSyntax) -> list[tuple[str, str]]:
+    """The texts before a name and the tails after it, as a model would write them."""
+    openings: list[tuple[str, str]] = []
+    for form in syntax.forms:
+        match form:
+            case JsonObjects(keyed):
+                openings.append(('{"', KEYED_TAIL) if keyed else ('{"name": "', '", "arguments": '))
+            case _:
+                headers = (header.partition(NAME) for header in form.headers)
+                openings += [
+                    (before.replace("{attributes}", " "), after.partition("{")[0])
+                    for before, _, after in headers
+                ]
+    return openings

@@ -7,8 +7,9 @@ optional white space.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from worker.call_readers.declared_tools import Tool
@@ -88,3 +89,23 @@ def python_arguments(arguments: str) -> str:
     if not isinstance(values, dict):
         return arguments
     return ", ".join(f"{key}={value!r}" for key, value in values.items())
+
+
+def footer_of(syntax: CallSyntax) -> str:
+    """What ends the calls of a syntax whose sections have no end marker; may be empty."""
+    footers = (getattr(form, "footer", "") for form in syntax.forms)
+    return next(filter(None, footers), "")
+
+
+def texts_of(syntax: CallSyntax) -> list[str]:
+    """The texts of a syntax and its forms."""
+    return [syntax.start, syntax.end, *strings_in([dataclasses.astuple(f) for f in syntax.forms])]
+
+
+def strings_in(value: object) -> Iterator[str]:
+    """The strings of a value of nested sequences."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from strings_in(each)

@@ -60,7 +60,7 @@ class ResponsesEndpoint:
             model=model,
             stream=bool(request.stream),
         )
-        header = make_header(new_id("resp"), model, inflight)
+        header = make_header(new_id("resp"), model, inflight, http_request.state.request_id)
         record_of(http_request.scope).answer_id = header.id
         base = self._format.begin(request, header)
         output = self._format.to_output(request)

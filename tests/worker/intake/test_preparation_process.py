@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.events import Rejected, Tokenized
-from protocol.grammars import Lark
 from protocol.messages import (
     ChatPrompt,
     ModelSource,
@@ -33,6 +32,7 @@ from worker.intake.preparation_process import PreparationProcess
 from worker.intake.prepared import PreparedPrompt, prepare_prompt, tokenize_prompt
 from worker.memory.preparation import PreparationMemory
 from worker.models.model_config import ModelConfig
+from worker.structured_output.answer_grammar import AnswerGrammar
 
 OWNER = "prompts"
 HELLO = TextPrompt("hello")
@@ -132,7 +132,7 @@ def test_the_grammar_of_required_calls_is_made_there(
     submit = submit_of(prompt, calls=ToolUse(["weather"], required=True))
     prepared = warm.prepare(request_of(config, submit), always)
     assert isinstance(prepared, PreparedPrompt)
-    assert isinstance(prepared.required_calls, Lark)
+    assert isinstance(prepared.answer_grammar, AnswerGrammar)
 
 
 @settings(max_examples=40)

@@ -129,10 +129,10 @@ def test_a_registered_family_needs_no_other_change(gemma_path: Path, tmp_path: P
         sampling=Sampling(seed=0),
         calls=ToolUse(["f"], required=True),
     )
-    grammar = config.parsers.required_call_grammar(submit, tokens)
+    grammar = config.parsers.answer_grammar(submit, tokens)
     assert grammar is not None
-    assert "parameters" in grammar.text
-    assert "<tool_call>" not in grammar.text
+    assert "parameters" in grammar.answer
+    assert "<tool_call>" not in grammar.answer
 
 
 def test_the_default_family_adds_nothing(gemma_path: Path) -> None:

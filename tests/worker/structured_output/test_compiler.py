@@ -15,7 +15,7 @@ from worker.structured_output import compiler as compiler_module
 from worker.structured_output.compiler import GrammarCompiler
 from worker.structured_output.constraint import CompiledGrammar, GrammarError
 from worker.structured_output.vocabulary import Vocabulary
-from worker.tool_calls.grammar import make_optional_call_grammar, make_required_call_grammar
+from worker.tool_calls.grammar import make_call_rules, make_optional_call_grammar
 from worker.tool_calls.json_formats import BARE_JSON
 
 
@@ -100,7 +100,8 @@ def test_calls_of_as_many_tools_as_a_request_may_have_are_enforced(
     if required:
         template = BARE_JSON.call_template
         assert template is not None
-        text = make_required_call_grammar(tools, names, template, {}, parallel=False)
+        rules = make_call_rules(tools, names, template, {}, parallel=False)
+        text = "\n".join(["start: calls", *rules])
         before = f"{template.before}{{}}{template.between}"
         after = template.after
     else:
