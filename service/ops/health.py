@@ -62,7 +62,7 @@ class HealthEndpoint:
                 uptime_s=round(supervisor.uptime_s, 3),
                 restarts=supervisor.restarts,
                 last_exit=exit_health(last_exit, show) if last_exit else None,
-                prefill=prefill_health(supervisor),
+                prefill=prefill_health(supervisor, show),
             ),
             requests=self._requests(stats),
             memory=memory_health(stats.memory) if stats else None,
@@ -89,14 +89,14 @@ def exit_health(last_exit: LastExit, show: Show) -> ExitHealth:
     )
 
 
-def prefill_health(supervisor: Supervisor) -> PrefillHealth:
+def prefill_health(supervisor: Supervisor, show: Show) -> PrefillHealth:
     """The limits of a slice of prefill, in the API's shape."""
-    limits = supervisor.prefill_limits
+    limits, reason = supervisor.prefill_limits, supervisor.shortened_because
     return PrefillHealth(
         rows=limits.prefill_rows,
         step_tokens=limits.prefill_step_tokens,
         slice_s=limits.prefill_slice_s,
-        shortened_because=supervisor.shortened_because,
+        shortened_because=reason and show(reason),
     )
 
 

@@ -15,7 +15,8 @@ WorkerPhase = Literal["loading", "idle", "busy"]
 class ExitHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The exit of a worker: its signal or exit code, its phase, and its uptime.
 
-    `reason` is a description: the worker's last message if it sent one.
+    `reason` is a description: the worker's last message if it sent one, else also the end of its
+    standard error.
     """
 
     reason: str

@@ -7,7 +7,18 @@ import signal
 
 import msgspec
 
+from service.config.secrets import conceal_secrets
+from service.errors import excerpt
 from service.schema.health import WorkerPhase
+
+# How much of the end of a worker's standard error is part of a reason.
+LAST_WORDS_CHARS = 1000
+LOGGED_LAST_WORDS_CHARS = 3800
+# How an aborted process says why, on standard error: the C++ libraries of macOS and of Linux,
+# and MLX.
+ABORT_MESSAGE = re.compile(
+    r"(?:libc\+\+abi|terminat(?:e|ing)|what\(\)|\[metal)[^\n]*", re.IGNORECASE
+)
 
 # How MLX's and the system's allocators report a failure, in a worker's fatal message; a thread
 # cannot start without memory for its stack.
@@ -39,13 +50,17 @@ def describe_exit(
     *,
     fatal_message: str | None,
     stall: str | None,
+    last_words: str = "",
 ) -> LastExit:
     """Describe an exit by its `status`, which is negative for a signal.
 
-    `fatal_message` is the worker's own reason, `stall` the service's reason to terminate it.
+    `fatal_message` is the worker's own reason, `stall` the service's reason to terminate it,
+    `last_words` the end of its standard error, which is the reason if there is no other.
     """
     name = signal_name(-status) if status < 0 else None
     by_status = f"signal {name}" if name else f"exit code {status}"
+    if last_words:
+        by_status += f"; its standard error ended with: {end_of(last_words, LAST_WORDS_CHARS)}"
     return LastExit(
         reason=stall or fatal_message or by_status,
         signal=name,
@@ -53,6 +68,17 @@ def describe_exit(
         phase=phase,
         uptime_s=round(uptime_s, 3),
     )
+
+
+def end_of(text: str, limit: int) -> str:
+    """The last `limit` characters on one line, without secrets, control characters escaped."""
+    shown = excerpt(conceal_secrets(text), len(ascii(text)))
+    return shown if len(shown) <= limit else "…" + shown[1 - limit :]
+
+
+def abort_message(last_words: str) -> str | None:
+    """What an aborted process wrote of the reason; None if it wrote nothing of it."""
+    return " ".join(ABORT_MESSAGE.findall(last_words)) or None
 
 
 def signal_name(number: int) -> str:

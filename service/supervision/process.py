@@ -2,7 +2,7 @@
 
 The worker is a separate program (`python -m worker`): it imports nothing of this process,
 and its environment is set before it starts. The processes share only a pipe; end of file
-on the pipe means that the other process has exited.
+on the pipe means that the other process has exited. Its standard error is a second pipe.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from service.config.api_keys import API_KEYS_VARIABLE
 from service.config.secrets import has_secret, names_secret
 from service.schema.health import WorkerPhase
 from service.supervision.preloads import Preloads
+from service.supervision.standard_error import StandardErrorCopy
 from service.supervision.worker_clocks import Timeouts, WorkerClocks
 
 # The file descriptor of the worker's end of the pipe is appended as the last argument.
@@ -63,7 +64,13 @@ class WorkerProcess:
                 env=dict(environ),
                 pass_fds=[worker_connection.fileno()],
                 stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
             )
+        assert self._process.stderr is not None
+        self._standard_error = StandardErrorCopy(os.dup(self._process.stderr.fileno()))
+        self._process.stderr.close()
+        # The end of its standard error, at most 4 KB; complete when `on_exit` is called.
+        self.last_words = ""
         self._channel: Channel[ToService, ToWorker] = service_end(service_connection)
         self._on_message = on_message
         self._on_exit = on_exit
@@ -104,6 +111,7 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
+        self.last_words = self._standard_error.finish()
         self._channel.close()
         # The event loop may be closed already.
         with contextlib.suppress(RuntimeError):

@@ -33,8 +33,11 @@ from protocol.stats import Stats
 from service.schema.health import HealthStatus
 from service.supervision.available_memory import read_available
 from service.supervision.exit_reason import (
+    LOGGED_LAST_WORDS_CHARS,
     LastExit,
+    abort_message,
     describe_exit,
+    end_of,
     looks_like_out_of_memory,
     shows_slow_calls,
 )
@@ -267,7 +270,10 @@ class Supervisor:
         self._lose_worker()
         self._current = None
         causes = {"fatal_message": run.fatal_message, "stall": run.stall}
-        self.last_exit = describe_exit(status, run.phase, run.uptime_s, **causes)
+        last_words = run.worker.last_words
+        self.last_exit = describe_exit(
+            status, run.phase, run.uptime_s, **causes, last_words=last_words
+        )
         if not self.loaded_once.is_set():
             self.failure = run.fatal_message or f"the worker exited: {self.last_exit.reason}"
         if self.failure or self._stopping.is_set():
@@ -275,6 +281,8 @@ class Supervisor:
         logger.error(
             "the worker (%s, up %.1f s) exited: %s", run.phase, run.uptime_s, self.last_exit.reason
         )
+        log_last_words(last_words, self.last_exit.reason)
+        causes["fatal_message"] = run.fatal_message or abort_message(last_words)
         self._policy.record_exit(time.monotonic(), run.ready_s)
         if run.cause_found:
             self._policy.clear()
@@ -373,3 +381,10 @@ class Supervisor:
         if self._registered_observer is None:
             raise RuntimeError("the supervisor runs without an observer")
         return self._registered_observer
+
+
+def log_last_words(last_words: str, reason: str) -> None:
+    """Log the end of a worker's standard error, if the reason does not have all of it."""
+    shown = end_of(last_words, LOGGED_LAST_WORDS_CHARS)
+    if shown not in reason:
+        logger.error("the worker's standard error ended with: %s", shown)

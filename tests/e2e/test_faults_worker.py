@@ -5,6 +5,7 @@ The worker is the fake one: its answers are known, and a prompt asks for its fau
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from service.supervision.supervisor import TICKS_PER_TIMEOUT
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import STALL_S, Asked, Reply, assert_served, complete_all, faulty
-from tests.fakes.worker import SLOW_PINGS
+from tests.fakes.worker import ABORT_TEXT, FLOOD_LINE, FLOOD_LINES, SLOW_PINGS
 
 FROZEN = f"no answer to a ping for {STALL_S:g} s"
 HUNG = f"a device call did not end within {STALL_S:g} s"
@@ -125,7 +126,34 @@ def test_a_worker_that_hangs_and_hears_no_sigterm_is_killed_and_health_says_rest
     assert last_exit["signal"] == "SIGKILL"
 
 
-@pytest.mark.parametrize(("kind", "cause"), [("watchdog", "GPU Timeout"), ("hang", HUNG)])
+def test_the_last_words_of_an_aborted_worker_are_shown_logged_and_told_by_health(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / "log"
+    with faulty("--log-file", str(log)) as daemon:
+        asked = [*INNOCENT, Asked("[abort-loudly 12]", stream=True)]
+        for one, reply in zip(asked, complete_all(daemon, asked), strict=True):
+            assert_served(one, reply)
+        last_exit = daemon.wait_until("status", be="healthy")["worker"]["last_exit"]
+    assert last_exit["signal"] == "SIGABRT"
+    escaped = ascii(ABORT_TEXT.strip())[1:-1]
+    assert last_exit["reason"].startswith("signal SIGABRT; its standard error ended with: …")
+    assert last_exit["reason"].endswith(escaped)
+    assert ABORT_TEXT in daemon.output
+    assert daemon.output.count(FLOOD_LINE) == FLOOD_LINES
+    assert last_exit["reason"] in json.loads(error_of(log))["message"]
+
+
+def error_of(log: Path) -> str:
+    """The line of the log that tells the worker's exit."""
+    [line] = [line for line in log.read_text("utf-8").splitlines() if "up " in line]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause"),
+    [("watchdog", "GPU Timeout"), ("abort-loudly", "GPU Timeout"), ("hang", HUNG)],
+)
 def test_after_a_device_call_that_took_too_long_slices_are_shorter(kind: str, cause: str) -> None:
     with faulty("--prefill-step-tokens", "512") as daemon:
         before = daemon.health()["worker"]["prefill"]

@@ -69,6 +69,14 @@ FATAL_MESSAGES = {
     "watchdog": "the device failed: [METAL] Command buffer execution failed: Caused GPU Timeout "
     "Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)",
 }
+# What the process writes to standard error before it aborts: as Metal's C++ exceptions end it, with
+# a path and control characters, after more text than a pipe holds.
+ABORT_TEXT = (
+    "libc++abi: terminating due to uncaught exception of type std::runtime_error: [METAL] Command "
+    "buffer execution failed: Caused GPU Timeout Error "
+    "(00000002:kIOGPUCommandBufferCallbackErrorTimeout)\n\x1b[31min /Users/me/mlxd\x07\n"
+)
+FLOOD_LINE, FLOOD_LINES = "the worker writes and writes\n", 40_000
 # Bytes that are not a message. After writing them the worker hangs, or exits if "truncated".
 BROKEN_FRAMES = {
     "hang": b"",
@@ -291,6 +299,10 @@ class FakeWorker:
         elif kind == "deaf":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             hang()
+        elif kind == "abort-loudly":
+            sys.stderr.write(FLOOD_LINE * FLOOD_LINES + ABORT_TEXT)
+            sys.stderr.flush()
+            os.kill(os.getpid(), signal.SIGABRT)
         elif kind == "slow":
             self._call = Pong(self._calls, SLOW_RECKONED_S)
             self._wait_for_pings(SLOW_PINGS)

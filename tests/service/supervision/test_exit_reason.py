@@ -8,6 +8,8 @@ import pytest
 
 from service.schema.health import WorkerPhase
 from service.supervision.exit_reason import (
+    LAST_WORDS_CHARS,
+    abort_message,
     describe_exit,
     looks_like_out_of_memory,
     shows_slow_calls,
@@ -39,6 +41,48 @@ def test_a_stall_is_the_reason_of_the_exit_that_it_caused() -> None:
         -signal.SIGKILL, "busy", 0.0, fatal_message=None, stall="no sign of progress"
     )
     assert (last_exit.reason, last_exit.signal) == ("no sign of progress", "SIGKILL")
+
+
+def test_the_end_of_standard_error_is_told_with_a_signal_or_an_exit_code() -> None:
+    said = "first\n\x1b[31mhttps://me:password@hub.example is \x07down"
+    causes = {"fatal_message": None, "stall": None}
+    last_exit = describe_exit(-signal.SIGABRT, "busy", 0.0, **causes, last_words=said)
+    assert last_exit.reason == (
+        "signal SIGABRT; its standard error ended with: "
+        "first\\n\\x1b[31mhttps://***@hub.example is \\x07down"
+    )
+    last_exit = describe_exit(
+        70, "busy", 0.0, fatal_message="the device failed", stall=None, last_words=said
+    )
+    assert last_exit.reason == "the device failed"
+
+
+def test_of_a_long_standard_error_the_end_is_told() -> None:
+    causes = {"fatal_message": None, "stall": None}
+    said = "\n" * 4000 + "the end"
+    reason = describe_exit(1, "busy", 0.0, **causes, last_words=said).reason
+    assert reason.endswith("\\nthe end")
+    assert len(reason) < LAST_WORDS_CHARS + 100
+
+
+@pytest.mark.parametrize(
+    ("last_words", "expected"),
+    [
+        ("worker: WARNING the memory is short\nAborted", None),
+        (
+            "memory is fine\nlibc++abi: terminating due to uncaught exception: [METAL] GPU Timeout",
+            "libc++abi: terminating due to uncaught exception: [METAL] GPU Timeout",
+        ),
+        (
+            "terminate called after throwing an instance of 'E'\n  what():  std::bad_alloc\n",
+            "terminate called after throwing an instance of 'E' what():  std::bad_alloc",
+        ),
+    ],
+)
+def test_the_message_of_an_abort_is_found_in_the_last_words(
+    last_words: str, expected: str | None
+) -> None:
+    assert abort_message(last_words) == expected
 
 
 @pytest.mark.parametrize(

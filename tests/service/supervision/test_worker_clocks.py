@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from protocol.messages import Pong
-from service.supervision.worker_clocks import RECKONED_TIMES, Timeouts, WorkerClocks
+from service.supervision.worker_clocks import (
+    RECKONED_TIMES,
+    StallTimer,
+    Timeouts,
+    WorkerClocks,
+)
 
 STALL_S, LOAD_TIMEOUT_S, TICK_S = 4.0, 50.0, 0.5
 
@@ -85,3 +90,25 @@ def test_time_in_which_the_service_was_suspended_does_not_count() -> None:
     assert watched.clocks.take_ping()
     watched.now += 3600.0
     assert watched.clocks.advance(watched.now, TICK_S, ready=True) is None
+
+
+def test_a_timer_advances_until_it_is_reset() -> None:
+    timer = StallTimer(10.0)
+    timer.advance(11.0, 2.0)
+    timer.advance(12.5, 2.0)
+    assert timer.seconds == 2.5
+    timer.reset(12.6)
+    assert timer.seconds == 0.0
+
+
+def test_a_timer_counts_only_the_time_since_the_last_reset() -> None:
+    timer = StallTimer(10.0)
+    timer.reset(11.9)
+    timer.advance(12.0, 2.0)
+    assert timer.seconds == pytest.approx(0.1)
+
+
+def test_an_hour_in_which_the_service_was_suspended_counts_as_one_step() -> None:
+    timer = StallTimer(10.0)
+    timer.advance(3610.0, 2.0)
+    assert timer.seconds == 2.0
