@@ -27,6 +27,7 @@ from protocol.grammars import Grammar
 from protocol.stats import Device, Memory, Stats
 from protocol.structs import Data, Message
 from protocol.tokenization import Tokenize
+from protocol.wiring import WiredLimit, Wiring
 
 
 class ChatPrompt(Message, frozen=True):
@@ -147,7 +148,8 @@ class Configure(Message, frozen=True):
     `memory_limit_bytes` is the memory budget for models, 0 for the device's default. A
     request waits at most `memory_wait_s` for memory. A slice of prefill has at most
     `prefill_rows` rows of `prefill_step_tokens` tokens and takes about `prefill_slice_s`. For
-    `cache_limit_bytes` and `wired_limit_bytes` 0 means MLX's default.
+    `cache_limit_bytes` 0 means a share of the budget. `wired_limit_bytes` 0 wires nothing, "auto"
+    as `protocol/wiring.py` chooses once the models are loaded.
     """
 
     models: list[ModelSource]
@@ -163,7 +165,7 @@ class Configure(Message, frozen=True):
     preload: list[str] | None = None
     memory_wait_s: float = 30.0
     prefill_reserve_bytes: int = 0
-    wired_limit_bytes: int = 0
+    wired_limit_bytes: WiredLimit = 0
     prefill_rows: int = 8
     prefill_slice_s: float = 1.0
 
@@ -347,10 +349,14 @@ class CommandResult(Message, frozen=True):
 
 
 class Ready(Message, frozen=True):
-    """The models to preload are loaded; `ModelsChanged` was sent before."""
+    """The models to preload are loaded; `ModelsChanged` was sent before.
+
+    `wiring` is what Metal keeps wired, None with `wired_limit_bytes` 0.
+    """
 
     device: Device
     memory: Memory
+    wiring: Wiring | None = None
 
 
 class Step(Message, frozen=True):

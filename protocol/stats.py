@@ -23,11 +23,15 @@ class Memory(Data, frozen=True):
 
 
 class Device(Data, frozen=True):
-    """The device that MLX computes on."""
+    """The device that MLX computes on.
+
+    `recommended_bytes` is the working set that Metal recommends, 0 on others.
+    """
 
     name: str
     backend: str
     memory_bytes: int
+    recommended_bytes: int = 0
 
 
 class Stats(Data, frozen=True):

@@ -33,6 +33,7 @@ from worker.intake.receiver import Inbox, Receiver
 from worker.memory.budget import make_budget, measure, set_limits
 from worker.memory.device import describe_device, prepare_device
 from worker.memory.preparation import PreparationMemory
+from worker.memory.wiring import apply_wired_limit, check_wired_limit
 from worker.models.families import build_registry
 from worker.models.model_config import LoadError, ModelConfigLoader
 from worker.models.pool import ModelPool
@@ -87,11 +88,13 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     """Load the models that the first message names, send `Ready`, and run the engine core."""
     configure = receive_configure(channel)
     prepare_device()
-    set_limits(
-        configure.memory_limit_bytes, configure.cache_limit_bytes, configure.wired_limit_bytes
-    )
     device = describe_device()
     budget = make_budget(configure.memory_limit_bytes, configure.prefill_reserve_bytes, device)
+    set_limits(configure.memory_limit_bytes, configure.cache_limit_bytes, budget)
+    try:
+        check_wired_limit(configure.wired_limit_bytes)
+    except ValueError as error:
+        raise LoadError(str(error)) from error
     configure = msgspec.structs.replace(configure, prefill_reserve_bytes=budget.prefill)
     disk_store = open_disk_store(configure)
     # Without this a full collection traverses all imported objects: 70 ms in which streams wait.
@@ -120,9 +123,11 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
         # What the files say of the models is known before they are loaded.
         channel.send(ModelsChanged(pool.states()))
         pool.load_all()
+        weight_bytes = sum(pool.account.weight_bytes.values())
+        wiring = apply_wired_limit(configure.wired_limit_bytes, weight_bytes)
         measure_memory = partial(measure, budget.limit)
         signal.signal(signal.SIGTERM, lambda *_: inbox.put(Shutdown()))
-        send_ready(channel, pool, Ready(device, measure_memory()))
+        send_ready(channel, pool, Ready(device, measure_memory(), wiring))
         core = EngineCore(
             pool,
             preprocessor,

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from protocol.messages import Loading, ModelInfo, Ready
 from protocol.units import format_bytes
+from protocol.wiring import describe_wiring
 from service.config.secrets import conceal_secrets
 from service.schema.capabilities import OPERATOR
 from service.supervision.preloads import Preloads, describe_preloads
@@ -95,6 +96,7 @@ def summary(
         ("device", f"{ready.device.name} ({ready.device.backend})"),
         *([("", f"preloaded: {preloaded}")] if preloaded is not None else []),
         ("memory", f"{format_bytes(memory.active)} of {format_bytes(memory.limit)} in use"),
+        *([("wired", describe_wiring(ready.wiring))] if ready.wiring is not None else []),
         ("serving", f"{url}/v1"),
         ("page", f"{url}/"),
     ]

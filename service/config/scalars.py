@@ -60,6 +60,10 @@ class SettingField:
                 return f"a number above {low:g}, up to {high:g}"
             case inspect.LiteralType(values=words):
                 return f"one of {', '.join(map(str, words))}"
+            case inspect.UnionType(
+                types=(inspect.IntType(ge=low, le=high), inspect.LiteralType(values=words))
+            ):
+                return f"a whole number from {low} to {high}, or {' or '.join(map(str, words))}"
             case inspect.StrType(min_length=None):
                 return "a string"
             case _:
@@ -77,6 +81,8 @@ class SettingField:
                     return self.check(int(text), origin)
                 case inspect.FloatType():
                     return self.check(float(text), origin)
+                case inspect.UnionType(types=(_, inspect.LiteralType(values=words))):
+                    return self.check(text if text in words else int(text), origin)
                 case _:
                     return self.check(text, origin)
         except ValueError:

@@ -183,11 +183,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 0
     wired_limit_bytes: Annotated[
-        int,
+        Annotated[int, Meta(ge=0, le=TIB)] | Literal["auto"],
         Meta(
-            description="The memory that Metal may keep wired; 0 leaves its limit unchanged.",
-            ge=0,
-            le=TIB,
+            description="The memory that Metal may keep wired; 0 is none. auto wires the weights "
+            "alone, once they are loaded, if they are more than three fifths of the working set "
+            "that Metal recommends (macOS 15 or newer).",
         ),
     ] = 0
     idle_unload_s: Annotated[
@@ -201,7 +201,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cache_limit_bytes: Annotated[
         int,
         Meta(
-            description="Freed memory that MLX may keep cached; 0 is MLX's own limit.", ge=0, le=TIB
+            description="Freed memory that MLX may keep for reuse; 0 is 2 GiB or 1/16 of the "
+            "memory budget, whichever is less.",
+            ge=0,
+            le=TIB,
         ),
     ] = 0
     prompt_cache_bytes: Annotated[

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from protocol.messages import Configure, Ready
+from protocol.stats import Device
 from protocol.units import format_bytes
+from protocol.wiring import AUTO, NO_METAL, choose_wiring, describe_wiring
 from service.config.api_keys import keys_path
 from service.config.model_settings import model_id, pull_command
 from service.config.scalars import SettingsError
@@ -139,14 +141,28 @@ def check_device(
     yield Finding("device", f"{device.name} ({device.backend})")
     if (preloaded := describe_preloads(device, preloads)) is not None:
         yield Finding("preloaded", preloaded)
-    limit = settings.memory_limit_bytes or device.memory_bytes
+    limit = result.memory.limit or device.memory_bytes
     yield Finding(
         "memory", f"{format_bytes(limit)}, the largest model needs {format_bytes(largest_bytes)}"
     )
     if largest_bytes > limit:
         yield Finding("memory", "the largest model does not fit", is_problem=True)
+    if device.recommended_bytes or settings.wired_limit_bytes:
+        yield Finding("wired", foresee_wiring(settings, device, largest_bytes))
     if (available := read_available()) is not None:
         yield Finding("available", format_bytes(available))
+
+
+def foresee_wiring(settings: Settings, device: Device, weight_bytes: int) -> str:
+    """What the worker would keep wired of a model with these weights, in words."""
+    if settings.wired_limit_bytes == AUTO:
+        macos = platform.mac_ver()[0]
+        return describe_wiring(choose_wiring(weight_bytes, device.recommended_bytes, macos))
+    if not settings.wired_limit_bytes:
+        return "nothing (wired_limit_bytes = 0)"
+    if not device.recommended_bytes:
+        return f"nothing: {NO_METAL}"
+    return f"up to {format_bytes(settings.wired_limit_bytes)} (wired_limit_bytes)"
 
 
 def check_models(settings: Settings, files: Mapping[str, ModelFiles], *, offline: bool) -> Findings:

@@ -5,6 +5,9 @@ These parts of mlx-lm's `BatchGenerator` are extended, for mlx-lm 0.32.2:
 - prefill: the size of a slice is bounded by time and memory, and prompts take turns.
 - decode groups: mlx-lm decodes all rows in one batch, padded to the longest.
 - rules: which rows may share prefill or decode.
+- stream: all work of a model is on one. mlx-lm has one of its own for generation.
+- freed memory: mlx-lm empties MLX's cache every 512 steps, with the next step in flight. Here
+  `worker/memory/budget.py` bounds the cache.
 - errors: those of a model's code end the rows of that call, not the process.
 """
 
@@ -36,9 +39,6 @@ from worker.engine.mlx_batch import (
 from worker.engine.prefill_budget import PrefillBudget, Prompt, Slice
 from worker.engine.sampler import Row
 
-# As in mlx-lm: how often the memory that MLX keeps for reuse is freed.
-CLEAR_CACHE_STEPS = 512
-
 
 class RowBatchGenerator(MlxBatchGenerator):
     """mlx-lm's scheduler with the two batches above, and with prefill in turns.
@@ -57,8 +57,11 @@ class RowBatchGenerator(MlxBatchGenerator):
     def __init__(
         self, model: nn.Module, padding: PaddingCost, budget: PrefillBudget, **settings: Any
     ) -> None:
+        # mlx-lm's own stream would be a second queue beside that of the prompt cache's work, whose
+        # buffers both would read.
+        stream = mx.default_stream(mx.default_device())
         with wired_limit_unchanged(MlxBatchGenerator):
-            super().__init__(model, **settings)
+            super().__init__(model, stream=stream, **settings)
         self._prefill_budget = budget
         self._planner = PrefillPlanner(budget)
         self._failed_calls = FailedCalls()
@@ -175,8 +178,6 @@ class RowBatchGenerator(MlxBatchGenerator):
         if not len(self._generation_batch):
             return []
         self._counters.generation_steps += 1
-        if self._counters.generation_steps % CLEAR_CACHE_STEPS == 0:
-            mx.clear_cache()
         return self._generation_batch.next()
 
     def _start_computed(self) -> list[Any]:

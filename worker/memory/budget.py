@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from protocol.stats import Device, Memory
+from protocol.units import GIB, MIB
+from worker.memory.device import recommended_working_set
 from worker.memory.footprint import read_footprint, trim_heap
 
 # Share of the machine's memory, where the device recommends no working set.
@@ -22,6 +24,11 @@ RAM_SHARE = 0.75
 SOFT_LIMIT_SHARE = 0.9
 # Share of the budget kept free for prefill, unless `prefill_reserve_bytes` is set.
 PREFILL_SHARE = 1 / 32
+# The freed buffers that MLX keeps for reuse, unless `cache_limit_bytes` is set. MLX's own limit is
+# nearly all memory: buffers of sizes that are not needed again would fill it.
+MAX_CACHE_BYTES, CACHE_SHARE = 2 * GIB, 1 / 16
+# Fewer cached bytes are not worth the wait for the device.
+MIN_CLEARED_BYTES = 16 * MIB
 
 Measure = Callable[[], Memory]
 
@@ -60,21 +67,14 @@ def make_budget(limit_bytes: int, prefill_bytes: int, device: Device) -> Budget:
 
 def recommended_bytes(device: Device) -> int:
     """The working set that Metal recommends, else a share of the device's memory."""
-    recommended = mx.device_info().get("max_recommended_working_set_size")
-    return int(recommended) if recommended else int(device.memory_bytes * RAM_SHARE)
+    return recommended_working_set() or int(device.memory_bytes * RAM_SHARE)
 
 
-def set_limits(memory_limit_bytes: int, cache_limit_bytes: int, wired_limit_bytes: int = 0) -> None:
-    """Set MLX's allocation limits; 0 keeps MLX's default, which wires nothing.
-
-    A non-empty residency set can panic macOS (mlx issue 3186), so wiring is off by default.
-    """
+def set_limits(memory_limit_bytes: int, cache_limit_bytes: int, budget: Budget) -> None:
+    """Set MLX's allocation limits; 0 keeps its limit of memory, and bounds its cache by default."""
     if memory_limit_bytes:
         mx.set_memory_limit(memory_limit_bytes)
-    if cache_limit_bytes:
-        mx.set_cache_limit(cache_limit_bytes)
-    if wired_limit_bytes and mx.metal.is_available():
-        mx.set_wired_limit(wired_limit_bytes)
+    mx.set_cache_limit(cache_limit_bytes or min(MAX_CACHE_BYTES, int(budget.limit * CACHE_SHARE)))
 
 
 def measure(limit_bytes: int) -> Memory:
@@ -94,6 +94,12 @@ def used_bytes(memory: Memory) -> int:
 
 
 def return_freed_memory() -> None:
-    """Return freed memory that MLX and the C library keep to the system."""
-    mx.clear_cache()
+    """Return freed memory that MLX and the C library keep to the system.
+
+    The device may still compute the next step. MLX (0.32.4) does not keep the buffers of that
+    step alive for Metal, so they are not freed before it has ended.
+    """
+    if mx.get_cache_memory() >= MIN_CLEARED_BYTES:
+        mx.synchronize()
+        mx.clear_cache()
     trim_heap()

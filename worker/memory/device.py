@@ -43,7 +43,13 @@ def describe_device() -> Device:
         name=str(info.get("device_name", "unknown")),
         backend=backend,
         memory_bytes=int(info.get("memory_size", 0)) or system_memory_bytes(),
+        recommended_bytes=recommended_working_set(),
     )
+
+
+def recommended_working_set() -> int:
+    """The working set that Metal recommends; 0 on a device without one."""
+    return int(mx.device_info().get("max_recommended_working_set_size", 0))
 
 
 def system_memory_bytes() -> int:

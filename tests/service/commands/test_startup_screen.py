@@ -15,6 +15,7 @@ from protocol.messages import (
     Ready,
 )
 from protocol.stats import Device, Memory
+from protocol.wiring import Wiring
 from service.commands.startup_screen import StartupScreen, summary
 from service.supervision.preloads import Preloads
 
@@ -80,6 +81,14 @@ def test_load_progress_is_a_bar_on_a_terminal() -> None:
 def test_load_progress_is_a_first_and_a_last_line_elsewhere() -> None:
     lines = [line for line in show(terminal=False).splitlines() if line.startswith("load")]
     assert lines == ["loading org/one (2.0 GiB)", "loaded org/one (2.0 GiB)"]
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 40 * GIB])
+def test_what_is_wired_is_told_where_it_is_asked_for(limit_bytes: int) -> None:
+    assert "wired" not in dict(summary(READY, MODELS, url="", preloads=Preloads()))
+    ready = msgspec.structs.replace(READY, wiring=Wiring(limit_bytes, "for a reason"))
+    rows = dict(summary(ready, MODELS, url="", preloads=Preloads()))
+    assert rows["wired"] == f"{'40.0 GiB' if limit_bytes else 'nothing'}: for a reason"
 
 
 def test_the_preloaded_libraries_are_shown_on_a_linux_cpu_only(

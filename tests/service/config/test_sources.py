@@ -122,6 +122,26 @@ def test_an_error_describes_the_bounds() -> None:
     assert "is not one of messages, refuse, warn" in refusal(MLXD_UNKNOWN_FIELDS="x")
 
 
+@pytest.mark.parametrize(("text", "value"), [("auto", "auto"), ("0", 0), ("1000", 1000)])
+def test_a_number_or_a_word_is_read_from_each_source(
+    text: str, value: int | str, tmp_path: Path
+) -> None:
+    path = write(tmp_path, f"wired_limit_bytes = {value!r}")
+    for settings in (
+        load_settings(["--wired-limit-bytes", text], {}),
+        load_settings([], {"MLXD_WIRED_LIMIT_BYTES": text}),
+        load_settings(["--config", path], {}),
+    ):
+        assert settings.wired_limit_bytes == value
+
+
+@pytest.mark.parametrize("text", ["-1", "some", "1.5", "", "99999999999999"])
+def test_neither_the_number_nor_the_word_is_refused(text: str) -> None:
+    expected = "is not a whole number from 0 to 1099511627776, or auto"
+    assert expected in refusal(MLXD_WIRED_LIMIT_BYTES=text)
+    assert expected in refusal(["--wired-limit-bytes", text])
+
+
 def test_an_unknown_variable_key_or_flag_suggests_a_similar_one(tmp_path: Path) -> None:
     variable = refusal(MLXD_PROT="1")
     assert variable == "environment: MLXD_PROT is unknown; did you mean MLXD_PORT?"

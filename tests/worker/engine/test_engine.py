@@ -271,6 +271,26 @@ def test_ended_rows_free_their_memory(llama_path: Path) -> None:
     assert min([run_all() for _ in range(20)][-5:]) <= first * 1.01
 
 
+def test_generation_and_the_prompt_cache_use_one_stream(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[object] = []
+    enter = mx.stream
+
+    def record(stream: mx.Stream) -> object:
+        used.append(stream)
+        return enter(stream)
+
+    monkeypatch.setattr(mx, "stream", record)
+    engine = make_engine(llama_path)
+    for id, prompt in enumerate(prompts(llama_path)):
+        engine.insert(id, prompt, 5, make_row(GREEDY))
+    run(engine, 12)
+    assert used
+    # What the engine does with caches between the steps is on the default stream.
+    assert set(map(str, used)) == {str(mx.default_stream(mx.default_device()))}
+
+
 @pytest.fixture
 def wired_limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The wired limits that are set, on a device that recommends one, as Metal does."""
