@@ -80,7 +80,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "worker.call_readers": (),
     "worker.memory": ("worker.cache",),
     "worker.cache": (),
-    "worker.structured_output": ("worker.isolation",),
+    # The footprint of a trial of a grammar.
+    "worker.structured_output": ("worker.isolation", "worker.memory"),
     "worker.isolation": (),
     "worker.demo": (),
     "worker.demo.training": ("worker.demo", "worker.models", "worker.engine"),

@@ -2,7 +2,8 @@
 
 A client's grammar may take minutes or gigabytes to compile, or overflow the stack; all three
 were seen with llguidance (1.9.1). So each grammar is compiled here first, in a forked process
-with resource limits that the system enforces. The vocabulary is loaded before the fork. A
+with resource limits that the system enforces. The vocabulary is loaded before the fork. On
+macOS the limit of memory does not bind, so the memory is also looked at from outside. A
 grammar that passes the trial takes the worker no more time and memory than it took here.
 """
 
@@ -12,6 +13,7 @@ import contextlib
 import os
 import random
 import resource
+import select
 import signal
 import sys
 import traceback
@@ -22,6 +24,7 @@ import numpy as np
 
 from protocol.grammars import JsonObject
 from worker.isolation.resource_limits import peak_bytes, set_soft_limit
+from worker.memory.footprint import read_footprint, read_footprint_of
 from worker.structured_output.answer_grammar import AnswerGrammar, AnyGrammar
 from worker.structured_output.constraint import CompiledGrammar, GrammarError, compile_text
 from worker.structured_output.llguidance_source import to_llguidance
@@ -31,6 +34,7 @@ CPU_LIMIT_S = 0.8
 TIME_LIMIT_S = 2.0
 STACK_LIMIT_BYTES = 4 * 1024 * 1024
 MEMORY_LIMIT_BYTES = 1024 * 1024 * 1024
+MEMORY_POLL_MS = 20
 NICENESS = 5
 TRIAL_TOKENS = 48
 LIMIT_SIGNALS = {signal.SIGALRM, signal.SIGPROF, signal.SIGXCPU}
@@ -92,9 +96,24 @@ def run_trial(trial: Trial, vocabulary: Vocabulary) -> bytes:
             os._exit(0)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as pipe:
+        # What is shared with this process may count as the child's.
+        limit_memory(child, pipe.fileno(), read_footprint() + MEMORY_LIMIT_BYTES)
         result = pipe.read()
     _, status = os.waitpid(child, 0)
     return result or msgspec.msgpack.encode(refusal_of(status, trial.cpu_limit_s))
+
+
+def limit_memory(child: int, pipe: int, limit_bytes: int) -> None:
+    """Wait until the pipe can be read, and kill the child if it uses more memory than this.
+
+    On macOS, RLIMIT_DATA does not limit the memory that malloc maps.
+    """
+    poller = select.poll()
+    poller.register(pipe, select.POLLIN)
+    while not poller.poll(MEMORY_POLL_MS):
+        if read_footprint_of(child) > limit_bytes:
+            os.kill(child, signal.SIGKILL)
+            return
 
 
 def set_limits(cpu_limit_s: float) -> None:
