@@ -22,6 +22,7 @@ from service.host.launchd import (
     Launchd,
     LaunchdHost,
     Machine,
+    plist_path,
     render,
     tail_command,
 )
@@ -121,7 +122,7 @@ class Agent:
         self._machine = machine
         self._home = home
         self._launchd = Launchd(machine, os.getuid(), sleep=sleep)
-        self._plist = home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+        self._plist = plist_path(home)
 
     def install(self, flags: Sequence[str], environ: Mapping[str, str]) -> int:
         """Write the property list and load the job, unless it is loaded with these settings."""

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
 from service.commands.serve import to_configure
 from service.config.scalars import SettingsError
 from service.config.secrets import conceal_secrets
-from service.config.sources import Configuration, load_configuration
+from service.config.sources import (
+    CONFIG_VARIABLE,
+    Configuration,
+    load_configuration,
+    read_flags,
+)
 from service.host.diagnosis import (
     Finding,
     check_access,
+    check_agent,
     check_device,
     check_hub,
     check_models,
@@ -37,18 +44,22 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except SettingsError as error:
         report.add("settings", [Finding("settings", str(error), is_problem=True)])
     else:
-        check(configuration, environ, report)
+        config = read_flags(argv, "doctor").get("config") or environ.get(CONFIG_VARIABLE)
+        check(configuration, config, environ, report)
     return report.end()
 
 
-def check(configuration: Configuration, environ: Mapping[str, str], report: Report) -> None:
-    """Run the checks that depend on the settings."""
+def check(
+    configuration: Configuration, config: str | None, environ: Mapping[str, str], report: Report
+) -> None:
+    """Run the checks that depend on the settings; `config` is their file."""
     settings = configuration.settings
     report.add("settings", check_settings(configuration))
     report.add("access", [*check_access(settings), *check_port(settings)])
     files = inspect_models(settings)
     report.add("models", check_models(settings, files, offline=is_offline(environ)))
     report.add("hub", check_hub(settings, environ))
+    report.add("agent", check_agent(settings, config, environ, Path.home()))
     largest_bytes = max(model.weight_bytes for model in files.values())
     without_models = msgspec.structs.replace(to_configure(settings), models=[])
     report.add("device", check_device(settings, without_models, environ, largest_bytes))

@@ -22,6 +22,7 @@ from service.config.sources import (
     load_configuration,
     read_flags,
 )
+from service.host.guarded_folders import explain_guarded, used_paths
 from service.host.hub import refuse_open_hub_for
 from service.host.launchd import Job
 from service.server import HANG_TIMEOUT_S
@@ -44,7 +45,8 @@ def make_job(flags: Sequence[str], environ: Mapping[str, str], home: Path, warn:
     `warn` is called with a message for each variable that is left out as a possible secret.
 
     Raises:
-        SettingsError: a setting cannot be used, is a secret, or has a relative path in a file.
+        SettingsError: a setting cannot be used, is a secret, has a relative path in a file, or
+            names a folder that macOS guards.
     """
     settings, sources = load_configuration(flags, environ, "agent install")
     if API_KEYS_VARIABLE in environ:
@@ -58,6 +60,8 @@ def make_job(flags: Sequence[str], environ: Mapping[str, str], home: Path, warn:
     config = flag_values.get("config") or environ.get(CONFIG_VARIABLE)
     if config is not None:
         refuse_relative_paths(Path(config).expanduser())
+    for sentence in explain_guarded(used_paths(settings, config, environ), home):
+        raise SettingsError(sentence)
     log_folder = home / "Library" / "Logs" / "mlxd"
     if "log_file" not in sources:
         flag_values["log_file"] = str(log_folder / LOG_FILE)

@@ -26,7 +26,9 @@ from service.config.settings import Settings, describe_settings
 from service.config.sources import Configuration
 from service.errors import excerpt
 from service.host.device_probe import probe
+from service.host.guarded_folders import explain_guarded, used_paths
 from service.host.hub import is_offline, refuse_open_hub_for
+from service.host.launchd import plist_path
 from service.host.local_models import ModelFiles, inspect_model
 from service.schema.health import HealthStatus
 from service.security.exposure import find_exposure
@@ -192,6 +194,16 @@ def check_hub(settings: Settings, environ: Mapping[str, str]) -> Findings:
         yield Finding("hub", str(error), is_problem=True)
     else:
         yield Finding("hub", "is not asked" if is_offline(environ) else "may be asked")
+
+
+def check_agent(
+    settings: Settings, config: str | None, environ: Mapping[str, str], home: Path
+) -> Findings:
+    """Whether launchd can run the service: a problem once it is to do so."""
+    is_installed = plist_path(home).exists()
+    yield Finding("agent", "is installed" if is_installed else "is not installed")
+    for sentence in explain_guarded(used_paths(settings, config, environ), home):
+        yield Finding("agent", sentence, is_problem=is_installed)
 
 
 def inspect_models(settings: Settings) -> dict[str, ModelFiles]:

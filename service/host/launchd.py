@@ -29,6 +29,11 @@ LOAD_PAUSE_S = 1.0
 Plist = dict[str, Any]
 
 
+def plist_path(home: Path) -> Path:
+    """The property list of the job in a user's home."""
+    return home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+
+
 class Job(NamedTuple):
     """A job for launchd. `user` is set for a LaunchDaemon, which runs with no user logged in."""
 
