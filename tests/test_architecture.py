@@ -33,6 +33,14 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.memory",
         "worker.cache",
     ),
+    # A program of its own, which loads models as the worker does.
+    "worker.selftest": (
+        "worker.models",
+        "worker.selfcheck",
+        "worker.engine",
+        "worker.memory",
+        "worker.cache",
+    ),
     "worker.scheduler": (
         "worker.intake",
         "worker.models",

@@ -22,6 +22,7 @@ from protocol.events import FinishReason
 from worker.cache.kv_cost import probe
 from worker.cache.prefix_cache import Prefix, PrefixCache
 from worker.engine.attention_cost import probe_attention
+from worker.engine.batches.compiled_sampling import choose_sampling
 from worker.engine.batches.decode_groups import PaddingCost
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
 from worker.engine.mlx_batch import GeneratedToken, PromptProgress, make_stop_sequences
@@ -85,6 +86,7 @@ class Engine:
         name: str = "",
         prompt_cache: PrefixCache | None = None,
         rules: BatchRules | None = None,
+        compiled_sampling: bool = False,
     ) -> None:
         self._name = name
         self._prompt_cache = PrefixCache(0) if prompt_cache is None else prompt_cache
@@ -96,6 +98,7 @@ class Engine:
             budget,
             completion_batch_size=max_running,
             prefill_step_size=prefill.max_tokens,
+            sampler=choose_sampling(compiled_sampling),
         )
         self._prefill_budget = budget
         self.rules = rules or BatchRules()
@@ -114,6 +117,12 @@ class Engine:
 
     def __len__(self) -> int:
         return len(self._uid_of)
+
+    @property
+    def model(self) -> nn.Module:
+        """The modules that compute the model."""
+        model: nn.Module = self._generator.model
+        return model
 
     @property
     def is_trimmable(self) -> bool:

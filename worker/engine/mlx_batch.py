@@ -31,7 +31,7 @@ from mlx_lm.generate import (
 )
 
 from worker.cache.radix_node import arrays_of
-from worker.engine.sampler import Row, Sibling, draw_tokens
+from worker.engine.sampler import Row, Sample, Sibling, draw_tokens
 from worker.engine.token_logprobs import PendingScore, ScoringModel, score_rows
 
 MAX_CACHED_STOP_SEQUENCES = 64
@@ -45,11 +45,15 @@ GeneratedToken = GenerationBatch.Response
 
 
 class RowGenerationBatch(GenerationBatch):
-    """A decode batch whose per-sequence `samplers` are `Row`s."""
+    """A decode batch whose per-sequence `samplers` are `Row`s.
+
+    mlx-lm's `fallback_sampler` is what draws the rows that are sampled at random.
+    """
 
     is_alone = False
     tokens: list[list[int]]
     samplers: list[Row]
+    fallback_sampler: Sample
     _current_tokens: mx.array | None
     _next_tokens: mx.array
     _current_logprobs: list[PendingScore | None]
@@ -65,7 +69,7 @@ class RowGenerationBatch(GenerationBatch):
             # step. The operations that depend on these tokens are queued behind the pass.
             mx.async_eval(logits)
             self._update_rows(read_tokens(inputs))
-        self._next_tokens = draw_tokens(logits, self.samplers)
+        self._next_tokens = draw_tokens(logits, self.samplers, self.fallback_sampler)
         self._next_logprobs, scores = score_rows(
             logits, self._next_tokens, [row.logprobs for row in self.samplers]
         )

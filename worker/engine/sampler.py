@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -128,6 +128,10 @@ class Row:
             return None
 
 
+Sample = Callable[[mx.array, Sequence[Row]], mx.array]
+"""Draws token ids of shape [rows] from logits of [rows, vocabulary]."""
+
+
 def reason_of(error: Exception) -> str:
     """The error's message, or its class name where the message is empty."""
     return str(error) or type(error).__name__
@@ -169,15 +173,17 @@ def effective_stop_token_ids(sampling: Sampling, stop_tokens: Iterable[int]) -> 
     return frozenset(of_model) | frozenset(sampling.stop_tokens)
 
 
-def draw_tokens(logits: mx.array, rows: Sequence[Row]) -> mx.array:
-    """Token ids of shape [rows] from logits of [rows, vocabulary]; advances each position."""
+def draw_tokens(logits: mx.array, rows: Sequence[Row], sample: Sample | None = None) -> mx.array:
+    """Token ids of shape [rows] from logits of [rows, vocabulary]; advances each position.
+
+    `sample` draws the random rows; None is `sample_tokens`.
+    """
+    sample = sample or sample_tokens
     logits = mask_logits(process_logits(logits, rows), [row.mask() for row in rows])
     drawn = mx.argmax(logits, axis=-1)
     random_rows = [index for index, row in enumerate(rows) if row.sampling.temperature > 0]
     if random_rows:
-        sampled = sample_tokens(
-            take_rows(logits, random_rows), [rows[index] for index in random_rows]
-        )
+        sampled = sample(take_rows(logits, random_rows), [rows[index] for index in random_rows])
         if len(random_rows) == len(rows):
             drawn = sampled
         else:
@@ -210,13 +216,26 @@ def process_logits(logits: mx.array, rows: Sequence[Row]) -> mx.array:
 
 def sample_tokens(logits: mx.array, rows: Sequence[Row]) -> mx.array:
     """Token ids of shape [rows], drawn at random with each row's parameters."""
+    return mx.argmax(noisy_logits(logits, rows), axis=-1)
+
+
+def noisy_logits(logits: mx.array, rows: Sequence[Row]) -> mx.array:
+    """Scaled logits plus noise, of shape [rows, vocabulary]: the largest of a row is drawn."""
     logits = logits.astype(mx.float32)
     min_logits = min_kept_logits(logits, [row.sampling for row in rows])
     if min_logits is not None:
         logits = mx.where(logits < min_logits, -math.inf, logits)
-    temperatures = as_column(max(row.sampling.temperature, MIN_TEMPERATURE) for row in rows)
-    keys = mx.array([draw_key(row.sampling.seed, row.position) for row in rows], mx.uint32)
-    return mx.argmax(logits / temperatures + gumbel_noise(keys, logits.shape[-1]), axis=-1)
+    return logits / temperatures_of(rows) + gumbel_noise(keys_of(rows), logits.shape[-1])
+
+
+def temperatures_of(rows: Sequence[Row]) -> mx.array:
+    """The temperatures, of shape [rows, 1]."""
+    return as_column(max(row.sampling.temperature, MIN_TEMPERATURE) for row in rows)
+
+
+def keys_of(rows: Sequence[Row]) -> mx.array:
+    """The keys of the rows' next draws, of shape [rows, 2]."""
+    return mx.array([draw_key(row.sampling.seed, row.position) for row in rows], mx.uint32)
 
 
 def gumbel_noise(keys: mx.array, vocabulary: int) -> mx.array:
@@ -239,28 +258,41 @@ def min_kept_logits(logits: mx.array, samplings: Sequence[Sampling]) -> mx.array
     ]
     if ranked_rows:
         bound = mx.full((len(samplings), 1), -math.inf)
+        ranked = [samplings[index] for index in ranked_rows]
         bound[mx.array(ranked_rows)] = min_ranked_logits(
-            take_rows(logits, ranked_rows), [samplings[index] for index in ranked_rows]
+            take_rows(logits, ranked_rows), ranks_of(ranked, logits.shape[-1]), top_p_of(ranked)
         )
         bounds.append(bound)
     return mx.max(mx.stack(bounds), axis=0) if bounds else None
 
 
-def min_ranked_logits(logits: mx.array, samplings: Sequence[Sampling]) -> mx.array:
-    """The lowest logit that `top_p` and `top_k` keep, of shape [rows, 1]; ties are all kept."""
-    vocabulary = logits.shape[-1]
+def min_ranked_logits(logits: mx.array, ranks: mx.array, top_p: mx.array | None) -> mx.array:
+    """The lowest logit that `top_p` and `top_k` keep, of shape [rows, 1]; ties are all kept.
+
+    `ranks` and `top_p` have the shape [rows, 1]; a `top_p` of None is 1 in all rows.
+    """
     ascending = mx.sort(logits, axis=-1)
-    ranks = [min(sampling.top_k, vocabulary) or vocabulary for sampling in samplings]
-    kth = mx.take_along_axis(ascending, vocabulary - mx.array(ranks)[:, None], axis=-1)
-    if all(sampling.top_p >= 1 for sampling in samplings):
+    kth = mx.take_along_axis(ascending, logits.shape[-1] - ranks, axis=-1)
+    if top_p is None:
         return kth
-    top_p = as_column(sampling.top_p for sampling in samplings)
     weights = mx.exp(ascending - ascending[:, -1:])
     weight_above = mx.cumsum(weights, axis=-1, reverse=True, inclusive=False)
     total = weight_above[:, :1] + weights[:, :1]
     dropped = mx.sum(weight_above >= top_p * total, axis=-1, keepdims=True)
     nucleus = mx.take_along_axis(ascending, dropped, axis=-1)
     return mx.maximum(kth, mx.where(top_p < 1, nucleus, -math.inf))
+
+
+def ranks_of(samplings: Sequence[Sampling], vocabulary: int) -> mx.array:
+    """How many tokens each row's `top_k` keeps, of shape [rows, 1]."""
+    return mx.array([[min(each.top_k, vocabulary) or vocabulary] for each in samplings])
+
+
+def top_p_of(samplings: Sequence[Sampling]) -> mx.array | None:
+    """Each row's `top_p`, of shape [rows, 1]; None where all are off."""
+    if all(sampling.top_p >= 1 for sampling in samplings):
+        return None
+    return as_column(sampling.top_p for sampling in samplings)
 
 
 def take_rows(logits: mx.array, indices: Sequence[int]) -> mx.array:

@@ -1,0 +1,1 @@
+"""The sections of the selftest: each measures one thing within its time."""
