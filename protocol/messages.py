@@ -142,7 +142,7 @@ class ModelSource(Data, frozen=True):
 
 
 class Configure(Message, frozen=True):
-    """The first message: the models and the limits.
+    """The first message: the models and the limits. `compiled_sampling` is for Metal alone.
 
     `preload` are the ids of the models to load before `Ready`, None for all.
     `memory_limit_bytes` is the memory budget for models, 0 for the device's default. A
@@ -168,6 +168,7 @@ class Configure(Message, frozen=True):
     wired_limit_bytes: WiredLimit = 0
     prefill_rows: int = 8
     prefill_slice_s: float = 1.0
+    compiled_sampling: bool = False
 
 
 class Sibling(Data, frozen=True):

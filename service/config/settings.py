@@ -190,6 +190,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "that Metal recommends (macOS 15 or newer).",
         ),
     ] = 0
+    compiled_sampling: Annotated[
+        Literal["off", "on"],
+        Meta(
+            description="Compile the sampler, on Metal alone; `mlxd doctor --selftest` measures "
+            "whether that pays."
+        ),
+    ] = "off"
     idle_unload_s: Annotated[
         float,
         Meta(

@@ -149,6 +149,7 @@ class WeightLoad:
             name=config.content_key,
             prompt_cache=self._prompt_cache,
             rules=self._rules,
+            compiled_sampling=configure.compiled_sampling,
         )
         log_rules(config.id, engine.rules)
         prompts = config.prompts

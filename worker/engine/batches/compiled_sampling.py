@@ -6,6 +6,7 @@ run on Metal yet, so it is off unless the setting `compiled_sampling` is on.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,6 +26,8 @@ from worker.engine.sampler import (
     sample_tokens,
     temperatures_of,
 )
+
+logger = logging.getLogger(__name__)
 
 Compile = Callable[[Callable[..., mx.array]], Callable[..., mx.array]]
 
@@ -66,7 +69,10 @@ class CompiledSampling:
 
 def choose_sampling(compiled: bool) -> Sample:
     """The sampler for a setting; MLX compiles for Metal, and on the CPU it must not."""
-    return CompiledSampling() if compiled and mx.metal.is_available() else sample_tokens
+    if compiled and not mx.metal.is_available():
+        logger.warning("compiled_sampling has no effect: MLX compiles the sampler only on Metal")
+        return sample_tokens
+    return CompiledSampling() if compiled else sample_tokens
 
 
 def draw(

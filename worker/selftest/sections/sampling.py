@@ -52,7 +52,7 @@ def measure_samplers(
 def advise(gain: float) -> str:
     """What to do with this gain."""
     if gain >= LEAST_GAIN:
-        return "pays: set compiled_sampling = true"
+        return 'pays: set compiled_sampling = "on"'
     return "does not pay: leave compiled_sampling off"
 
 
