@@ -69,13 +69,13 @@ DEVICE_BUDGETS: dict[str, Budget] = {
     # section of the device's program -> its time, in the order in which they run
     "device": Budget(1.0, 0.5),
     "kernels": Budget(5.0, 1.0),
-    "correctness": Budget(15.0, 4.0),
-    "passes": Budget(8.0, 1.5),
-    "prefill": Budget(8.0, 1.5),
-    "batches": Budget(8.0, 1.5),
-    "sampler": Budget(8.0, 1.5),
-    "memory": Budget(4.0, 1.0),
-    "longest": Budget(15.0, 2.0),
+    "correctness": Budget(15.0, 3.0),
+    "passes": Budget(8.0, 1.0),
+    "prefill": Budget(8.0, 1.0),
+    "batches": Budget(8.0, 1.0),
+    "sampler": Budget(8.0, 1.0),
+    "memory": Budget(4.0, 0.5),
+    "longest": Budget(15.0, 1.5),
 }
 SERVICE_BUDGETS: dict[str, Budget] = {
     "machine": Budget(1.0, 0.5),

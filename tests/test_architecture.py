@@ -96,6 +96,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "service.commands": (
         "service.app",
         "service.server",
+        "service.selftest",
         "service.host",
         "service.inflight",
         "service.telemetry",
@@ -106,6 +107,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.config",
         "service.schema",
     ),
+    "service.selftest": ("service.host", "service.supervision", "service.config"),
     "service.app": (
         "service.openapi",
         "service.ops",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from service.commands import selftest
 from service.commands.serve import to_configure
 from service.config.scalars import SettingsError
 from service.config.secrets import conceal_secrets
@@ -32,11 +33,20 @@ from service.host.diagnosis import (
 from service.host.hub import is_offline
 from service.server import EXIT_FAILED, EXIT_OK
 
+HELP_FLAGS = ("-h", "--help")
 PROBLEM_MARK, OK_MARK = "!!", "ok"
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Check everything that `mlxd serve` with these flags needs; exit code 1 on a problem."""
+    """Check everything that `mlxd serve` with these flags needs; exit code 1 on a problem.
+
+    With `--selftest` run the selftest instead.
+    """
+    if selftest.FLAG in argv and not set(HELP_FLAGS) & set(argv):
+        return selftest.run(argv, environ)
+    if set(HELP_FLAGS) & set(argv):
+        sys.stdout.write(selftest.HELP)
+        argv = [word for word in argv if word in HELP_FLAGS]
     report = Report()
     report.add("versions", check_versions())
     try:

@@ -84,17 +84,17 @@ def ways(
 ) -> Iterator[tuple[str, int | None, Callable[[], tuple[list[Try], Run]]]]:
     """The ways in which answers are made: the figure, its rows, and what runs them."""
     greedy = [Try(answer) for answer in answers if answer.kind == "greedy"]
-    yield "alone", 1, lambda: trial.run_alone(greedy)
+    resumed = [Try(answer, RESUMED_AT) for answer in answers]
+    yield "resume", len(resumed), lambda: trial.run_batch(resumed)
+    yield "padding", len(greedy) + 1, lambda: trial.run_padded(greedy)
+    yield "prefix", len(greedy), lambda: trial.run_cached(greedy)
     for kind in ("seeded", "penalised", "masked"):
         if tries := [Try(answer) for answer in answers if answer.kind == kind]:
             yield kind, len(tries), lambda tries=tries: trial.run_batch(tries)  # type: ignore[misc]
-    resumed = [Try(answer, RESUMED_AT) for answer in answers]
-    yield "resume", len(resumed), lambda: trial.run_batch(resumed)
-    yield "prefix", len(greedy), lambda: trial.run_cached(greedy)
-    yield "padding", len(greedy) + 1, lambda: trial.run_padded(greedy)
     for rows in BATCHES:
         tries = list(islice(cycle(greedy), rows))
         yield "batch", rows, lambda tries=tries: trial.run_batch(tries)  # type: ignore[misc]
+    yield "alone", 1, lambda: trial.run_alone(greedy)
 
 
 class Trial:
