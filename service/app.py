@@ -21,7 +21,8 @@ from service.api.responses.format import ResponseFormat
 from service.api.responses.routes import list_response_operations
 from service.api.tokenization.routes import list_tokenization_operations
 from service.config.model_names import ModelNames
-from service.config.settings import Settings, softened_parameters
+from service.config.settings import Settings
+from service.config.softening import softened_parameters
 from service.errors import InsufficientMemory, ModelBusy, ModelLoadFailed
 from service.generation.submitter import Submitter
 from service.http.body_budget import BodyBudget

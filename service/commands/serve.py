@@ -28,7 +28,8 @@ from service.config.model_names import ModelNames
 from service.config.model_settings import to_sources, trusted_ids
 from service.config.scalars import SettingsError
 from service.config.secrets import conceal_secrets
-from service.config.settings import Settings, softened_parameters
+from service.config.settings import Settings
+from service.config.softening import softened_parameters
 from service.config.sources import load_settings
 from service.errors import StoreUnavailable, excerpt
 from service.host.hub import refuse_open_hub_for
@@ -160,9 +161,7 @@ async def serve_with(
 ) -> int:
     """Build the service's components, run them, and return the process's exit code."""
     screen = StartupScreen(Console(file=open_standard_stream(STANDARD_OUTPUT)))
-    observability = Observability(
-        read_exporters(environ), version("mlxd"), record_content=settings.record_content == "on"
-    )
+    observability = make_observability(settings, environ)
     preloads = find_preloads(settings.blas, settings.allocator)
     supervisor = make_supervisor(
         settings,
@@ -208,6 +207,13 @@ async def serve_with(
     observability.telemetry.shut_down()
     show_end(screen, supervisor.failure)
     return status
+
+
+def make_observability(settings: Settings, environ: Mapping[str, str]) -> Observability:
+    """Telemetry with the exporters that the environment names."""
+    return Observability(
+        read_exporters(environ), version("mlxd"), record_content=settings.record_content == "on"
+    )
 
 
 def show_end(screen: StartupScreen, failure: str | None) -> None:

@@ -17,9 +17,7 @@ from msgspec import Meta
 from protocol.units import GIB, MIB
 from service.config.api_keys import ApiKey
 from service.config.model_settings import DEMO, ModelSettings
-from service.config.scalars import PATH, SettingField, SettingsError, list_setting_fields
-from service.errors import excerpt
-from service.schema.support import SOFTENABLE
+from service.config.scalars import PATH, SettingField, list_setting_fields
 
 TIB = 1024 * GIB
 
@@ -386,18 +384,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def describe_settings() -> dict[str, SettingField]:
     """All settings that are a single value, by name; not `models` and `api_keys`."""
     return list_setting_fields(Settings, without=("models", "api_keys"))
-
-
-def softened_parameters(settings: Settings) -> frozenset[str]:
-    """The parameters of the setting `soften`.
-
-    Raises:
-        SettingsError: one of them cannot be softened.
-    """
-    names = frozenset(word.strip() for word in settings.soften.split(",") if word.strip())
-    for name in sorted(names.difference(SOFTENABLE)):
-        raise SettingsError(f"soften: {excerpt(name, 100)} is not one of {', '.join(SOFTENABLE)}")
-    return names
 
 
 def read_environment() -> Mapping[str, str]:

@@ -105,7 +105,6 @@ NEUTRAL_VALUES: dict[str, tuple[bool | float | str, ...]] = {
     "t_max_predict_ms": (-1, 0),
     "thinking_budget_tokens": (-1,),
     "thinking_forced_open": (False,),
-    "thinking_token_budget": (-1,),
     "timings_per_token": (False,),
     "top_n_sigma": (-1.0,),
     "typical_p": (1.0,),
