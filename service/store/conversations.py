@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from service.errors import InvalidRequest, StoredObjectNotFound, StoreUnavailable
+from service.errors import InvalidRequest, Overloaded, StoredObjectNotFound, StoreUnavailable
 from service.store.backends.rows import StoredItem, data_key
 from service.store.index import ENTRY_BYTES, Entry, StoreIndex
 from service.store.items import Item, chain_of, items_until
@@ -165,6 +165,7 @@ class ConversationStore:
 
         Raises:
             StoredObjectNotFound: one of the ids is unknown, or another owner's.
+            Overloaded: there is no room for the list without it now.
             StoreUnavailable: it could not be removed from the disk.
         """
         entry, graph = self._find(owner, id), self._index.graph
@@ -178,6 +179,11 @@ class ConversationStore:
                 parent = turn.parent
                 break
         left = [each for each in later if each is not item]
+        if not self._make_room(entry, graph.cost(left)):
+            raise Overloaded(
+                "Responses that wait or run take the room of the response store.",
+                code="response_store_full",
+            )
         replaced = graph.add_turn(entry.owner, parent, left, 0) if left else parent
         self._index.set_turn(entry, replaced)
         if left:

@@ -99,8 +99,9 @@ class StoreIndex:
 
     def apply(self) -> None:
         """Pass the changes to the back end, which need not have written them at once."""
-        self.backend.apply(dict(self._changes))
-        self._changes.clear()
+        if self._changes:
+            self.backend.apply(dict(self._changes))
+            self._changes.clear()
 
     async def commit(self) -> None:
         """Pass the changes to the back end, and wait until they are written.
@@ -118,7 +119,6 @@ class StoreIndex:
     def find(self, kind: EntryKind, owner: str, id: str) -> Entry | None:
         """An owner's entry, which counts as used now; None for an unknown or another owner's id."""
         self.drop_expired()
-        self.apply()
         entry = self.entries.get(id)
         if entry is None or entry.kind != kind or entry.owner.name != owner:
             return None
@@ -234,12 +234,14 @@ class StoreIndex:
         self.drop_expired()
         if size + self.usage.pinned_bytes > self.max_bytes:
             return False
-        while self.usage.held_bytes + size > self.max_bytes:
+        loser: Owner | None = owner
+        while self.usage.held_bytes + size > self.max_bytes and loser is not None:
             loser = self._largest_evictable(owner, size)
-            if loser is None:
-                return False
-            self._evict(next(iter(loser.evictable.values())))
-        return True
+            if loser is not None:
+                self._evict(next(iter(loser.evictable.values())))
+        # Also where it was in vain.
+        self.apply()
+        return loser is not None
 
     def may_pin(self, owner: Owner, size: int) -> bool:
         """Whether `owner` may pin `size` more bytes: no more in all than is left for others."""
@@ -248,14 +250,14 @@ class StoreIndex:
     def drop_expired(self) -> None:
         """Evict the entries whose time is over, unless they are in use."""
         now = self.clock.monotonic_s()
-        while self._by_expiry:
-            entry = next(iter(self._by_expiry.values()))
+        while (entry := next(iter(self._by_expiry.values()), None)) is not None:
             if entry.expires_at_s > now:
-                return
+                break
             if entry.uses:
                 self._keep_from_now(entry)
             else:
                 self._evict(entry)
+        self.apply()
 
     def _largest_evictable(self, asking: Owner, size: int) -> Owner | None:
         """The owner that loses an entry: the one that holds most, if above an equal share."""

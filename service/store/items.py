@@ -160,11 +160,15 @@ class ItemGraph:
             turn = turn.parent
         self.release(last)
 
-    def cost(self, items: Iterable[StoredItem]) -> int:
+    def cost(self, items: Iterable[StoredItem | Item]) -> int:
         """The bytes that a turn of these items adds: those in the store cost a reference."""
         return TURN_BYTES + sum(
             REFERENCE_BYTES
-            + (0 if item.key in self.items else ITEM_BYTES + len(item.id) + len(item.data))
+            + (
+                ITEM_BYTES + len(item.id) + len(item.data)
+                if isinstance(item, StoredItem) and item.key not in self.items
+                else 0
+            )
             for item in items
         )
 

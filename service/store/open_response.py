@@ -119,6 +119,8 @@ class OpenResponse:
         entry = self._entry
         assert entry is not None
         if not entry.is_removed:
+            # It is kept to its end, also without room for it.
+            self._index.make_room(self._owner, max(0, len(data) - entry.data_bytes))
             self._index.set_data(entry, data)
             self._index.set_status(entry, status)
             await self._index.commit()
@@ -214,15 +216,18 @@ class OpenResponse:
         if own is not None and own.parent is conversation.turn:
             self._index.set_turn(conversation, own)
             return
-        items: Sequence[StoredItem | Item] = [*self.inputs, *outputs]
-        if own is not None:
-            items = own.items
-        elif not self._index.make_room(self._owner, graph.cost([*self.inputs, *outputs])):
+        # Neither may be evicted to make room for the items.
+        self._index.use(conversation)
+        graph.hold(own)
+        items: Sequence[StoredItem | Item] = [*self.inputs, *outputs] if own is None else own.items
+        if self._index.make_room(self._owner, graph.cost(items)):
+            turn = graph.add_turn(self._owner, conversation.turn, items, 0)
+            self._index.set_turn(conversation, turn)
+            graph.release(turn)
+        else:
             logger.warning("the items of response %s have no room in its conversation", self.id)
-            return
-        turn = graph.add_turn(self._owner, conversation.turn, items, 0)
-        self._index.set_turn(conversation, turn)
-        graph.release(turn)
+        graph.release(own)
+        self._index.end_use(conversation)
 
     def _has_context(self) -> bool:
         before = self._before
@@ -232,11 +237,7 @@ class OpenResponse:
         entry = self._entry
         if entry is None or entry.is_removed or not entry.uses:
             return True
-        has_room = self._index.may_pin(self._owner, size) and self._index.make_room(
-            self._owner, size
-        )
-        self._index.apply()
-        return has_room
+        return self._index.may_pin(self._owner, size) and self._index.make_room(self._owner, size)
 
     def _count(self, size: int) -> None:
         if self._entry is not None:

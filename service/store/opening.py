@@ -44,7 +44,6 @@ class Stores:
         while True:
             await asyncio.sleep(TIDY_INTERVAL_S)
             self.index.drop_expired()
-            self.index.apply()
             try:
                 await self.index.backend.tidy()
                 is_failing = False

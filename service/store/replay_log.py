@@ -17,7 +17,8 @@ class ReplayLog:
     """Encoded events with the numbers 0, 1, 2, ...; the oldest are dropped beyond `max_bytes`.
 
     `has_room` says whether there is room for more bytes; without it the oldest events make room
-    too. Each change of the log's size is passed to `count`.
+    too. The last event is kept in any case, for those who read live. Each change of the log's size
+    is passed to `count`.
     """
 
     def __init__(
