@@ -188,7 +188,7 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
         *list_chat_operations(chat_format, submitter, keep_alive_s=keep_alive_s),
         *list_completion_operations(submitter, keep_alive_s=keep_alive_s),
         *list_response_operations(response_format(parts), submitter, keep_alive_s=keep_alive_s),
-        *list_message_operations(submitter, keep_alive_s=keep_alive_s),
+        *list_message_operations(submitter, parts.thinking, keep_alive_s=keep_alive_s),
         *list_tokenization_operations(chat_format, submitter),
     ]
 

@@ -165,6 +165,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "service.api.messages": (
         "service.openapi",
         "service.generation",
+        "service.store",
+        "service.inflight",
         "service.http",
         "service.schema",
     ),

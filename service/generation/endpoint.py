@@ -64,7 +64,9 @@ class GenerationEndpoint(Generic[RequestT]):
         return json_response(dialect.to_response(request, header, selected, usage))
 
 
-def make_header(id: str, model: str, inflight: InflightRequest, request_id: str) -> ResponseHeader:
+def make_header(
+    id: str, model: str, inflight: InflightRequest, request_id: str = ""
+) -> ResponseHeader:
     """The header of an answer that begins now."""
     return ResponseHeader(
         id=id,

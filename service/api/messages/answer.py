@@ -10,10 +10,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from protocol.events import Finished
-from service.api.messages import thinking
 from service.api.messages.request import PromptRequest
 from service.generation.answers import Answer, Call, finish_of
 from service.generation.dialect import ResponseHeader
+from service.store.encoded_thinking import EncodedThinking
 
 StopReason = Literal[
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
@@ -82,13 +82,15 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     context_management: AppliedEdits | UnsetType = UNSET
 
 
-def to_message(request: PromptRequest, header: ResponseHeader, answer: Answer) -> Message:
+def to_message(
+    request: PromptRequest, header: ResponseHeader, answer: Answer, thinking: EncodedThinking
+) -> Message:
     """The whole answer."""
     end = finish_of(answer)
     return Message(
         id=header.id,
         model=header.model,
-        content=list(to_content(request, header, answer)),
+        content=list(to_content(request, header, answer, thinking)),
         stop_reason=stop_reason_of(end),
         stop_sequence=end.stopped_by,
         usage=usage_of(end),
@@ -97,7 +99,7 @@ def to_message(request: PromptRequest, header: ResponseHeader, answer: Answer) -
 
 
 def to_content(
-    request: PromptRequest, header: ResponseHeader, answer: Answer
+    request: PromptRequest, header: ResponseHeader, answer: Answer, thinking: EncodedThinking
 ) -> Iterator[TextContent | ThinkingContent | ToolUseContent]:
     """The blocks of an answer, in its order. A call that was cut is left out."""
     for part in answer.parts:
@@ -106,7 +108,7 @@ def to_content(
                 yield ToolUseContent(new_call_id(), part.name, input)
         elif part.kind == "reasoning" and part.text:
             shown = "" if request.omits_thinking else part.text
-            yield ThinkingContent(shown, thinking.sign(header.model, part.text))
+            yield ThinkingContent(shown, thinking.encode(header.model, part.text))
         elif part.text:
             yield TextContent(part.text)
 

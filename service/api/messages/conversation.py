@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from service.api.messages import thinking
 from service.api.messages.blocks import (
     AssistantMessageParam,
     DocumentBlock,
@@ -20,6 +19,7 @@ from service.api.messages.blocks import (
     ToolUseBlock,
     UserMessageParam,
 )
+from service.store.encoded_thinking import EncodedThinking
 
 # Claude Code's block for billing: it changes with each version, and says nothing to a model.
 BILLING_PREFIX = "x-anthropic-billing-header:"
@@ -29,7 +29,9 @@ ERROR_PREFIX = "Error: "
 TemplateMessage = dict[str, Any]
 
 
-def to_template(system: SystemContent | None, messages: MessageParams) -> list[TemplateMessage]:
+def to_template(
+    system: SystemContent | None, messages: MessageParams, thinking: EncodedThinking
+) -> list[TemplateMessage]:
     """The conversation: neighbours of one role are joined, and results follow their calls."""
     converted: list[TemplateMessage] = []
     if text := system_text(system):
@@ -44,7 +46,7 @@ def to_template(system: SystemContent | None, messages: MessageParams) -> list[T
                 if text or not results:
                     append_text(converted, "user", text)
             case AssistantMessageParam(content):
-                append_answer(converted, content, calls)
+                append_answer(converted, content, calls, thinking)
             case SystemMessageParam(content):
                 if text := system_text(content):
                     append_text(converted, "system", text)
@@ -102,6 +104,7 @@ def append_answer(
     converted: list[TemplateMessage],
     content: str | Iterable[Any],
     calls: dict[str, int],
+    thinking: EncodedThinking,
 ) -> None:
     """Add an earlier answer: neighbouring ones are one message with thinking, text and calls."""
     append_text(converted, "assistant", content if isinstance(content, str) else "")
@@ -111,7 +114,7 @@ def append_answer(
         match block:
             case TextBlock():
                 texts.append(block.text)
-            case ThinkingBlock() if text := thinking.read(block):
+            case ThinkingBlock() if text := read_thinking(block, thinking):
                 before = message.get("reasoning_content", "")
                 message["reasoning_content"] = join((before, text))
             case ToolUseBlock():
@@ -119,6 +122,14 @@ def append_answer(
                 message.setdefault("tool_calls", []).append(to_call(block))
     if texts:
         message["content"] = join((message["content"], "".join(texts)))
+
+
+def read_thinking(block: ThinkingBlock, thinking: EncodedThinking) -> str:
+    """The thinking of an earlier answer: its text, else what this service has signed."""
+    if block.thinking:
+        return block.thinking
+    decoded = thinking.decode(block.signature)
+    return "" if decoded is None else decoded.text
 
 
 def to_call(block: ToolUseBlock) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from service.generation.answers import Answer, to_sampling
 from service.generation.dialect import ResponseHeader
 from service.schema.tools import describe
 from service.schema.usage import Usage
+from service.store.encoded_thinking import EncodedThinking
 
 # The worker's names of parameters that are others here.
 OWN_NAMES: Mapping[str, str] = {
@@ -32,11 +33,14 @@ class MessagesFormat:
     operation = "chat"
     request_type = MessagesRequest
 
+    def __init__(self, thinking: EncodedThinking) -> None:
+        self._thinking = thinking
+
     def to_prompt(self, request: PromptRequest) -> ChatPrompt:
         """The conversation as the worker renders it."""
         use = request.tool_use
         return ChatPrompt(
-            to_template(request.system, request.turns),
+            to_template(request.system, request.turns, self._thinking),
             options=request.chat_template_kwargs or {},
             continue_final=request.is_prefilled,
             reasoning_effort=request.effort,
@@ -67,10 +71,10 @@ class MessagesFormat:
     def to_response(
         self, request: MessagesRequest, header: ResponseHeader, answers: list[Answer], usage: Usage
     ) -> Message:
-        return to_message(request, header, answers[0])
+        return to_message(request, header, answers[0], self._thinking)
 
     def to_writer(self, request: MessagesRequest, header: ResponseHeader) -> MessageWriter:
-        return MessageWriter(request, header)
+        return MessageWriter(request, header, self._thinking)
 
     def explain(self, error: MlxdError) -> MlxdError:
         if isinstance(error, ContextTooLong):

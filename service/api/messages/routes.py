@@ -9,11 +9,14 @@ from service.generation.submitter import Submitter
 from service.http.anthropic_errors import AnthropicError
 from service.openapi.descriptions import describe_messages, describe_tokenization
 from service.openapi.operation import Operation
+from service.store.encoded_thinking import EncodedThinking
 
 
-def list_message_operations(submitter: Submitter, *, keep_alive_s: float) -> list[Operation]:
+def list_message_operations(
+    submitter: Submitter, thinking: EncodedThinking, *, keep_alive_s: float
+) -> list[Operation]:
     """The endpoints of messages."""
-    endpoint = MessagesEndpoint(submitter, keep_alive_s=keep_alive_s)
+    endpoint = MessagesEndpoint(submitter, thinking, keep_alive_s=keep_alive_s)
     return [
         Operation(
             "POST",

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import msgspec
 
 from protocol.events import ArgumentsDelta, Event, Finished, Started, TextDelta, ToolCallStarted
-from service.api.messages import thinking
 from service.api.messages.answer import (
     ContentBlock,
     Message,
@@ -25,6 +24,7 @@ from service.api.messages.request import PromptRequest
 from service.generation.dialect import ResponseHeader
 from service.generation.event_stream import named_frame
 from service.http.anthropic_errors import encode_anthropic_error
+from service.store.encoded_thinking import EncodedThinking
 
 # Placeholder for the text: encoded, it occurs nowhere else in a frame.
 PLACEHOLDER = "\x00"
@@ -41,7 +41,9 @@ DELTAS: dict[BlockKind, tuple[str, str]] = {
 class MessageWriter:
     """Writes the events of one answer. A block is opened by its first piece."""
 
-    def __init__(self, request: PromptRequest, header: ResponseHeader) -> None:
+    def __init__(
+        self, request: PromptRequest, header: ResponseHeader, thinking: EncodedThinking
+    ) -> None:
         self._request = request
         self._header = header
         self._encoder = msgspec.json.Encoder()
@@ -49,6 +51,7 @@ class MessageWriter:
         self._open: BlockKind | None = None
         # The bytes of an event of the open block before and after its text.
         self._prefix_suffix = (b"", b"")
+        self._encoded_thinking = thinking
         self._thinking: list[str] = []
 
     def begin(self) -> bytes:
@@ -140,7 +143,7 @@ class MessageWriter:
 
     def _signature(self) -> bytes:
         text, self._thinking = "".join(self._thinking), []
-        signature = thinking.sign(self._header.model, text)
+        signature = self._encoded_thinking.encode(self._header.model, text)
         return self._delta({"type": "signature_delta", "signature": signature})
 
     def _delta(self, delta: dict[str, Any]) -> bytes:

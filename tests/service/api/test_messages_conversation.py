@@ -12,7 +12,9 @@ from service.api.messages.conversation import to_template
 from service.api.messages.request import MessagesRequest
 from service.errors import InvalidRequest
 from service.http.decoding import decode_body
+from service.store.encoded_thinking import EncodedThinking
 
+THINKING = EncodedThinking(lambda: b"k" * 32)
 DECODER = msgspec.json.Decoder(MessagesRequest)
 USER = {"role": "user", "content": "x"}
 TOOL = {"name": "f", "input_schema": {"type": "object"}}
@@ -25,7 +27,7 @@ def decode(**fields: Any) -> MessagesRequest:
 
 def template(*messages: Any, system: Any = None) -> list[dict[str, Any]]:
     request = decode(messages=messages, system=system)
-    return to_template(request.system, request.turns)
+    return to_template(request.system, request.turns, THINKING)
 
 
 def call(id: str, **input: Any) -> dict[str, Any]:
@@ -73,6 +75,18 @@ def test_an_answer_is_one_message_and_results_follow_in_the_order_of_the_calls()
         {"role": "tool", "content": "Error: done", "tool_call_id": "2"},
         {"role": "user", "content": "And?"},
     ]
+
+
+def test_thinking_without_its_text_is_read_from_our_own_signature() -> None:
+    def reasoning(text: str, signature: str) -> Any:
+        block = {"type": "thinking", "thinking": text, "signature": signature}
+        messages = [USER, {"role": "assistant", "content": [block]}, USER]
+        return template(*messages)[1].get("reasoning_content")
+
+    signed = THINKING.encode("m", "Signed.")
+    assert reasoning("", signed) == "Signed."
+    assert reasoning("Plain.", signed) == "Plain."
+    assert reasoning("", "Eq0B-of-another-server") is None
 
 
 def test_a_document_is_its_title_its_context_and_its_text() -> None:

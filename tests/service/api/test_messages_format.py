@@ -11,8 +11,10 @@ from protocol.messages import ChatPrompt
 from service.api.messages.format import MessagesFormat
 from service.api.messages.request import MessagesRequest
 from service.errors import ContextTooLong, InvalidRequest, ModelNotFound
+from service.store.encoded_thinking import EncodedThinking
 
-FORMAT = MessagesFormat()
+THINKING = EncodedThinking(lambda: b"k" * 32)
+FORMAT = MessagesFormat(THINKING)
 USER = {"role": "user", "content": "x"}
 
 

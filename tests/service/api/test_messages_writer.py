@@ -17,7 +17,9 @@ from service.errors import WorkerUnavailable
 from service.generation.answers import Answer
 from service.generation.dialect import ResponseHeader
 from service.schema.usage import Usage
+from service.store.encoded_thinking import EncodedThinking
 
+THINKING = EncodedThinking(lambda: b"k" * 32)
 HEADER = ResponseHeader("msg_1", 0, "m", "fp", request_id="req_1")
 STARTED = Started(1, prompt_tokens=9, cached_tokens=4)
 
@@ -49,7 +51,7 @@ def text(text: str, kind: Any = "content") -> TextDelta:
 
 def streamed(events: list[Event], **fields: Any) -> list[dict[str, Any]]:
     """The data of the events; each has its type as its name, too."""
-    writer = MessagesFormat().to_writer(request(**fields), HEADER)
+    writer = MessagesFormat(THINKING).to_writer(request(**fields), HEADER)
     frames = b"".join(writer.encode(0, event) for event in [STARTED, *events])
     frames += writer.finish([event for event in events if isinstance(event, Finished)])
     found = []
@@ -64,7 +66,9 @@ def whole(events: list[Event], **fields: Any) -> dict[str, Any]:
     answer = Answer()
     for event in [STARTED, *events]:
         answer.add(event)
-    message = MessagesFormat().to_response(request(**fields), HEADER, [answer], Usage(0, 0, 0))
+    message = MessagesFormat(THINKING).to_response(
+        request(**fields), HEADER, [answer], Usage(0, 0, 0)
+    )
     body: dict[str, Any] = json.loads(msgspec.json.encode(message))
     return body
 
@@ -142,6 +146,9 @@ def test_omitted_thinking_is_in_the_signature_alone() -> None:
     fields = {"thinking": {"type": "adaptive", "display": "omitted"}}
     for blocks in (whole(events, **fields)["content"], collected(streamed(events, **fields))):
         assert blocks[0]["thinking"] == ""
+        decoded = THINKING.decode(blocks[0]["signature"])
+        assert decoded is not None
+        assert (decoded.model, decoded.text) == ("m", "Hmm.")
         assert blocks[1]["text"] == "Yes."
 
 
@@ -182,7 +189,7 @@ def test_the_edits_of_a_request_that_has_some_are_answered() -> None:
 
 
 def test_a_failure_is_an_error_of_anthropics_shape() -> None:
-    writer = MessagesFormat().to_writer(request(), HEADER)
+    writer = MessagesFormat(THINKING).to_writer(request(), HEADER)
     frame = writer.fail(WorkerUnavailable("Gone.", code="draining")).decode()
     assert frame.startswith("event: error\ndata: ")
     assert json.loads(frame.partition("data: ")[2]) == {
