@@ -153,13 +153,22 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.schema",
     ),
     "service.api.responses": (
+        "service.api.responses.output",
         "service.api.responses.shapes",
+        "service.store",
+        "service.store.backends",
+        "service.security",
         "service.openapi",
         "service.generation",
         "service.inflight",
         "service.http",
         "service.schema",
         "service.requestlog",
+    ),
+    "service.api.responses.output": (
+        "service.api.responses.shapes",
+        "service.generation",
+        "service.schema",
     ),
     "service.api.responses.shapes": ("service.schema",),
     "service.api.messages": (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from starlette.types import Receive, Scope, Send
 
@@ -21,6 +21,8 @@ from service.requestlog.record import record_of
 from service.security.visibility import visible_error
 
 logger = logging.getLogger(__name__)
+
+OnEnd = Callable[[], Awaitable[None]]
 
 KEEP_ALIVE = b": keep-alive\n\n"
 HEADERS: Headers = [
@@ -41,13 +43,21 @@ def named_frame(name: str, data: bytes) -> bytes:
     return b"event: " + name.encode() + b"\n" + frame(data)
 
 
-async def stream_frames(inflight: InflightRequest, writer: StreamWriter) -> AsyncIterator[bytes]:
-    """The frames of a whole answer, joined by batch.
+async def stream_frames(
+    inflight: InflightRequest,
+    writer: StreamWriter,
+    on_end: OnEnd | None = None,
+    *,
+    begins: bool = True,
+) -> AsyncIterator[bytes]:
+    """The frames of a whole answer, joined by batch; `on_end` is awaited before the last one.
+
+    Without `begins` the frames that precede the first event are left out.
 
     Raises:
         MlxdError: the generation failed, or the client disconnected.
     """
-    if first := writer.begin():
+    if begins and (first := writer.begin()):
         yield first
     ends: list[Finished] = []
     gate = LogprobGate()
@@ -59,21 +69,31 @@ async def stream_frames(inflight: InflightRequest, writer: StreamWriter) -> Asyn
         frames = [writer.encode(inflight.index(event), gate.admit(event)) for event in batch.events]
         if data := b"".join(frames):
             yield data
-    yield writer.finish(ends)
+    last = writer.finish(ends)
+    if on_end is not None:
+        await on_end()
+    yield last
 
 
 class EventStream:
     """An ASGI response. It ends with the answer, with an error, or when the client disconnects.
 
-    It closes `inflight` when it ends.
+    It closes `inflight` when it ends. `on_end` is awaited before the last frames are sent, of an
+    answer that is complete or has failed.
     """
 
     def __init__(
-        self, inflight: InflightRequest, writer: StreamWriter, *, keep_alive_s: float
+        self,
+        inflight: InflightRequest,
+        writer: StreamWriter,
+        *,
+        keep_alive_s: float,
+        on_end: OnEnd | None = None,
     ) -> None:
         self._inflight = inflight
         self._writer = writer
         self._keep_alive_s = keep_alive_s
+        self._on_end = on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._inflight:
@@ -85,7 +105,7 @@ class EventStream:
         record = record_of(scope)
         last = b""
         try:
-            async for data in stream_frames(self._inflight, self._writer):
+            async for data in stream_frames(self._inflight, self._writer, self._on_end):
                 await send_body(send, data)
         except ClientDisconnected as error:
             record.fail(error)
@@ -98,6 +118,8 @@ class EventStream:
             record.fail(error)
             logger.exception("stream failed")
             last = self._writer.fail(error)
+        if last and self._on_end is not None:
+            await self._on_end()
         await send_body(send, last, more_body=False)
 
     @contextlib.contextmanager

@@ -88,6 +88,28 @@ class Submitter:
         Raises:
             MlxdError: the request cannot be served.
         """
+        inflight = await self.open(
+            http_request, submits, operation=operation, model=model, stream=stream
+        )
+        http_request.state.request_reader.on_disconnect(inflight.abandon)
+        await inflight.start()
+        ignored_of(http_request.scope).extend(inflight.ignored)
+        return inflight
+
+    async def open(
+        self,
+        http_request: Request,
+        submits: Sequence[Submit],
+        *,
+        operation: str,
+        model: str,
+        stream: bool,
+    ) -> InflightRequest:
+        """Submit the sequences: they go on whether the client stays or leaves.
+
+        Raises:
+            MlxdError: the request cannot be served.
+        """
         submits = [submit_with_ceiling(submit, self.has_ceilings) for submit in submits]
         record = record_of(http_request.scope)
         record.set_generation(operation, model, submits, stream=stream)
@@ -97,9 +119,6 @@ class Submitter:
         inflight.observers.append(record.add_events)
         if (token_bucket := getattr(http_request.state, "token_bucket", None)) is not None:
             inflight.observers.append(partial(spend, token_bucket))
-        http_request.state.request_reader.on_disconnect(inflight.abandon)
-        await inflight.start()
-        ignored_of(http_request.scope).extend(inflight.ignored)
         return inflight
 
     async def tokenize(self, http_request: Request, tokenize: Tokenize) -> Tokenized:

@@ -23,6 +23,8 @@ IDENTITY = "identity"
 def require_json(scope: Scope) -> None:
     """Refuse a request whose body is compressed, or not declared as JSON; parameters are ignored.
 
+    A request without a body needs no declaration.
+
     A web page of another site can send other types without a preflight request.
 
     Raises:
@@ -35,10 +37,17 @@ def require_json(scope: Scope) -> None:
         actual = excerpt(", ".join(codings), 100)
         raise UnsupportedContentCoding(f"The Content-Encoding `{actual}` is not supported.")
     declared = Headers(scope=scope).getlist("content-type")
+    if not declared and not has_body(Headers(scope=scope)):
+        return
     kinds = {value.partition(";")[0].strip().lower() for value in declared}
     if kinds != {JSON_MEDIA_TYPE}:
         actual = f", not `{excerpt(', '.join(declared), 100)}`" if declared else ""
         raise UnsupportedMediaType(f"The Content-Type must be `{JSON_MEDIA_TYPE}`{actual}.")
+
+
+def has_body(headers: Headers) -> bool:
+    """Whether a request has a body, by its headers."""
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 class HeaderLimitMiddleware:

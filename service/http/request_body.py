@@ -31,6 +31,7 @@ from service.errors import (
     MlxdError,
 )
 from service.http.body_budget import SMALL_BODY_BYTES, BodyBudget
+from service.http.header_limits import has_body
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ class RequestReader:
     ) -> None:
         headers = Headers(scope=scope)
         self.disconnected = False
-        self.received = not _has_body(headers)
+        self.received = not has_body(headers)
         self.responded = False
         self._receive = receive
         self._send = send
@@ -322,10 +323,6 @@ class Deadline:
             self._left_s = max(0.0, self._timer.when() - self._loop.time())
             self._timer.cancel()
             self._timer = None
-
-
-def _has_body(headers: Headers) -> bool:
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _check_length(headers: Headers, limit: int) -> MlxdError | None:

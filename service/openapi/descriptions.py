@@ -26,6 +26,8 @@ from service.errors import (
     OriginNotAllowed,
     Overloaded,
     RateLimited,
+    StoredObjectNotFound,
+    StoreUnavailable,
     TransferCodingNotSupported,
     Unavailable,
     UnsupportedContentCoding,
@@ -232,6 +234,19 @@ def describe_command(name: str, summary: str, request: Struct, *, errors: Errors
     body = {"required": False, "content": json_content(request)}
     operation = describe_read(name, summary, json_content(Model), errors=(*ADMIN_ERRORS, *errors))
     return {**operation, "parameters": [MODEL_PARAMETER], "requestBody": body}
+
+
+def describe_stored(
+    name: str, summary: str, response: Struct, *, request: Struct | None = None
+) -> Json:
+    """An operation on a stored object, which the path names."""
+    errors: Errors = (StoredObjectNotFound, StoreUnavailable, *COMMON_ERRORS)
+    if request is not None:
+        errors = (*errors, *BODY_ERRORS)
+    operation = describe_read(name, summary, json_content(response), errors=errors)
+    if request is not None:
+        operation["requestBody"] = {"required": True, "content": json_content(request)}
+    return operation
 
 
 def describe_model() -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -13,6 +14,9 @@ from service.openapi.operation import Json, Operation
 from service.schema.messages import Conversation
 
 DESCRIPTION_PATH = "/openapi.json"
+PATH_NAME = re.compile(r"{(\w+)}")
+# What names a stored object in a path.
+STORED_NAMES = ("id", "item")
 SECURITY_SCHEMES: Json = {
     "apiKey": {"type": "http", "scheme": "bearer"},
     "apiKeyHeader": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -20,7 +24,7 @@ SECURITY_SCHEMES: Json = {
 API_TEXT = (
     "OpenAI's API for text, served from Apple MLX. A path takes GET (and with it HEAD) or POST, as "
     "listed; another method gets 405 with `Allow`, and another path 404, whatever the type of the "
-    "body. Every POST is declared as `application/json`, also one without a body, and has no "
+    "body. Every POST with a body is declared as `application/json`, and has no "
     "`Content-Encoding` but `identity`; others get 415."
 )
 
@@ -43,6 +47,7 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
             path[operation.method.lower()] = {
                 **operation.description,
                 **describe_in_words(operation),
+                **describe_path(operation),
             }
     document = describe_read("describeApi", "Describe the API.", content_of({"type": "object"}))
     paths[DESCRIPTION_PATH] = {"get": document}
@@ -72,6 +77,16 @@ def struct_names(shape: inspect.Type) -> Iterator[str]:
         case inspect.UnionType():
             for member in shape.types:
                 yield from struct_names(member)
+
+
+def describe_path(operation: Operation) -> Json:
+    """The parameters of a path that names stored objects; others are described by their kind."""
+    names = [name for name in PATH_NAME.findall(operation.path) if name in STORED_NAMES]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in names
+    ]
+    return {"parameters": parameters} if parameters else {}
 
 
 def describe_in_words(operation: Operation) -> Json:

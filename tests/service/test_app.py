@@ -95,6 +95,11 @@ def test_a_described_operation_without_a_route_is_found() -> None:
 def test_an_operation_that_an_earlier_route_hides_is_found() -> None:
     hiding = Route("/v1/{name:path}", respond, methods=["GET"])
     assert unrouted([hiding, *ROUTES], DOCUMENT) == [
+        "GET /v1/responses/{id}",
+        "GET /v1/responses/{id}/input_items",
+        "GET /v1/conversations/{id}",
+        "GET /v1/conversations/{id}/items",
+        "GET /v1/conversations/{id}/items/{item}",
         "GET /v1/capabilities",
         "GET /v1/models",
         "GET /v1/models/{model}",

@@ -19,6 +19,7 @@ from service.api.responses.shapes.response import (
     ConversationRef,
     IncompleteDetails,
     OutputItem,
+    OutputReasoning,
     Response,
     ResponseError,
     ResponseUsage,
@@ -34,6 +35,7 @@ from service.api.responses.shapes.tools import (
 from service.errors import InvalidRequest, MlxdError
 from service.generation.answers import sum_usage, to_sampling
 from service.generation.dialect import ResponseHeader
+from service.store.encoded_thinking import EncodedThinking
 
 # The worker's errors name parameters of chat completions.
 NAMES = {
@@ -46,9 +48,10 @@ NAMES = {
 
 
 class Turn(NamedTuple):
-    """A request, with the items before its own."""
+    """A request, with its items and those before them; references to items are replaced."""
 
     request: ResponseRequest
+    items: Sequence[InputItem]
     earlier: Sequence[InputItem] = ()
 
 
@@ -60,13 +63,20 @@ class ResponseFormat:
     def __init__(
         self,
         defaults_of: Callable[[str], ModelDefaults],
+        thinking: EncodedThinking,
         *,
         ignores_effort: bool = False,
     ) -> None:
         self._defaults_of = defaults_of
+        self.thinking = thinking
         self._ignores_effort = ignores_effort
 
-    def to_prompt(self, request: PromptRequest, earlier: Sequence[InputItem] = ()) -> ChatPrompt:
+    def to_prompt(
+        self,
+        request: PromptRequest,
+        items: Sequence[InputItem],
+        earlier: Sequence[InputItem] = (),
+    ) -> ChatPrompt:
         """The conversation as the worker renders it.
 
         Raises:
@@ -75,7 +85,7 @@ class ResponseFormat:
         reasoning = request.reasoning
         return ChatPrompt(
             to_messages(
-                request.items,
+                items,
                 earlier=earlier,
                 instructions=request.instructions,
                 offered=request.offered,
@@ -83,6 +93,7 @@ class ResponseFormat:
             options=request.chat_template_kwargs or {},
             reasoning_effort=reasoning.effort if reasoning else None,
             ignores_effort=self._ignores_effort,
+            truncate=request.truncation == "auto",
             # With a `tool_choice` of `none` the prompt has no tools, so the model calls none.
             tools=[each.describe() for each in request.offered] if request.tool_use else [],
         )
@@ -97,7 +108,7 @@ class ResponseFormat:
         return Submit(
             id=0,
             model=model,
-            prompt=self.to_prompt(request, turn.earlier),
+            prompt=self.to_prompt(request, turn.items, turn.earlier),
             sampling=to_sampling(request),
             max_tokens=request.token_limit,
             stop=request.stop_strings,
@@ -107,14 +118,21 @@ class ResponseFormat:
             skip_special_tokens=request.skip_special_tokens is not False,
         )
 
-    def to_output(
-        self,
-        request: ResponseRequest,
-        complete: Callable[[OutputItem], OutputItem] = lambda item: item,
-    ) -> Output:
+    def to_output(self, request: ResponseRequest, model: str) -> Output:
         """The output of an answer that begins."""
         offered = {each.name: each for each in request.offered}
-        return Output(offered, has_summary=request.summary is not None, complete=complete)
+        has_summary = request.summary is not None
+        if not request.has_encrypted_reasoning:
+            return Output(offered, has_summary=has_summary)
+
+        def complete(item: OutputItem) -> OutputItem:
+            if not isinstance(item, OutputReasoning):
+                return item
+            text = "".join(part.text for part in item.content or item.summary)
+            encoded = self.thinking.encode(model, text)
+            return msgspec.structs.replace(item, encrypted_content=encoded)
+
+        return Output(offered, has_summary=has_summary, complete=complete)
 
     def to_writer(self, base: Response, output: Output) -> ResponseWriter:
         """The writer of a stream; `base` is the response while it has no output."""

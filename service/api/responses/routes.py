@@ -1,27 +1,59 @@
-"""The rows of the route table for responses."""
+"""The rows of the route table for responses and conversations."""
 
 from __future__ import annotations
 
+from service.api.responses.background import BackgroundRuns
+from service.api.responses.conversation_endpoints import ConversationEndpoints
 from service.api.responses.endpoint import ResponsesEndpoint
 from service.api.responses.format import ResponseFormat
-from service.api.responses.shapes.request import ResponseRequest
-from service.api.responses.shapes.response import Response, ResponseEvent
+from service.api.responses.retrieval import DeletedResponse, RetrievalEndpoints
+from service.api.responses.shapes.conversations import (
+    ConversationItem,
+    ConversationObject,
+    ConversationUpdate,
+    DeletedConversation,
+    NewConversation,
+    NewItems,
+)
+from service.api.responses.shapes.request import ResponseRequest, TokenCountRequest
+from service.api.responses.shapes.response import InputTokens, Response, ResponseEvent
+from service.api.responses.stored import ItemList
 from service.generation.submitter import Submitter
-from service.openapi.descriptions import describe_generation
-from service.openapi.operation import Operation
+from service.inflight.blamed_bodies import BlamedBodies
+from service.openapi.descriptions import (
+    describe_generation,
+    describe_stored,
+    describe_tokenization,
+)
+from service.openapi.operation import Json, Operation, Struct
+from service.store.opening import Stores
 
 ENDING = " with further fields by its type; the last one has the whole response."
+RESPONSES = "/v1/responses"
+RESPONSE = f"{RESPONSES}/{{id}}"
+CONVERSATIONS = "/v1/conversations"
+CONVERSATION = f"{CONVERSATIONS}/{{id}}"
+ITEMS = f"{CONVERSATION}/items"
 
 
 def list_response_operations(
-    response_format: ResponseFormat, submitter: Submitter, *, keep_alive_s: float
+    response_format: ResponseFormat,
+    submitter: Submitter,
+    stores: Stores,
+    blamed: BlamedBodies,
+    *,
+    keep_alive_s: float,
 ) -> list[Operation]:
-    """The endpoints of responses."""
-    endpoint = ResponsesEndpoint(response_format, submitter, keep_alive_s=keep_alive_s)
+    """The endpoints of responses and conversations."""
+    runs = BackgroundRuns()
+    endpoint = ResponsesEndpoint(
+        response_format, submitter, stores, runs, blamed, keep_alive_s=keep_alive_s
+    )
+    stored = RetrievalEndpoints(stores, response_format.thinking, runs, keep_alive_s=keep_alive_s)
     return [
         Operation(
             "POST",
-            "/v1/responses",
+            RESPONSES,
             endpoint.create,
             description=describe_generation(
                 "createResponse",
@@ -32,9 +64,88 @@ def list_response_operations(
                 ending=ENDING,
                 strict_max_tokens=not submitter.has_ceilings,
             ),
-            aliases=("/responses",),
+            aliases=(alias_of(RESPONSES),),
             kind="generation",
             request=ResponseRequest,
             schemas=(Response, ResponseEvent),
-        )
+        ),
+        Operation(
+            "POST",
+            f"{RESPONSES}/input_tokens",
+            endpoint.count,
+            describe_tokenization(
+                "countInputTokens",
+                "Count the tokens of a response's input.",
+                request=TokenCountRequest,
+                responses=[InputTokens],
+            ),
+            aliases=(alias_of(f"{RESPONSES}/input_tokens"),),
+            kind="tokenization",
+            request=TokenCountRequest,
+            schemas=(InputTokens,),
+        ),
+        *list_stored_operations(stored),
+        *list_conversation_operations(ConversationEndpoints(submitter, stores)),
     ]
+
+
+def list_stored_operations(stored: RetrievalEndpoints) -> list[Operation]:
+    """The endpoints of stored responses."""
+    get = describe_stored("retrieveResponse", "Read a stored response, or its events.", Response)
+    delete = describe_stored("deleteResponse", "Delete a response.", DeletedResponse)
+    cancel = describe_stored("cancelResponse", "Cancel a background response.", Response)
+    items = describe_stored("listInputItems", "List what a response was made of.", ItemList)
+    paths = f"{RESPONSE}/cancel", f"{RESPONSE}/input_items"
+    alias = (alias_of(RESPONSE),)
+    return [
+        Operation("GET", RESPONSE, stored.get, get, aliases=alias),
+        Operation(
+            "DELETE", RESPONSE, stored.delete, delete, aliases=alias, schemas=(DeletedResponse,)
+        ),
+        Operation("POST", paths[0], stored.cancel, cancel, aliases=(alias_of(paths[0]),)),
+        Operation(
+            "GET",
+            paths[1],
+            stored.list_inputs,
+            items,
+            aliases=(alias_of(paths[1]),),
+            schemas=(ItemList,),
+        ),
+    ]
+
+
+def list_conversation_operations(made: ConversationEndpoints) -> list[Operation]:
+    """The endpoints of conversations."""
+
+    def describe(name: str, summary: str, response: Struct, request: Struct | None = None) -> Json:
+        return describe_stored(name, summary, response, request=request)
+
+    create = describe(
+        "createConversation", "Create a conversation.", ConversationObject, NewConversation
+    )
+    get = describe("retrieveConversation", "Read a conversation.", ConversationObject)
+    update = describe(
+        "updateConversation", "Replace the metadata.", ConversationObject, ConversationUpdate
+    )
+    delete = describe("deleteConversation", "Delete a conversation.", DeletedConversation)
+    add = describe("createConversationItems", "Add up to 20 items.", ItemList, NewItems)
+    listed = describe("listConversationItems", "List the items.", ItemList)
+    item = describe("retrieveConversationItem", "Read an item.", ConversationItem)
+    drop = describe("deleteConversationItem", "Remove an item.", ConversationObject)
+    new, changed = (NewConversation, ConversationObject), (ConversationUpdate,)
+    one = f"{ITEMS}/{{item}}"
+    return [
+        Operation("POST", CONVERSATIONS, made.create, create, schemas=new),
+        Operation("GET", CONVERSATION, made.get, get),
+        Operation("POST", CONVERSATION, made.update, update, schemas=changed),
+        Operation("DELETE", CONVERSATION, made.delete, delete, schemas=(DeletedConversation,)),
+        Operation("POST", ITEMS, made.add_items, add, schemas=(NewItems,)),
+        Operation("GET", ITEMS, made.list_items, listed),
+        Operation("GET", one, made.get_item, item, schemas=(ConversationItem,)),
+        Operation("DELETE", one, made.delete_item, drop),
+    ]
+
+
+def alias_of(path: str) -> str:
+    """The path without the version."""
+    return path.removeprefix("/v1")

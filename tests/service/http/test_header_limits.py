@@ -33,7 +33,6 @@ def test_json_is_accepted_with_any_parameters(value: bytes) -> None:
 @pytest.mark.parametrize(
     "types",
     [
-        (),
         (b"",),
         (b"text/plain",),
         (b"text/plain; application/json",),
@@ -51,6 +50,16 @@ def test_any_other_content_type_is_unsupported(types: tuple[bytes, ...]) -> None
         require_json(scope(*types))
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 200
+
+
+def test_a_body_is_declared_and_no_body_needs_no_declaration() -> None:
+    length = (b"content-length", b"2")
+    with expect_no_error():
+        require_json(scope())
+    with pytest.raises(UnsupportedMediaType):
+        require_json({**scope(), "headers": [length]})
+    with pytest.raises(UnsupportedMediaType):
+        require_json({**scope(), "headers": [(b"transfer-encoding", b"chunked")]})
 
 
 async def hello(scope: Scope, receive: Receive, send: Send) -> None:

@@ -43,6 +43,9 @@ class ResponseWriter:
         self._output = output
         self._finish = finish
         self._fail = fail
+        self._begun = snapshot
+        # The response at its end.
+        self.ended: Response | None = None
         self._encoder = msgspec.json.Encoder()
         self._snapshot = msgspec.Raw(self._encoder.encode(snapshot))
         self._number = 0
@@ -61,11 +64,23 @@ class ResponseWriter:
         return self._frame("response.in_progress", {"response": self._snapshot})
 
     def finish(self, ends: Sequence[Finished]) -> bytes:
-        response = self._finish(ends)
-        return self._frame(f"response.{response.status}", {"response": response})
+        self.ended = self._finish(ends)
+        return self._frame(f"response.{self.ended.status}", {"response": self.ended})
 
     def fail(self, error: Exception) -> bytes:
-        return self._frame("response.failed", {"response": self._fail(to_error(error))})
+        self.ended = self._fail(to_error(error))
+        return self._frame("response.failed", {"response": self.ended})
+
+    def queue(self) -> bytes:
+        """The first events of a response that waits in the background."""
+        queued = msgspec.structs.replace(self._begun, status="queued")
+        created = self._frame("response.created", {"response": queued})
+        return created + self._frame("response.queued", {"response": queued})
+
+    def cancel(self, response: Response) -> bytes:
+        """The last event of a response that was cancelled."""
+        self.ended = response
+        return self._frame("response.incomplete", {"response": response})
 
     def _write(self, change: Change) -> bytes:
         match change:

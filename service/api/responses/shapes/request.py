@@ -181,6 +181,12 @@ class PromptRequest(SamplingRequest, frozen=True, kw_only=True, dict=True):
             raise InvalidRequest(message, param="input", code="array_below_min_length")
 
 
+class TokenCountRequest(PromptRequest, frozen=True, kw_only=True, dict=True):
+    """A request for the number of tokens of a response's input."""
+
+    model: str = ""
+
+
 class ResponseRequest(PromptRequest, frozen=True, kw_only=True, dict=True):
     """A response to create."""
 

@@ -169,6 +169,13 @@ class Response(msgspec.Struct, frozen=True, kw_only=True):
     user: str | None = None
 
 
+class InputTokens(msgspec.Struct, frozen=True, kw_only=True):
+    """The number of tokens of a response's input."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
+
+
 class ResponseEvent(msgspec.Struct, frozen=True):
     """One event of a stream: its type, its number, and what that type has besides."""
 

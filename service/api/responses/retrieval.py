@@ -1,0 +1,144 @@
+"""Stored responses: read, replayed, cancelled and deleted, and the items that they were made of."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response as HttpResponse
+from starlette.types import ASGIApp
+
+from service.api.responses.background import BackgroundRuns, ReplayStream
+from service.api.responses.shapes.options import Includable
+from service.api.responses.shapes.request import ENCRYPTED
+from service.api.responses.stored import owner_of, read_query, show, show_page
+from service.errors import JSON_MEDIA_TYPE, InvalidRequest, excerpt
+from service.http.json_io import json_response
+from service.store.encoded_thinking import EncodedThinking
+from service.store.opening import Stores
+
+TRUE_WORDS = ("true", "1")
+
+
+class DeletedResponse(msgspec.Struct, frozen=True):
+    """The answer to a deletion."""
+
+    id: str
+    object: str = "response"
+    deleted: bool = True
+
+
+class RetrievalEndpoints:
+    """The endpoints of stored responses; another owner's are unknown."""
+
+    def __init__(
+        self,
+        stores: Stores,
+        thinking: EncodedThinking,
+        runs: BackgroundRuns,
+        *,
+        keep_alive_s: float,
+    ) -> None:
+        self._store = stores.responses
+        self._thinking = thinking
+        self._runs = runs
+        self._keep_alive_s = keep_alive_s
+
+    async def get(self, http_request: Request) -> ASGIApp:
+        """A response as it is now, or its events.
+
+        Raises:
+            StoredObjectNotFound: the id is unknown.
+            InvalidRequest: it has no events, or they are no longer kept.
+        """
+        id = http_request.path_params["id"]
+        found = await self._store.get(owner_of(http_request), id)
+        query = http_request.query_params
+        thinking = self._thinking if ENCRYPTED in read_include(http_request) else None
+        if query.get("stream") not in TRUE_WORDS:
+            if "starting_after" in query:
+                message = "`starting_after` is only allowed when `stream` is true."
+                raise InvalidRequest(message, param="starting_after", code="invalid_value")
+            return json_bytes(msgspec.json.encode(show(found, thinking)))
+        if found.log is None or not found.log.next_number:
+            message = "Only a background response that was created with `stream` has events."
+            raise InvalidRequest(message, param="stream", code="invalid_value")
+        starting_after = read_number(query.get("starting_after", "-1"))
+        found.log.check_position(starting_after)
+        run = self._runs.find(id)
+        return ReplayStream(http_request, found.log, starting_after, run, self._keep_alive_s)
+
+    async def delete(self, http_request: Request) -> HttpResponse:
+        """Remove a response; one that runs is cancelled first.
+
+        Raises:
+            StoredObjectNotFound: the id is unknown.
+        """
+        id, owner = http_request.path_params["id"], owner_of(http_request)
+        await self._store.get(owner, id)
+        if (run := self._runs.find(id)) is not None:
+            await run.cancel()
+        await self._store.delete(owner, id)
+        return json_response(DeletedResponse(id))
+
+    async def cancel(self, http_request: Request) -> HttpResponse:
+        """End a response in the background; one that has ended stays as it is.
+
+        Raises:
+            StoredObjectNotFound: the id is unknown.
+            InvalidRequest: it is no background response.
+        """
+        id, owner = http_request.path_params["id"], owner_of(http_request)
+        found = await self._store.get(owner, id)
+        if not found.is_background:
+            message = "Only a response that was created with `background` can be cancelled."
+            raise InvalidRequest(message, param="id", code="invalid_value")
+        if (run := self._runs.find(id)) is not None:
+            await run.cancel()
+            found = await self._store.get(owner, id)
+        return json_bytes(msgspec.json.encode(show(found)))
+
+    async def list_inputs(self, http_request: Request) -> HttpResponse:
+        """The items that a response was made of.
+
+        Raises:
+            StoredObjectNotFound: the id is unknown.
+            InvalidRequest: the query is invalid.
+        """
+        id, owner = http_request.path_params["id"], owner_of(http_request)
+        page = await self._store.list_inputs(owner, id, read_query(http_request))
+        return json_response(show_page(page))
+
+
+def read_include(http_request: Request) -> list[str]:
+    """What a query asks to include.
+
+    Raises:
+        InvalidRequest: it is nothing that a response may have.
+    """
+    query = http_request.query_params
+    names = query.getlist("include[]") + query.getlist("include")
+    for name in names:
+        if name not in get_args(Includable):
+            message = f"`include`: `{excerpt(name, 100)}` is not known."
+            raise InvalidRequest(message, param="include", code="invalid_value")
+    return names
+
+
+def read_number(text: str) -> int:
+    """The number of an event in a query.
+
+    Raises:
+        InvalidRequest: it is no number.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        message = "`starting_after` is not a number."
+        raise InvalidRequest(message, param="starting_after", code="invalid_type") from None
+
+
+def json_bytes(body: bytes) -> HttpResponse:
+    """A response whose body is JSON already."""
+    return HttpResponse(body, media_type=JSON_MEDIA_TYPE)
