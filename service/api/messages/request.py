@@ -65,7 +65,8 @@ SHARED = (
 
 AnthropicTemperature = Annotated[float, Meta(ge=0, le=1, description="0 is greedy.")]
 BudgetTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
-Display = Literal["summarized", "omitted"]
+# Claude Code asks for `updates`: as `summarized`, all of the thinking is shown.
+Display = Literal["summarized", "omitted", "updates"]
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 
 PARAMETERS_OF_MESSAGES: dict[str, Parameter] = {
