@@ -14,7 +14,7 @@ from worker.outputs.answer_grammars import AnswerGrammars
 from worker.outputs.detokenizer import make_detokenizers
 from worker.outputs.stop_strings import compile_stop_strings
 from worker.outputs.text import NO_CONTROL_TEXTS, AnswerParser, Text
-from worker.segmentation.channels import REASONING_CHANNEL, ChannelSegmenter
+from worker.segmentation.channels import REASONING_CHANNEL, REASONING_RECIPIENT, ChannelSegmenter
 from worker.segmentation.segmenter import Segmenter
 from worker.segmentation.thinking_ends import ThinkingEnd, find_thinking_ends
 from worker.structured_output.answer_grammar import AnswerGrammar
@@ -134,7 +134,8 @@ class OutputParsers:
     def reasoning_markers(self) -> list[str]:
         """What begins and ends reasoning; empty if nothing does."""
         if self._has_channels:
-            return list(REASONING_CHANNEL)
+            has_channel = "<|channel|>" in self._special_tokens
+            return list(REASONING_CHANNEL if has_channel else REASONING_RECIPIENT)
         return [m for m in (self._markers.think_start, self._markers.think_end) if m]
 
     def answer_grammar(self, submit: Submit, prompt: list[int]) -> AnswerGrammar | None:

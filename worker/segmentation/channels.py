@@ -29,7 +29,9 @@ State = Literal["header", "body", "call", "between"]
 CHANNEL = regex.compile(r"<\|channel\|>\s*(?P<channel>\w+)")
 RECIPIENT = regex.compile(r"\bto=(?P<recipient>[^\s<]+)")
 BODY = "<|message|>"
+# What begins and ends reasoning: in Harmony, and in Muse's messages, which have no channels.
 REASONING_CHANNEL = ("<|channel|>analysis<|message|>", "<|end|>")
+REASONING_RECIPIENT = (" to=self<|message|>", "<|eom|>")
 HEADER_STARTS = ("<|start|>", "<|channel|>")
 ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>")
 BODY_END = regex.compile("|".join(map(regex.escape, (*ENDS, *HEADER_STARTS))))

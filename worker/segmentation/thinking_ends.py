@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from worker.tool_calls.markers import Markers
 
-# Harmony: after the first of these the model may choose the channel of a call.
-NEXT_CHANNEL = "<|end|><|start|>assistant<|channel|>"
-FINAL_CHANNEL = NEXT_CHANNEL + "final<|message|>"
-CHANNEL_MARKERS = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>")
+
+class MessageEnd(NamedTuple):
+    """The text that ends a message of reasoning.
+
+    `next_header` is up to where the next message says what it is, `to_user` is the rest of the
+    header of a message to the user.
+    """
+
+    next_header: str
+    to_user: str
+
+
+# By the token without which the family's messages are others: Harmony's, and Muse's.
+MESSAGE_ENDS = {
+    "<|channel|>": MessageEnd("<|end|><|start|>assistant<|channel|>", "final<|message|>"),
+    "<|eom|>": MessageEnd("<|eom|><|start|>assistant to=", "user<|message|>"),
+}
 
 Tokens = tuple[int, ...]
 
@@ -38,11 +52,13 @@ def find_thinking_ends(
     """The ends for this tokenizer's model; None if it marks no reasoning that could be ended."""
     if has_channels:
         vocabulary = tokenizer.get_vocab()
-        if not all(marker in vocabulary for marker in CHANNEL_MARKERS):
+        ends = (end for token, end in MESSAGE_ENDS.items() if token in vocabulary)
+        if (end := next(ends, None)) is None:
             return None
-        final = encode_marker(tokenizer, FINAL_CHANNEL)
-        calling = ThinkingEnd(encode_marker(tokenizer, NEXT_CHANNEL), final)
-        return ThinkingEnds(calling, ThinkingEnd(final, final))
+        whole = encode_marker(tokenizer, end.next_header + end.to_user)
+        # The model may choose a call.
+        calling = ThinkingEnd(encode_marker(tokenizer, end.next_header), whole)
+        return ThinkingEnds(calling, ThinkingEnd(whole, whole))
     if not markers.think_start or not markers.think_end:
         return None
     tokens = encode_marker(tokenizer, markers.think_end)
