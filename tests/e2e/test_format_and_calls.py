@@ -184,6 +184,70 @@ def test_a_required_call_follows_free_reasoning(
     assert (answer["reasoning"], answer["content"]) == (thought_of(name), None)
 
 
+ODD_SCHEMAS: dict[str, tuple[dict[str, Any], str]] = {
+    "look-ahead": ({"type": "string", "pattern": "^(?=P).+$"}, ".pattern"),
+    "reference": ({"$ref": "https://example.com/city.json"}, ".$ref"),
+    "type": ({"type": "any"}, ".type"),
+}
+CITY = "tools[0].function.parameters.properties.city"
+
+
+def post_odd(http: httpx.Client, parameters: dict[str, Any], **changed: Any) -> httpx.Response:
+    """The reply to a request with a tool of these parameters."""
+    function = {**TOOL["function"], "parameters": parameters, **changed.pop("function", {})}
+    asked: dict[str, Any] = {
+        "model": "plain-call",
+        "messages": [{"role": "user", "content": "Weather?"}],
+    }
+    asked |= {"tools": [{"type": "function", "function": function}], "temperature": 0, **changed}
+    return http.post("/v1/chat/completions", json=asked)
+
+
+@pytest.mark.parametrize("kind", ODD_SCHEMAS)
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_what_cannot_be_enforced_of_a_tools_schema_is_told_and_left_out(
+    http: httpx.Client, choice: str, kind: str
+) -> None:
+    city, dropped = ODD_SCHEMAS[kind]
+    schema = {"type": "object", "properties": {"city": city}, "required": ["city"]}
+    for form in ({}, FORMATS["schema"]):
+        reply = post_odd(http, schema, tool_choice=choice, **form)
+        assert reply.status_code == httpx.codes.OK, reply.text
+        assert reply.headers["x-mlxd-ignored"] == CITY + dropped.replace("$", "_")
+        [choice_made] = reply.json()["choices"]
+        [call, *_] = choice_made["message"]["tool_calls"]
+        assert json.loads(call["function"]["arguments"]) == {"city": "Paris"}
+
+
+def test_a_schema_that_is_no_schema_is_left_out_as_a_whole(http: httpx.Client) -> None:
+    reply = post_odd(http, {"type": "object", "properties": {"city": {"minLength": -1}}})
+    assert reply.status_code == httpx.codes.OK, reply.text
+    assert reply.headers["x-mlxd-ignored"] == "tools[0].function.parameters"
+    [choice] = reply.json()["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("kind", ODD_SCHEMAS)
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_a_strict_tool_or_a_format_that_cannot_be_enforced_is_refused(
+    http: httpx.Client, choice: str, kind: str
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": ODD_SCHEMAS[kind][0]},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    for form in ({}, FORMATS["schema"]):
+        reply = post_odd(http, schema, tool_choice=choice, function={"strict": True}, **form)
+        assert reply.status_code == httpx.codes.BAD_REQUEST, reply.text
+        assert reply.json()["error"]["param"].startswith("tools")
+    asked = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+    reply = post_odd(http, SCHEMA, response_format=asked)
+    assert reply.status_code == httpx.codes.BAD_REQUEST, reply.text
+    assert reply.json()["error"]["param"].startswith("response_format")
+
+
 def test_a_model_whose_thinking_is_off_begins_with_the_format(http: httpx.Client) -> None:
     asked = {**FORMATS["schema"], "chat_template_kwargs": {"enable_thinking": False}}
     answer = ask(http, "begun-format", **asked)

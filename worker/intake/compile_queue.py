@@ -10,17 +10,20 @@ import itertools
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 
 from protocol.events import Rejected
 from protocol.grammars import JsonObject, JsonSchema
-from protocol.messages import Submit, ToolUse
+from protocol.messages import ChatPrompt, Submit, ToolUse
 from worker.intake.prepared import PreparedRequest
 from worker.structured_output.compiler import CompileResult
 from worker.structured_output.constraint import GrammarError
+
+Tool = dict[str, Any]
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +78,9 @@ class CompileQueue:
             compiled = compiler.compile(prepared.source_grammar, quick=not job.slow)
             if isinstance(compiled, GrammarError) and compiled.timed_out and not job.slow:
                 self._queue.put(replace(job, slow=True))
+            elif isinstance(compiled, GrammarError) and (opened := open_schemas(prepared)):
+                logger.warning("the arguments of tools are any objects: %s", compiled)
+                self._queue.put(replace(job, slow=False, prepared=opened))
             else:
                 self._deliver(prepared.submit, with_grammar(prepared, compiled))
 
@@ -82,17 +88,67 @@ class CompileQueue:
 def with_grammar(prepared: PreparedRequest, compiled: CompileResult) -> PreparedRequest | Rejected:
     """The request with its grammar, or its rejection.
 
-    If the grammar of optional tool calls cannot be compiled, the request runs without one.
+    If the grammar of optional tool calls cannot be compiled, the request runs without one,
+    unless a tool is strict.
     """
     if not isinstance(compiled, GrammarError):
         return replace(prepared, grammar=compiled)
-    if prepared.offered_calls is not None:
+    supported = prepared.config.grammars.vocabulary is not None
+    if prepared.offered_calls is not None and not (supported and has_strict_tool(prepared.submit)):
         logger.warning("tool calls are not constrained to their schemas: %s", compiled)
         return replace(prepared, offered_calls=None)
-    supported = prepared.config.grammars.vocabulary is not None
     param = grammar_param(prepared.submit, supported=supported)
+    if param != "tools" and supported and has_strict_tool(prepared.submit):
+        # The format and the tools are one grammar: which of them it is must be found out.
+        alone = prepared.submit.grammar and prepared.config.grammars.compile(
+            prepared.submit.grammar
+        )
+        param = param if isinstance(alone, GrammarError) else "tools"
     message = f"`{param}` cannot be enforced: {compiled}."
     return Rejected(id=prepared.submit.id, code="invalid_grammar", message=message, param=param)
+
+
+def has_strict_tool(submit: Submit) -> bool:
+    """Whether one of the tools that may be called is strict."""
+    match submit:
+        case Submit(prompt=ChatPrompt(tools=tools), calls=ToolUse(names)):
+            functions = [tool["function"] for tool in tools]
+            return any(each["name"] in names and each.get("strict") for each in functions)
+        case _:
+            return False
+
+
+def open_schemas(prepared: PreparedRequest) -> PreparedRequest | None:
+    """The request with any object as the arguments of tools that are not strict.
+
+    None if this changes nothing, or if the answer must be a call.
+    """
+    match prepared.submit:
+        case Submit(prompt=ChatPrompt() as prompt, calls=ToolUse([_, *_] as names, False)):
+            tools, opened = open_tools(prompt.tools, names)
+        case _:
+            return None
+    prompt = msgspec.structs.replace(prompt, tools=tools)
+    submit = msgspec.structs.replace(prepared.submit, prompt=prompt)
+    parsers = prepared.config.parsers
+    changed = replace(
+        prepared,
+        answer_grammar=prepared.answer_grammar and parsers.answer_grammar(submit, prepared.prompt),
+        offered_calls=prepared.offered_calls and parsers.optional_call_grammar(submit),
+        ignored=[*prepared.ignored, *opened],
+    )
+    return changed if changed.source_grammar != prepared.source_grammar else None
+
+
+def open_tools(tools: Sequence[Tool], names: Sequence[str]) -> tuple[list[Tool], list[str]]:
+    """The tools with any object as arguments, unless strict, and the paths of these schemas."""
+    changed, paths = list(tools), []
+    for index, tool in enumerate(tools):
+        function = tool["function"]
+        if function["name"] in names and not function.get("strict"):
+            changed[index] = {**tool, "function": {**function, "parameters": {}}}
+            paths.append(f"tools[{index}].function.parameters")
+    return changed, paths
 
 
 def grammar_param(submit: Submit, *, supported: bool) -> str:

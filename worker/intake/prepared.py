@@ -26,6 +26,8 @@ from worker.structured_output.constraint import CompiledGrammar
 
 logger = logging.getLogger(__name__)
 
+MAX_LOGGED_CHARS = 200
+
 
 class PreparedPrompt(Message, frozen=True):
     """What is prepared of a request, on any thread or in another process.
@@ -181,9 +183,12 @@ def prepare_prompt(
         if is_large and not short.tokens:
             prompts.check_length(msgspec.structs.replace(submit, prompt=short.prompt))
         prompt = short.tokens or prompts.build(short.prompt)
+        relaxed = parsers.list_relaxed(submit) if enforces_calls else []
+        for path in relaxed:
+            logger.warning("request %d: not enforced: %r", submit.id, path[:MAX_LOGGED_CHARS])
         return PreparedPrompt(
             tokens=prompt,
-            ignored=[*prompts.ignored(submit.prompt), *parsers.ignored(submit)],
+            ignored=[*prompts.ignored(submit.prompt), *parsers.ignored(submit), *relaxed],
             max_tokens=prompts.limit(submit, len(prompt)),
             echo=(
                 prompts.echo(submit.prompt, skip_special_tokens=submit.skip_special_tokens)

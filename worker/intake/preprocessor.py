@@ -20,7 +20,7 @@ from protocol.events import Rejected, Tokenized
 from protocol.messages import ModelSource, Submit
 from protocol.tokenization import Tokenize
 from worker.cache.disk_store import DiskStore
-from worker.intake.compile_queue import CompileQueue, with_grammar
+from worker.intake.compile_queue import CompileQueue, open_schemas, with_grammar
 from worker.intake.encoded_submit import EncodedRequest, ids_of, work_bytes_of
 from worker.intake.open_models import Arrival, ModelOpening, OpenModels
 from worker.intake.preparation_child import ChildRequest
@@ -40,6 +40,7 @@ from worker.intake.prepared import (
 )
 from worker.memory.preparation import PreparationMemory
 from worker.models.model_config import LoadError, ModelConfig
+from worker.structured_output.constraint import CompiledGrammar
 
 logger = logging.getLogger(__name__)
 
@@ -313,7 +314,9 @@ class Preprocessor:
         self._fetch_prefixes(request)
         if request.source_grammar is None:
             self._deliver(request.submit, request)
-        elif (compiled := job.config.grammars.cached(request.source_grammar)) is not None:
+        elif (compiled := job.config.grammars.cached(request.source_grammar)) is not None and (
+            isinstance(compiled, CompiledGrammar) or open_schemas(request) is None
+        ):
             self._deliver(request.submit, with_grammar(request, compiled))
         else:
             self._inbox.put(RequestDeferred(submit.id))

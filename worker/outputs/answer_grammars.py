@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protocol.messages import ChatPrompt, Submit, ToolUse
+from worker.outputs.reasoning import make_analysis, make_think_block
 from worker.structured_output.answer_grammar import AnswerGrammar
 from worker.tool_calls.grammar import (
     SpecialTokens,
@@ -18,7 +19,6 @@ from worker.tool_calls.grammar import (
 )
 from worker.tool_calls.json_formats import BARE_JSON, HARMONY
 from worker.tool_calls.markers import Markers
-from worker.tool_calls.reasoning import make_analysis, make_think_block
 from worker.tool_calls.syntax import CallSyntax
 
 FINAL = ("<|channel|>final", " <|constrain|>json", "<|message|>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Container, Sequence
 
@@ -23,11 +24,14 @@ from worker.tool_calls.json_formats import BARE_JSON
 from worker.tool_calls.markers import Markers, find_markers
 from worker.tool_calls.openings import tails_of
 from worker.tool_calls.parser import CompiledSyntax
+from worker.tool_calls.relaxed_schemas import list_relaxed
 from worker.tool_calls.syntax import CallSyntax
 
 # A template that opens a think block ends the prompt with its start marker and a line break.
 PROMPT_TAIL_TOKENS = 16
 CACHED_STOPS = 64
+# So many relaxed keywords of schemas are listed.
+MAX_RELAXED = 16
 ANGLE_BRACKETS = re.compile(r"<.+>")
 
 
@@ -179,6 +183,16 @@ class OutputParsers:
                 )
             case _:
                 return None
+
+    def list_relaxed(self, submit: Submit) -> list[str]:
+        """The paths of what a grammar cannot enforce of the tools' schemas, if it enforces them."""
+        match submit:
+            case Submit(prompt=ChatPrompt(tools=tools), calls=ToolUse(names, required)) if (
+                required or any(syntax.has_json_arguments for syntax in self.syntaxes)
+            ):
+                return list(itertools.islice(list_relaxed(tools, names), MAX_RELAXED))
+            case _:
+                return []
 
     def _compile_syntaxes(
         self, submit: Submit, tools: list[dict[str, object]]

@@ -14,6 +14,7 @@ import regex
 
 from protocol.grammars import JSON_STYLE
 from worker.tool_calls.openings import TAILS, literal_openings
+from worker.tool_calls.relaxed_schemas import RelaxedSchema
 from worker.tool_calls.syntax import CallSyntax, CallTemplate, Tool, footer_of, texts_of
 
 # Any text without the markers that are tokens.
@@ -139,8 +140,11 @@ def arguments_schema(function: dict[str, Any]) -> dict[str, Any]:
 
     Keywords that cannot be enforced are ignored unless the function is `strict`.
     """
-    style = {**JSON_STYLE, "lenient": not function.get("strict")}
-    return {"type": "object", **close_properties(function["parameters"]), "x-guidance": style}
+    strict, parameters = bool(function.get("strict")), function["parameters"]
+    if not strict:
+        parameters = RelaxedSchema(parameters).schema
+    style = {**JSON_STYLE, "lenient": not strict}
+    return {"type": "object", **close_properties(parameters), "x-guidance": style}
 
 
 def close_properties(parameters: dict[str, Any]) -> dict[str, Any]:
