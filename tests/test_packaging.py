@@ -1,7 +1,8 @@
-"""What the wheel holds: the product and the demo model, not how that was made."""
+"""What the wheel holds: the product and the demo model; and the formula, workflow and templates."""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -11,9 +12,9 @@ import pytest
 
 from tests.sources import PRODUCT, ROOT, sources, tracked_files
 
-SETUPTOOLS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"][
-    "setuptools"
-]
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT: dict[str, Any] = PYPROJECT["project"]
+SETUPTOOLS: dict[str, Any] = PYPROJECT["tool"]["setuptools"]
 FIND: dict[str, list[str]] = SETUPTOOLS["packages"]["find"]
 PACKAGE_DATA: dict[str, list[str]] = SETUPTOOLS["package-data"]
 TRAINING = "worker.demo.training"
@@ -67,3 +68,30 @@ def test_only_package_data_adds_files_that_are_not_python() -> None:
     assert SETUPTOOLS["include-package-data"] is False
     assert not is_package_data("worker/demo/training/corpus/words.txt")
     assert not is_package_data("service/page/images/large.png")
+
+
+def test_the_formula_has_the_version_and_the_requirements_of_the_package() -> None:
+    formula = (ROOT / "deploy" / "mlxd.rb").read_text("utf-8")
+    assert f'version "{PROJECT["version"]}"' in formula
+    assert f"mlxd-{PROJECT['version']}.tar.gz" in formula
+    assert PROJECT["description"].removeprefix("An ") in formula
+    assert f'license "{PROJECT["license"]}"' in formula
+    assert "depends_on arch: :arm64" in formula
+    assert "depends_on macos: :sonoma" in formula
+
+
+def test_the_workflow_runs_what_the_makefile_has_and_says_that_it_has_not_been_run() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "macos.yml").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = re.findall(r"run: make ([\w-]+)", workflow)
+    assert targets == ["test-fast"]
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+    assert "run: .venv/bin/mlxd doctor --selftest --quick --json selftest.json" in workflow
+    assert "Nobody has run this workflow yet" in workflow
+
+
+def test_an_issue_asks_for_the_report_of_the_selftest() -> None:
+    templates = [path.read_text("utf-8") for path in tracked_files(".github/ISSUE_TEMPLATE")]
+    asking = [text for text in templates if "Run `mlxd doctor --selftest`" in text]
+    assert len(asking) == 2
+    assert all("required: true" in text for text in asking)

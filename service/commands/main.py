@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import NamedTuple
 
 from service.commands import agent, doctor, keys, models, pull, serve
@@ -45,6 +46,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     if words[:1] == ["help"]:
         sys.stdout.write(describe_commands())
         return 0
+    if words[:1] == ["--version"]:
+        sys.stdout.write(f"mlxd {version('mlxd')}\n")
+        return 0
     name = words.pop(0) if words and not words[0].startswith("-") else "serve"
     try:
         return find(name).run(words, environ)
@@ -69,4 +73,4 @@ def find(name: str) -> Command:
 def describe_commands() -> str:
     """The output of `mlxd help`."""
     lines = [f"  mlxd {name:8} {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(["Commands; each has its own --help:", "", *lines, ""])
+    return "\n".join(["Commands; each has its own --help:", "", *lines, "", "  mlxd --version", ""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,9 @@ KEPT_NAMES = ("PATH", "LANG", "SSL_CERT_FILE", "HTTPS_PROXY", "HTTP_PROXY", "NO_
 # A variable with one of these in its name may contain a secret.
 SECRET_PARTS = ("TOKEN", "HEADERS", "PASSWORD", "SECRET", "API_KEY", "CREDENTIAL", "AUTH")
 
+# The folder of one version of a package of Homebrew's.
+HOMEBREW_VERSION = re.compile(r"/Cellar/(?P<name>[^/]+)/[^/]+(?P<rest>/|$)")
+
 Warn = Callable[[str], None]
 
 
@@ -66,12 +70,12 @@ def make_job(flags: Sequence[str], environ: Mapping[str, str], home: Path, warn:
     if "log_file" not in sources:
         flag_values["log_file"] = str(log_folder / LOG_FILE)
     # A link is not resolved, because it belongs to the virtual environment.
-    python = os.path.abspath(sys.executable)  # noqa: PTH100
+    python = kept_by_upgrades(os.path.abspath(sys.executable))  # noqa: PTH100
     return Job(
         arguments=[python, "-P", "-m", "service", "serve", *to_flags(flag_values)],
         environment={
             "HOME": str(home),
-            "PYTHONPATH": CODE_FOLDER,
+            "PYTHONPATH": kept_by_upgrades(CODE_FOLDER),
             "PYTHONUNBUFFERED": "1",
             **select_environment(environ, warn),
         },
@@ -79,6 +83,11 @@ def make_job(flags: Sequence[str], environ: Mapping[str, str], home: Path, warn:
         log_folder=log_folder,
         exit_timeout_s=math.ceil(settings.drain_s + HANG_TIMEOUT_S + EXIT_MARGIN_S),
     )
+
+
+def kept_by_upgrades(path: str) -> str:
+    """The path by Homebrew's link to the installed version, whose own folder an upgrade removes."""
+    return HOMEBREW_VERSION.sub(r"/opt/\g<name>\g<rest>", path)
 
 
 def to_flags(values: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,13 @@ def test_every_command_has_a_help(name: str, capsys: pytest.CaptureFixture[str])
         main([name, "--help"], {})
     assert exit_info.value.code == 0
     assert f"usage: mlxd {name}" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"], {}) == 0
+    assert capsys.readouterr().out == f"mlxd {version('mlxd')}\n"
+    main(["help"], {})
+    assert "mlxd --version" in capsys.readouterr().out
 
 
 def test_the_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

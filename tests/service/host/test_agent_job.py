@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.config.scalars import SettingsError
-from service.host.agent_job import make_job, refuse_relative_paths
+from service.host.agent_job import kept_by_upgrades, make_job, refuse_relative_paths
 from tests.checks import expect_no_error
 
 
@@ -37,6 +37,22 @@ def test_a_relative_path_of_a_setting_is_refused(file: Path) -> None:
     file.write_text('tls_cert = "c.pem"')
     with pytest.raises(SettingsError, match=r"c\.pem is relative"):
         refuse_relative_paths(file)
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        (
+            "/opt/homebrew/Cellar/mlxd/0.1.0/libexec/bin/python",
+            "/opt/homebrew/opt/mlxd/libexec/bin/python",
+        ),
+        ("/opt/homebrew/Cellar/mlxd/0.1.0", "/opt/homebrew/opt/mlxd"),
+        ("/Users/me/.local/share/uv/tools/mlxd/bin/python", None),
+        ("/Users/me/mlxd/.venv/bin/python", None),
+    ],
+)
+def test_the_job_has_no_path_that_an_upgrade_removes(path: str, kept: str | None) -> None:
+    assert kept_by_upgrades(path) == (kept or path)
 
 
 def test_a_home_with_a_control_character_is_refused() -> None:
