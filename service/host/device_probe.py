@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from protocol.messages import Configure, Fatal, Ready, Shutdown, ToService
+from service.supervision.exit_reason import LAST_WORDS_CHARS, end_of
 from service.supervision.process import WORKER_COMMAND, WorkerProcess
 
 TIMEOUT_S = 60.0
@@ -38,7 +39,8 @@ async def probe(
         return f"no worker can be started: {error}"
     try:
         worker.send(configure)
-        return await wait_ready(received, timeout_s)
+        result = await wait_ready(received, timeout_s)
+        return result if isinstance(result, Ready | str) else describe_end(result, worker)
     finally:
         worker.send(Shutdown())
         await asyncio.wait([exited], timeout=END_TIMEOUT_S)
@@ -47,8 +49,17 @@ async def probe(
             await exited
 
 
-async def wait_ready(received: asyncio.Queue[ToService | int], timeout_s: float) -> Ready | str:
-    """Wait for `Ready` or the worker's end; the messages before it are ignored."""
+def describe_end(status: int, worker: WorkerProcess) -> str:
+    """Why a worker that sent no last message has ended."""
+    ended = f"the worker ended with exit status {status}"
+    said = end_of(worker.last_words, LAST_WORDS_CHARS)
+    return f"{ended}; its standard error ended with: {said}" if said else ended
+
+
+async def wait_ready(
+    received: asyncio.Queue[ToService | int], timeout_s: float
+) -> Ready | str | int:
+    """`Ready`, why there is none, or the exit status; the messages before it are ignored."""
     try:
         async with asyncio.timeout(timeout_s):
             while True:
@@ -58,6 +69,6 @@ async def wait_ready(received: asyncio.Queue[ToService | int], timeout_s: float)
                     case Fatal(message):
                         return message
                     case int(status):
-                        return f"the worker ended with exit status {status}"
+                        return status
     except TimeoutError:
         return f"the worker was not ready after {timeout_s:g} seconds"

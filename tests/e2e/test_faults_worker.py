@@ -144,6 +144,26 @@ def test_the_last_words_of_an_aborted_worker_are_shown_logged_and_told_by_health
     assert last_exit["reason"] in json.loads(error_of(log))["message"]
 
 
+def test_paths_in_last_words_are_for_administrators() -> None:
+    keys = {"user": "user-" + "k" * 32, "boss": "boss-" + "k" * 32}
+    listed = f"user:{keys['user']},boss:admin:{keys['boss']}"
+    headers = {name: {"authorization": f"Bearer {key}"} for name, key in keys.items()}
+    with faulty(environ={"MLXD_API_KEYS": listed}) as daemon:
+        url, body = f"{daemon.url}/v1/completions", Asked("[abort-loudly 12]").body
+        assert plain_http.post(url, json=body, headers=headers["user"]).status_code == 200
+        reports = {
+            name: plain_http.get(f"{daemon.url}/health", headers=headers[name]).json()["worker"]
+            for name in keys
+        }
+    for name, sees_paths in (("user", False), ("boss", True)):
+        for reason in (
+            reports[name]["last_exit"]["reason"],
+            reports[name]["prefill"]["shortened_because"],
+        ):
+            assert "GPU Timeout" in reason
+            assert ("/Users/me" in reason) is sees_paths
+
+
 def error_of(log: Path) -> str:
     """The line of the log that tells the worker's exit."""
     [line] = [line for line in log.read_text("utf-8").splitlines() if "up " in line]

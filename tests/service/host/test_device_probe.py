@@ -31,6 +31,7 @@ async def test_a_worker_without_models_reports_its_device_and_ends() -> None:
     [
         ("raise SystemExit(3)", 30.0, "exit status 3"),
         ("import os; os.abort()", 30.0, "exit status -6"),
+        ("import sys; sys.exit('no\\x1b Metal')", 30.0, "ended with: no\\x1b Metal"),
         ("import time; time.sleep(60)", 0.2, "was not ready after 0.2 seconds"),
     ],
 )
