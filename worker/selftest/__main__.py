@@ -12,7 +12,7 @@ with open_files_limit_kept():
     from worker.selftest.program import run
 
 if __name__ == "__main__":
-    logging.basicConfig(format="selftest: %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.ERROR, format="selftest: %(levelname)s %(name)s: %(message)s")
     logging.getLogger("transformers").setLevel(logging.ERROR)
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)

@@ -18,6 +18,10 @@ def within(is_within: bool) -> Verdict:
     return "ok" if is_within else "failed"
 
 
+class TimeIsUp(Exception):
+    """A section has taken its time before it could measure what it is about to."""
+
+
 class Section:
     """What a section reports. `model` is whose figures these are, if they are a model's."""
 
@@ -40,6 +44,15 @@ class Section:
     def left_s(self) -> float:
         """The seconds that are left, at least 0."""
         return max(0.0, self._end - self.clock())
+
+    def require_time(self) -> None:
+        """Go on only where time is left.
+
+        Raises:
+            TimeIsUp: there is none.
+        """
+        if not self.left_s:
+            raise TimeIsUp
 
     def report(
         self,

@@ -16,10 +16,13 @@ from worker.models.families import build_registry
 from worker.models.model_config import ModelConfigLoader
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
+from worker.selfcheck.check_store import CheckStore
 
 MAX_RUNNING = 64
 # The defaults of the settings.
 STEP_TOKENS = 512
+# The most time for the load and the whole check; what is not checked by then is not allowed.
+CHECK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,4 +81,9 @@ def load_subject(source: ModelSource) -> Subject:
     )
     pool = ModelPool(configure, ModelConfigLoader(build_registry(), 0))
     pool.load_all()
-    return Subject(source.id, pool[source.id], time.perf_counter() - started)
+    loaded = pool[source.id]
+    # The service goes on with a check that takes long while the model is idle.
+    store = CheckStore(None, [])
+    while loaded.check is not None and time.perf_counter() < started + CHECK_S:
+        loaded.advance_check(store)
+    return Subject(source.id, loaded, time.perf_counter() - started)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 
 import mlx.core as mx
 
@@ -10,15 +11,24 @@ from worker.engine.engine import Engine
 from worker.engine.sampler import make_row
 from worker.selfcheck.samples import make_tokens
 from worker.selfcheck.scored_rows import GREEDY
-from worker.selftest.measurement import MS_PER_S, Section
+from worker.selftest.measurement import MS_PER_S, Section, TimeIsUp
 from worker.selftest.subject import Subject
 
 ROWS = 8
 # mlx-lm's caches grow by 256 tokens: that is after 16 steps.
 PROMPT_TOKENS, GROWTH_STEPS = 240, (12, 20)
-STEPS = 32
+SETTLED_STEPS = 8
 JOINING_ID = ROWS
 MANY_TOKENS = 1 << 16
+NAMES = (
+    "step_ms",
+    "growth_ms",
+    "clear_ms",
+    "step_after_clear_ms",
+    "leave_ms",
+    "join_ms",
+    "join_alone_ms",
+)
 ROUND_TRIPS_S = 0.05
 LEAVES = 5
 
@@ -26,25 +36,33 @@ LEAVES = 5
 def measure(section: Section, subject: Subject) -> None:
     """The figures, in the order in which they are reported."""
     measure_round_trip(section)
-    if not section.left_s:
-        for name in ("step_ms", "growth_ms", "clear_ms", "leave_ms", "join_ms"):
-            section.skip(name)
-        return
-    engine = start_rows(subject, ROWS)
-    times = time_steps(section, engine)
-    step_ms = statistics.median(times)
-    section.report("step_ms", round(step_ms, 3), "ms", at=ROWS)
-    if len(times) == STEPS:
-        growth = max(times[slice(*GROWTH_STEPS)])
-        section.report("growth_ms", round(growth - step_ms, 3), "ms", at=ROWS)
-    else:
-        section.skip("growth_ms", at=ROWS)
-    measure_clear(section, engine)
-    section.report("leave_ms", round(time_leaves(section, engine), 3), "ms", at=ROWS)
-    section.report("join_ms", round(time_join(section, subject, engine), 3), "ms", at=ROWS)
+    left = list(NAMES)
+    try:
+        for name, value_ms, rows in measure_changes(section, subject):
+            section.report(name, round(value_ms, 3), "ms", at=rows)
+            left.remove(name)
+    except TimeIsUp:
+        for name in left:
+            section.skip(name, at=ROWS)
+
+
+def measure_changes(section: Section, subject: Subject) -> Iterator[tuple[str, float, int]]:
+    """Each figure's name, its milliseconds and its rows.
+
+    Raises:
+        TimeIsUp: before the last of them.
+    """
+    engine = start_rows(section, subject, ROWS)
+    times = [time_step(section, engine) for _ in range(SETTLED_STEPS)]
+    yield "step_ms", statistics.median(times), ROWS
+    times += [time_step(section, engine) for _ in range(GROWTH_STEPS[1] - len(times))]
+    yield "growth_ms", max(times[slice(*GROWTH_STEPS)]) - statistics.median(times), ROWS
+    yield "clear_ms", time_clear(section), ROWS
+    yield "step_after_clear_ms", time_step(section, engine), ROWS
+    yield "leave_ms", time_leaves(section, engine), ROWS
+    yield "join_ms", time_join(section, subject, engine), ROWS
     engine.remove(range(ROWS + 1))
-    alone_ms = time_join(section, subject, subject.make_engine())
-    section.report("join_alone_ms", round(alone_ms, 3), "ms", at=1)
+    yield "join_alone_ms", time_join(section, subject, subject.make_engine()), 1
 
 
 def measure_round_trip(section: Section) -> None:
@@ -54,13 +72,18 @@ def measure_round_trip(section: Section) -> None:
     section.report("round_trip_ms", round(seconds * MS_PER_S, 4), "ms")
 
 
-def start_rows(subject: Subject, count: int) -> Engine:
-    """An engine in which this many rows of the same length decode."""
+def start_rows(section: Section, subject: Subject, count: int) -> Engine:
+    """An engine in which this many rows of the same length decode.
+
+    Raises:
+        TimeIsUp: before they do.
+    """
     engine = subject.make_engine()
     for id in range(count):
         insert(engine, subject, id)
     started: set[int] = set()
     while len(started) < count:
+        section.require_time()
         started.update(token.id for token in engine.step())
     return engine
 
@@ -71,29 +94,23 @@ def insert(engine: Engine, subject: Subject, id: int) -> None:
     engine.insert(id, prompt, MANY_TOKENS, make_row(GREEDY))
 
 
-def time_steps(section: Section, engine: Engine) -> list[float]:
-    """The milliseconds of some steps: at least one, and `STEPS` if there is time."""
-    end = section.clock() + section.left_s / 2
-    times: list[float] = []
-    while not times or (len(times) < STEPS and section.clock() < end):
-        times.append(time_step(section, engine))
-    return times
-
-
 def time_step(section: Section, engine: Engine) -> float:
-    """The milliseconds of one step."""
+    """The milliseconds of one step.
+
+    Raises:
+        TimeIsUp: no time is left.
+    """
+    section.require_time()
     started = section.clock()
     engine.step()
     return (section.clock() - started) * MS_PER_S
 
 
-def measure_clear(section: Section, engine: Engine) -> None:
-    """The time of a clear while the next step is in flight, and of the step after it."""
+def time_clear(section: Section) -> float:
+    """The milliseconds of a clear while the next step is in flight."""
     started = section.clock()
     mx.clear_cache()
-    clear_ms = (section.clock() - started) * MS_PER_S
-    section.report("clear_ms", round(clear_ms, 3), "ms")
-    section.report("step_after_clear_ms", round(time_step(section, engine), 3), "ms", at=ROWS)
+    return (section.clock() - started) * MS_PER_S
 
 
 def time_leaves(section: Section, engine: Engine) -> float:
@@ -106,9 +123,13 @@ def time_leaves(section: Section, engine: Engine) -> float:
 
 
 def time_join(section: Section, subject: Subject, engine: Engine) -> float:
-    """The milliseconds from the insert of a row to its first token."""
+    """The milliseconds from the insert of a row to its first token.
+
+    Raises:
+        TimeIsUp: before that.
+    """
     started = section.clock()
     insert(engine, subject, JOINING_ID)
     while all(token.id != JOINING_ID for token in engine.step()):
-        pass
+        section.require_time()
     return (section.clock() - started) * MS_PER_S

@@ -1,8 +1,12 @@
-"""The longest step while long prompts are computed: for that long a stream waits."""
+"""The longest step while long prompts are computed: for that long a stream waits.
+
+On the CPU what other processes take meanwhile does not count.
+"""
 
 from __future__ import annotations
 
 from worker.engine.sampler import make_row
+from worker.selfcheck.model_check import Stopwatch
 from worker.selfcheck.samples import make_tokens
 from worker.selfcheck.scored_rows import GREEDY
 from worker.selftest.measurement import Section, within
@@ -39,9 +43,9 @@ def run_prompts(
     longest_s = 0.0
     computed = dict.fromkeys(range(count), 0)
     while len(engine) and (not longest_s or section.clock() < end):
-        started = section.clock()
+        stopwatch = Stopwatch()
         ended = engine.step()
-        longest_s = max(longest_s, section.clock() - started)
+        longest_s = max(longest_s, stopwatch.read_s())
         computed.update((id, done) for id, done, _ in engine.progress)
         computed.update((token.id, tokens) for token in ended)
     engine.remove(range(count))
