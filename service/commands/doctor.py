@@ -46,7 +46,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return selftest.run(argv, environ)
     if set(HELP_FLAGS) & set(argv):
         sys.stdout.write(selftest.HELP)
-        argv = [word for word in argv if word in HELP_FLAGS]
+        load_configuration(HELP_FLAGS, environ, "doctor")
     report = Report()
     report.add("versions", check_versions())
     try:

@@ -18,8 +18,8 @@ from protocol.selftest import Figure, is_listed
 
 FORMAT = 1
 STATE_VARIABLE = "XDG_STATE_HOME"
-# Shorter words are parts of too many others.
-MIN_NAME_CHARS = 3
+# Shorter names are removed only as words of their own: a user `mac` leaves `macOS` and `Mac16,8`.
+MIN_NAME_CHARS = 6
 MAX_TEXT_CHARS = 400
 # An absolute path, in quotes or not; one that begins with the home folder's sign, too.
 PATH = re.compile(r"(?<![\w.:/])~?(?:/[\w.@+~%-]+)+/?")
@@ -65,7 +65,7 @@ def conceal_text(text: str, names: Iterable[str]) -> str:
     for name in sorted(filter(None, names), key=len, reverse=True):
         pattern = re.escape(name)
         if len(name) < MIN_NAME_CHARS:
-            pattern = rf"\b{pattern}\b"
+            pattern = rf"(?<![A-Za-z0-9]){pattern}(?![A-Za-z0-9])"
         text = re.sub(pattern, REMOVED, text, flags=re.IGNORECASE)
     return text[:MAX_TEXT_CHARS]
 

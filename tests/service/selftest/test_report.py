@@ -63,14 +63,20 @@ def test_a_report_has_no_path_host_user_or_home(text: str, tmp_path: Path) -> No
 @given(st.lists(WORDS, min_size=1, max_size=4), WORDS, st.text(max_size=20))
 def test_no_path_and_no_name_is_left_of_any_text(parts: list[str], name: str, around: str) -> None:
     path = "/" + "/".join(parts)
-    concealed = conceal_text(f"{around} {path}: of {name}@ {around}", [name, path])
+    concealed = conceal_text(f"{around} {path}: of {name}@ _{name}-", [name, path])
     assert path not in concealed
-    assert name not in concealed
+    assert f" {name}" not in concealed.removeprefix(around)
+    assert f"_{name}-" not in concealed
 
 
 def test_what_is_no_path_stays() -> None:
     for text in ("8 of 16384 tokens", "46.0 GFLOP/s", "macosx_26_0_arm64", "and/or", "Mac16,8"):
         assert conceal_text(text, NAMES) == text
+
+
+def test_a_short_name_is_removed_only_as_a_word() -> None:
+    concealed = conceal_text("macOS 26.2 of mac on Mac16,8, mac-models", ["mac"])
+    assert concealed == "macOS 26.2 of … on Mac16,8, …-models"
 
 
 def test_the_names_of_this_machine_are_known() -> None:

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from mlx.utils import tree_map
 
+from protocol.batching import BatchRules
+from protocol.messages import ModelSource
+from protocol.selftest import GIVEN
 from tests.worker.selftest.recorder import Recorder
 from worker.engine.sampler import Row, Sample, sample_tokens
-from worker.selftest.answers import read_stored
+from worker.selftest.answers import NEAR_TIE_GAP, NEAR_TIE_GAP_16, read_stored
 from worker.selftest.measurement import Section
 from worker.selftest.sections import correctness, kernels, sampling
 from worker.selftest.sections.correctness import Trial, Try
-from worker.selftest.subject import Subject
+from worker.selftest.subject import Subject, load_subject
 
 LONG_S = 600.0
 
@@ -116,3 +120,29 @@ def test_a_wrong_answer_fails_and_what_there_is_no_time_for_is_skipped(
     recorder = Recorder()
     correctness.check(recorder.section("correctness", 0.0), subject)
     assert {figure.verdict for figure in recorder.figures} == {"skipped"}
+
+
+def test_another_models_answers_are_compared_with_those_of_rows_alone(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(correctness, "LONG_TOKENS", 64)
+    given = load_subject(ModelSource(GIVEN, str(llama_path)))
+    assert given.loaded.rules == BatchRules()
+    recorder = Recorder()
+    correctness.check(recorder.section("correctness", LONG_S), given)
+    verdicts = {(figure.name, figure.at): figure.verdict for figure in recorder.figures}
+    assert set(verdicts.values()) == {"ok"}
+    ways = {name for name, _ in verdicts}
+    assert ways == {"resume", "padding", "prefix", "batch", "alone"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(mx.float32, NEAR_TIE_GAP), (mx.bfloat16, NEAR_TIE_GAP_16)]
+)
+def test_only_another_models_16_bit_logits_have_a_larger_bound(
+    dtype: mx.Dtype, bound: float, subject: Subject, llama_path: Path
+) -> None:
+    given = load_subject(ModelSource(GIVEN, str(llama_path)))
+    given.model.update(tree_map(lambda array: array.astype(dtype), given.model.parameters()))
+    assert correctness.bound_of(given) == bound
+    assert correctness.bound_of(subject) == NEAR_TIE_GAP
