@@ -36,6 +36,11 @@ MODELS = {
     "opened": Staged(f"{THOUGHT}\n</think>\n\n{CONTENT}", OPENED, added=TAGS),
     "calls": Staged(f"{THOUGHT}\n</think>\n\n{CALL}", OPENED, added=TAGS),
     "json": Staged(f'{THOUGHT}\n</think>\n\n{{"a": 1}}', OPENED, added=TAGS),
+    "opens-json": Staged(f'<think>\n{THOUGHT}\n</think>\n\n{{"a": 1}}', JSON_IN_TAGS, added=TAGS),
+    "spelled-json": Staged(
+        f'Here are my reasoning steps:\n{THOUGHT}[BEGIN FINAL RESPONSE]{{"a": 1}}',
+        "{# Here are my reasoning steps: [BEGIN FINAL RESPONSE] #}" + CHATML,
+    ),
     # It ends its answer in its reasoning.
     "unfinished": Staged(THOUGHT, OPENED, added=TAGS),
     # Its markers are no tokens of their own.
@@ -59,5 +64,23 @@ MODELS = {
         after="assistant",
     ),
     "long": Staged(f"{LONG_THOUGHT}\n</think>\n\n{LONG_CONTENT}", OPENED, added=TAGS),
+    "harmony-json": Staged(
+        f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>final"
+        '<|message|>{"a": 1}',
+        HARMONY,
+        CHANNELS,
+        added=("assistant",),
+        end="<|call|>",
+        after="assistant",
+    ),
+    "harmony-call": Staged(
+        f"<|channel|>analysis<|message|>{THOUGHT}<|end|><|start|>assistant<|channel|>"
+        'commentary to=functions.add <|constrain|>json<|message|>{"a": 1}',
+        HARMONY,
+        CHANNELS,
+        added=("assistant",),
+        end="<|call|>",
+        after="assistant",
+    ),
     "plain": Staged(CONTENT),
 }
