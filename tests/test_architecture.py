@@ -83,7 +83,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "worker.prompts": ("worker.templates", "worker.tool_calls", "worker.cache"),
     "worker.templates": ("worker.tool_calls",),
     "worker.selfcheck": ("worker.engine", "worker.cache"),
-    "worker.engine": ("worker.cache",),
+    # The freed buffers of the device.
+    "worker.engine": ("worker.cache", "worker.memory"),
     "worker.tool_calls": ("worker.call_readers",),
     "worker.call_readers": (),
     "worker.memory": ("worker.cache",),

@@ -30,6 +30,7 @@ from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
 from worker.engine.row_generator import RowBatchGenerator
 from worker.engine.sampler import Row, Sibling
 from worker.engine.token_logprobs import Score
+from worker.memory.budget import clear_buffer_cache
 
 logger = logging.getLogger(__name__)
 
@@ -253,6 +254,7 @@ class Engine:
         self.failed = list(self._drop_failed())
         if not self._uid_of:
             self._prompt_cache.write()
+            clear_buffer_cache()
         return tokens
 
     def _progress_of(self, prompt: PromptProgress) -> Iterator[tuple[int, int, int]]:

@@ -6,8 +6,7 @@ These parts of mlx-lm's `BatchGenerator` are extended, for mlx-lm 0.32.2:
 - decode groups: mlx-lm decodes all rows in one batch, padded to the longest.
 - rules: which rows may share prefill or decode.
 - stream: all work of a model is on one. mlx-lm has one of its own for generation.
-- freed memory: mlx-lm empties MLX's cache every 512 steps, with the next step in flight. Here
-  `worker/memory/budget.py` bounds the cache.
+- freed memory: mlx-lm empties MLX's cache with the next step in flight.
 - errors: those of a model's code end the rows of that call, not the process.
 """
 
@@ -38,6 +37,10 @@ from worker.engine.mlx_batch import (
 )
 from worker.engine.prefill_budget import PrefillBudget, Prompt, Slice
 from worker.engine.sampler import Row
+from worker.memory.budget import clear_buffer_cache
+
+# As in mlx-lm: how often the memory that MLX keeps for reuse is freed.
+CLEAR_CACHE_STEPS = 512
 
 
 class RowBatchGenerator(MlxBatchGenerator):
@@ -178,6 +181,8 @@ class RowBatchGenerator(MlxBatchGenerator):
         if not len(self._generation_batch):
             return []
         self._counters.generation_steps += 1
+        if self._counters.generation_steps % CLEAR_CACHE_STEPS == 0:
+            clear_buffer_cache()
         return self._generation_batch.next()
 
     def _start_computed(self) -> list[Any]:

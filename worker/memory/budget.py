@@ -94,7 +94,13 @@ def used_bytes(memory: Memory) -> int:
 
 
 def return_freed_memory() -> None:
-    """Return freed memory that MLX and the C library keep to the system.
+    """Return freed memory that MLX and the C library keep to the system."""
+    clear_buffer_cache()
+    trim_heap()
+
+
+def clear_buffer_cache() -> None:
+    """Return the freed buffers that MLX keeps, if they are many.
 
     The device may still compute the next step. MLX (0.32.4) does not keep the buffers of that
     step alive for Metal, so they are not freed before it has ended.
@@ -102,4 +108,3 @@ def return_freed_memory() -> None:
     if mx.get_cache_memory() >= MIN_CLEARED_BYTES:
         mx.synchronize()
         mx.clear_cache()
-    trim_heap()

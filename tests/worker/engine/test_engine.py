@@ -18,6 +18,7 @@ from protocol.events import FinishReason
 from protocol.messages import Sampling
 from tests.oracle import greedy_tokens, text_tokens
 from worker.cache.kv_cost import probe
+from worker.engine import engine as engine_module
 from worker.engine.batches import decode_groups as groups
 from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine, weight_bytes_of
@@ -289,6 +290,18 @@ def test_generation_and_the_prompt_cache_use_one_stream(
     assert used
     # What the engine does with caches between the steps is on the default stream.
     assert set(map(str, used)) == {str(mx.default_stream(mx.default_device()))}
+
+
+def test_freed_buffers_are_returned_once_the_last_row_has_ended(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows_then: list[int] = []
+    engine = make_engine(llama_path)
+    monkeypatch.setattr(engine_module, "clear_buffer_cache", lambda: rows_then.append(len(engine)))
+    for id, prompt in enumerate(prompts(llama_path)):
+        engine.insert(id, prompt, 5 + id, make_row(GREEDY))
+    run(engine, 12)
+    assert rows_then == [0]
 
 
 @pytest.fixture
