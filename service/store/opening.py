@@ -73,10 +73,15 @@ async def open_stores(
         index = StoreIndex(backend, max_bytes, ttl_s, clock)
         restore_rows(index, rows)
         await fail_unfinished(index)
-        await index.commit()
+        index.apply()
     except BaseException:
         await backend.close()
         raise
+    try:
+        await backend.flush()
+    except StoreUnavailable as error:
+        # What is kept can be read, and the next change tries again.
+        logger.error("%s", error.message)
     return Stores(ResponseStore(index), ConversationStore(index), index)
 
 

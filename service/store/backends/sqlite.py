@@ -27,10 +27,9 @@ class SqliteBackend:
     together: they are those of some moment.
     """
 
-    def __init__(self, database: Database, thread: ThreadPoolExecutor, path: Path) -> None:
+    def __init__(self, database: Database, thread: ThreadPoolExecutor) -> None:
         self._database = database
         self._thread = thread
-        self._path = path
         self._unwritten: Changes = {}
         self._applied = 0
         self._written = 0
@@ -52,7 +51,7 @@ class SqliteBackend:
         except BaseException:
             thread.shutdown(wait=False)
             raise
-        return cls(database, thread, path), rows
+        return cls(database, thread), rows
 
     def apply(self, changes: Changes) -> None:
         """Apply the changes; they are written by the next `flush`."""
@@ -121,8 +120,9 @@ class SqliteBackend:
 
     async def _run(self, call: Callable[[], Result]) -> Result:
         if self._is_closed:
-            raise StoreUnavailable(f"response_store: {self._path} is closed")
+            raise StoreUnavailable("The response store is closed.")
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, call)
         except sqlite3.Error as error:
-            raise StoreUnavailable(f"response_store: {self._path}: {describe(error)}") from None
+            # Clients read this: it does not name the file.
+            raise StoreUnavailable(f"The response store failed: {describe(error)}.") from None

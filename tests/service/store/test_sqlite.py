@@ -336,10 +336,11 @@ async def test_a_full_disk_is_answered_in_words_until_there_is_room(
         assert "the disk is full" in caplog.text
         with pytest.raises(StoredObjectNotFound):
             await stores.responses.get(COMMON_OWNER, "resp_2")
-        with pytest.raises(StoreUnavailable, match="the disk is full"):
+        with pytest.raises(StoreUnavailable, match="the disk is full") as full:
             await stores.conversations.create(
                 COMMON_OWNER, "conv_1", b"{}", [StoredItem("u", bytes(100_000))], 0.0
             )
+        assert path.name not in full.value.message
         response = await stores.responses.open(COMMON_OWNER, "resp_3")
         response.inputs = [StoredItem("u", bytes(100_000))]
         with pytest.raises(StoreUnavailable, match="the disk is full"):
