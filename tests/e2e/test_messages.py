@@ -238,6 +238,83 @@ def test_thinking_ends_at_its_budget(http: httpx.Client) -> None:
     assert count(2) < count(1000)
 
 
+# The fields, blocks and roles of Claude Code 2.1.332's requests, with texts of our own.
+AGENT_TOOLS = [
+    {
+        "name": name,
+        "description": f"Use {name} where it helps. " * 8,
+        "input_schema": {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "days": {"type": "number"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    }
+    for name in ("Bash", "Edit", "Read", "Write", "get_weather", *(f"Tool{n}" for n in range(16)))
+]
+CACHED = {"cache_control": {"type": "ephemeral"}}
+
+
+def agent_request(*further: dict[str, Any]) -> dict[str, Any]:
+    question = [{"type": "text", "text": "<system-reminder>\nA.\n</system-reminder>\n"}]
+    environment: Any = "# Environment\nA machine."
+    if not further:
+        environment = [{"type": "text", "text": environment, **CACHED}]
+    return {
+        "model": "calling",
+        "max_tokens": 32000,
+        "stream": True,
+        "system": [
+            {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.332.93d;"},
+            {"type": "text", "text": "You are an agent.", **CACHED},
+            {"type": "text", "text": "Be brief.", **CACHED},
+        ],
+        "messages": [
+            {"role": "user", "content": [*question, {"type": "text", "text": "Make it."}]},
+            {"role": "system", "content": environment},
+            *further,
+        ],
+        "tools": AGENT_TOOLS,
+        "metadata": {"user_id": json.dumps({"session_id": "s"})},
+        "thinking": {"type": "adaptive", "display": "updates"},
+        "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+        "output_config": {"effort": "high"},
+    }
+
+
+def test_an_agents_second_turn_finds_the_prompt_of_its_first(http: httpx.Client) -> None:
+    def send(body: dict[str, Any]) -> list[dict[str, Any]]:
+        headers = {
+            "anthropic-version": "2023-06-01",
+            "anthropic-beta": "claude-code-20250219,effort-2025-11-24",
+            "x-api-key": "none",
+        }
+        response = http.post("/v1/messages?beta=true", json=body, headers=headers)
+        assert response.status_code == 200, response.text
+        assert "x-mlxd-ignored" not in response.headers
+        lines = response.text.splitlines()
+        return [
+            json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")
+        ]
+
+    assert http.head("/").status_code == 200
+    first = send(agent_request())
+    starts = [event["content_block"] for event in first if "content_block" in event]
+    (call,) = [block for block in starts if block["type"] == "tool_use"]
+    assert first[-2]["context_management"] == {"applied_edits": []}
+    answer = [{"type": "text", "text": "I look."}, {**call, "input": {"city": "Paris"}}]
+    result = {"type": "tool_result", "tool_use_id": call["id"], "content": "", "is_error": False}
+    second = send(
+        agent_request(
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": [{**result, **CACHED}]},
+        )
+    )
+    total = first[-2]["usage"]["input_tokens"] + first[-2]["usage"]["cache_read_input_tokens"]
+    assert second[-2]["usage"]["cache_read_input_tokens"] > 0.95 * total
+
+
 def test_models_have_anthropics_shape_for_its_clients(http: httpx.Client) -> None:
     version = {"anthropic-version": "2026-10-21"}
     listed = http.get("/v1/models?limit=1000", headers=version).json()
