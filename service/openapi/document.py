@@ -10,10 +10,10 @@ from msgspec import inspect
 
 from service.errors import ErrorBody
 from service.openapi.descriptions import content_of, describe_read
-from service.openapi.operation import Json, Operation
-from service.schema.messages import Conversation
+from service.openapi.operation import Json, Operation, Struct
 
 DESCRIPTION_PATH = "/openapi.json"
+OPEN_FIELDS = ("messages", "input")
 PATH_NAME = re.compile(r"{(\w+)}")
 # What names a stored object in a path.
 STORED_NAMES = ("id", "item")
@@ -37,7 +37,7 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
         sorted({*schemas, ErrorBody}, key=lambda schema: schema.__name__),
         ref_template="#/components/schemas/{name}",
     )
-    for name in struct_names(inspect.type_info(Conversation)):
+    for name in {name for op in operations for name in open_structs(op.request)}:
         # Unknown keys of messages are ignored (setting `unknown_fields`).
         components[name].pop("additionalProperties", None)
     paths: Json = {}
@@ -63,6 +63,14 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
         # A key is required only if keys are configured.
         "security": [*({name: []} for name in SECURITY_SCHEMES), {}],
     }
+
+
+def open_structs(request: Struct | None) -> Iterator[str]:
+    """The names of the structs in a request's messages or items."""
+    shape = None if request is None else inspect.type_info(request)
+    for field in shape.fields if isinstance(shape, inspect.StructType) else ():
+        if field.name in OPEN_FIELDS:
+            yield from struct_names(field.type)
 
 
 def struct_names(shape: inspect.Type) -> Iterator[str]:

@@ -28,6 +28,15 @@ class TextBlock(Block, frozen=True, tag="text"):
     citations: list[Any] | None = None
 
 
+class PlainTextBlock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Text where nothing else may be: msgspec requires no tag outside of a union."""
+
+    type: Literal["text"]
+    text: str
+    cache_control: CacheControl | None = None
+    citations: list[Any] | None = None
+
+
 class ThinkingBlock(Block, frozen=True, tag="thinking"):
     """The thinking of an earlier answer; without a text it is read from `signature`."""
 
@@ -55,7 +64,7 @@ class ToolResultBlock(Block, frozen=True, tag="tool_result"):
     """The result of a call, which is an earlier one's `id`."""
 
     tool_use_id: str
-    content: str | list[TextBlock] | None = None
+    content: str | list[PlainTextBlock] | None = None
     is_error: bool | None = None
     toolset_name: str | None = None
 
@@ -79,7 +88,7 @@ class DocumentBlock(Block, frozen=True, tag="document"):
 
 UserContent = str | list[TextBlock | ToolResultBlock | DocumentBlock]
 AssistantContent = str | list[TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock]
-SystemContent = str | list[TextBlock]
+SystemContent = str | list[PlainTextBlock]
 
 
 class MessageParam(
