@@ -30,11 +30,19 @@ CONTEXT_TOKENS = 16_384
 EMBEDDING = 8.0
 LOGIT = 10.0
 END = "<|im_end|>"
+THEN, THEN_END = "<|then|>", "<|then_end|>"
 PAD = "<|endoftext|>"
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# The same with calls, for a model that says something else after a tool's result.
+CHATML_THEN = (
+    "{# <tool_call> tools #}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}<tool_call>\n{{ call.function | tojson }}\n</tool_call>"
+    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if messages[-1].role == 'tool' %}" + THEN + "{% endif %}{% endif %}"
 )
 
 
@@ -44,6 +52,7 @@ class Staged:
 
     `special` and `added` tokens have ids of their own; the former are special. `end` is the stop
     token, `bos` what the template may begin with, and `after` the text of the prompt's last token.
+    With `then` the template ends the prompt with `THEN` after a tool's result: it is said instead.
     """
 
     says: str
@@ -53,6 +62,7 @@ class Staged:
     end: str = END
     after: str = "\n"
     bos: str | None = None
+    then: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -60,15 +70,19 @@ def make(staged: Staged, folder: Path) -> Path:
     """Write the model to `folder` and return the folder."""
     folder.mkdir(parents=True)
     markers = [*staged.special, *staged.added]
-    pieces, merges = split(staged.says, markers, staged.after)
+    says, ends = staged.says, [staged.end]
+    if staged.then:
+        markers += [THEN, THEN_END]
+        says, ends = f"{says}{staged.end}{THEN}{staged.then}", [staged.end, THEN_END]
+    pieces, merges = split(says, markers, staged.after)
     names = [*ALPHABET.values(), *dict.fromkeys(left + right for left, right in merges)]
     ids = {name: id for id, name in enumerate([*names, *markers])}
-    chain = [*(ids[piece] for piece in pieces), ids[staged.end]]
+    chain = [*(ids[piece] for piece in pieces), ids[ends[-1]]]
     assert len(set(chain)) == len(chain), "a token can be followed by one other only"
     rows = (len(ids) // ROWS_MULTIPLE + 1) * ROWS_MULTIPLE
     config = {**_config(rows, len(chain), ids[staged.end]), **staged.config}
     _write(folder / "config.json", config)
-    _write(folder / "generation_config.json", {"eos_token_id": [ids[staged.end]]})
+    _write(folder / "generation_config.json", {"eos_token_id": [ids[end] for end in ends]})
     _write(folder / "tokenizer.json", _tokenizer(ids, names, merges, staged))
     _write(folder / "tokenizer_config.json", _tokenizer_config(staged))
     (folder / "chat_template.jinja").write_text(staged.template, encoding="utf-8")
@@ -162,11 +176,13 @@ def _tokenizer(
         "use_regex": False,
     }
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-    markers = [*staged.special, *staged.added]
+    special = [*staged.special, *([THEN, THEN_END] if staged.then else [])]
+    # Tokenizers number them in this order.
+    markers = sorted((*special, *staged.added), key=lambda name: ids[name])
     return {
         "version": "1.0",
         "added_tokens": [
-            {"id": ids[name], "content": name, "special": name in staged.special, **plain}
+            {"id": ids[name], "content": name, "special": name in special, **plain}
             for name in markers
         ],
         "pre_tokenizer": byte_level,
