@@ -115,6 +115,15 @@ STAGED = {
         after="assistant",
     ),
     "undeclared": UNDECLARED,
+    "undeclared-harmony": Staged(
+        "<|channel|>commentary to=functions.set_weather <|constrain|>json<|message|>"
+        '{"city": "Paris"}',
+        template=HARMONY,
+        special=CHANNELS,
+        added=("assistant",),
+        end="<|call|>",
+        after="assistant",
+    ),
     **CALLING,
     **TALKING,
 }
@@ -170,8 +179,9 @@ def test_an_answer_that_talks_about_calls_is_text(http: httpx.Client, name: str)
     assert answer["content"] == TALKING[name].says
 
 
-def test_a_call_that_a_model_opens_has_a_declared_name(http: httpx.Client) -> None:
-    answer = ask(http, "undeclared", tools=[TOOL])
+@pytest.mark.parametrize("name", ["undeclared", "undeclared-harmony"])
+def test_a_call_that_a_model_opens_has_a_declared_name(http: httpx.Client, name: str) -> None:
+    answer = ask(http, name, tools=[TOOL])
     assert [name for name, _ in answer["calls"]] == ["get_weather"]
     assert answer["content"] is None
 

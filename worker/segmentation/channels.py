@@ -19,7 +19,7 @@ from worker.call_readers.deltas import ContentDelta, OutputDelta
 from worker.segmentation.hidden_spans import HiddenSpans
 from worker.segmentation.segmenter import Segmenter
 from worker.tool_calls.markers import Markers
-from worker.tool_calls.openings import PartialName
+from worker.tool_calls.openings import HEADER_TAIL, PartialName
 from worker.tool_calls.parser import CompiledSyntax, ParseStatus, ToolParser
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ State = Literal["header", "body", "call", "between"]
 
 CHANNEL = regex.compile(r"<\|channel\|>\s*(?P<channel>\w+)")
 RECIPIENT = regex.compile(r"\bto=(?P<recipient>[^\s<]+)")
+NAME_BEGUN = regex.compile(r"\bto=functions\.(?P<name>[^\s<]*)\Z")
 BODY = "<|message|>"
 # What begins and ends reasoning: in Harmony, and in Muse's messages, which have no channels.
 REASONING_CHANNEL = ("<|channel|>analysis<|message|>", "<|end|>")
@@ -42,10 +43,14 @@ MAX_HEADER_CHARS = 512
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a message's header tells: what its text is, and the name of a called tool."""
+    """What a message's header tells: what its text is, and the name of a called tool.
+
+    `is_text`: the header itself is content, because it calls a tool that is not declared.
+    """
 
     kind: TextKind
     name: str = ""
+    is_text: bool = False
 
 
 class ChannelSegmenter:
@@ -92,8 +97,11 @@ class ChannelSegmenter:
 
     @property
     def partial_name(self) -> PartialName | None:
-        """None: a message's header has the name."""
-        return None
+        """The name that begins in a message's header; None outside of it."""
+        if self._state != "header" or self._calls is None or len(self._buffer) > MAX_HEADER_CHARS:
+            return None
+        begun = NAME_BEGUN.search(self._buffer)
+        return PartialName(begun["name"], HEADER_TAIL) if begun else None
 
     @property
     def held_chars(self) -> int:
@@ -149,7 +157,10 @@ class ChannelSegmenter:
         header, marker, rest = self._buffer.partition(BODY)
         if not marker:
             if len(self._buffer) > MAX_HEADER_CHARS:
+                # It is read as text at once: its markers would begin the same header again.
                 self._begin_body(deltas, Header("content"))
+                self._buffer = ""
+                self._add(deltas, header, "content", taken_chars=len(header))
                 return True
             return False
         self._header_text, self._buffer = header + marker, rest
@@ -159,6 +170,9 @@ class ChannelSegmenter:
             self._start_call(told.name)
         else:
             self._begin_body(deltas, told)
+        if told.is_text:
+            shown = self._header_text
+            self._add(deltas, shown, "content", taken_chars=len(shown))
         return True
 
     def _read_header(self, text: str) -> Header:
@@ -168,9 +182,7 @@ class ChannelSegmenter:
             return Header("content", name)
         if recipient and recipient["recipient"].startswith("functions."):
             logger.warning("the model called a tool that is not declared")
-            self._buffer = self._header_text + self._buffer
-            self._header_text = ""
-            return Header("content")
+            return Header("content", is_text=True)
         if name == "self" or (channel is not None and channel["channel"] == "analysis"):
             return Header("reasoning")
         return Header("content")

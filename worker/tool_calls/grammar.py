@@ -13,7 +13,7 @@ from typing import Any
 import regex
 
 from protocol.grammars import JSON_STYLE
-from worker.tool_calls.openings import TAILS, literal_openings
+from worker.tool_calls.openings import HEADER_TAIL, TAILS, literal_openings
 from worker.tool_calls.relaxed_schemas import RelaxedSchema
 from worker.tool_calls.syntax import CallSyntax, CallTemplate, Tool, footer_of, texts_of
 
@@ -115,13 +115,22 @@ def make_optional_call_grammar(
         "name: " + " | ".join(json.dumps(function["name"]) for function in functions),
     ]
     for rule, tail in zip(named, tails, strict=True):
-        after = f"/{TAILS[tail]}/" if tail in TAILS else to_lark(tail, special_tokens)
+        after = to_tail(tail, special_tokens)
         rules.append(f"{rule}: {json.dumps(name_header(tail))} name {after}")
     for rule, function in zip(calls, functions, strict=True):
         header = json.dumps(function["name"] + "\n")
         schema = f" %json {json.dumps(arguments_schema(function))}" if with_arguments else ""
         rules.append(f"{rule}: {header}{schema}")
     return "\n".join(rules)
+
+
+def to_tail(tail: str, special_tokens: SpecialTokens) -> str:
+    """The Lark text of what follows a name."""
+    if tail == HEADER_TAIL:
+        return (
+            "(" + " | ".join([r"/[\s<]/", *(f"<[{id}]>" for id in special_tokens.values())]) + ")"
+        )
+    return f"/{TAILS[tail]}/" if tail in TAILS else to_lark(tail, special_tokens)
 
 
 def name_header(tail: str) -> str:

@@ -20,6 +20,8 @@ NAME = "{name}"
 # A call that is an object, with a key for its name or with its name as the key.
 JSON_BEFORE = rf"\{{{SPACE}\"(?:{'|'.join(sorted(NAME_KEYS))})\"{SPACE}:{SPACE}\""
 KEYED_BEFORE = rf"\{{{SPACE}\""
+# The name is in the header of a message, which ends at white space or a marker.
+HEADER_TAIL = "header"
 JSON_TAIL, KEYED_TAIL = '"', '":'
 NEXT_KEYS = "|".join(sorted(ARGUMENT_KEYS | OTHER_KEYS))
 # The tails that are no literal text, as regular expressions. An object without arguments does not
@@ -76,7 +78,8 @@ def tails_of(syntaxes: Sequence[CallSyntax]) -> list[str]:
     """The tails of all openings, each once."""
     nothing = DeclaredTools([], [])
     parts = [p for syntax in syntaxes for form in syntax.forms for p in parts_of(form, nothing)]
-    return list(dict.fromkeys(tail for _, tail in parts))
+    tails = [HEADER_TAIL for syntax in syntaxes if syntax.channels]
+    return list(dict.fromkeys([*tails, *(tail for _, tail in parts)]))
 
 
 def parts_of(form: CallForm, tools: DeclaredTools) -> list[tuple[str, str]]:
