@@ -139,8 +139,8 @@ async def serve(
                 environ,
                 keys,
                 tls,
-                worker_command=worker_command,
-                restart_limits=restart_limits,
+                worker_command,
+                restart_limits,
             )
     except StoreUnavailable as error:
         listener.close()
@@ -155,7 +155,6 @@ async def serve_with(
     environ: Mapping[str, str],
     keys: KeyRing,
     tls: ssl.SSLContext | None,
-    *,
     worker_command: Sequence[str],
     restart_limits: RestartLimits | None,
 ) -> int:

@@ -243,19 +243,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     response_store: Annotated[
         str,
         Meta(
-            description="Where responses and conversations are kept: memory, off, or the path of "
-            "an SQLite file, which then contains prompts and answers.",
+            description="Where responses and conversations, with prompts and answers, are kept: "
+            "memory, off, or the path of an SQLite file.",
             min_length=1,
             extra_json_schema={"format": PATH},
         ),
     ] = "memory"
     response_store_bytes: Annotated[
-        int,
-        Meta(
-            description="The most bytes that are kept; the least recently used are evicted.",
-            ge=MIB,
-            le=TIB,
-        ),
+        int, Meta(description="The most bytes of them; the least used are evicted.", ge=MIB, le=TIB)
     ] = 256 * MIB
     response_store_ttl_s: Annotated[
         float,
@@ -269,8 +264,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     installation_key_file: Annotated[
         str,
         Meta(
-            description="The secret key that signs encoded thinking, made at its first use; off "
-            "is a key that lasts until the service ends.",
+            description="The key that signs encoded thinking, made when needed; off: none is kept.",
             min_length=1,
             extra_json_schema={"format": PATH},
         ),
