@@ -9,18 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protocol.messages import ChatPrompt, Submit, ToolUse
-from worker.outputs.reasoning import make_analysis, make_think_block
 from worker.structured_output.answer_grammar import AnswerGrammar
 from worker.tool_calls.grammar import (
     SpecialTokens,
     make_call_rules,
     make_section_rules,
     to_lark,
+    until_rules,
 )
 from worker.tool_calls.json_formats import BARE_JSON, HARMONY
 from worker.tool_calls.markers import Markers
 from worker.tool_calls.syntax import CallSyntax
 
+# What may follow a think block: some models write line breaks, and none may repeat them.
+SPACE_AFTER = r"/\s{0,4}/"
+ANALYSIS = "<|channel|>analysis<|message|>"
+ANALYSIS_END = "<|end|>"
+NEXT_MESSAGE = "<|start|>assistant"
 FINAL = ("<|channel|>final", " <|constrain|>json", "<|message|>")
 
 
@@ -94,3 +99,23 @@ class AnswerGrammars:
     def _final_header(self) -> str:
         channel, constrained, message = (to_lark(part, self._special_tokens) for part in FINAL)
         return f"{channel} ({constrained})? {message}"
+
+
+def make_think_block(markers: Markers, special_tokens: SpecialTokens, *, begun: bool) -> str:
+    """The Lark text of a think block, which the prompt has `begun`, or which may be left out."""
+    opening = to_lark(markers.think_start, special_tokens)
+    block = f"thought {SPACE_AFTER}"
+    rules = [f"start: {block}" if begun else f"start: ({opening} {block})?"]
+    # After the block: markers of content, each of which may be left out.
+    rules[0] += "".join(f" ({to_lark(each, special_tokens)})?" for each in markers.structural)
+    return "\n".join([*rules, *until_rules("thought", markers.think_end, special_tokens)])
+
+
+def make_analysis(special_tokens: SpecialTokens) -> str:
+    """The Lark text of Harmony's message of reasoning, which may be left out."""
+    start, following = to_lark(ANALYSIS, special_tokens), to_lark(NEXT_MESSAGE, special_tokens)
+    return "\n".join([
+        "start: message?",
+        f"message: {start} thought {following}",
+        *until_rules("thought", ANALYSIS_END, special_tokens),
+    ])  # fmt: skip
