@@ -58,6 +58,8 @@ class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 TextContent = str | Annotated[list[TextPart], Meta(min_length=1)]
+# A tool may return nothing.
+ResultContent = str | list[TextPart]
 AnswerContent = str | list[AnswerText | RefusalPart]
 
 
@@ -148,14 +150,14 @@ class AssistantMessage(ConversationMessage, frozen=True, tag="assistant"):
 class ToolMessage(ConversationMessage, frozen=True, tag="tool"):
     """The result of a tool call."""
 
-    content: TextContent
+    content: ResultContent
     tool_call_id: str
 
 
 class FunctionMessage(ConversationMessage, frozen=True, tag="function"):
     """The result of a function call; deprecated by OpenAI in favour of `tool`."""
 
-    content: TextContent | None
+    content: ResultContent | None
     name: str
 
 
@@ -207,7 +209,7 @@ def to_template(messages: Conversation) -> list[dict[str, Any]]:
     return converted
 
 
-def _text_of(content: TextContent | AnswerContent | None) -> str:
+def _text_of(content: TextContent | ResultContent | AnswerContent | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part.refusal if isinstance(part, RefusalPart) else part.text for part in content)

@@ -42,6 +42,14 @@ def test_a_tool_message_has_the_result_of_a_call() -> None:
     assert to_template(decode(sent)) == [sent | {"content": "42"}]
 
 
+@pytest.mark.parametrize(
+    "sent", [{"role": "tool", "tool_call_id": "c"}, {"role": "function", "name": "f"}]
+)
+def test_a_tool_may_return_nothing(sent: dict[str, str]) -> None:
+    [message] = to_template(decode(sent | {"content": []}))
+    assert message["content"] == ""
+
+
 @pytest.mark.parametrize("empty", [{}, {"content": None}])
 def test_an_assistant_message_with_tool_calls_needs_no_content(empty: dict[str, Any]) -> None:
     conversation = decode({"role": "assistant", "tool_calls": [CALL]} | empty)
