@@ -1,6 +1,7 @@
 # make serve      create the environment and serve      ARGS="--model PATH_OR_HUB_ID" passes flags
 # make test       create the environment and run all tests       ARGS="-k stop" passes flags
 # make test-fast  run the tests that start no service, no worker and no browser
+# make long       run the tests that take too long for make test
 # make real-model run the tests, a short soak and a comparison on SmolLM2, of the Python index
 # make families   compare every family that mlx-lm has with mlx-lm alone
 # make ci         run all checks: make check, make test and .ci/all, as .ci/run does
@@ -20,7 +21,7 @@ PROCESSES := $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 8 ] && echo $$((
 # A file's tests share services, so that a file stays in one process; tests/conftest.py orders them.
 PYTEST := $(PYTHON) -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve test test-fast real-model families ci clients clients-latest bench soak check format clean FORCE
+.PHONY: serve test test-fast long real-model families ci clients clients-latest bench soak check format clean FORCE
 
 serve: .venv/runtime
 	$(PYTHON) -m service serve $(ARGS)
@@ -30,6 +31,11 @@ test: .venv/dev
 
 test-fast: .venv/dev
 	$(PYTEST) -m "not service and not long" --ignore tests/e2e $(ARGS)
+
+# The families and the real model have targets of their own.
+long: .venv/dev
+	$(PYTEST) -m long --ignore tests/worker/families --ignore tests/test_smollm2.py \
+		--ignore tests/e2e/test_real_model.py --ignore tests/e2e/test_foreign_clients.py $(ARGS)
 
 real-model: .venv/dev
 	$(PYTEST) -m long tests/test_smollm2.py tests/e2e/test_real_model.py $(ARGS)

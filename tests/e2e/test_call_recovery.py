@@ -128,6 +128,7 @@ def test_calls_that_a_model_opens_by_itself_are_no_different(own: Daemon) -> Non
     assert anyio.run(call_all, own, asked, KILL_AFTER_PIECES) == undisturbed
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", ["llama", "qwen"])
 def test_calls_under_kills_are_the_undisturbed_ones_and_no_piece_comes_twice(
     own: Daemon, model_paths: dict[str, Path], family: str

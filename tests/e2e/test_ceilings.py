@@ -132,6 +132,7 @@ def test_a_ceiling_takes_no_more_of_a_keys_tokens_than_the_answer_has(llama_path
     assert int(answer.headers["x-ratelimit-remaining-tokens"]) >= limit - used > 0
 
 
+@pytest.mark.long
 def test_a_crash_does_not_change_where_an_answer_is_cut(llama_path: Path) -> None:
     with running(llama_path) as daemon, ThreadPoolExecutor(1) as threads:
         whole = ask(daemon, TEXT, max_tokens=CEILINGS[0]).json()

@@ -109,6 +109,7 @@ def test_the_offset_of_each_token_is_where_the_text_has_it(http: httpx.Client, m
     assert told["text_offset"][-1] > len("The cat, the mat")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 def test_control_tokens_stay_hidden_or_shown_after_a_crash(llama_path: Path, path: str) -> None:
     bodies = [

@@ -35,6 +35,7 @@ def kill_worker(daemon: Daemon) -> int:
 # ---------------------------------------------------------------- memory
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["memory", "die"])
 def test_after_a_death_for_want_of_memory_half_runs_at_once_until_the_worker_is_sound(
     kind: str,
@@ -120,6 +121,7 @@ def wait_output_tokens(daemon: Daemon, count: int) -> None:
     daemon.wait_for(lambda: generated() >= before + count)
 
 
+@pytest.mark.long
 def test_one_stream_outlives_fifty_workers_and_they_leave_nothing(own: Daemon) -> None:
     if not Path("/proc/self/task").exists():
         pytest.skip("there is no /proc to count in")

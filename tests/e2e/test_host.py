@@ -136,6 +136,7 @@ def test_a_wall_clock_that_jumps_by_a_day_ends_nothing(llama_path: Path, tmp_pat
 # ---------------------------------------------------------------- memory, and many requests
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="this system has no /proc")
 def test_a_thousand_mixed_requests_do_not_increase_memory_or_descriptors(
     llama_path: Path,
@@ -195,6 +196,7 @@ async def refused(client: httpx.AsyncClient, number: int) -> None:
     assert answer.status_code == 400
 
 
+@pytest.mark.long
 def test_every_request_ends_correctly_under_kills_and_disconnects() -> None:
     soak = ["soak", "--minutes", "0.25", "--kill-every-s", "6", "--seed", "8"]
     soak += ["--clients", "12", "--cases", "24"]

@@ -30,6 +30,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_a_long_prompt_is_refused_and_delays_no_other_request(demo: Daemon, case: str) -> None:
     path, fields = CASES[case]

@@ -62,6 +62,7 @@ def test_a_request_that_kills_workers_is_refused_when_it_is_asked_without_a_stre
     events = events_of(ask(faulty, question, stream=True))
     assert events[-1]["type"] == "error"
     assert events[-1]["error"]["type"] == "api_error"
+    faulty.wait_for(lambda: faulty.health()["status"] == "healthy")
     restarts = faulty.health()["worker"]["restarts"]
     again = ask(faulty, question, max_tokens=TOKENS - 1, metadata={"user_id": "u"})
     assert again.status_code == 400

@@ -123,6 +123,7 @@ def kill_busy_worker(daemon: Daemon) -> None:
     assert report["worker"]["last_exit"]["reason"] == "signal SIGKILL"
 
 
+@pytest.mark.long
 def test_no_client_can_tell_an_answer_under_kills_from_an_undisturbed_one(own: Daemon) -> None:
     asked = bodies()
     asked = with_stops(asked, anyio.run(complete_all, own, asked))

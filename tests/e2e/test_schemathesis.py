@@ -47,6 +47,7 @@ def demo() -> Iterator[Daemon]:
 described = schemathesis.openapi.from_dict(describe("tested"))
 
 
+@pytest.mark.long
 @described.parametrize()
 @settings(
     max_examples=EXAMPLES,

@@ -58,6 +58,7 @@ def answered(process: subprocess.Popen[str]) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_a_client_is_served_beside_one_with_400_requests_whose_answers_stay_the_same(
     service: Daemon,
 ) -> None:
@@ -82,6 +83,7 @@ def test_a_client_that_is_alone_has_all_places(service: Daemon) -> None:
     assert max(second["most_running"] for second in seconds) == PLACES
 
 
+@pytest.mark.long
 def test_keys_are_clients_even_from_one_process(llama_path: Path) -> None:
     with running(llama_path, flags=LIMITS, environ=KEYS) as daemon:
         url = f"{daemon.url}/v1/completions"

@@ -78,6 +78,7 @@ def model(request: pytest.FixtureRequest, model_paths: dict[str, Path]) -> nn.Mo
     return loaded
 
 
+@pytest.mark.long
 def test_each_turn_computes_only_its_new_tokens_and_is_answered_as_without_a_cache(
     model: nn.Module,
 ) -> None:
@@ -128,6 +129,7 @@ def test_the_computed_tokens_of_a_removed_row_are_cached(llama: nn.Module) -> No
     assert cached == [length - 1 for length in lengths]
 
 
+@pytest.mark.long
 def test_the_cache_of_two_thousand_requests_never_exceeds_the_limit(llama: nn.Module) -> None:
     limit = 100_000
     cache = PrefixCache(limit)

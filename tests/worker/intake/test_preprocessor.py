@@ -169,6 +169,7 @@ def test_a_result_passes_the_engine_core_which_is_only_woken(
     assert preprocessor.take_totals().prompts == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", ["ab " * 30, "ab " * 30_000, "ab " * 350_000])
 def test_texts_of_all_sizes_are_tokenized_beyond_the_context_length(
     config: ModelConfig, text: str

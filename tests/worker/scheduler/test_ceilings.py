@@ -160,6 +160,7 @@ arrivals_of_one_model = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(arrivals_of_one_model, st.integers(SHORT_CONTEXT, 3 * SHORT_CONTEXT))
 def test_the_oldest_running_request_of_a_model_is_never_preempted(
@@ -359,6 +360,7 @@ two_models = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=25)
 @given(two_models, st.integers(SHORT_CONTEXT, 3 * SHORT_CONTEXT))
 def test_the_oldest_request_of_all_models_always_goes_on(

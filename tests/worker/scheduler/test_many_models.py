@@ -70,6 +70,7 @@ def test_two_models_keep_streaming_while_a_third_is_loaded(
     assert all(isinstance(end_of(simulation.steps, id), Finished) for id in (1, 2, 3))
 
 
+@pytest.mark.long
 def test_a_budget_for_two_models_serves_three_for_an_hour(
     llama_path: Path, qwen_path: Path, gemma_path: Path
 ) -> None:

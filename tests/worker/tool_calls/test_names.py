@@ -68,6 +68,7 @@ def test_a_call_that_a_template_writes_is_read_by_its_whole_name(
     assert model.read(before, answer).calls == [(name, {"city": "Paris"})]
 
 
+@pytest.mark.long
 def test_real_templates_write_names_that_are_read_back(
     real_templates: dict[str, str], tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def many(count: int) -> Sequence[str]:
     return [f"server{n % 7}.tool-{n}_{'x' * 100}" for n in range(count)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("family", SECTIONS)
 def test_one_of_the_most_tools_that_a_request_may_have_is_called(family: str) -> None:
     declared = many(512)

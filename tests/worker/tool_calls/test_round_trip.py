@@ -60,6 +60,7 @@ def lost_calls(calls: Calls, open_model: Callable[[str], Conversations], name: s
     return ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("calls", [PARIS, CODE], ids=["plain", "code"])
 def test_calls_in_the_history_of_real_templates_are_read_back(
     real_templates: dict[str, str], tmp_path: Path, calls: Calls

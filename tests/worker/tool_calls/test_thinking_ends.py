@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from protocol.messages import ChatPrompt, Sampling, Submit, ToolUse
 from tests.models.conversations import Conversations
 from worker.call_readers.deltas import ContentDelta
@@ -59,6 +61,7 @@ def answer_of(model: Conversations, *, may_call: bool) -> tuple[str, str, str]:
     return begin, said["reasoning"], said["content"]
 
 
+@pytest.mark.long
 def test_reasoning_ends_at_its_budget_and_content_follows(
     real_templates: dict[str, str], tmp_path: Path
 ) -> None:
