@@ -48,14 +48,16 @@ def select_page(items: Sequence[Item], query: PageQuery) -> tuple[list[Item], bo
         InvalidRequest: `limit` is out of range, or no item has the id `after`.
     """
     if not 1 <= query.limit <= MAX_LIMIT:
-        raise InvalidRequest(f"limit is not between 1 and {MAX_LIMIT}.", param="limit")
+        message = f"`limit` is not between 1 and {MAX_LIMIT}."
+        raise InvalidRequest(message, param="limit", code="invalid_value")
     ordered = list(items) if query.order == "asc" else list(reversed(items))
     first = 0
     if query.after is not None:
         positions = [place for place, item in enumerate(ordered) if item.id == query.after]
         if not positions:
             shown = excerpt(query.after, 100)
-            raise InvalidRequest(f"No item of the list has the id `{shown}`.", param="after")
+            message = f"`after`: no item of the list has the id `{shown}`."
+            raise InvalidRequest(message, param="after", code="invalid_value")
         first = positions[-1] + 1
     return ordered[first : first + query.limit], len(ordered) > first + query.limit
 

@@ -32,7 +32,7 @@ from service.api.responses.shapes.tools import (
     echo,
     list_left_out,
 )
-from service.errors import InvalidRequest, MlxdError
+from service.errors import InvalidRequest, MlxdError, StoredObjectNotFound
 from service.generation.answers import sum_usage, to_sampling
 from service.generation.dialect import ResponseHeader
 from service.store.encoded_thinking import EncodedThinking
@@ -180,6 +180,8 @@ class ResponseFormat:
 
     def explain(self, error: MlxdError) -> MlxdError:
         """The error in the words of this API."""
+        if isinstance(error, StoredObjectNotFound):
+            error.param = "conversation"
         if not isinstance(error, InvalidRequest) or error.param is None:
             return error
         first = error.param.partition("[")[0].partition(".")[0]

@@ -12,13 +12,14 @@ from starlette.types import ASGIApp
 from service.api.responses.background import BackgroundRuns, ReplayStream
 from service.api.responses.shapes.options import Includable
 from service.api.responses.shapes.request import ENCRYPTED
-from service.api.responses.stored import owner_of, read_query, show, show_page
+from service.api.responses.stored import owner_of, read_number, read_query, show, show_page
 from service.errors import JSON_MEDIA_TYPE, InvalidRequest, excerpt
 from service.http.json_io import json_response
 from service.store.encoded_thinking import EncodedThinking
 from service.store.opening import Stores
 
 TRUE_WORDS = ("true", "1")
+FALSE_WORDS = ("false", "0")
 
 
 class DeletedResponse(msgspec.Struct, frozen=True):
@@ -50,21 +51,20 @@ class RetrievalEndpoints:
 
         Raises:
             StoredObjectNotFound: the id is unknown.
-            InvalidRequest: it has no events, or they are no longer kept.
+            InvalidRequest: the query is invalid, it has no events, or they are no longer kept.
         """
         id = http_request.path_params["id"]
         found = await self._store.get(owner_of(http_request), id)
-        query = http_request.query_params
         thinking = self._thinking if ENCRYPTED in read_include(http_request) else None
-        if query.get("stream") not in TRUE_WORDS:
-            if "starting_after" in query:
+        if not read_stream(http_request):
+            if "starting_after" in http_request.query_params:
                 message = "`starting_after` is only allowed when `stream` is true."
                 raise InvalidRequest(message, param="starting_after", code="invalid_value")
             return json_bytes(msgspec.json.encode(show(found, thinking)))
         if found.log is None or not found.log.next_number:
             message = "Only a background response that was created with `stream` has events."
             raise InvalidRequest(message, param="stream", code="invalid_value")
-        starting_after = read_number(query.get("starting_after", "-1"))
+        starting_after = read_number(http_request, "starting_after", -1)
         found.log.check_position(starting_after)
         run = self._runs.find(id)
         return ReplayStream(http_request, found.log, starting_after, run, self._keep_alive_s)
@@ -126,17 +126,17 @@ def read_include(http_request: Request) -> list[str]:
     return names
 
 
-def read_number(text: str) -> int:
-    """The number of an event in a query.
+def read_stream(http_request: Request) -> bool:
+    """Whether a query asks for events.
 
     Raises:
-        InvalidRequest: it is no number.
+        InvalidRequest: `stream` is neither true nor false.
     """
-    try:
-        return int(text)
-    except ValueError:
-        message = "`starting_after` is not a number."
-        raise InvalidRequest(message, param="starting_after", code="invalid_type") from None
+    word = http_request.query_params.get("stream", "false").lower()
+    if word not in TRUE_WORDS + FALSE_WORDS:
+        message = "`stream` must be `true` or `false`."
+        raise InvalidRequest(message, param="stream", code="invalid_value")
+    return word in TRUE_WORDS
 
 
 def json_bytes(body: bytes) -> HttpResponse:

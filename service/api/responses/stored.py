@@ -190,11 +190,22 @@ def read_query(http_request: Request) -> PageQuery:
         InvalidRequest: `limit` is no number, or `order` neither asc nor desc.
     """
     query = http_request.query_params
-    limit = query.get("limit", str(DEFAULT_LIMIT))
+    limit = read_number(http_request, "limit", DEFAULT_LIMIT)
     order = query.get("order", "desc")
-    if not limit.isdecimal():
-        raise InvalidRequest("`limit` is not a number.", param="limit", code="invalid_type")
     if order not in ("asc", "desc"):
         message = "`order` must be `asc` or `desc`."
         raise InvalidRequest(message, param="order", code="invalid_value")
-    return PageQuery(int(limit), "asc" if order == "asc" else "desc", query.get("after"))
+    return PageQuery(limit, "asc" if order == "asc" else "desc", query.get("after"))
+
+
+def read_number(http_request: Request, name: str, default: int) -> int:
+    """The number of this name in the query.
+
+    Raises:
+        InvalidRequest: it is no number, or has thousands of digits.
+    """
+    try:
+        return int(http_request.query_params.get(name, default))
+    except ValueError:
+        message = f"`{name}` is not a number."
+        raise InvalidRequest(message, param=name, code="invalid_type") from None

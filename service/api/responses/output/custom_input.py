@@ -10,9 +10,11 @@ import msgspec
 from service.api.responses.shapes.tools import INPUT
 
 BEGIN = re.compile(r'\s*\{\s*"' + INPUT + r'"\s*:\s*"')
-# One character of a JSON text, or its end; a high surrogate goes with its low one.
+HIGH = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
+# One character of a JSON text, or its end; a high surrogate goes with the low one that may follow.
 ELEMENT = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4}|\\u(?![dD][89abAB])[0-9a-fA-F]{4}"
+    HIGH + r"(?:\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?=[^\\]|\\[^u]|\\u(?![dD][c-fC-F])[0-9a-fA-F]{2}))"
+    r"|\\u(?![dD][89abAB])[0-9a-fA-F]{4}"
     r'|\\[^u]|[^"\\]+|(?P<end>")'
 )
 
