@@ -1,4 +1,7 @@
-"""LangChain's own suite for chat models, against the real service and its built-in model."""
+"""LangChain's own suite for chat models, against the real service and its built-in model.
+
+It runs through Chat Completions, and through Responses.
+"""
 
 from __future__ import annotations
 
@@ -98,3 +101,14 @@ class TestChatModel(ChatModelIntegrationTests):
     @property
     def model_override_value(self) -> str:
         return "mlxd-demo"
+
+
+class TestResponsesModel(TestChatModel):
+    """The same suite through `/v1/responses`."""
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        params = {**super().chat_model_params, "use_responses_api": True}
+        # The method that sends a response has no such parameter.
+        params["extra_body"] = {"frequency_penalty": params.pop("frequency_penalty")}
+        return params
