@@ -203,6 +203,7 @@ def response_format(parts: ServiceParts) -> ResponseFormat:
         lambda model: parts.supervisor.model_states.state(model).defaults,
         parts.thinking,
         ignores_effort="reasoning_effort" in softened_parameters(parts.settings),
+        refuses_hosted=parts.settings.hosted_tools == "refuse",
     )
 
 

@@ -315,6 +315,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "the others are refused."
         ),
     ] = "messages"
+    hosted_tools: Annotated[
+        Literal["leave-out", "refuse"],
+        Meta(
+            description="leave-out: tools of /v1/responses that run at OpenAI are not offered to "
+            "the model, with the header x-mlxd-left-out. refuse: they get 400."
+        ),
+    ] = "leave-out"
     strict_max_tokens: Annotated[
         Literal["off", "on"],
         Meta(

@@ -215,3 +215,19 @@ def test_a_background_response_holds_its_keys_place_until_it_ends(
             assert theirs.post(f"/v1/responses/{id}/cancel").status_code == NOT_FOUND
         assert http.post(f"/v1/responses/{id}/cancel").json()["status"] == "cancelled"
         daemon.wait_for(lambda: ask(http, input="Hi").status_code == OK)
+
+
+def test_hosted_tools_are_refused_where_the_operator_says_so(llama_path: Path) -> None:
+    function = {"type": "function", "name": "f"}
+    with (
+        running(llama_path, flags=["--hosted-tools", "refuse"]) as daemon,
+        plain_http.client(daemon.url) as http,
+    ):
+        assert ask(http, input="Hi", tools=[function]).status_code == OK
+        asked = {"model": "default", "input": "Hi", "tools": [function, {"type": "web_search"}]}
+        for path in ("/v1/responses", "/v1/responses/input_tokens"):
+            reply = http.post(path, json=asked)
+            assert reply.status_code == BAD_REQUEST
+            assert reply.json()["error"]["code"] == "unsupported_tool"
+            assert reply.json()["error"]["param"] == "tools[1].type"
+            assert "x-mlxd-left-out" not in reply.headers

@@ -106,6 +106,7 @@ class ResponsesEndpoint:
         """The number of tokens of the prompt that a response would have."""
         try:
             request = await self._submitter.read(http_request, TokenCountRequest)
+            self._format.check(request)
             model = self._submitter.resolve(request.model or None)
             async with await self._open(http_request, request) as response:
                 items, _ = await self._resolver.resolve(request.items, owner_of(http_request))
@@ -122,6 +123,7 @@ class ResponsesEndpoint:
         body = BlamedBody(self._blamed, owner_of(http_request), await body_of(http_request))
         body.refuse_known()
         request = await self._submitter.read(http_request, ResponseRequest)
+        self._format.check(request)
         request = with_store(request, self._store.is_on)
         tell_left_out(http_request, request)
         model = self._submitter.resolve(request.model)

@@ -14,7 +14,11 @@ from service.api.responses.conversation import to_messages
 from service.api.responses.output.items import Output
 from service.api.responses.output.stream import ResponseWriter
 from service.api.responses.shapes.items import InputItem
-from service.api.responses.shapes.request import PromptRequest, ResponseRequest
+from service.api.responses.shapes.request import (
+    PromptRequest,
+    ResponseRequest,
+    refuse_first_hosted,
+)
 from service.api.responses.shapes.response import (
     ConversationRef,
     IncompleteDetails,
@@ -66,10 +70,21 @@ class ResponseFormat:
         thinking: EncodedThinking,
         *,
         ignores_effort: bool = False,
+        refuses_hosted: bool = False,
     ) -> None:
         self._defaults_of = defaults_of
         self.thinking = thinking
         self._ignores_effort = ignores_effort
+        self._refuses_hosted = refuses_hosted
+
+    def check(self, request: PromptRequest) -> None:
+        """Check the rules that the settings make.
+
+        Raises:
+            InvalidRequest: a hosted tool is declared, and none may be.
+        """
+        if self._refuses_hosted:
+            refuse_first_hosted(request.tools or [])
 
     def to_prompt(
         self,

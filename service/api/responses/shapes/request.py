@@ -281,7 +281,7 @@ def choose(request: PromptRequest) -> ToolUse | None:
             return ToolUse(names, parallel=parallel) if names else None
         case "required":
             if not names:
-                _refuse_first_hosted(request.tools or [])
+                refuse_first_hosted(request.tools or [])
                 raise invalid_tool("tool_choice", "`tool_choice` requires declared tools.")
             return ToolUse(names, required=True, parallel=parallel)
         case ChosenAmong(mode=mode, tools=tools):
@@ -316,7 +316,12 @@ def _find(offered: list[Offered], choice: ChosenFunction | ChosenCustom) -> str:
     raise invalid_tool("tool_choice", message)
 
 
-def _refuse_first_hosted(tools: list[AnyTool]) -> None:
+def refuse_first_hosted(tools: list[AnyTool]) -> None:
+    """Refuse the first hosted tool.
+
+    Raises:
+        InvalidRequest: there is one.
+    """
     for index, tool in enumerate(tools):
         if isinstance(tool, HostedTool):
             raise refuse_hosted(f"tools[{index}].type", tool.kind)
