@@ -95,6 +95,25 @@ def test_inputs_that_are_no_conversation_are_refused(http: httpx.Client) -> None
         assert "No tool call found" in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [
+        ("max_tokens", 4, "max_output_tokens"),
+        ("max_completion_tokens", 4, "max_output_tokens"),
+        ("messages", [USER], "input"),
+        ("reasoning_effort", "low", "reasoning.effort"),
+        ("response_format", {"type": "json_object"}, "text.format"),
+    ],
+)
+def test_a_parameter_of_chat_is_refused_with_its_name_here(
+    http: httpx.Client, field: str, value: Any, name: str
+) -> None:
+    error = ask(http, input="Hi", **{field: value}).json()["error"]
+    assert error["param"] == field
+    assert f"`{field}`" in error["message"]
+    assert f"`{name}`" in error["message"]
+
+
 def test_a_thousand_items_are_kept_and_listed(http: httpx.Client) -> None:
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 500
     id = create(http, input=[*turns, USER], truncation="auto")

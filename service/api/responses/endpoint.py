@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -13,7 +13,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from protocol.tokenization import Tokenize
 from service.api.responses.background import BackgroundAnswer, BackgroundRun, BackgroundRuns
-from service.api.responses.format import ResponseFormat, Turn, finish, left_out_of
+from service.api.responses.format import (
+    ResponseFormat,
+    Turn,
+    advise,
+    finish,
+    left_out_of,
+)
 from service.api.responses.output.items import Output, new_id
 from service.api.responses.shapes.request import PromptRequest, ResponseRequest, TokenCountRequest
 from service.api.responses.shapes.response import InputTokens, Response
@@ -41,6 +47,8 @@ from service.store.open_response import OpenResponse
 from service.store.opening import Stores
 
 logger = logging.getLogger(__name__)
+
+PromptT = TypeVar("PromptT", bound=PromptRequest)
 
 LEFT_OUT_HEADER = b"x-mlxd-left-out"
 DROPPED_HEADER = b"x-mlxd-dropped-messages"
@@ -97,16 +105,18 @@ class ResponsesEndpoint:
         Raises:
             MlxdError: before the response starts; later errors are events of the stream.
         """
+        body = BlamedBody(self._blamed, owner_of(http_request), await body_of(http_request))
+        body.refuse_known()
+        request = await self._read(http_request, ResponseRequest)
         try:
-            return await self._create(http_request)
+            return await self._create(http_request, request, body)
         except MlxdError as error:
             raise self._format.explain(error) from error
 
     async def count(self, http_request: Request) -> HttpResponse:
         """The number of tokens of the prompt that a response would have."""
+        request = await self._read(http_request, TokenCountRequest)
         try:
-            request = await self._submitter.read(http_request, TokenCountRequest)
-            self._format.check(request)
             model = self._submitter.resolve(request.model or None)
             async with await self._open(http_request, request) as response:
                 items, _ = await self._resolver.resolve(request.items, owner_of(http_request))
@@ -119,11 +129,17 @@ class ResponsesEndpoint:
             raise self._format.explain(error) from error
         return json_response(InputTokens(input_tokens=result.count))
 
-    async def _create(self, http_request: Request) -> ASGIApp:
-        body = BlamedBody(self._blamed, owner_of(http_request), await body_of(http_request))
-        body.refuse_known()
-        request = await self._submitter.read(http_request, ResponseRequest)
+    async def _read(self, http_request: Request, kind: type[PromptT]) -> PromptT:
+        try:
+            request = await self._submitter.read(http_request, kind)
+        except InvalidRequest as error:
+            raise advise(error) from error
         self._format.check(request)
+        return request
+
+    async def _create(
+        self, http_request: Request, request: ResponseRequest, body: BlamedBody
+    ) -> ASGIApp:
         request = with_store(request, self._store.is_on)
         tell_left_out(http_request, request)
         model = self._submitter.resolve(request.model)

@@ -41,7 +41,7 @@ from service.generation.answers import sum_usage, to_sampling
 from service.generation.dialect import ResponseHeader
 from service.store.encoded_thinking import EncodedThinking
 
-# The worker's errors name parameters of chat completions.
+# Parameters of chat completions, which the worker's errors name, and as they are here.
 NAMES = {
     "max_completion_tokens": "max_output_tokens",
     "max_tokens": "max_output_tokens",
@@ -205,6 +205,13 @@ class ResponseFormat:
             error.message = error.message.replace(f"`{error.param}`", f"`{name}`")
             error.param = name
         return error
+
+
+def advise(error: InvalidRequest) -> InvalidRequest:
+    """The error for a request that cannot be read; it says how chat's parameters are named here."""
+    if error.code == "unknown_parameter" and error.param in NAMES:
+        error.message = f"{error.message} In this API it is `{NAMES[error.param]}`."
+    return error
 
 
 def finish(base: Response, output: Output, ends: Sequence[Finished]) -> Response:
