@@ -28,6 +28,9 @@ ITEMS: tuple[dict[str, Any], ...] = (
 )
 ENDLESS = {"background": True, "max_output_tokens": 100_000, "ignore_eos": True}
 TOO_LONG = "9" * 5000
+# Only the worker finds that its pattern is none.
+BAD_SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}}
+BAD_FORMAT = {"type": "json_schema", "name": "x", "schema": BAD_SCHEMA}
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +213,31 @@ def test_a_stream_that_its_client_cuts_ends_and_leaves_nothing(
     service.wait_line('"finish":"client_disconnected"')
     assert http.get(f"/v1/responses/{id}").status_code == NOT_FOUND
     assert ask(http, input="Hi").status_code == OK
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("input", "word " * 9000, "context length"),
+        ("text", {"format": BAD_FORMAT}, "`text.format`"),
+        ("logit_bias", {"99999999": 1}, "`logit_bias`"),
+    ],
+)
+def test_a_background_response_to_what_cannot_be_served_is_not_to_be_repeated(
+    service: Daemon, http: httpx.Client, field: str, value: Any, told: str
+) -> None:
+    asked = {"input": "Hi", field: value}
+    for _ in range(2):
+        path = f"/v1/responses/{create(http, background=True, **asked)}"
+        service.wait_for(lambda: http.get(path).json()["status"] == "failed")  # noqa: B023
+        error = http.get(path).json()["error"]
+        # Clients repeat a request that failed with `server_error`.
+        assert error["code"] == "invalid_prompt"
+        assert told in error["message"]
+    # It kills no worker: the same request is answered as before.
+    refused = ask(http, **asked)
+    assert refused.status_code == BAD_REQUEST
+    assert refused.json()["error"]["code"] != "invalid_prompt"
 
 
 def test_a_background_response_holds_its_keys_place_until_it_ends(

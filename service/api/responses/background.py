@@ -38,7 +38,7 @@ class BackgroundRun:
     """A response that is being made in the background."""
 
     opened: OpenResponse
-    on_end: Callable[[Response], Awaitable[None]]
+    on_end: Callable[[ResponseWriter], Awaitable[None]]
     inflight: InflightRequest
     base: Response
     output: Output
@@ -99,7 +99,7 @@ class BackgroundRun:
 
     async def _store(self) -> None:
         if self.writer.ended is not None:
-            await self.on_end(self.writer.ended)
+            await self.on_end(self.writer)
 
     def _log(self, frames: bytes) -> None:
         if self.is_streamed and not self.opened.is_deleted:

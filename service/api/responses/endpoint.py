@@ -21,8 +21,9 @@ from service.api.responses.format import (
     left_out_of,
 )
 from service.api.responses.output.items import Output, new_id
+from service.api.responses.output.stream import ResponseWriter
 from service.api.responses.shapes.request import PromptRequest, ResponseRequest, TokenCountRequest
-from service.api.responses.shapes.response import InputTokens, Response
+from service.api.responses.shapes.response import InputTokens
 from service.api.responses.stored import (
     ItemResolver,
     keep,
@@ -31,7 +32,7 @@ from service.api.responses.stored import (
     store_response,
 )
 from service.errors import InvalidRequest, MlxdError
-from service.generation.blamed_body import INVALID_PROMPT, BlamedBody, body_of
+from service.generation.blamed_body import BlamedBody, body_of
 from service.generation.dialect import ResponseHeader
 from service.generation.endpoint import make_header
 from service.generation.event_stream import EventStream
@@ -69,13 +70,12 @@ class Opened(NamedTuple):
         """The response's id."""
         return self.response.id
 
-    async def end(self, ended: Response | None) -> None:
+    async def end(self, writer: ResponseWriter) -> None:
         """Store the response as it has ended, and remember a body that kills workers."""
-        if ended is None:
-            return
-        if ended.error is not None and ended.error.code == INVALID_PROMPT:
-            self.body.add()
-        await keep(self.response, ended)
+        if writer.failure is not None:
+            self.body.note(writer.failure)
+        if writer.ended is not None:
+            await keep(self.response, writer.ended)
 
 
 class ResponsesEndpoint:
@@ -196,14 +196,14 @@ class ResponsesEndpoint:
                 inflight,
                 writer,
                 keep_alive_s=self._keep_alive_s,
-                on_end=lambda: opened.end(writer.ended),
+                on_end=lambda: opened.end(writer),
             )
             return OpenStream(opened.response, stream)
         async with inflight:
             await collect(inflight, output)
         ends = [] if output.finished is None else [output.finished]
         whole = finish(base, output, ends)
-        await opened.end(whole)
+        await keep(opened.response, whole)
         return json_response(whole)
 
     async def _answer_in_background(self, opened: Opened) -> ASGIApp:

@@ -36,11 +36,14 @@ from service.api.responses.shapes.tools import (
     echo,
     list_left_out,
 )
-from service.errors import InvalidRequest, MlxdError, StoredObjectNotFound
+from service.errors import InvalidRequest, MlxdError, StoredObjectNotFound, WorkerCrashed
 from service.generation.answers import sum_usage, to_sampling
+from service.generation.blamed_body import INVALID_PROMPT
 from service.generation.dialect import ResponseHeader
 from service.store.encoded_thinking import EncodedThinking
 
+FAILING = "server_error"
+FAULT = "The server had an error while processing the request."
 # Parameters of chat completions, which the worker's errors name, and as they are here.
 NAMES = {
     "max_completion_tokens": "max_output_tokens",
@@ -155,7 +158,7 @@ class ResponseFormat:
             output,
             base,
             finish=lambda ends: finish(base, output, ends),
-            fail=lambda error: fail(base, output, error),
+            fail=lambda error: fail(base, output, self.to_error(error)),
         )
 
     def begin(self, request: ResponseRequest, header: ResponseHeader) -> Response:
@@ -192,6 +195,13 @@ class ResponseFormat:
             truncation=request.truncation or "disabled",
             user=request.user,
         )
+
+    def to_error(self, error: Exception) -> ResponseError:
+        """The error as a failed response has it. Clients repeat what fails with `server_error`."""
+        if not isinstance(error, MlxdError):
+            return ResponseError(FAILING, FAULT)
+        is_its_own = isinstance(error, InvalidRequest | WorkerCrashed)
+        return ResponseError(INVALID_PROMPT if is_its_own else FAILING, self.explain(error).message)
 
     def explain(self, error: MlxdError) -> MlxdError:
         """The error in the words of this API."""

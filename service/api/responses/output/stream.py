@@ -16,16 +16,10 @@ from service.api.responses.shapes.response import (
     OutputPart,
     OutputTextPart,
     Response,
-    ResponseError,
     SummaryTextPart,
 )
-from service.errors import MlxdError, WorkerCrashed
 from service.generation.event_stream import named_frame
 from service.generation.logprob_encoder import to_chat_logprob
-
-CRASHING = "invalid_prompt"
-FAILING = "server_error"
-FAULT = "The server had an error while processing the request."
 
 Fields = dict[str, Any]
 
@@ -38,7 +32,7 @@ class ResponseWriter:
         output: Output,
         snapshot: Response,
         finish: Callable[[Sequence[Finished]], Response],
-        fail: Callable[[ResponseError], Response],
+        fail: Callable[[Exception], Response],
     ) -> None:
         self._output = output
         self._finish = finish
@@ -46,6 +40,8 @@ class ResponseWriter:
         self._begun = snapshot
         # The response at its end.
         self.ended: Response | None = None
+        # Why it failed.
+        self.failure: Exception | None = None
         self._encoder = msgspec.json.Encoder()
         self._snapshot = msgspec.Raw(self._encoder.encode(snapshot))
         self._number = 0
@@ -68,7 +64,8 @@ class ResponseWriter:
         return self._frame(f"response.{self.ended.status}", {"response": self.ended})
 
     def fail(self, error: Exception) -> bytes:
-        self.ended = self._fail(to_error(error))
+        self.failure = error
+        self.ended = self._fail(error)
         return self._frame("response.failed", {"response": self.ended})
 
     def queue(self) -> bytes:
@@ -169,9 +166,3 @@ def place_of(item: OpenItem) -> Fields:
 def empty_part(item: OpenItem) -> OutputPart | None:
     """The content of an item that has just been opened; a call has none."""
     return item.to_part() if item.kind in ("message", "reasoning") else None
-
-
-def to_error(error: Exception) -> ResponseError:
-    """The error as a failed response has it. Clients repeat a request for `server_error` alone."""
-    message = error.message if isinstance(error, MlxdError) else FAULT
-    return ResponseError(CRASHING if isinstance(error, WorkerCrashed) else FAILING, message)
