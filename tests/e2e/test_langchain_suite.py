@@ -10,24 +10,15 @@ from typing import Any
 
 import openai
 import pytest
-from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from pydantic import SecretStr
 
+from tests.e2e.built_in_limits import expect_beyond_the_model
 from tests.e2e.daemon import Daemon
 
 ANSWER_TOKENS = 256
-# What the suite asks of the model's wits, which the built-in model has not. Other weights, or
-# another device, may well have them.
-INVENTS = "the model calls the tool with an argument of its own invention"
-BEYOND_THE_MODEL = {
-    "test_json_mode": "the model writes JSON, but not with the keys that it was asked for",
-    "test_tool_calling": INVENTS,
-    "test_tool_calling_async": INVENTS,
-    "test_unicode_tool_call_integration": "the model cannot copy Chinese: it was taught English",
-}
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +46,7 @@ class TestChatModel(ChatModelIntegrationTests):
     ) -> None:
         self.url = f"{demo.url}/v1"
         self.clients = clients
-        name = request.node.originalname
-        if name in BEYOND_THE_MODEL:
-            request.applymarker(
-                pytest.mark.xfail(
-                    reason=BEYOND_THE_MODEL[name],
-                    # A refusal or a fault of the service is none of these.
-                    raises=(AssertionError, OutputParserException),
-                    strict=False,
-                )
-            )
+        expect_beyond_the_model(request)
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
