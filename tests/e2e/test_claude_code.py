@@ -90,6 +90,7 @@ def run(program: Path, url: str, home: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
 
 
+@pytest.mark.long
 def test_a_tool_makes_a_file_and_the_second_turn_reads_the_cache(
     agent: Daemon, tmp_path: Path
 ) -> None:

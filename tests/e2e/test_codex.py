@@ -76,6 +76,7 @@ def codex(service: Daemon, home: Path, *words: str) -> list[str]:
     return [event["item"].get("text", "") for event in events if event["type"] == "item.completed"]
 
 
+@pytest.mark.long
 def test_codex_runs_a_tool_in_two_turns(service: Daemon, tmp_path: Path) -> None:
     said = codex(service, tmp_path, "Write the file")
     assert said[-1] == MODEL.then
