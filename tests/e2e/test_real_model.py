@@ -162,11 +162,12 @@ def test_a_required_tool_is_called_with_arguments_of_its_schema(smollm2_http: ht
         tools=[WEATHER],
         tool_choice="required",
     )
-    [call] = message["tool_calls"]
-    arguments = json.loads(call["function"]["arguments"])
-    assert call["function"]["name"] == "get_weather"
-    jsonschema.validate(arguments, WEATHER["function"]["parameters"])
-    assert "paris" in arguments["city"].lower()
+    # So small a model may ask for the same again.
+    calls = [call["function"] for call in message["tool_calls"]]
+    assert {call["name"] for call in calls} == {"get_weather"}
+    for call in calls:
+        jsonschema.validate(json.loads(call["arguments"]), WEATHER["function"]["parameters"])
+    assert "paris" in json.loads(calls[0]["arguments"])["city"].lower()
 
 
 def test_an_answer_in_a_schema_follows_it_and_the_question(smollm2_http: httpx.Client) -> None:
