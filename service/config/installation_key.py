@@ -56,7 +56,7 @@ def read_key(path: Path) -> bytes | None:
 
 
 def make_key(path: Path) -> bytes:
-    """Make the file with a new key, at once with its content; the key of whoever is first.
+    """Create the file with a new key atomically; returns the key of the first process to do so.
 
     Raises:
         OSError: the file cannot be made.

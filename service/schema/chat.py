@@ -54,7 +54,7 @@ ThinkingBudget = Annotated[
     Meta(
         ge=NO_BUDGET,
         le=MAX_TOKENS,
-        description="After so many tokens of reasoning the model goes on with its answer; "
+        description="The most tokens of reasoning; after them the model goes on with its answer; "
         "-1 is no bound. A model that marks no reasoning ignores it. Not in OpenAI's API.",
     ),
 ]

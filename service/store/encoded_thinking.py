@@ -1,7 +1,7 @@
 """A model's thinking as an opaque text: `encrypted_content` of Responses, `signature` of Messages.
 
 The client keeps it and sends it back, so that nothing is stored here. It is encoded and signed,
-not secret: whoever has it can read it. `mlxd1.` + base64url(zlib(msgpack(model, text))) + `.` +
+not secret: any holder can read it. `mlxd1.` + base64url(zlib(msgpack(model, text))) + `.` +
 base64url(HMAC-SHA256 of what is before the last point). It is verified before it is inflated.
 """
 

@@ -186,7 +186,7 @@ class ItemGraph:
         self._insert_item(key, owner, id, data_bytes)
 
     def restore_turn(self, key: int, owner: OwnerUsage, row: TurnRow) -> None:
-        """Insert a turn that a back end has kept, after its parent and items; nobody holds it yet.
+        """Insert a turn that a back end has kept, after its parent and items; it has no holder yet.
 
         Raises:
             KeyError: the parent, or an item, is missing.

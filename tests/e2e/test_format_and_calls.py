@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e import plain_http
+from tests.e2e import plain_http, staged_weather
 from tests.e2e.daemon import Daemon, running
 from tests.models import staged
 from tests.models.staged import CHATML, Staged
@@ -139,17 +139,9 @@ def http(service: Daemon) -> Iterator[httpx.Client]:
 
 def ask(http: httpx.Client, model: str, **changed: Any) -> dict[str, Any]:
     """The answer's message, with its calls decoded."""
-    asked = {"model": model, "messages": [{"role": "user", "content": "Weather?"}], **changed}
-    reply = http.post("/v1/chat/completions", json={"temperature": 0, "max_tokens": 300, **asked})
-    assert reply.status_code == httpx.codes.OK, reply.text
-    [choice] = reply.json()["choices"]
-    message = choice["message"]
-    functions = [call["function"] for call in message.get("tool_calls") or []]
-    return {
-        "content": message["content"],
-        "reasoning": message.get("reasoning_content"),
-        "calls": [(call["name"], json.loads(call["arguments"])) for call in functions],
-    }
+    answer = staged_weather.ask(http, model, **{"max_tokens": 300, **changed})
+    del answer["reason"]
+    return answer
 
 
 def thought_of(name: str) -> str | None:

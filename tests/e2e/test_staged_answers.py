@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
+from tests.e2e.staged_weather import ask
 from tests.models import staged
 from tests.models.staged import CHATML, Staged
 
@@ -142,21 +142,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 def http(service: Daemon) -> Iterator[httpx.Client]:
     with plain_http.client(service.url) as client:
         yield client
-
-
-def ask(http: httpx.Client, model: str, **changed: Any) -> dict[str, Any]:
-    """The answer's message, with its calls decoded and its finish_reason."""
-    asked = {"model": model, "messages": [{"role": "user", "content": "Weather?"}], **changed}
-    reply = http.post("/v1/chat/completions", json={"temperature": 0, "max_tokens": 400, **asked})
-    assert reply.status_code == httpx.codes.OK, reply.text
-    [choice] = reply.json()["choices"]
-    functions = [call["function"] for call in choice["message"].get("tool_calls") or []]
-    return {
-        "content": choice["message"]["content"],
-        "reasoning": choice["message"].get("reasoning_content"),
-        "calls": [(call["name"], json.loads(call["arguments"])) for call in functions],
-        "reason": choice["finish_reason"],
-    }
 
 
 def test_a_staged_model_says_its_text(http: httpx.Client) -> None:

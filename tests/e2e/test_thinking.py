@@ -122,7 +122,7 @@ def test_reasoning_ends_at_the_same_token_when_the_worker_is_killed(service: Dae
 def read_and_kill(
     service: Daemon, http: httpx.Client, pieces: int, fields: dict[str, Any]
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """What a stream says, and its usage; its worker is killed after so many pieces."""
+    """A stream's text and its usage; the worker is killed after this number of pieces."""
     body = {
         "model": "long",
         "messages": [{"role": "user", "content": "Well?"}],
