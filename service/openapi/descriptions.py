@@ -143,16 +143,8 @@ def describe_generation(
         "x-event-schema": _ref(chunk),
     }
     content = {**json_content(response), "text/event-stream": stream}
-    return {
-        "operationId": name,
-        "summary": summary,
-        "description": STRICT_TEXT if strict_max_tokens else CEILING_TEXT,
-        "requestBody": {"required": True, "content": json_content(request)},
-        "responses": {
-            "200": _response("Success.", content),
-            **_error_responses(GENERATION_ERRORS),
-        },
-    }
+    operation = _describe_answers(name, summary, request, content)
+    return {**operation, "description": STRICT_TEXT if strict_max_tokens else CEILING_TEXT}
 
 
 def describe_messages(
@@ -171,10 +163,16 @@ def describe_messages(
         f"`error` with one {error.__name__}, after which the stream ends. `ping` has no meaning.",
     }
     content = {**json_content(response), "text/event-stream": stream}
+    operation = _describe_answers(name, summary, request, content, error)
+    return {**operation, "description": STRICT_TEXT if strict_max_tokens else MESSAGE_CEILING_TEXT}
+
+
+def _describe_answers(
+    name: str, summary: str, request: Struct, content: Json, error: Struct = ErrorBody
+) -> Json:
     return {
         "operationId": name,
         "summary": summary,
-        "description": STRICT_TEXT if strict_max_tokens else MESSAGE_CEILING_TEXT,
         "requestBody": {"required": True, "content": json_content(request)},
         "responses": {
             "200": _response("Success.", content),
