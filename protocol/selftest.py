@@ -173,7 +173,7 @@ FIGURES: dict[str, dict[str, str]] = {
     },
     "resume": {
         "text": "whether the answer is the same after kill -9",
-        "first_token_ms": "from the kill to the next token",
+        "first_token_ms": "the longest wait for a token after the kill",
         "start_ms": "from the service's start to its readiness",
         "stop_ms": "from SIGTERM to the end",
     },
