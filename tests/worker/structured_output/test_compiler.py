@@ -12,7 +12,7 @@ import pytest
 from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
 from tests.worker.structured_output.matching import accepts, compile_grammar
 from worker.structured_output import compiler as compiler_module
-from worker.structured_output.compiler import GrammarCompiler
+from worker.structured_output.compiler import QUICK_CPU_LIMIT_S, GrammarCompiler
 from worker.structured_output.constraint import CompiledGrammar, GrammarError
 from worker.structured_output.vocabulary import Vocabulary
 from worker.tool_calls.grammar import make_call_rules, make_optional_call_grammar
@@ -156,8 +156,9 @@ def test_a_grammar_that_cannot_be_enforced_is_refused_with_the_reason(
 
 
 def test_a_grammar_that_timed_out_twice_is_refused_at_once_for_a_minute(
-    vocabulary: Vocabulary,
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(compiler_module, "CPU_LIMIT_S", QUICK_CPU_LIMIT_S)
     now = 0.0
     compiler = GrammarCompiler(vocabulary, clock=lambda: now)
     slow = schema(optional_properties(10_000))
