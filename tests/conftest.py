@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,10 +14,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MLXD_KEYS_FILE"] = "off"
 os.environ["MLXD_INSTALLATION_KEY_FILE"] = "off"
 
+# The tests start hundreds of processes: with a value here each would compile all its modules.
+os.environ["PYTHONDONTWRITEBYTECODE"] = ""
+
 import pytest
 from hypothesis import settings
 
-from tests import preloaded, service_tests
+from tests import long_tests, preloaded, service_tests
 from worker.open_files import open_files_limit_kept
 
 with open_files_limit_kept():
@@ -25,6 +29,9 @@ with open_files_limit_kept():
 
 from tests.models import families, smollm2
 from tests.processes import left_processes, mark_session
+
+# Nor does each process of `pytest -n` rewrite the assertions of all tests.
+sys.dont_write_bytecode = False
 
 settings.register_profile("mlxd", deadline=None)
 settings.load_profile("mlxd")
@@ -40,6 +47,12 @@ def pytest_sessionstart() -> None:
     """What is preloaded here is not for the processes that tests start."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         preloaded.take_back(os.environ)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whether a file has nothing that is to run, so that it need not be imported."""
+    marks: str = config.getoption("markexpr")
+    return long_tests.leaves_out_whole_file(collection_path, marks) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

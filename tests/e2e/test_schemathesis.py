@@ -23,6 +23,8 @@ from tests.e2e.daemon import Daemon, running
 from tests.service.parts import describe
 from tests.waiting import HANG_S
 
+pytestmark = pytest.mark.long
+
 # An answer's length is not the question here.
 MOST_TOKENS = 4
 EXAMPLES = 5
@@ -47,7 +49,6 @@ def demo() -> Iterator[Daemon]:
 described = schemathesis.openapi.from_dict(describe("tested"))
 
 
-@pytest.mark.long
 @described.parametrize()
 @settings(
     max_examples=EXAMPLES,
