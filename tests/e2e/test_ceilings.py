@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import pytest
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.keys import KEYS, PLAIN, bearer
+from tests.e2e.mortal import mortal
 
 CONTEXT_TOKENS = 200
 # What Claude Code sends, and the largest that is taken.
@@ -134,12 +132,10 @@ def test_a_ceiling_takes_no_more_of_a_keys_tokens_than_the_answer_has(llama_path
 
 @pytest.mark.long
 def test_a_crash_does_not_change_where_an_answer_is_cut(llama_path: Path) -> None:
-    with running(llama_path) as daemon, ThreadPoolExecutor(1) as threads:
-        whole = ask(daemon, TEXT, max_tokens=CEILINGS[0]).json()
-        again = threads.submit(ask, daemon, TEXT, max_tokens=CEILINGS[0])
-        report = daemon.wait_until("requests.running", be=1)
-        os.kill(report["worker"]["pid"], signal.SIGKILL)
-        resumed = again.result().json()
-        assert daemon.health()["worker"]["restarts"] == 1
+    with mortal(llama_path) as dying:
+        whole = ask(dying.daemon, TEXT, max_tokens=CEILINGS[0]).json()
+        dying.end_after(500)
+        resumed = ask(dying.daemon, TEXT, max_tokens=CEILINGS[0]).json()
+        assert dying.restarts() == 1
     assert resumed["choices"] == whole["choices"]
     assert resumed["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]

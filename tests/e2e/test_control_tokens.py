@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import httpx
 import pytest
 
 from tests.e2e import plain_http
-from tests.e2e.daemon import running
+from tests.e2e.mortal import mortal
 from tests.oracle import tokenizer
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -116,13 +114,12 @@ def test_control_tokens_stay_hidden_or_shown_after_a_crash(llama_path: Path, pat
         request_of(path, llama_path, stream=True, max_tokens=CRASH_TOKENS, skip_special_tokens=skip)
         for skip in (True, False)
     ]
-    with running(llama_path) as daemon, plain_http.client(daemon.url) as http:
+    with mortal(llama_path) as dying, plain_http.client(dying.daemon.url) as http:
         undisturbed = [ask(http, path, body) for body in bodies]
+        dying.end_after(CRASH_TOKENS // 2)
         with ThreadPoolExecutor(len(bodies)) as threads:
             answers = [threads.submit(ask, http, path, body) for body in bodies]
-            report = daemon.wait_until("requests.running", be=len(bodies))
-            os.kill(report["worker"]["pid"], signal.SIGKILL)
             assert [answer.result() for answer in answers] == undisturbed
-        assert daemon.health()["worker"]["restarts"] == 1
+        assert dying.restarts() == 1
     assert CONTROL not in undisturbed[0]
     assert undisturbed[1].replace(CONTROL, "") == undisturbed[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import httpx
 import pytest
 
 from tests.e2e import plain_http
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import Daemon
+from tests.e2e.mortal import Mortal, mortal
 from tests.oracle import decode, greedy_tokens, text_tokens
 
-TOKENS = 600
+TOKENS = 400
 PROMPTS = [f"Prompt number {n}" for n in range(6)]
 
 
@@ -30,6 +32,12 @@ PENALISED: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def own(llama_path: Path) -> Iterator[Mortal]:
+    with mortal(llama_path) as dying:
+        yield dying
+
+
 async def complete(
     client: httpx.AsyncClient, prompt: str, texts: dict[str, str], extra: dict[str, Any]
 ) -> None:
@@ -39,10 +47,8 @@ async def complete(
     texts[prompt] = answer.json()["choices"][0]["text"]
 
 
-async def complete_all(
-    daemon: Daemon, deaths: int, number: signal.Signals, extras: Sequence[dict[str, Any]] = ()
-) -> dict[str, str]:
-    """The answers to all prompts, while the worker dies this often under them."""
+async def complete_all(daemon: Daemon, extras: Sequence[dict[str, Any]] = ()) -> dict[str, str]:
+    """The answers to all prompts, asked for at once."""
     texts: dict[str, str] = {}
     async with (
         plain_http.async_client(daemon.url) as client,
@@ -50,57 +56,50 @@ async def complete_all(
     ):
         for prompt, extra in zip(PROMPTS, extras or [{}] * len(PROMPTS), strict=True):
             requests.start_soon(complete, client, prompt, texts, extra)
-        for death in range(deaths):
-            await anyio.to_thread.run_sync(kill_worker, daemon, number, death + 1)
     return texts
 
 
-def kill_worker(daemon: Daemon, number: signal.Signals, restarts: int) -> None:
-    """End the worker once all requests run on it, and wait for the next one."""
-    report = daemon.wait_until("requests.running", be=len(PROMPTS))
-    os.kill(report["worker"]["pid"], number)
-    daemon.wait_until("worker.restarts", be=restarts)
-
-
 @pytest.mark.parametrize(
-    ("number", "deaths"), [(signal.SIGKILL, 2), (signal.SIGSEGV, 1)], ids=["killed twice", "fault"]
+    ("number", "deaths"),
+    [(signal.SIGKILL, (600, 900)), (signal.SIGSEGV, (1000,))],
+    ids=["killed twice", "fault"],
 )
 def test_answers_are_the_same_as_without_the_workers_death(
-    llama_path: Path, number: signal.Signals, deaths: int
+    own: Mortal, llama_path: Path, number: signal.Signals, deaths: tuple[int, ...]
 ) -> None:
-    with running(llama_path) as daemon:
-        texts = anyio.run(complete_all, daemon, deaths, number)
-        report = daemon.wait_until("status", be="healthy")
-    assert report["worker"]["restarts"] == deaths
+    before = own.restarts()
+    own.end_after(*deaths, number=number)
+    texts = anyio.run(complete_all, own.daemon)
+    report = own.daemon.wait_until("status", be="healthy")
+    assert report["worker"]["restarts"] == before + len(deaths)
     assert report["worker"]["last_exit"]["signal"] == number.name
     for prompt in PROMPTS:
         expected = greedy_tokens(llama_path, text_tokens(llama_path, prompt), TOKENS)
         assert texts[prompt] == decode(llama_path, expected)
 
 
-def test_answers_with_penalties_and_seeds_are_the_same_too(llama_path: Path) -> None:
-    with running(llama_path) as daemon:
-        undisturbed = anyio.run(complete_all, daemon, 0, signal.SIGKILL, PENALISED)
-        texts = anyio.run(complete_all, daemon, 2, signal.SIGKILL, PENALISED)
+def test_answers_with_penalties_and_seeds_are_the_same_too(own: Mortal) -> None:
+    undisturbed = anyio.run(complete_all, own.daemon, PENALISED)
+    before = own.restarts()
+    own.end_after(600, 900)
+    texts = anyio.run(complete_all, own.daemon, PENALISED)
+    assert own.restarts() == before + 2
     assert texts == undisturbed
     assert len(set(texts.values())) == len(PROMPTS)
 
 
-def test_a_worker_that_is_gone_is_told_by_health_and_comes_back(llama_path: Path) -> None:
-    with running(llama_path) as daemon:
-        os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
-        gone: list[tuple[int, str]] = []
-
-        def is_restarting() -> bool:
-            response = plain_http.get(f"{daemon.url}/health")
-            gone.append((response.status_code, response.json()["status"]))
-            return gone[-1][1] == "restarting"
-
-        daemon.wait_for(is_restarting)
-        assert gone[-1][0] == 503
-        asked = {"model": "default", "prompt": "waits for the next worker", "max_tokens": 2}
-        answer = plain_http.post(f"{daemon.url}/v1/completions", json=asked)
-        assert answer.status_code == 200
-        worker = daemon.health()["worker"]
-        assert worker["restarts"] == 1
-        assert worker["last_exit"]["reason"] == "signal SIGKILL"
+def test_a_worker_that_is_gone_is_told_by_health_and_comes_back(own: Mortal) -> None:
+    daemon = own.daemon
+    before = daemon.wait_until("status", be="healthy")["worker"]
+    with ThreadPoolExecutor(1) as client:
+        with own.held():
+            os.kill(before["pid"], signal.SIGKILL)
+            daemon.wait_until("status", be="restarting")
+            assert plain_http.get(f"{daemon.url}/health").status_code == 503
+            asked = {"model": "default", "prompt": "waits for the next worker", "max_tokens": 2}
+            answer = client.submit(plain_http.post, f"{daemon.url}/v1/completions", json=asked)
+            daemon.wait_until("requests.waiting", be=1)
+        assert answer.result().status_code == 200
+    worker = daemon.health()["worker"]
+    assert worker["restarts"] == before["restarts"] + 1
+    assert worker["last_exit"]["reason"] == "signal SIGKILL"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +11,10 @@ import httpx
 import pytest
 
 from tests.e2e import plain_http
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import ADMIN, KEYS, NAMED, bearer
+from tests.e2e.mortal import mortal
 from tests.fakes.worker import answer
 
 OK = httpx.codes.OK
@@ -67,16 +66,12 @@ def test_a_killed_worker_of_a_real_model_leaves_the_text_the_same(llama_path: Pa
         "max_output_tokens": 300,
         "stream": True,
     }
-    with running(llama_path) as daemon:
-        whole = events_of(plain_http.post(f"{daemon.url}/v1/responses", json=asked).text)
-        parts: list[str] = []
-        with plain_http.stream("POST", f"{daemon.url}/v1/responses", json=asked) as reply:
-            for part in reply.iter_text():
-                if not parts:
-                    os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
-                parts.append(part)
-        events = events_of("".join(parts))
-        assert daemon.health()["worker"]["restarts"] == 1
+    with mortal(llama_path) as dying:
+        url = f"{dying.daemon.url}/v1/responses"
+        whole = events_of(plain_http.post(url, json=asked).text)
+        dying.end_after(100)
+        events = events_of(plain_http.post(url, json=asked).text)
+        assert dying.restarts() == 1
     assert text_of(events) == text_of(whole)
     assert len(text_of(whole)) > 100
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +16,8 @@ from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, SecretStr
 
 from tests.e2e import plain_http
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import Daemon
+from tests.e2e.mortal import mortal
 
 PEOPLE: dict[str, Any] = {
     "type": "object",
@@ -162,34 +161,12 @@ def test_a_schema_bomb_is_refused_in_its_time_and_streams_go_on(daemon: Daemon) 
 
 def test_a_crash_is_a_pause_to_an_answer_held_to_a_schema(llama_path: Path) -> None:
     fields = {"response_format": schema_format(PEOPLE), "temperature": 1}
-
-    async def complete(daemon: Daemon, client: httpx.AsyncClient, out: list[str]) -> None:
-        body = {"model": "default", "prompt": "p", "max_tokens": 2000, "seed": 8, **fields}
-        answer = await client.post("/v1/completions", json=body)
-        out.append(choice_of(answer)[0])
-
-    async def crash(daemon: Daemon) -> str:
-        out: list[str] = []
-        async with (
-            plain_http.async_client(daemon.url) as client,
-            anyio.create_task_group() as tasks,
-        ):
-            tasks.start_soon(complete, daemon, client, out)
-            await anyio.to_thread.run_sync(kill_worker, daemon)
-        return out[0]
-
-    with running(llama_path) as daemon:
-        undisturbed, _ = choice_of(ask(daemon, "p", **{**fields, "seed": 8}))
-        assert anyio.run(crash, daemon) == undisturbed
-        assert daemon.health()["worker"]["restarts"] == 1
+    with mortal(llama_path) as dying:
+        undisturbed, _ = choice_of(ask(dying.daemon, "p", **fields))
+        dying.end_after(50)
+        assert choice_of(ask(dying.daemon, "p", **fields))[0] == undisturbed
+        assert dying.restarts() == 1
     jsonschema.validate(json.loads(undisturbed), PEOPLE)
-
-
-def kill_worker(daemon: Daemon) -> None:
-    """End the worker in the middle of an answer."""
-    report = daemon.wait_until("requests.running", be=1)
-    os.kill(report["worker"]["pid"], signal.SIGKILL)
-    daemon.wait_until("worker.restarts", be=1)
 
 
 def test_the_openai_client_parses_into_a_model(demo: Daemon) -> None:

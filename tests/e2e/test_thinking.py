@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +12,7 @@ import pytest
 
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
+from tests.e2e.mortal import mortal
 from tests.models import staged
 from tests.models.thinking import ADD, CONTENT, LONG_CONTENT, MODELS, THOUGHT
 
@@ -104,46 +104,31 @@ def test_other_values_are_refused(http: httpx.Client, budget: object) -> None:
     assert reply.json()["error"]["param"] == "thinking_token_budget"
 
 
-def test_reasoning_ends_at_the_same_token_when_the_worker_is_killed(service: Daemon) -> None:
+def test_reasoning_ends_at_the_same_token_when_the_worker_is_killed(tmp_path: Path) -> None:
     """The worker dies in reasoning, and in the content after it."""
     asked: dict[str, Any] = {"thinking_token_budget": LONG_BUDGET, "max_tokens": 2000}
-    with plain_http.client(service.url) as http:
+    model = staged.make(MODELS["long"], tmp_path / "long")
+    with mortal(model) as dying, plain_http.client(dying.daemon.url) as http:
         expected = ask(http, "long", **asked).json()
         message = expected["choices"][0]["message"]
         assert message["content"] == LONG_CONTENT
-        for pieces in (LONG_BUDGET // 2, LONG_BUDGET + 50):
-            restarts = service.health()["worker"]["restarts"]
-            said, usage = read_and_kill(service, http, pieces, asked)
+        for deaths, pieces in enumerate((LONG_BUDGET // 2, LONG_BUDGET + 50), 1):
+            dying.end_after(pieces)
+            said, usage = read_stream(http, asked)
             assert said == {name: message[name] for name in said}
             assert reasoning_tokens(usage) == reasoning_tokens(expected) == LONG_BUDGET + 1
-            assert service.health()["worker"]["restarts"] > restarts
+            assert dying.restarts() == deaths
 
 
-def read_and_kill(
-    service: Daemon, http: httpx.Client, pieces: int, fields: dict[str, Any]
+def read_stream(
+    http: httpx.Client, fields: dict[str, Any]
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """A stream's text and its usage; the worker is killed after this number of pieces."""
-    body = {
-        "model": "long",
-        "messages": [{"role": "user", "content": "Well?"}],
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        **fields,
-    }
+    """A stream's text and its usage."""
+    options = {"include_usage": True}
+    events = events_of(ask(http, "long", stream=True, stream_options=options, **fields))
     said = {"content": "", "reasoning_content": ""}
-    usage: dict[str, Any] = {}
-    seen = 0
-    with http.stream("POST", CHAT, json=body) as reply:
-        for line in reply.iter_lines():
-            if not line.startswith("data: {"):
-                continue
-            event = json.loads(line.removeprefix("data: "))
-            usage = event if event.get("usage") else usage
-            for choice in event["choices"]:
-                for name in said:
-                    said[name] += choice["delta"].get(name) or ""
-            seen += 1
-            if seen == pieces:
-                os.kill(service.health()["worker"]["pid"], signal.SIGKILL)
-    return said, usage
+    for event in events:
+        for choice in event["choices"]:
+            for name in said:
+                said[name] += choice["delta"].get(name) or ""
+    return said, events[-1]

@@ -2,7 +2,7 @@
 
 Its restarts are fast, so that tests need not wait. `--deaths-tolerated` is the number of
 exits after which the service has failed, `--sound-after-s` the time after which a worker
-is healthy.
+is healthy, `--worker` the module of another worker.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("command", choices=["serve"])
     parser.add_argument("--deaths-tolerated", type=int, default=10**6)
     parser.add_argument("--sound-after-s", type=float, default=10.0)
+    parser.add_argument("--worker")
     own, flags = parser.parse_known_args(argv)
     settings = load_settings(flags, os.environ)
     flush_logs = configure_logging(settings.log_level, settings.log_format, file=log_file(settings))
@@ -48,12 +49,17 @@ def run(argv: list[str]) -> int:
                 os.environ,
                 open_keyring(settings),
                 make_tls(settings),
-                worker_command=FAKE_WORKER_COMMAND,
+                worker_command=command_of(own.worker),
                 restart_limits=restart_limits,
             )
         )
     flush_logs()
     return status
+
+
+def command_of(module: str | None) -> tuple[str, ...]:
+    """The command of the worker in this module, by default of the fake one."""
+    return FAKE_WORKER_COMMAND if module is None else (sys.executable, "-m", module)
 
 
 if __name__ == "__main__":
