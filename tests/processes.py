@@ -10,7 +10,7 @@ import psutil
 # Every process that a test starts inherits it, and so do those that these start.
 SESSION_VARIABLE = "TEST_SESSION_PID"
 # How long a process that lost its parent may take to notice that.
-ORPHAN_TIMEOUT_S = 20.0
+ORPHAN_TIMEOUT_S = 120.0
 
 
 def mark_session() -> None:

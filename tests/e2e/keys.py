@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import HANG_S
+
 PLAIN = "environment-key-0001"
 NAMED = "environment-key-0002"
 ADMIN = "environment-key-0003"
@@ -19,7 +21,7 @@ def bearer(key: str) -> dict[str, str]:
 
 def run_keys(path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service", "keys", *words, "--keys-file", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False)
 
 
 def add_key(path: Path, *words: str) -> str:

@@ -33,7 +33,7 @@ def print_plist(
         env={"PYTHONPATH": root, "PATH": "/usr/bin:/bin", "HF_HUB_OFFLINE": "1", **environ},
         cwd=folder,
         capture_output=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
 
@@ -178,7 +178,7 @@ def test_systemd_accepts_the_unit_file(tmp_path: Path) -> None:
         ["systemd-analyze", "verify", str(unit)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
     assert (checked.returncode, checked.stderr) == (0, "")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.e2e.daemon import Daemon, free_port
+from tests.waiting import HANG_S
 
 KEY = "a-key-that-must-not-be-shown"
 
@@ -22,7 +23,7 @@ def run_doctor(*flags: str, **environ: str) -> tuple[int, str]:
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
     assert "Traceback" not in completed.stderr, completed.stderr

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -14,6 +12,8 @@ import pytest
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.faulty import Asked, assert_served, complete_all, faulty
+from tests.e2e.mortal import Mortal, mortal
+from tests.e2e.stopping import stopped
 from tests.e2e.wire import COMPLETIONS, completion, connect, post
 
 
@@ -26,16 +26,6 @@ def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
     assert int(answer.headers["retry-after"]) > 0
 
 
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A worker that does nothing for a while."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
 def test_past_the_queue_requests_get_429_and_those_before_them_go_on(llama_path: Path) -> None:
     flags = ["--max-running", "1", "--max-waiting", "2"]
     with running(llama_path, flags=flags) as daemon, ExitStack() as stack:
@@ -43,12 +33,13 @@ def test_past_the_queue_requests_get_429_and_those_before_them_go_on(llama_path:
         first = stack.enter_context(
             plain_http.stream("POST", f"{daemon.url}{COMPLETIONS}", json=asked)
         )
-        for waiting in (1, 2):
-            stack.enter_context(connect(daemon)).sendall(post(asked))
-            daemon.wait_until("requests.waiting", be=waiting)
-        for _ in range(10):
-            assert_refused(ask(daemon), 429, "overloaded")
-        assert plain_http.get(f"{daemon.url}/health").status_code == 200
+        with stopped(daemon.health()["worker"]["pid"]):
+            for waiting in (1, 2):
+                stack.enter_context(connect(daemon)).sendall(post(completion(tokens=8)))
+                daemon.wait_until("requests.waiting", be=waiting)
+            for _ in range(10):
+                assert_refused(ask(daemon), 429, "overloaded")
+            assert plain_http.get(f"{daemon.url}/health").status_code == 200
         assert first.read().endswith(b"data: [DONE]\n\n")
 
 
@@ -71,32 +62,37 @@ def test_of_a_burst_each_request_is_served_whole_or_refused_and_then_all_is_as_b
 
 
 @pytest.fixture(scope="module")
-def impatient(llama_path: Path) -> Iterator[Daemon]:
+def impatient(llama_path: Path) -> Iterator[Mortal]:
     """A service in which no request waits long."""
-    flags = ["--queue-timeout-s", "2"]
-    with running(llama_path, flags=flags) as daemon:
-        yield daemon
+    with mortal(llama_path, flags=["--queue-timeout-s", "2"]) as dying:
+        yield dying
 
 
-def test_a_request_that_the_device_does_not_take_in_time_gets_503(impatient: Daemon) -> None:
-    with stopped(impatient.health()["worker"]["pid"]):
-        assert_refused(ask(impatient), 503, "queue_timeout")
-    assert ask(impatient).status_code == 200
+def wait_served(daemon: Daemon) -> None:
+    """Wait until a request is served: on a busy machine one may wait too long for its worker."""
+    daemon.wait_for(lambda: ask(daemon).status_code == httpx.codes.OK)
 
 
-def test_during_a_restart_what_has_begun_waits_and_what_has_not_gets_503(impatient: Daemon) -> None:
-    asked = completion(stream=True)
-    worker = impatient.health()["worker"]["pid"]
-    with plain_http.stream("POST", f"{impatient.url}{COMPLETIONS}", json=asked) as answer:
-        lines = answer.iter_lines()
-        next(lines)
-        os.kill(worker, signal.SIGKILL)
-        impatient.wait_until("status", be="restarting")
-        impatient.wait_for(lambda: impatient.health()["worker"]["pid"] not in (None, worker))
-        with stopped(impatient.health()["worker"]["pid"]):
+def test_a_request_that_the_device_does_not_take_in_time_gets_503(impatient: Mortal) -> None:
+    with stopped(impatient.daemon.health()["worker"]["pid"]):
+        assert_refused(ask(impatient.daemon), 503, "queue_timeout")
+    wait_served(impatient.daemon)
+
+
+def test_during_a_restart_what_has_begun_waits_and_what_has_not_gets_503(impatient: Mortal) -> None:
+    daemon, asked = impatient.daemon, completion(tokens=400, stream=True)
+    wait_served(daemon)
+    impatient.end_after(100)
+    with ExitStack() as held:
+        held.enter_context(impatient.held())
+        with plain_http.stream("POST", f"{daemon.url}{COMPLETIONS}", json=asked) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            daemon.wait_until("status", be="restarting")
             for _ in range(2):
-                assert_refused(ask(impatient), 503, "queue_timeout")
-        assert [line for line in lines if line][-1] == "data: [DONE]"
-    report = impatient.wait_until("status", be="healthy")
+                assert_refused(ask(daemon), 503, "queue_timeout")
+            held.close()
+            assert [line for line in lines if line][-1] == "data: [DONE]"
+    report = daemon.wait_until("status", be="healthy")
     assert report["worker"]["last_exit"]["signal"] == "SIGKILL"
-    assert ask(impatient).status_code == 200
+    wait_served(daemon)

@@ -19,6 +19,7 @@ from tests.e2e.faulty import faulty
 from tests.e2e.footprint import footprint_of, wait_until_back
 from tests.e2e.keys import KEYS, PLAIN, bearer
 from tests.e2e.wire import COMPLETIONS, completion, connect, head, read_answer
+from tests.waiting import HANG_S
 
 DAY_S = 86400
 REQUESTS = 1000
@@ -75,7 +76,7 @@ def test_a_full_disk_under_the_log_file_stops_nothing() -> None:
 
 def test_a_log_file_that_cannot_be_opened_ends_the_start() -> None:
     command = [sys.executable, "-m", "service", "--port", "0", "--log-file", "/nowhere/mlxd.log"]
-    completed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False)
     assert completed.returncode == 1
     assert completed.stderr == "mlxd: cannot log to /nowhere/mlxd.log: No such file or directory\n"
 

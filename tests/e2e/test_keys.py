@@ -19,6 +19,7 @@ from tests.e2e.daemon import Daemon, running
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import ADMIN, KEYS, NAMED, PLAIN, SECRETS, bearer
 from tests.e2e.wire import connect, head, read_answer
+from tests.waiting import HANG_S
 
 ASKED = {"model": "fake", "prompt": "x", "max_tokens": 5}
 WRONG = {
@@ -134,7 +135,7 @@ def test_the_request_that_the_start_screen_shows_has_a_place_for_a_key(own: Daem
     [curl] = [line for line in own.lines if line.startswith("curl")]
     shown = curl.replace("YOUR_KEY", PLAIN).rstrip() + " --silent --fail"
     answered = subprocess.run(
-        shown, shell=True, capture_output=True, text=True, timeout=60, check=True
+        shown, shell=True, capture_output=True, text=True, timeout=HANG_S, check=True
     )
     assert answered.stdout.rstrip().endswith("data: [DONE]")
 
@@ -258,7 +259,7 @@ def serve(*flags: str, **environ: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
 

@@ -20,7 +20,9 @@ TOKENS = 12
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     source = tmp_path_factory.mktemp("models") / "fake"
     with running(
-        str(source), flags=["--keep-alive-s", "1", "--stall-s", "60"], program="tests.fakes.service"
+        str(source),
+        flags=["--keep-alive-s", "0.2", "--stall-s", "10"],
+        program="tests.fakes.service",
     ) as daemon:
         yield daemon
 

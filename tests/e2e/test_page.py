@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,26 +12,23 @@ from playwright.sync_api import Browser, Page, expect
 from tests.e2e import plain_http
 from tests.e2e.browser import chromium, opened
 from tests.e2e.daemon import Daemon, running
+from tests.e2e.mortal import Mortal, mortal
 
 # Lengths of answers in tokens. A long answer is still streaming while a test looks at it.
 LONG, SHORT = 3500, 12
 PHONE = {"width": 390, "height": 844}
 ENDED = re.compile(r"\d+( \(\d+ cached\))? \+ \d+ tokens")
-# Records the texts that the page shows during a restart, because they may soon be gone.
-RECORD_TEXTS = """() => {
-  window.texts = [];
-  for (const selector of ["#state", ".message.assistant:last-of-type .meta"]) {
-    const line = document.querySelector(selector);
-    new MutationObserver(() => window.texts.push(line.textContent)).observe(
-      line, { childList: true, characterData: true, subtree: true });
-  }
-}"""
 
 
 @pytest.fixture(scope="module")
-def own_daemon(llama_path: Path) -> Iterator[Daemon]:
-    with running(llama_path) as daemon:
-        yield daemon
+def own(llama_path: Path) -> Iterator[Mortal]:
+    with mortal(llama_path) as dying:
+        yield dying
+
+
+@pytest.fixture(scope="module")
+def own_daemon(own: Mortal) -> Daemon:
+    return own.daemon
 
 
 @pytest.fixture(scope="module")
@@ -107,21 +102,20 @@ def test_stopping_keeps_the_text_and_ends_the_generation(page: Page, own_daemon:
 
 
 def test_a_killed_worker_shows_as_restarting_and_the_answer_completes(
-    page: Page, own_daemon: Daemon
+    page: Page, own: Mortal
 ) -> None:
-    send(page, 1200)
-    wait_longer(page, 0)
-    before = own_daemon.health()["worker"]
-    page.evaluate(RECORD_TEXTS)
-    os.kill(before["pid"], signal.SIGKILL)
-    expect(page.locator(".message.assistant .meta")).to_contain_text("+ 1,200 tokens")
+    before = own.restarts()
+    own.end_after(100)
+    meta = page.locator(".message.assistant .meta")
+    with own.held():
+        send(page, 300)
+        expect(page.locator("#state")).to_have_text("restarting")
+        expect(meta).to_contain_text("then this answer continues")
+    expect(meta).to_contain_text("+ 300 tokens")
     expect(page.locator("#state")).to_have_text("healthy")
-    texts = page.evaluate("window.texts")
-    assert "restarting" in texts
-    assert any("then this answer continues" in text for text in texts)
     expect(page.locator("#recent tbody tr").first).to_contain_text("resumed")
     worker = page.locator("#worker")
-    expect(worker).to_contain_text(f"Restarts{before['restarts'] + 1}")
+    expect(worker).to_contain_text(f"Restarts{before + 1}")
     expect(worker).to_contain_text("signal SIGKILL, while busy")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.endings import processor_ticks, ticks_until_gone
 from tests.e2e.json_events import Body, parts_of
+from tests.e2e.mortal import Mortal, mortal
 from tests.memory_limits import limit_to_held
 from tests.models import families
 from tests.prompts import PROMPTS
@@ -28,7 +28,8 @@ from tests.waiting import HANG_S
 
 STREAMS, PLAIN = 16, 8
 TOKENS = 160
-KILLS = 3
+# After how many pieces since the last death, of all answers together, the next one is.
+DEATHS_AFTER = (500, 800, 800)
 PREFILLING = 32
 PREFILL_TICKS = 20
 # The whole prefill takes several times as many.
@@ -50,9 +51,9 @@ class Outcome:
 
 
 @pytest.fixture(scope="module")
-def own(llama_path: Path) -> Iterator[Daemon]:
-    with running(llama_path, flags=["--stall-s", str(STALL_S)]) as daemon:
-        yield daemon
+def own(llama_path: Path) -> Iterator[Mortal]:
+    with mortal(llama_path, flags=["--stall-s", str(STALL_S)]) as dying:
+        yield dying
 
 
 def bodies() -> list[Body]:
@@ -92,8 +93,8 @@ async def complete(client: httpx.AsyncClient, body: Body) -> Outcome:
     return Outcome(text, reason, {name: usage[name] for name in COUNTS})
 
 
-async def complete_all(daemon: Daemon, asked: list[Body], kills: int = 0) -> list[Outcome]:
-    """All answers, while the worker is killed this often under them."""
+async def complete_all(daemon: Daemon, asked: list[Body]) -> list[Outcome]:
+    """All answers, to requests sent at once."""
     outcomes: dict[int, Outcome] = {}
 
     async def one(client: httpx.AsyncClient, place: int) -> None:
@@ -105,46 +106,36 @@ async def complete_all(daemon: Daemon, asked: list[Body], kills: int = 0) -> lis
     ):
         for place in range(len(asked)):
             group.start_soon(one, client, place)
-        for _ in range(kills):
-            await anyio.to_thread.run_sync(kill_busy_worker, daemon)
     return [outcomes[place] for place in range(len(asked))]
 
 
-def kill_busy_worker(daemon: Daemon) -> None:
-    """Kill the worker while it decodes, and wait for the next.
-
-    Health reports the signal as the reason: the service saw the worker's end itself, before
-    the stall timer ran out.
-    """
-    daemon.wait_for(lambda: daemon.health()["requests"]["running"] >= 4)
-    os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
-    daemon.wait_until("status", be="restarting")
-    report = daemon.wait_until("status", be="healthy")
-    assert report["worker"]["last_exit"]["reason"] == "signal SIGKILL"
-
-
 @pytest.mark.long
-def test_no_client_can_tell_an_answer_under_kills_from_an_undisturbed_one(own: Daemon) -> None:
+def test_no_client_can_tell_an_answer_under_kills_from_an_undisturbed_one(own: Mortal) -> None:
     asked = bodies()
-    asked = with_stops(asked, anyio.run(complete_all, own, asked))
-    undisturbed = anyio.run(complete_all, own, asked)
+    asked = with_stops(asked, anyio.run(complete_all, own.daemon, asked))
+    undisturbed = anyio.run(complete_all, own.daemon, asked)
     assert {outcome.finish_reason for outcome in undisturbed} == {"stop", "length"}
-    before = own.health()["worker"]["restarts"]
-    killed = anyio.run(complete_all, own, asked, KILLS)
-    assert own.health()["worker"]["restarts"] == before + KILLS
+    before = own.restarts()
+    own.end_after(*DEATHS_AFTER)
+    killed = anyio.run(complete_all, own.daemon, asked)
+    last = own.daemon.wait_until("status", be="healthy")["worker"]
+    assert last["restarts"] == before + len(DEATHS_AFTER)
+    # The service saw the worker's end itself, before the stall timer ran out.
+    assert last["last_exit"]["reason"] == "signal SIGKILL"
     assert killed == undisturbed
 
 
-def test_a_worker_that_stops_is_replaced_and_its_answer_goes_on(own: Daemon) -> None:
+def test_a_worker_that_stops_is_replaced_and_its_answer_goes_on(own: Mortal) -> None:
     body: Body = {"model": "default", "prompt": "x", "max_tokens": 400, "temperature": 0}
-    [undisturbed] = anyio.run(complete_all, own, [body])
+    [undisturbed] = anyio.run(complete_all, own.daemon, [body])
+    own.end_after(100, number=signal.SIGSTOP)
     with ThreadPoolExecutor(1) as client:
-        outcomes = client.submit(lambda: anyio.run(complete_all, own, [body]))
-        report = own.wait_until("requests.running", be=1)
-        os.kill(report["worker"]["pid"], signal.SIGSTOP)
-        assert own.wait_until("status", be="restarting")["worker"]["pid"] is not None
+        with own.held():
+            outcomes = client.submit(lambda: anyio.run(complete_all, own.daemon, [body]))
+            report = own.daemon.wait_until("status", be="restarting")
+            assert report["worker"]["pid"] is not None
         assert outcomes.result() == [undisturbed]
-    last_exit = own.health()["worker"]["last_exit"]
+    last_exit = own.daemon.wait_until("status", be="healthy")["worker"]["last_exit"]
     assert (last_exit["signal"], last_exit["phase"]) == ("SIGKILL", "busy")
     assert last_exit["reason"] == f"no answer to a ping for {STALL_S:g} s"
 

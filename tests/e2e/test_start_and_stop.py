@@ -18,11 +18,13 @@ import pytest
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.endings import wait_gone
+from tests.e2e.faulty import faulty
+from tests.waiting import HANG_S
 
 
 def run_service(*flags: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service", "serve", *flags]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=False)
 
 
 def chat(url: str, **more: object) -> httpx.Response:
@@ -40,7 +42,7 @@ def test_the_start_screen_names_the_model_the_device_the_url_and_a_request_that_
     assert "device" in daemon.output
     assert "memory" in daemon.output
     answer = subprocess.run(
-        curl, shell=True, capture_output=True, text=True, timeout=60, check=True
+        curl, shell=True, capture_output=True, text=True, timeout=HANG_S, check=True
     )
     assert url in curl
     assert answer.stdout.rstrip().endswith("data: [DONE]")
@@ -113,17 +115,14 @@ def test_a_model_that_cannot_be_loaded_ends_the_service_and_says_why(tmp_path: P
     assert f"model '{tmp_path.name}' cannot be loaded" in line
 
 
-def test_requests_during_loading_are_told_to_come_back(llama_path: Path) -> None:
-    with running(llama_path, wait=False) as daemon:
-        worker = daemon.wait_until("status", be="loading")["worker"]["pid"]
-        os.kill(worker, signal.SIGSTOP)
-        try:
-            health, refused = plain_http.get(f"{daemon.url}/health"), chat(daemon.url)
-        finally:
-            os.kill(worker, signal.SIGCONT)
+def test_requests_during_loading_are_told_to_come_back(tmp_path: Path) -> None:
+    with faulty(source=f"{tmp_path}/starts[held 0]", wait=False) as daemon:
+        daemon.wait_until("status", be="loading")
+        health, refused = plain_http.get(f"{daemon.url}/health"), chat(daemon.url)
         assert (health.status_code, health.json()["status"]) == (503, "loading")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "loading")
         assert int(refused.headers["retry-after"]) > 0
+        (tmp_path / "starts.released").touch()
         daemon.wait_serving()
         assert chat(daemon.url, max_tokens=1).status_code == 200
 
@@ -139,7 +138,7 @@ def test_sigterm_ends_an_idle_service_and_its_worker_with_exit_code_0(llama_path
 
 def test_sigterm_lets_a_running_answer_finish(llama_path: Path) -> None:
     with running(llama_path, flags=["--drain-s", "3600"]) as daemon:
-        with streaming(daemon, tokens=1500) as lines:
+        with streaming(daemon, tokens=600) as lines:
             daemon.signal(signal.SIGTERM)
             text = list(lines)
         assert daemon.wait() == 0

@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import faulty
 from tests.e2e.wire import GET_HEALTH, connect, post, read_answer, read_end
+from tests.waiting import HANG_S
 
 MAX_CONNECTIONS = 20
 # The listener, the worker's pipe, and the pair by which signals reach the event loop.
@@ -44,7 +45,7 @@ def make_pair(folder: Path, *protection: str) -> tuple[Path, Path]:
         ],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=HANG_S,
     )
     return cert, key
 

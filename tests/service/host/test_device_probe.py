@@ -7,6 +7,7 @@ import pytest
 
 from protocol.messages import Configure, Ready
 from service.host.device_probe import probe
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.anyio
 
@@ -29,9 +30,9 @@ async def test_a_worker_without_models_reports_its_device_and_ends() -> None:
 @pytest.mark.parametrize(
     ("program", "wait_s", "reason"),
     [
-        ("raise SystemExit(3)", 30.0, "exit status 3"),
-        ("import os; os.abort()", 30.0, "exit status -6"),
-        ("import sys; sys.exit('no\\x1b Metal')", 30.0, "ended with: no\\x1b Metal"),
+        ("raise SystemExit(3)", HANG_S, "exit status 3"),
+        ("import os; os.abort()", HANG_S, "exit status -6"),
+        ("import sys; sys.exit('no\\x1b Metal')", HANG_S, "ended with: no\\x1b Metal"),
         ("import time; time.sleep(60)", 0.2, "was not ready after 0.2 seconds"),
     ],
 )

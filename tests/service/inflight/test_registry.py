@@ -25,6 +25,7 @@ from service.inflight.request import InflightRequest
 from service.schema.health import HealthStatus
 from tests.service.inflight.recording_worker import RecordingWorker
 from tests.service.records import IDLE, make_finished, make_submit
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.anyio
 
@@ -325,7 +326,7 @@ async def test_a_service_that_is_not_serving_accepts_no_request(
 
 async def test_a_request_can_wait_for_the_first_worker(worker: RecordingWorker) -> None:
     worker.status = "loading"
-    await ready(worker, load_wait_s=5).open(submits())
+    await ready(worker, load_wait_s=HANG_S).open(submits())
     assert len(worker.sent) == 1
 
 

@@ -14,6 +14,7 @@ from service.errors import ClientDisconnected, InvalidRequest, Overloaded, Worke
 from service.inflight.registry import RequestRegistry
 from tests.service.inflight.recording_worker import RecordingWorker
 from tests.service.records import make_submit
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.anyio
 
@@ -26,13 +27,17 @@ def worker() -> RecordingWorker:
     return RecordingWorker()
 
 
-@pytest.fixture
-def registry(worker: RecordingWorker) -> RequestRegistry:
+def make_registry(worker: RecordingWorker, queue_timeout_s: float = HANG_S) -> RequestRegistry:
     registry = RequestRegistry(
-        worker, max_in_flight=MAX_IN_FLIGHT, load_wait_s=0, queue_timeout_s=0.05
+        worker, max_in_flight=MAX_IN_FLIGHT, load_wait_s=0, queue_timeout_s=queue_timeout_s
     )
     registry.worker_ready()
     return registry
+
+
+@pytest.fixture
+def registry(worker: RecordingWorker) -> RequestRegistry:
+    return make_registry(worker)
 
 
 def result_of(id: int) -> Tokenized:
@@ -114,7 +119,8 @@ async def test_a_handler_that_ends_cancels_the_request(
     assert worker.sent[-1] == Cancel([1])
 
 
-async def test_a_request_that_waits_too_long_ends(registry: RequestRegistry) -> None:
+async def test_a_request_that_waits_too_long_ends(worker: RecordingWorker) -> None:
+    registry = make_registry(worker, queue_timeout_s=0.05)
     request = await registry.open([TOKENIZE])
     with pytest.raises(WorkerUnavailable, match="for the tokenizer") as caught:
         await request.tokenized()

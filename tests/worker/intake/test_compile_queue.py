@@ -12,6 +12,7 @@ import pytest
 from protocol.events import Rejected
 from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
 from protocol.messages import ModelSource, Sampling, Submit, TokenPrompt, ToolUse
+from tests.waiting import HANG_S
 from tests.worker.driver import make_config_loader
 from worker.intake.compile_queue import CompileQueue, grammar_param
 from worker.intake.prepared import prepare
@@ -87,6 +88,6 @@ def test_small_grammars_are_first_and_slow_ones_wait_for_all_first_tries() -> No
         compiles.put(prepared)
         assert compiler.begun.wait(60)
     compiler.go.set()
-    assert {delivered.get(timeout=60) for _ in range(5)} == {1, 2, 3, 4, 6}
+    assert {delivered.get(timeout=HANG_S) for _ in range(5)} == {1, 2, 3, 4, 6}
     # The thread took the first one before the others arrived.
     assert compiler.order == ["first", "small", "large" * 99, "slow 1", "slow 2"]
