@@ -71,15 +71,16 @@ def test_reasoning_has_as_many_tokens_as_its_budget_and_content_follows(
 ) -> None:
     markers = 2 if model == "opens" else 1
     whole = thought_tokens(pool, model) - markers
+    steps = run_loop(pool, [ask(model, budget, id=budget) for budget in range(whole + 2)])
     for budget in range(whole + 2):
-        steps = run_loop(pool, [ask(model, budget)])
-        reasoning, content = split(steps)
+        reasoning, content = split(steps, budget)
         assert content == CONTENT
         assert THOUGHT.startswith(reasoning)
         assert "�" not in reasoning
-        spent = finished(steps).reasoning_tokens - markers
+        end = finished(steps, budget)
+        spent = end.reasoning_tokens - markers
         assert spent == min(budget, whole) or (spent <= budget + 3 and reasoning[-1:] in "二😀")
-        assert finished(steps).reason == "stop"
+        assert end.reason == "stop"
 
 
 @pytest.mark.parametrize("model", ["opens", "opened", "spelled"])
@@ -105,11 +106,14 @@ def test_a_resumed_answer_ends_its_reasoning_at_the_same_token(pool: ModelPool, 
     submit = ask(model, 5)
     whole = run_loop(pool, [submit])
     tokens = tokens_of(whole, 1)
-    for kept in range(1, min(len(tokens), 20)):
-        steps = run_loop(pool, [msgspec.structs.replace(submit, resume=tokens[:kept])])
-        assert tokens[:kept] + tokens_of(steps, 1) == tokens
-        assert finished(steps).reasoning_tokens == finished(whole).reasoning_tokens
-        assert "".join(split(whole)).endswith("".join(split(steps)))
+    resumed = range(1, min(len(tokens), 20))
+    steps = run_loop(
+        pool, [msgspec.structs.replace(submit, id=kept, resume=tokens[:kept]) for kept in resumed]
+    )
+    for kept in resumed:
+        assert tokens[:kept] + tokens_of(steps, kept) == tokens
+        assert finished(steps, kept).reasoning_tokens == finished(whole).reasoning_tokens
+        assert "".join(split(whole)).endswith("".join(split(steps, kept)))
 
 
 def test_answers_with_other_budgets_in_one_batch_are_those_alone(pool: ModelPool) -> None:
