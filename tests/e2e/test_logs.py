@@ -78,7 +78,14 @@ def serve_some(url: str, count: int = REQUESTS) -> None:
         assert client.post("/v1/completions", json=body).status_code == 200
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "redirection",
+    [
+        pytest.param("2>&-", marks=pytest.mark.long),
+        pytest.param(">&- 2>&-", marks=pytest.mark.long),
+        "<&- >&- 2>&-",
+    ],
+)
 def test_closed_standard_streams_stop_nothing(redirection: str) -> None:
     with started(redirection, subprocess.DEVNULL) as url:
         serve_some(url)

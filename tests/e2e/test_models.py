@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,21 +43,33 @@ def table(path: Path, **settings: object) -> str:
     return "\n".join(["[[models]]", *lines, ""])
 
 
-def test_a_model_is_loaded_by_its_first_request_once_for_all_that_wait(
-    llama_path: Path, qwen_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def shared(llama_path: Path, qwen_path: Path) -> Iterator[Daemon]:
     with running(llama_path, qwen_path) as daemon:
-        assert statuses(daemon) == {"tiny-llama": "loaded", "tiny-qwen": "unloaded"}
-        with ThreadPoolExecutor(8) as threads:
-            answers = list(threads.map(lambda _: ask(daemon, "tiny-qwen"), range(8)))
-        assert {answer.status_code for answer in answers} == {200}
-        assert len({answer.json()["choices"][0]["text"] for answer in answers}) == 1
-        assert statuses(daemon) == {"tiny-llama": "loaded", "tiny-qwen": "loaded"}
-        listed = plain_http.get(f"{daemon.url}/v1/models").json()["data"]
-        assert [(m["id"], m["status"], m["loaded"]) for m in listed] == [
-            ("tiny-llama", "loaded", True),
-            ("tiny-qwen", "loaded", True),
-        ]
+        yield daemon
+
+
+@pytest.fixture
+def two(shared: Daemon) -> Daemon:
+    """A service of two models, of which the first is loaded and none is pinned, as at its start."""
+    order(shared, "tiny-llama", "load")
+    order(shared, "tiny-qwen", "pin", {"pinned": False})
+    order(shared, "tiny-qwen", "unload")
+    return shared
+
+
+def test_a_model_is_loaded_by_its_first_request_once_for_all_that_wait(two: Daemon) -> None:
+    assert statuses(two) == {"tiny-llama": "loaded", "tiny-qwen": "unloaded"}
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: ask(two, "tiny-qwen"), range(8)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["choices"][0]["text"] for answer in answers}) == 1
+    assert statuses(two) == {"tiny-llama": "loaded", "tiny-qwen": "loaded"}
+    listed = plain_http.get(f"{two.url}/v1/models").json()["data"]
+    assert [(m["id"], m["status"], m["loaded"]) for m in listed] == [
+        ("tiny-llama", "loaded", True),
+        ("tiny-qwen", "loaded", True),
+    ]
 
 
 def test_the_context_of_a_model_is_listed_before_it_is_loaded(
@@ -71,30 +84,29 @@ def test_the_context_of_a_model_is_listed_before_it_is_loaded(
         assert plain_http.get(f"{daemon.url}/models/{qwen_path.name}").json() == models[1]
 
 
-def test_a_model_is_loaded_unloaded_and_pinned_by_order(llama_path: Path, qwen_path: Path) -> None:
-    with running(llama_path, qwen_path) as daemon:
-        loaded = order(daemon, "tiny-qwen", "load").json()
-        assert (loaded["id"], loaded["status"], loaded["pinned"]) == ("tiny-qwen", "loaded", False)
-        assert order(daemon, "tiny-qwen", "pin").json()["pinned"] is True
-        assert order(daemon, "tiny-qwen", "pin", {"pinned": False}).json()["pinned"] is False
-        assert order(daemon, "tiny-qwen", "unload").json()["status"] == "unloaded"
-        assert statuses(daemon)["tiny-qwen"] == "unloaded"
-        assert ask(daemon, "tiny-qwen").status_code == 200
-        unknown = order(daemon, "no/such", "load")
-        assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+def test_a_model_is_loaded_unloaded_and_pinned_by_order(two: Daemon) -> None:
+    loaded = order(two, "tiny-qwen", "load").json()
+    assert (loaded["id"], loaded["status"], loaded["pinned"]) == ("tiny-qwen", "loaded", False)
+    assert order(two, "tiny-qwen", "pin").json()["pinned"] is True
+    assert order(two, "tiny-qwen", "pin", {"pinned": False}).json()["pinned"] is False
+    assert order(two, "tiny-qwen", "unload").json()["status"] == "unloaded"
+    assert statuses(two)["tiny-qwen"] == "unloaded"
+    assert ask(two, "tiny-qwen").status_code == 200
+    unknown = order(two, "no/such", "load")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
 
-def test_a_busy_model_is_not_unloaded(llama_path: Path) -> None:
-    with running(llama_path) as daemon:
-        body = {"model": "default", "prompt": "x", "max_tokens": 3000, "stream": True}
-        body["ignore_eos"] = True
-        url = f"{daemon.url}/v1/completions"
-        with plain_http.stream("POST", url, json=body) as answer:
-            lines = answer.iter_lines()
-            next(lines)
-            refused = order(daemon, "tiny-llama", "unload")
-            assert (refused.status_code, refused.json()["error"]["code"]) == (409, "model_busy")
-            assert next(lines) is not None
+def test_a_busy_model_is_not_unloaded(two: Daemon) -> None:
+    body = {"model": "default", "prompt": "x", "max_tokens": 3000, "stream": True}
+    body["ignore_eos"] = True
+    url = f"{two.url}/v1/completions"
+    with plain_http.stream("POST", url, json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        refused = order(two, "tiny-llama", "unload")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "model_busy")
+        assert next(lines) is not None
+    two.wait_until("requests.running", be=0)
 
 
 def test_what_has_changed_on_disk_is_there_after_unload_and_load(
@@ -114,31 +126,44 @@ def test_what_has_changed_on_disk_is_there_after_unload_and_load(
         assert ask(daemon, "changing").json()["choices"][0]["text"] != before
 
 
-@pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "tokenizer.json"])
+DAMAGED = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def damaged(
+    llama_path: Path, qwen_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Daemon, Path]]:
+    """A service of a model, and of one for each file that is cut in half; and their folder."""
+    folder = tmp_path_factory.mktemp("damaged")
+    broken = [shutil.copytree(qwen_path, folder / name) for name in DAMAGED]
+    for path in broken:
+        file = path / path.name
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with running(llama_path, *broken) as daemon:
+        yield daemon, folder
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
 def test_a_model_that_cannot_be_loaded_says_why_and_the_others_serve(
-    llama_path: Path, qwen_path: Path, tmp_path: Path, damage: str
+    damaged: tuple[Daemon, Path], qwen_path: Path, damage: str
 ) -> None:
-    broken = tmp_path / "broken"
-    shutil.copytree(qwen_path, broken)
-    file = broken / damage
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with running(llama_path, broken) as daemon:
-        for _ in range(2):
-            refused = ask(daemon, "broken")
-            error = refused.json()["error"]
-            assert (refused.status_code, error["code"]) == (503, "model_load_failed")
-            assert refused.headers["x-should-retry"] == "false"
-            assert "cannot be loaded" in error["message"]
-        assert order(daemon, "broken", "load").json()["error"]["code"] == "model_load_failed"
-        health = daemon.health()
-        [model] = [model for model in health["models"] if model["id"] == "broken"]
-        assert health["status"] == "healthy"
-        assert (model["status"], "cannot be loaded" in model["reason"]) == ("failed", True)
-        assert ask(daemon, "tiny-llama").status_code == 200
-        shutil.rmtree(broken)
-        shutil.copytree(qwen_path, broken)
-        assert order(daemon, "broken", "load").json()["status"] == "loaded"
-        assert ask(daemon, "broken").status_code == 200
+    daemon, folder = damaged
+    for _ in range(2):
+        refused = ask(daemon, damage)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["code"]) == (503, "model_load_failed")
+        assert refused.headers["x-should-retry"] == "false"
+        assert "cannot be loaded" in error["message"]
+    assert order(daemon, damage, "load").json()["error"]["code"] == "model_load_failed"
+    health = daemon.health()
+    [model] = [model for model in health["models"] if model["id"] == damage]
+    assert health["status"] == "healthy"
+    assert (model["status"], "cannot be loaded" in model["reason"]) == ("failed", True)
+    assert ask(daemon, "tiny-llama").status_code == 200
+    shutil.rmtree(folder / damage)
+    shutil.copytree(qwen_path, folder / damage)
+    assert order(daemon, damage, "load").json()["status"] == "loaded"
+    assert ask(daemon, damage).status_code == 200
 
 
 def test_a_models_table_says_how_it_is_served(
@@ -176,18 +201,17 @@ def test_an_unused_model_is_unloaded_after_its_time_and_a_pinned_one_is_not(
         assert ask(daemon, "tiny-qwen").status_code == 200
 
 
-def test_a_new_worker_loads_what_the_last_one_had(llama_path: Path, qwen_path: Path) -> None:
-    with running(llama_path, qwen_path) as daemon:
-        order(daemon, "tiny-qwen", "load")
-        order(daemon, "tiny-qwen", "pin")
-        order(daemon, "tiny-llama", "unload")
-        os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
-        daemon.wait_until("worker.restarts", be=1)
-        daemon.wait_until("status", be="healthy")
-        models = {model["id"]: model for model in daemon.health()["models"]}
-        assert models["tiny-qwen"]["status"] == "loaded"
-        assert models["tiny-qwen"]["pinned"] is True
-        assert models["tiny-llama"]["status"] == "unloaded"
+def test_a_new_worker_loads_what_the_last_one_had(two: Daemon) -> None:
+    order(two, "tiny-qwen", "load")
+    order(two, "tiny-qwen", "pin")
+    order(two, "tiny-llama", "unload")
+    os.kill(two.health()["worker"]["pid"], signal.SIGKILL)
+    two.wait_until("worker.restarts", be=1)
+    two.wait_until("status", be="healthy")
+    models = {model["id"]: model for model in two.health()["models"]}
+    assert models["tiny-qwen"]["status"] == "loaded"
+    assert models["tiny-qwen"]["pinned"] is True
+    assert models["tiny-llama"]["status"] == "unloaded"
 
 
 def test_generation_config_is_below_the_configuration_and_the_request(
