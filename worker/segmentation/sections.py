@@ -33,7 +33,7 @@ class SectionStart:
 
 @dataclass(slots=True)
 class Section:
-    """A section that is parsed, in text of `kind`.
+    """A section that is parsed, in text of `kind`; its first call has number `first_index`.
 
     Unless its `condition` is `NONE`, its deltas are held back until that is met, with `before`
     (line breaks before it), its start `marker`, and its text.
@@ -44,6 +44,7 @@ class Section:
     kind: TextKind
     before: str
     marker: str
+    first_index: int
     deltas: list[OutputDelta] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
     held_chars: int = 0
@@ -69,6 +70,12 @@ class Section:
         if self.condition is Condition.NONE:
             return self.parser.held_chars
         return len(self.before + self.marker) + self.held_chars
+
+    def calls(self, *, parallel: bool) -> list[OutputDelta]:
+        """The deltas of its calls; of the first alone, if not `parallel`."""
+        if parallel:
+            return self.deltas
+        return [d for d in self.deltas if getattr(d, "index", 0) == self.first_index]
 
     def hold(self, text: str) -> None:
         """Keep text that becomes content if the section does not count."""

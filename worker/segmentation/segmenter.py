@@ -295,7 +295,8 @@ class Segmenter:
                     deltas, again=again and self._failures_at_end <= MAX_FAILURES_AT_END
                 )
             case status if section.condition is Condition.LINE_END:
-                self.has_broken_call = status is ParseStatus.CUT
+                is_last = section.parser.index == section.first_index + 1
+                self.has_broken_call = status is ParseStatus.CUT and (self._parallel or is_last)
                 self._release_section(section, deltas)
             case _:
                 self._drop_section(deltas)
@@ -310,24 +311,23 @@ class Segmenter:
         if space == len(self._buffer) and not ends_line:
             if not final:
                 return False
-            if section.condition is Condition.LINE_END or not truncated:
-                self._release_section(section, deltas)
-            else:
+            if section.condition is Condition.ANSWER_END and truncated:
                 self._drop_section(deltas)
+            else:
+                self._release_section(section, deltas)
         elif ends_line:
             self._release_section(section, deltas)
-        elif match is not None and match.partial:
-            return False
         elif match is None:
             self._drop_section(deltas)
-        elif section.condition is Condition.LINE_END or not self._parallel:
+        elif match.partial:
+            return False
+        elif section.condition is Condition.LINE_END:
             self._release_section(section, deltas)
         else:
             section.hold(self._buffer[: match.end()])
             self._buffer = self._buffer[match.end() :]
-            section.parser = self._make_parser(
-                self._starts[match[0]], section.parser.index, Condition.ANSWER_END
-            )
+            start, index = self._starts[match[0]], section.parser.index
+            section.parser = self._make_parser(start, index, Condition.ANSWER_END)
             self._state = "tool_call"
         return True
 
@@ -342,7 +342,7 @@ class Segmenter:
     ) -> None:
         """Parse a section from its start marker on; `before` is held back with it."""
         parser = self._make_parser(start, self.call_count, condition)
-        self._section = Section(parser, condition, kind, before=before, marker=start.marker)
+        self._section = Section(parser, condition, kind, before, start.marker, self.call_count)
         self._state = "tool_call"
 
     def _make_parser(self, start: SectionStart, index: int, condition: Condition) -> ToolParser:
@@ -352,14 +352,15 @@ class Segmenter:
         return ToolParser(
             start.compiled,
             index,
-            parallel=self._parallel,
+            # What follows the first call decides whether it counts.
+            parallel=self._parallel or condition is not Condition.NONE,
             start="" if start.is_lead else start.marker,
             whole=condition is Condition.ANSWER_END,
         )
 
     def _release_section(self, section: Section, deltas: list[OutputDelta]) -> None:
-        deltas += section.deltas
-        self.call_count = section.parser.index
+        deltas += section.calls(parallel=self._parallel)
+        self.call_count = section.parser.index if self._parallel else section.first_index + 1
         self._section, self._state, self._at_start = None, "content", True
         self._lines.start_line()
 
@@ -367,14 +368,13 @@ class Segmenter:
         """The section is text; with `again` the text after its start marker is parsed again."""
         section = self._section
         assert section is not None
-        text = section.text.removeprefix(section.marker)
-        if not again:
-            deltas_text = section.marker + text
+        rest, text = section.text.removeprefix(section.marker), section.before + section.marker
+        if again:
+            self._buffer = rest + self._buffer
         else:
-            deltas_text, self._buffer = section.marker, text + self._buffer
+            text += rest
         self._section, self._at_start = None, False
         self._state = "reasoning" if section.kind == "reasoning" else "content"
-        text = section.before + deltas_text
         self._add(deltas, text, section.kind, taken_chars=len(text))
         return True
 

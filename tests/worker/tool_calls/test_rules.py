@@ -255,6 +255,26 @@ def test_a_call_in_a_think_block_that_never_closes_counts_if_the_answer_ends_wit
         assert answer.reasoning == text.removeprefix("<think>\n")
 
 
+@pytest.mark.parametrize(
+    ("family", "text"),
+    [
+        ("json_tools", THINKING + tags(f"{JSON_A}\n{JSON_A}")),
+        ("json_tools", THINKING + tags(JSON_A) + tags(JSON_A)),
+        ("qwen3_coder", THINKING + tags(f"{XML_A}\n{XML}")),
+        ("qwen3_coder", f"{XML_A}\n{XML}"),
+        ("llama", "[get(city='A'), get(city='B')]"),
+        ("json_tools", f"I look. {tags(f'{JSON_A} {JSON_A}')}\nSo."),
+        ("json_tools", f"{JSON_A}\n{JSON_A}"),
+    ],
+)
+def test_calls_that_are_held_back_are_not_lost_where_only_one_is_wanted(
+    family: str, text: str
+) -> None:
+    answer = parse(text, make_text(syntaxes_of(family), parallel=False))
+    assert (answer.values, answer.has_tool_calls) == ([A], True)
+    assert "get" not in answer.content + answer.reasoning
+
+
 def test_a_bare_call_counts_if_it_is_whole_and_ends_the_answer() -> None:
     assert read("json_tools", JSON_A).values == [A]
     for text, truncated in ((XML_A, True), (XML_A[:-30], False), (f"{JSON_A} so", False)):
