@@ -99,7 +99,7 @@ class Conversations:
             sampling=Sampling(seed=0),
             calls=ToolUse(self.names, required=False, parallel=True),
         )
-        text = self.config.parsers.create(submit, self._encode(before))
+        text = self.config.parsers.create(submit, self.encode(before))
         deltas = [delta for byte in answer.encode() for delta in text.push(BYTES[byte])]
         deltas += text.finish(truncated=truncated)
         said = {"content": "", "reasoning": ""}
@@ -116,7 +116,7 @@ class Conversations:
                     arguments[index] += part
         return Answer(said["content"], said["reasoning"], names, arguments, text.has_tool_calls)
 
-    def _encode(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """The tokens of a text with special tokens."""
         parts = re.split(f"({'|'.join(map(re.escape, self._special))})", text)
         first = len(BYTES)

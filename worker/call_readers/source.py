@@ -32,6 +32,7 @@ class Source:
         self.final = False
         self.truncated = False
         self.taken_chars = 0
+        self.kept_chars = 0
         self._text = ""
         self._kept: list[str] = []
 
@@ -56,11 +57,13 @@ class Source:
     def forget(self) -> None:
         """Keep none of the text taken so far."""
         self._kept.clear()
+        self.kept_chars = 0
 
     def take(self, count: int) -> str:
         """Remove the next `count` characters, and return them."""
         text, self._text = self._text[:count], self._text[count:]
         self.taken_chars += count
+        self.kept_chars += count
         self._kept.append(text)
         return text
 

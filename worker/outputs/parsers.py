@@ -22,7 +22,7 @@ from worker.structured_output.answer_grammar import AnswerGrammar
 from worker.tool_calls.grammar import make_optional_call_grammar
 from worker.tool_calls.json_formats import BARE_JSON
 from worker.tool_calls.markers import Markers, find_markers
-from worker.tool_calls.openings import tails_of
+from worker.tool_calls.openings import all_headers
 from worker.tool_calls.parser import CompiledSyntax
 from worker.tool_calls.relaxed_schemas import list_relaxed
 from worker.tool_calls.syntax import CallSyntax
@@ -177,7 +177,7 @@ class OutputParsers:
                         tools,
                         names,
                         self._special_tokens,
-                        tails=tails_of(self.syntaxes),
+                        headers=all_headers(self.syntaxes),
                         with_arguments=any(s.has_json_arguments for s in self.syntaxes),
                     )
                 )

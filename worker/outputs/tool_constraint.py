@@ -18,7 +18,7 @@ from worker.structured_output.constraint import (
     GrammarConstraint,
     GrammarError,
 )
-from worker.tool_calls.grammar import name_header
+from worker.tool_calls.grammar import begin_header
 from worker.tool_calls.openings import PartialName
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class ToolCallConstraint:
         elif self._constraint is None and not self._name_failed:
             self._in_name, self._constraint = True, self._grammar.create_constraint()
             try:
-                self._constraint.accept_text(name_header(partial.tail) + partial.text)
+                self._constraint.accept_text(begin_header(partial.headers) + partial.text)
             except GrammarError as error:
                 self._stop_constraining(error)
 

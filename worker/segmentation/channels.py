@@ -19,7 +19,7 @@ from worker.call_readers.deltas import ContentDelta, OutputDelta
 from worker.segmentation.hidden_spans import HiddenSpans
 from worker.segmentation.segmenter import Segmenter
 from worker.tool_calls.markers import Markers
-from worker.tool_calls.openings import HEADER_TAIL, PartialName
+from worker.tool_calls.openings import IN_MESSAGE, PartialName
 from worker.tool_calls.parser import CompiledSyntax, ParseStatus, ToolParser
 
 logger = logging.getLogger(__name__)
@@ -93,15 +93,19 @@ class ChannelSegmenter:
     @property
     def in_arguments(self) -> bool:
         """Whether the text so far ends inside a call's JSON arguments."""
-        return self._parser is not None and self._parser.in_arguments
+        if self._parser is not None:
+            return self._parser.in_arguments
+        return self._state == "body" and self._content.in_arguments
 
     @property
     def partial_name(self) -> PartialName | None:
-        """The name that begins in a message's header; None outside of it."""
+        """The name that begins in a message's header, or in a section; None outside of these."""
+        if self._state == "body" and self._kind == "content":
+            return self._content.partial_name
         if self._state != "header" or self._calls is None or len(self._buffer) > MAX_HEADER_CHARS:
             return None
         begun = NAME_BEGUN.search(self._buffer)
-        return PartialName(begun["name"], HEADER_TAIL) if begun else None
+        return PartialName(begun["name"], IN_MESSAGE) if begun else None
 
     @property
     def held_chars(self) -> int:

@@ -13,13 +13,15 @@ from typing import Any
 import regex
 
 from protocol.grammars import JSON_STYLE
-from worker.tool_calls.openings import HEADER_TAIL, TAILS, literal_openings
+from worker.tool_calls.openings import HEADER_TAIL, TAILS, Header, literal_openings
 from worker.tool_calls.relaxed_schemas import RelaxedSchema
 from worker.tool_calls.syntax import CallSyntax, CallTemplate, Tool, footer_of, texts_of
 
 # Any text without the markers that are tokens.
 FREE_TEXT = r"/(.|\n)*/"
 CALL_ID = r"/[\w.:-]{1,64}/"
+# White space that a syntax allows, and a quotation mark: it is the one before the name.
+TAIL_PARTS = {" ": r"/[ \t\r\n]{0,8}/", '"': r"/[\"']/"}
 PATTERN_CHARACTERS = regex.compile(r"[.^$*+?{}\[\]\\|()/\"]")
 
 # With one of these keywords a schema defines or allows arguments besides its `properties`.
@@ -98,30 +100,36 @@ def make_optional_call_grammar(
     names: Sequence[str],
     special_tokens: SpecialTokens,
     *,
-    tails: Sequence[str],
+    headers: Sequence[tuple[Header, ...]],
     with_arguments: bool = True,
 ) -> str:
     """The grammar of a call that the model started by itself, whatever its format.
 
     The text is the call's name, a line break, its arguments (`with_arguments`: by their schema),
-    then anything; or `name_header(tail)` of one of the `tails`, the name, the tail, then anything.
+    then anything; or `begin_header` of one of the `headers`, the header, then anything.
     """
     functions = named_functions(tools, names)
     calls = [f"call_{index}" for index in range(len(functions))]
-    named = [f"named_{index}" for index in range(len(tails))]
+    named = [f"named_{index}" for index in range(len(headers))]
     rules = [
         f"start: ({' | '.join((*calls, *named))}) ANYTHING?",
         r"ANYTHING: /(.|\n)+/",
         "name: " + " | ".join(json.dumps(function["name"]) for function in functions),
     ]
-    for rule, tail in zip(named, tails, strict=True):
-        after = to_tail(tail, special_tokens)
-        rules.append(f"{rule}: {json.dumps(name_header(tail))} name {after}")
+    for rule, ways in zip(named, headers, strict=True):
+        whole = " | ".join(header_rule(header, special_tokens) for header in ways)
+        rules.append(f"{rule}: {json.dumps(begin_header(ways))} ({whole})")
     for rule, function in zip(calls, functions, strict=True):
         header = json.dumps(function["name"] + "\n")
         schema = f" %json {json.dumps(arguments_schema(function))}" if with_arguments else ""
         rules.append(f"{rule}: {header}{schema}")
     return "\n".join(rules)
+
+
+def header_rule(header: Header, special_tokens: SpecialTokens) -> str:
+    """The Lark text of a header."""
+    prefix = f"({to_lark(header.prefix, special_tokens)})? " if header.prefix else ""
+    return f"{prefix}name {to_tail(header.tail, special_tokens)}"
 
 
 def to_tail(tail: str, special_tokens: SpecialTokens) -> str:
@@ -130,12 +138,16 @@ def to_tail(tail: str, special_tokens: SpecialTokens) -> str:
         return (
             "(" + " | ".join([r"/[\s<]/", *(f"<[{id}]>" for id in special_tokens.values())]) + ")"
         )
-    return f"/{TAILS[tail]}/" if tail in TAILS else to_lark(tail, special_tokens)
+    if tail in TAILS:
+        return f"/{TAILS[tail]}/"
+    parts = filter(None, regex.split(r'([ "])', tail))
+    return " ".join(TAIL_PARTS.get(part) or to_exact(part, special_tokens) for part in parts)
 
 
-def name_header(tail: str) -> str:
-    """What stands before a name that is not complete, in a grammar; no name has a space."""
-    return f"name {tail}\n"
+def begin_header(headers: Sequence[Header]) -> str:
+    """What stands before a header that is not complete, in a grammar; no name has a space."""
+    ways = " ".join(f"{header.prefix}.{header.tail}" for header in headers)
+    return f"header {ways}\n"
 
 
 def named_functions(tools: Sequence[Tool], names: Sequence[str]) -> list[dict[str, Any]]:
@@ -206,9 +218,22 @@ def to_lark(text: str, special_tokens: SpecialTokens) -> str:
     """
     parts: list[str] = []
     for piece in split_markers(text, special_tokens):
-        token = special_tokens.get(piece)
-        parts += lark_strings(piece) if token is None else [f"(<[{token}]> | {json.dumps(piece)})"]
+        is_token = piece in special_tokens
+        parts += [to_piece(piece, special_tokens)] if is_token else lark_strings(piece)
     return " ".join(parts)
+
+
+def to_exact(text: str, special_tokens: SpecialTokens) -> str:
+    """A Lark sequence that matches `text` with all of its white space."""
+    return " ".join(
+        to_piece(piece, special_tokens) for piece in split_markers(text, special_tokens)
+    )
+
+
+def to_piece(piece: str, special_tokens: SpecialTokens) -> str:
+    """The Lark text of a marker that may be a token, or of other text."""
+    token = special_tokens.get(piece)
+    return json.dumps(piece) if token is None else f"(<[{token}]> | {json.dumps(piece)})"
 
 
 def split_markers(text: str, special_tokens: SpecialTokens) -> list[str]:

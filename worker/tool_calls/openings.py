@@ -6,58 +6,101 @@ beginning must be known before the call is complete.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import regex
 
-from worker.call_readers.declared_tools import SPACE, DeclaredTools
-from worker.call_readers.json_calls import ARGUMENT_KEYS, NAME_KEYS, OTHER_KEYS, JsonObjects
+from worker.call_readers.declared_tools import PLACEHOLDERS, SPACE, DeclaredTools
+from worker.call_readers.json_calls import (
+    ARGUMENT_KEYS,
+    INNER_KEYS,
+    NAME_KEYS,
+    OTHER_KEYS,
+    JsonObjects,
+)
 from worker.tool_calls.syntax import CallForm, CallSyntax
 
 NAME = "{name}"
-# A call that is an object, with a key for its name or with its name as the key.
-JSON_BEFORE = rf"\{{{SPACE}\"(?:{'|'.join(sorted(NAME_KEYS))})\"{SPACE}:{SPACE}\""
+# A name that begins a call without anything before it is known by its first character.
+BARE_NAME = r"(?=\w)"
+OPTIONAL_MARK, MARK = PLACEHOLDERS['"'], "[\"']"
+PLACEHOLDER = regex.compile(r"\{(?:attributes|id|key|string|type)\}")
+# Between two calls of a section.
+SEPARATORS = regex.compile(r"[\s,;]{0,64}")
+
+
+def json_key(keys: frozenset[str]) -> str:
+    """The pattern of one of the keys of an object, and of what is before its value."""
+    return rf"\"(?:{'|'.join(sorted(keys))})\"{SPACE}:{SPACE}"
+
+
+# A call that is an object, with a key for its name or with its name as the key. The name may be
+# in an inner object, and keys of another kind before it.
+JSON_OTHER = rf"{json_key(OTHER_KEYS)}(?:\"[^\"\\]{{0,128}}\"|\d{{1,9}}){SPACE},{SPACE}"
+JSON_BEFORE = (
+    rf"\{{{SPACE}(?:{JSON_OTHER}){{0,4}}(?:{json_key(INNER_KEYS)}\{{{SPACE})?"
+    rf"{json_key(NAME_KEYS | INNER_KEYS)}\""
+)
 KEYED_BEFORE = rf"\{{{SPACE}\""
-# The name is in the header of a message, which ends at white space or a marker.
-HEADER_TAIL = "header"
-JSON_TAIL, KEYED_TAIL = '"', '":'
-NEXT_KEYS = "|".join(sorted(ARGUMENT_KEYS | OTHER_KEYS))
-# The tails that are no literal text, as regular expressions. An object without arguments does not
-# end here: a model that is held to a name writes them, if only empty ones.
+# The tails that are no literal text: the header of a message ends at white space or a marker; an
+# object without arguments does not end after its name: a model that is held to a name writes
+# them, if only empty ones.
+HEADER_TAIL, JSON_TAIL, KEYED_TAIL = "header", "object", "key"
 JSON_SPACE = r"[ \t\r\n]*"
 TAILS = {
-    JSON_TAIL: rf'"{JSON_SPACE},{JSON_SPACE}"({NEXT_KEYS})"{JSON_SPACE}:',
+    JSON_TAIL: rf'"{JSON_SPACE},{JSON_SPACE}"('
+    f'{"|".join(sorted(ARGUMENT_KEYS | OTHER_KEYS))})"{JSON_SPACE}:',
     KEYED_TAIL: rf'"{JSON_SPACE}:',
 }
 
 
+class Header(NamedTuple):
+    """A way to write a name: what may be before it, and what follows; a space is optional."""
+
+    prefix: str
+    tail: str
+
+
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """A pattern of what is `before` a name, and of the `whole` of name and tail.
+    """A pattern of what is `before` a name, and of the `whole` of a header.
 
-    `tail` is what follows the name; a space in it is optional.
+    `between` is what is before the name of a further call of a section. `in_list`: only in a list
+    this tells a further call from text.
     """
 
     before: regex.Pattern[str]
+    between: regex.Pattern[str]
+    in_list: bool
     whole: regex.Pattern[str]
-    tail: str
+    headers: tuple[Header, ...]
 
 
 class PartialName(NamedTuple):
-    """The text from where a call's name begins, and what follows the name."""
+    """The text from where a call's header begins, and the ways that it may go on."""
 
     text: str
-    tail: str
+    headers: tuple[Header, ...]
 
 
-def find_partial_name(openings: Sequence[Opening], text: str) -> PartialName | None:
-    """The name that begins in the text of a section, until its tail is complete."""
+IN_MESSAGE = (Header("", HEADER_TAIL),)
+
+
+def find_partial_name(
+    openings: Sequence[Opening], text: str, *, is_first: bool, in_list: bool
+) -> PartialName | None:
+    """The name that begins in a section's text, until its tail is complete.
+
+    The text begins where the section does, or if not `is_first` after one of its calls.
+    """
     for opening in openings:
-        before = opening.before.match(text)
+        if opening.in_list and not (is_first or in_list):
+            continue
+        before = (opening.before if is_first else opening.between).match(text)
         if before is not None and opening.whole.match(text, before.end()) is None:
-            return PartialName(text[before.end() :], opening.tail)
+            return PartialName(text[before.end() :], opening.headers)
     return None
 
 
@@ -65,38 +108,50 @@ def openings_of(syntax: CallSyntax, tools: DeclaredTools) -> list[Opening]:
     """How the calls of a syntax begin, as far as it can be told from other text."""
     return [
         Opening(
-            regex.compile(rf"{SPACE}(?:\[{SPACE})?{before}"),
-            regex.compile(tools.pattern(NAME) + (TAILS.get(tail) or tools.pattern(tail))),
-            tail,
+            before=regex.compile(rf"{SPACE}(?:\[{SPACE})?{before or BARE_NAME}"),
+            between=regex.compile(
+                SEPARATORS.pattern + before if before else rf"{SPACE},{SPACE}{BARE_NAME}"
+            ),
+            in_list=not before,
+            whole=regex.compile("|".join(whole_header(header, tools) for header in headers)),
+            headers=headers,
         )
         for form in syntax.forms
-        for before, tail in parts_of(form, tools)
+        for before, headers in headers_of(form, tools)
     ]
 
 
-def tails_of(syntaxes: Sequence[CallSyntax]) -> list[str]:
-    """The tails of all openings, each once."""
+def whole_header(header: Header, tools: DeclaredTools) -> str:
+    """The pattern of a whole header."""
+    prefix, name, tail = map(tools.pattern, (header.prefix, NAME, header.tail))
+    # Several of these patterns are one.
+    return prefix + name.replace("?P<name>", "?:") + (TAILS.get(header.tail) or tail)
+
+
+def all_headers(syntaxes: Sequence[CallSyntax]) -> list[tuple[Header, ...]]:
+    """The headers of each opening of the syntaxes, each once."""
     nothing = DeclaredTools([], [])
-    parts = [p for syntax in syntaxes for form in syntax.forms for p in parts_of(form, nothing)]
-    tails = [HEADER_TAIL for syntax in syntaxes if syntax.channels]
-    return list(dict.fromkeys([*tails, *(tail for _, tail in parts)]))
+    forms = [form for syntax in syntaxes for form in syntax.forms]
+    found = [headers for form in forms for _, headers in headers_of(form, nothing)]
+    return list(dict.fromkeys([*found, *(IN_MESSAGE for s in syntaxes if s.channels)]))
 
 
-def parts_of(form: CallForm, tools: DeclaredTools) -> list[tuple[str, str]]:
-    """The pattern before the name and the tail after it, for each way to begin a call.
-
-    A name that begins a call without anything before it is known by its first character.
-    """
+def headers_of(form: CallForm, tools: DeclaredTools) -> Iterator[tuple[str, tuple[Header, ...]]]:
+    """The pattern of what is before a name, and how it goes on, for each way to begin a call."""
     match form:
         case JsonObjects(keyed):
-            return [(KEYED_BEFORE, KEYED_TAIL) if keyed else (JSON_BEFORE, JSON_TAIL)]
+            before, tail = (KEYED_BEFORE, KEYED_TAIL) if keyed else (JSON_BEFORE, JSON_TAIL)
+            yield before, (Header("", tail),)
         case _:
-            headers = [header.partition(NAME) for header in form.headers]
-            return [
-                (tools.pattern(before) or r"(?=\w)", after.partition("{")[0])
-                for before, _, after in headers
-                if "{" not in before
-            ]
+            begun: dict[str, list[Header]] = {}
+            parts = [header.partition(NAME) for header in form.headers]
+            for before, _, after in sorted(parts, key=lambda part: len(part[0])):
+                known = next((each for each in begun if before.startswith(each)), before)
+                tail = PLACEHOLDER.split(after)[0]
+                begun.setdefault(known, []).append(Header(before.removeprefix(known), tail))
+            for before, headers in begun.items():
+                # A name without its quotation mark is not known to begin.
+                yield tools.pattern(before).replace(OPTIONAL_MARK, MARK), tuple(headers)
 
 
 def literal_openings(syntax: CallSyntax) -> list[tuple[str, str]]:
@@ -105,11 +160,11 @@ def literal_openings(syntax: CallSyntax) -> list[tuple[str, str]]:
     for form in syntax.forms:
         match form:
             case JsonObjects(keyed):
-                openings.append(('{"', KEYED_TAIL) if keyed else ('{"name": "', '", "arguments": '))
+                openings.append(('{"', '":') if keyed else ('{"name": "', '", "arguments": '))
             case _:
                 headers = (header.partition(NAME) for header in form.headers)
                 openings += [
-                    (before.replace("{attributes}", " "), after.partition("{")[0])
+                    (before.replace("{attributes}", " "), PLACEHOLDER.split(after)[0])
                     for before, _, after in headers
                 ]
     return openings

@@ -21,15 +21,18 @@ from worker.call_readers.json_calls import JsonObjectReader, JsonObjects, NamedJ
 from worker.call_readers.literal_calls import LiteralArguments, LiteralCallReader
 from worker.call_readers.source import Reading, Source, Unreadable
 from worker.call_readers.tagged_calls import TaggedArguments, TaggedReader
-from worker.tool_calls.openings import PartialName, find_partial_name, openings_of
+from worker.tool_calls.openings import (
+    SEPARATORS,
+    PartialName,
+    find_partial_name,
+    openings_of,
+)
 from worker.tool_calls.syntax import CallForm, CallSyntax
 
 logger = logging.getLogger(__name__)
 
-# So far into a section the name of its first call is looked for.
+# So far from the beginning of a section, or the end of a call, a name is looked for.
 MAX_OPENING_CHARS = 512
-# Between two calls of a section.
-SEPARATORS = regex.compile(r"[\s,;]{0,64}")
 
 
 class ParseStatus(enum.Enum):
@@ -127,6 +130,7 @@ class ToolParser:
         # Whether the start marker is part of the text of no call so far.
         self._marker_kept = True
         self._has_deltas = False
+        self._is_list = False
         self._pushed_chars = 0
         self._released_chars = 0
         self._reading = self._read_section()
@@ -164,13 +168,14 @@ class ToolParser:
 
     @property
     def partial_name(self) -> PartialName | None:
-        """The name that begins the section's first call; None outside of it."""
-        if self.status is not ParseStatus.OPEN or self._has_deltas or not self._marker_kept:
+        """The name that begins a call of the section; None outside of it."""
+        source, openings = self._source, self._compiled.openings
+        if self.status is not ParseStatus.OPEN or self._writer.open:
             return None
-        if self._pushed_chars > MAX_OPENING_CHARS:
+        if source.kept_chars + len(source.rest) > MAX_OPENING_CHARS:
             return None
-        text = self._source.kept + self._source.rest
-        return find_partial_name(self._compiled.openings, text)
+        text, is_first = source.kept + source.rest, self._marker_kept
+        return find_partial_name(openings, text, is_first=is_first, in_list=self._is_list)
 
     def push(self, text: str) -> list[OutputDelta]:
         """Parse more text and return its deltas; updates `status`."""
@@ -230,8 +235,8 @@ class ToolParser:
 
     def _read_section(self) -> Reading[None]:
         source, writer = self._source, self._writer
-        is_list = (yield from source.skip_space()) == "["
-        if is_list:
+        self._is_list = (yield from source.skip_space()) == "["
+        if self._is_list:
             source.take(1)
             yield from source.skip_space()
         while (reader := (yield from self._choose(0))) is not None:
@@ -243,7 +248,7 @@ class ToolParser:
                 return
             position = yield from self._next_call()
             if position is None:
-                yield from self._read_tail(is_list)
+                yield from self._read_tail(self._is_list)
                 return
             source.take(position)
         raise Unreadable

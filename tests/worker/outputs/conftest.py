@@ -15,7 +15,7 @@ from worker.structured_output.constraint import CompiledGrammar
 from worker.structured_output.vocabulary import Vocabulary, make_vocabulary
 from worker.tool_calls.grammar import make_optional_call_grammar
 from worker.tool_calls.json_formats import JSON_TOOLS
-from worker.tool_calls.openings import tails_of
+from worker.tool_calls.openings import all_headers
 
 VOCABULARY_SIZE = 1536
 STOP_TOKEN_IDS = frozenset({1, 4})
@@ -31,7 +31,7 @@ def vocabulary() -> Vocabulary:
 @pytest.fixture(scope="package")
 def grammar(vocabulary: Vocabulary) -> Iterator[CompiledGrammar]:
     compiler = GrammarCompiler(vocabulary)
-    text = make_optional_call_grammar(TOOLS, NAMES, {}, tails=tails_of([JSON_TOOLS]))
+    text = make_optional_call_grammar(TOOLS, NAMES, {}, headers=all_headers([JSON_TOOLS]))
     compiled = compiler.compile(Lark(text))
     assert isinstance(compiled, CompiledGrammar), compiled
     yield compiled

@@ -105,7 +105,7 @@ def test_calls_of_as_many_tools_as_a_request_may_have_are_enforced(
         before = f"{template.before}{{}}{template.between}"
         after = template.after
     else:
-        text = make_optional_call_grammar(tools, names, {}, tails=[])
+        text = make_optional_call_grammar(tools, names, {}, headers=[])
         before, after = "{}\n", ""
     grammar = compile_grammar(compiler, Lark(text))
     for owner, fits in (('"a"', True), ("1", False)):
