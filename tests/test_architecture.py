@@ -75,10 +75,12 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "worker.outputs": (
         "worker.segmentation",
         "worker.engine",
+        "worker.call_grammars",
         "worker.tool_calls",
         "worker.call_readers",
         "worker.structured_output",
     ),
+    "worker.call_grammars": ("worker.tool_calls", "worker.call_readers"),
     "worker.segmentation": ("worker.tool_calls", "worker.call_readers"),
     "worker.prompts": ("worker.templates", "worker.tool_calls", "worker.cache"),
     "worker.templates": ("worker.tool_calls",),

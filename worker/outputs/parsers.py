@@ -11,6 +11,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from protocol.grammars import Lark
 from protocol.messages import ChatPrompt, Submit, ToolUse
+from worker.call_grammars.optional_calls import make_optional_call_grammar
+from worker.call_grammars.relaxed_schemas import list_relaxed
 from worker.outputs.answer_grammars import AnswerGrammars
 from worker.outputs.detokenizer import make_detokenizers
 from worker.outputs.stop_strings import compile_stop_strings
@@ -19,12 +21,10 @@ from worker.segmentation.channels import REASONING_CHANNEL, REASONING_RECIPIENT,
 from worker.segmentation.segmenter import Segmenter
 from worker.segmentation.thinking_ends import ThinkingEnd, find_thinking_ends
 from worker.structured_output.answer_grammar import AnswerGrammar
-from worker.tool_calls.grammar import make_optional_call_grammar
 from worker.tool_calls.json_formats import BARE_JSON
 from worker.tool_calls.markers import Markers, find_markers
 from worker.tool_calls.openings import all_headers
 from worker.tool_calls.parser import CompiledSyntax
-from worker.tool_calls.relaxed_schemas import list_relaxed
 from worker.tool_calls.syntax import CallSyntax
 
 # A template that opens a think block ends the prompt with its start marker and a line break.
@@ -200,8 +200,8 @@ class OutputParsers:
         if submit.calls is None:
             return []
         syntaxes = list(self.syntaxes)
-        if submit.calls.required and not any(syntax.call_template for syntax in syntaxes):
-            # The family's own format cannot be written as a grammar, so bare JSON is required.
+        if submit.calls.required and not any(s.call_template or s.start for s in syntaxes):
+            # The model has no format of its own that can be required.
             syntaxes.append(BARE_JSON)
         return [CompiledSyntax(syntax, tools, submit.calls.names) for syntax in syntaxes]
 

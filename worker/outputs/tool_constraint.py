@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Set as AbstractSet
 
+from worker.call_grammars.optional_calls import begin_header
 from worker.call_readers.deltas import ToolCallArguments, ToolCallStart
 from worker.outputs.text import Text
 from worker.structured_output.constraint import (
@@ -18,7 +19,6 @@ from worker.structured_output.constraint import (
     GrammarConstraint,
     GrammarError,
 )
-from worker.tool_calls.grammar import begin_header
 from worker.tool_calls.openings import PartialName
 
 logger = logging.getLogger(__name__)

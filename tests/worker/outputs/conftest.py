@@ -9,11 +9,11 @@ from mlx_lm.tokenizer_utils import load as load_tokenizer
 
 from protocol.grammars import Lark
 from tests.worker.outputs.switch_tool import NAMES, TOOLS
+from worker.call_grammars.optional_calls import make_optional_call_grammar
 from worker.demo import demo_model_path
 from worker.structured_output.compiler import GrammarCompiler
 from worker.structured_output.constraint import CompiledGrammar
 from worker.structured_output.vocabulary import Vocabulary, make_vocabulary
-from worker.tool_calls.grammar import make_optional_call_grammar
 from worker.tool_calls.json_formats import JSON_TOOLS
 from worker.tool_calls.openings import all_headers
 

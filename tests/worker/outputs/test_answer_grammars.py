@@ -23,8 +23,10 @@ FORMAT = JsonSchema('{"type": "object", "properties": {"x": {"type": "integer"}}
 TEXT = '{"x": 7}'
 THINK = Markers("<think>", "</think>")
 NAMES = ["get_weather", "get"]
-# The tests' vocabulary has a part of one of MiniMax M3's markers as a token.
-FAMILIES = [each for each in SECTIONS if not each.startswith(("llama", "minimax_m3"))]
+# The tests' vocabulary has a part of one of MiniMax M3's markers as a token. Muse's calls are in
+# messages.
+OTHERS = ("llama", "minimax_m3", "muse_spark")
+FAMILIES = [each for each in SECTIONS if not each.startswith(OTHERS)]
 
 
 def submit_of(*, required: bool = False, calls: bool = True) -> Submit:
@@ -127,3 +129,25 @@ def test_a_message_of_harmony_is_the_formats_text_or_a_call(vocabulary: Vocabula
         assert accepts(required, vocabulary, before + call)
         assert not accepts(required, vocabulary, before + final)
         assert not accepts(grammar, vocabulary, before + TEXT)
+
+
+def test_a_message_of_muse_is_the_formats_text_or_a_call(vocabulary: Vocabulary) -> None:
+    syntax = BY_NAME["muse_spark"]
+    thought = " to=self<|message|>Hm, {it} is so.<|eom|><|start|>assistant"
+    final, call = f" to=user<|message|>{TEXT}", f" to=get<|message|>{SECTIONS['muse_spark']}"
+    grammar = compile_for(vocabulary, submit_of(), syntax=syntax, markers=Markers())
+    required = compile_for(vocabulary, submit_of(required=True), syntax=syntax, markers=Markers())
+    for before in ("", thought):
+        assert accepts(grammar, vocabulary, before + final)
+        assert accepts(grammar, vocabulary, before + call)
+        assert accepts(required, vocabulary, before + call)
+        assert not accepts(required, vocabulary, before + final)
+        assert not accepts(grammar, vocabulary, before + TEXT)
+        assert not accepts(grammar, vocabulary, before + final.replace("user", "self"))
+    two = f"{call}<|eom|><|start|>assistant{call}"
+    assert accepts(required, vocabulary, two)
+    without_calls = compile_for(
+        vocabulary, submit_of(calls=False), syntax=syntax, markers=Markers()
+    )
+    assert accepts(without_calls, vocabulary, thought + final)
+    assert not accepts(without_calls, vocabulary, thought + call)

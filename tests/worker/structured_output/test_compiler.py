@@ -11,11 +11,12 @@ import pytest
 
 from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
 from tests.worker.structured_output.matching import accepts, compile_grammar
+from worker.call_grammars.optional_calls import make_optional_call_grammar
+from worker.call_grammars.sections import make_call_rules
 from worker.structured_output import compiler as compiler_module
 from worker.structured_output.compiler import QUICK_CPU_LIMIT_S, GrammarCompiler
 from worker.structured_output.constraint import CompiledGrammar, GrammarError
 from worker.structured_output.vocabulary import Vocabulary
-from worker.tool_calls.grammar import make_call_rules, make_optional_call_grammar
 from worker.tool_calls.json_formats import BARE_JSON
 
 
@@ -100,7 +101,7 @@ def test_calls_of_as_many_tools_as_a_request_may_have_are_enforced(
     if required:
         template = BARE_JSON.call_template
         assert template is not None
-        rules = make_call_rules(tools, names, template, {}, parallel=False)
+        rules = make_call_rules(tools, names, BARE_JSON, {}, parallel=False)
         text = "\n".join(["start: calls", *rules])
         before = f"{template.before}{{}}{template.between}"
         after = template.after

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from worker.tool_calls.grammar import arguments_schema
+from worker.call_grammars.argument_schemas import arguments_schema
 
 WITH_PROPERTIES = {"type": "object", "properties": {"city": {"type": "string"}}}
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.worker.tool_calls.answers import TOOLS
-from worker.tool_calls.relaxed_schemas import RelaxedSchema, is_supported, list_relaxed
+from worker.call_grammars.relaxed_schemas import RelaxedSchema, is_supported, list_relaxed
 
 
 def within(schema: Any) -> dict[str, Any]:
