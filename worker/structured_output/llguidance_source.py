@@ -14,6 +14,9 @@ from worker.structured_output.constraint import GrammarError
 
 # A schema with a keyword that cannot be enforced is refused, whatever its own "x-guidance" says.
 JSON_RULES = {"lenient": False, "coerce_one_of": False}
+# Where text that is ignored is also part of a rule, llguidance (1.9.1) may find that only more of it
+# can follow, and writes it ahead without end. The last such line of a grammar counts.
+NOTHING_AHEAD = '\n%llguidance {"no_forcing": true}\n'
 
 
 def to_llguidance(grammar: AnyGrammar) -> str:
@@ -33,7 +36,8 @@ def to_llguidance(grammar: AnyGrammar) -> str:
             case TextChoice(options):
                 return LLMatcher.grammar_from_lark(f"start: {' | '.join(map(quote, options))}")
             case Lark(text):
-                return LLMatcher.grammar_from_lark(any_to_lark(text))
+                ahead = NOTHING_AHEAD if "%ignore" in text else ""
+                return LLMatcher.grammar_from_lark(any_to_lark(text) + ahead)
             case AnswerGrammar():
                 return compose(grammar)
     except GrammarError:

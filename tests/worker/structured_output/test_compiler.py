@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
-from tests.worker.structured_output.matching import accepts, compile_grammar
+from tests.worker.structured_output.matching import accepts, allowed_tokens, compile_grammar
 from worker.call_grammars.optional_calls import make_optional_call_grammar
 from worker.call_grammars.sections import make_call_rules
 from worker.structured_output import compiler as compiler_module
@@ -114,6 +114,19 @@ def test_calls_of_as_many_tools_as_a_request_may_have_are_enforced(
         assert accepts(grammar, vocabulary, call) is fits
     call = before.replace("{}", names[-1].replace(".", "_")) + '{"owner": "a"}' + after
     assert not accepts(grammar, vocabulary, call)
+
+
+@pytest.mark.parametrize("first", ["", '%llguidance {"no_forcing": false}\n'])
+@pytest.mark.parametrize("rule", ['" "+ "b"', '(" "+ "b"?)+ "z"', 'sp "b"\nsp: " " | sp " "'])
+@pytest.mark.parametrize("prefix", ["", "a" * 100])
+def test_ignored_text_that_can_only_be_repeated_takes_no_endless_step(
+    compiler: GrammarCompiler, vocabulary: Vocabulary, prefix: str, rule: str, first: str
+) -> None:
+    text = f"{first}start: /a{{{len(prefix)}}}/ {rule}\n%ignore /[ ]+/"
+    constraint = compile_grammar(compiler, Lark(text)).create_constraint()
+    for token in vocabulary.tokenizer.tokenize_str(f"{prefix}{' ' * 40}"):
+        assert token in allowed_tokens(constraint)
+        constraint.accept(token)
 
 
 @pytest.mark.parametrize(
