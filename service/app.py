@@ -31,7 +31,6 @@ from service.http.error_middleware import EXCEPTION_HANDLERS, ErrorMiddleware
 from service.http.header_limits import HeaderLimitMiddleware
 from service.http.json_io import JsonBodies
 from service.http.request_body import RequestReaderMiddleware
-from service.inflight.blamed_bodies import BlamedBodies
 from service.inflight.registry import RequestRegistry
 from service.openapi.descriptions import (
     METRICS_CONTENT,
@@ -185,12 +184,11 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
     )
     chat_format = ChatFormat(softened_parameters(settings))
     keep_alive_s = settings.keep_alive_s
-    blamed = BlamedBodies()
     return [
         *list_chat_operations(chat_format, submitter, keep_alive_s=keep_alive_s),
         *list_completion_operations(submitter, keep_alive_s=keep_alive_s),
         *list_response_operations(
-            response_format(parts), submitter, parts.stores, blamed, keep_alive_s=keep_alive_s
+            response_format(parts), submitter, parts.stores, keep_alive_s=keep_alive_s
         ),
         *list_message_operations(submitter, parts.thinking, keep_alive_s=keep_alive_s),
         *list_tokenization_operations(chat_format, submitter),

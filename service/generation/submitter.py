@@ -23,7 +23,7 @@ from service.inflight.request import InflightRequest
 from service.requestlog.event_batch import EventBatch
 from service.requestlog.record import record_of
 from service.schema.parameters import SamplingRequest
-from service.security.clients import ClientNames
+from service.security.clients import ClientNames, key_client
 from service.security.rate_limits import TokenBucket
 
 BodyT = TypeVar("BodyT", bound=RequestBody)
@@ -115,7 +115,7 @@ class Submitter:
         record.set_generation(operation, model, submits, stream=stream)
         count = sum(len(submit.sequences()) for submit in submits)
         client = await self._name_client(http_request, count)
-        inflight = await self._registry.open(submits, client)
+        inflight = await self._registry.open(submits, client, owner_of(http_request))
         inflight.observers.append(record.add_events)
         if (token_bucket := getattr(http_request.state, "token_bucket", None)) is not None:
             inflight.observers.append(partial(spend, token_bucket))
@@ -128,7 +128,7 @@ class Submitter:
             MlxdError: the request cannot be served.
         """
         client = await self._name_client(http_request, 1)
-        inflight = await self._registry.open([tokenize], client)
+        inflight = await self._registry.open([tokenize], client, owner_of(http_request))
         reader = http_request.state.request_reader
         reader.on_disconnect(inflight.abandon)
         result = await inflight.tokenized()
@@ -146,6 +146,11 @@ class Submitter:
         if count > 1 or len(self._registry):
             return await self._clients.find_name(http_request.scope)
         return self._clients.name_now(http_request.scope)
+
+
+def owner_of(http_request: Request) -> str:
+    """The API key of a request; without keys all requests are one owner's."""
+    return key_client(http_request.scope) or ""
 
 
 def submit_with_ceiling(submit: Submit, has_ceiling: bool) -> Submit:

@@ -35,6 +35,7 @@ from service.errors import (
     WorkerCrashed,
     WorkerUnavailable,
 )
+from service.inflight.blamed_requests import BlamedRequests
 from service.inflight.crash_policy import CrashPolicy
 from service.inflight.request import InflightRequest
 from service.inflight.sequence import InflightSequence, to_submits
@@ -75,6 +76,7 @@ class RequestRegistry:
         self._sequences: dict[int, InflightSequence] = {}
         self._by_attempt_id: dict[int, InflightSequence] = {}
         self._crash_policy = CrashPolicy()
+        self._blamed = BlamedRequests()
         self._has_worker = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -91,16 +93,20 @@ class RequestRegistry:
         """Wait until a sequence is in flight."""
         await self._busy.wait()
 
-    async def open(self, submits: Sequence[Submit | Tokenize], client: str = "") -> InflightRequest:
+    async def open(
+        self, submits: Sequence[Submit | Tokenize], client: str = "", owner: str = ""
+    ) -> InflightRequest:
         """Assign ids to the sequences of one request and submit them to the worker.
 
         While the first worker loads, this waits for it for up to `load_wait_s`. `client` is
-        whose request it is.
+        whose request it is. `owner` is its API key: what it has asked for may have killed workers.
 
         Raises:
+            InvalidRequest: the owner's same request killed workers a short time ago.
             Overloaded: the limit of sequences in flight is reached, or the client's share.
             WorkerUnavailable: the service accepts no requests now.
         """
+        self._blamed.refuse_known(owner, submits)
         if self._worker.status == "loading" and self._load_wait_s:
             await self._worker.wait_loaded(self._load_wait_s)
         self._check_admission(len(submits), client)
@@ -108,7 +114,7 @@ class RequestRegistry:
         request = InflightRequest(self.cancel, ids[0], len(ids))
         for id, submit in zip(ids, submits, strict=True):
             own = msgspec.structs.replace(submit, id=id, client=client)
-            sequence = InflightSequence(own, request.collector)
+            sequence = InflightSequence(own, request.collector, owner)
             self._sequences[id] = self._by_attempt_id[id] = sequence
             self._start_queue_timer(sequence)
             self._crash_policy.add(id, submit.model)
@@ -180,6 +186,7 @@ class RequestRegistry:
                 logger.error("request %d crashed the worker while running alone; it fails", id)
                 message = "This request crashed the worker each time it ran."
                 crashing.collector.close(WorkerCrashed(message))
+                self._blamed.add(crashing.owner, crashing.submit)
         if (isolated := self._crash_policy.isolated) is not None:
             logger.warning("running the suspected requests one at a time, %d first", isolated)
         return bool(blamed)

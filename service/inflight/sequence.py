@@ -17,6 +17,7 @@ class InflightSequence:
 
     `attempt_id` changes when the sequence is withdrawn from the worker, so that late events
     of the earlier attempt are dropped. Events go to `collector`, which belongs to the request.
+    `owner` is the API key that it came with.
     """
 
     __slots__ = (
@@ -25,15 +26,19 @@ class InflightSequence:
         "collector",
         "has_prompt_logprobs",
         "id",
+        "owner",
         "started",
         "submit",
         "tokens",
     )
 
-    def __init__(self, submit: Submit | Tokenize, collector: OutputCollector) -> None:
+    def __init__(
+        self, submit: Submit | Tokenize, collector: OutputCollector, owner: str = ""
+    ) -> None:
         self.id = self.attempt_id = submit.id
         self.submit = submit
         self.collector = collector
+        self.owner = owner
         self.tokens: list[int] = []
         self.started = False
         self.has_prompt_logprobs = False

@@ -7,7 +7,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from protocol.tokenization import Tokenize
-from service.api.messages.blame import BlamedPrompt, GuardedFormat
 from service.api.messages.format import OWN_NAMES, MessagesFormat
 from service.api.messages.request import CountTokensRequest, MessagesRequest
 from service.errors import MlxdError
@@ -16,7 +15,6 @@ from service.generation.event_stream import EventStream
 from service.generation.submitter import Submitter
 from service.http.json_io import json_response
 from service.http.unknown_fields import ignored_of
-from service.inflight.blamed_bodies import BlamedBodies
 from service.store.encoded_thinking import EncodedThinking
 
 
@@ -33,19 +31,14 @@ class MessagesEndpoint:
         self, submitter: Submitter, thinking: EncodedThinking, *, keep_alive_s: float
     ) -> None:
         self._format = MessagesFormat(thinking)
-        self._thinking = thinking
-        self._blamed = BlamedBodies()
         self._submitter = submitter
-        self._keep_alive_s = keep_alive_s
+        self._generation: GenerationEndpoint[MessagesRequest] = GenerationEndpoint(
+            self._format, submitter, keep_alive_s=keep_alive_s
+        )
 
     async def create(self, http_request: Request) -> Response | EventStream:
         """The answer, whole or as a stream."""
-        owner = getattr(http_request.state, "key_name", "")
-        dialect = GuardedFormat(self._thinking, BlamedPrompt(self._blamed, owner))
-        generation: GenerationEndpoint[MessagesRequest] = GenerationEndpoint(
-            dialect, self._submitter, keep_alive_s=self._keep_alive_s
-        )
-        response = await generation.create(http_request)
+        response = await self._generation.create(http_request)
         name_ignored(http_request)
         return response
 

@@ -32,7 +32,6 @@ from service.api.responses.stored import (
     store_response,
 )
 from service.errors import InvalidRequest, MlxdError
-from service.generation.blamed_body import BlamedBody, body_of
 from service.generation.dialect import ResponseHeader
 from service.generation.endpoint import make_header
 from service.generation.event_stream import EventStream
@@ -41,7 +40,6 @@ from service.generation.submitter import Submitter
 from service.http.error_middleware import added_headers
 from service.http.json_io import json_response
 from service.http.unknown_fields import header_of
-from service.inflight.blamed_bodies import BlamedBodies
 from service.inflight.request import InflightRequest
 from service.requestlog.record import record_of
 from service.store.open_response import OpenResponse
@@ -63,7 +61,6 @@ class Opened(NamedTuple):
     model: str
     turn: Turn
     response: OpenResponse
-    body: BlamedBody
 
     @property
     def id(self) -> str:
@@ -71,9 +68,7 @@ class Opened(NamedTuple):
         return self.response.id
 
     async def end(self, writer: ResponseWriter) -> None:
-        """Store the response as it has ended, and remember a body that kills workers."""
-        if writer.failure is not None:
-            self.body.note(writer.failure)
+        """Store the response as it has ended."""
         if writer.ended is not None:
             await keep(self.response, writer.ended)
 
@@ -87,7 +82,6 @@ class ResponsesEndpoint:
         submitter: Submitter,
         stores: Stores,
         runs: BackgroundRuns,
-        blamed: BlamedBodies,
         *,
         keep_alive_s: float,
     ) -> None:
@@ -96,7 +90,6 @@ class ResponsesEndpoint:
         self._store = stores.responses
         self._resolver = ItemResolver(stores.responses, response_format.thinking)
         self._runs = runs
-        self._blamed = blamed
         self._keep_alive_s = keep_alive_s
 
     async def create(self, http_request: Request) -> ASGIApp:
@@ -105,11 +98,9 @@ class ResponsesEndpoint:
         Raises:
             MlxdError: before the response starts; later errors are events of the stream.
         """
-        body = BlamedBody(self._blamed, owner_of(http_request), await body_of(http_request))
-        body.refuse_known()
         request = await self._read(http_request, ResponseRequest)
         try:
-            return await self._create(http_request, request, body)
+            return await self._create(http_request, request)
         except MlxdError as error:
             raise self._format.explain(error) from error
 
@@ -137,9 +128,7 @@ class ResponsesEndpoint:
         self._format.check(request)
         return request
 
-    async def _create(
-        self, http_request: Request, request: ResponseRequest, body: BlamedBody
-    ) -> ASGIApp:
+    async def _create(self, http_request: Request, request: ResponseRequest) -> ASGIApp:
         request = with_store(request, self._store.is_on)
         tell_left_out(http_request, request)
         model = self._submitter.resolve(request.model)
@@ -152,12 +141,8 @@ class ResponsesEndpoint:
             )
             earlier = [read_item(item) for item in response.context]
             turn = Turn(request, items, earlier)
-            opened = Opened(http_request, request, model, turn, response, body)
-            try:
-                answer = await self._answer(opened)
-            except MlxdError as error:
-                body.note(error)
-                raise
+            opened = Opened(http_request, request, model, turn, response)
+            answer = await self._answer(opened)
             if isinstance(answer, HttpResponse):
                 return answer
             # From here on the answer closes it.

@@ -38,8 +38,8 @@ from service.api.responses.shapes.tools import (
 )
 from service.errors import InvalidRequest, MlxdError, StoredObjectNotFound, WorkerCrashed
 from service.generation.answers import sum_usage, to_sampling
-from service.generation.blamed_body import INVALID_PROMPT
 from service.generation.dialect import ResponseHeader
+from service.inflight.blamed_requests import INVALID_PROMPT
 from service.store.encoded_thinking import EncodedThinking
 
 FAILING = "server_error"

@@ -19,7 +19,6 @@ from service.api.responses.shapes.request import ResponseRequest, TokenCountRequ
 from service.api.responses.shapes.response import InputTokens, Response, ResponseEvent
 from service.api.responses.stored import ItemList
 from service.generation.submitter import Submitter
-from service.inflight.blamed_bodies import BlamedBodies
 from service.openapi.descriptions import (
     describe_generation,
     describe_stored,
@@ -40,14 +39,13 @@ def list_response_operations(
     response_format: ResponseFormat,
     submitter: Submitter,
     stores: Stores,
-    blamed: BlamedBodies,
     *,
     keep_alive_s: float,
 ) -> list[Operation]:
     """The endpoints of responses and conversations."""
     runs = BackgroundRuns()
     endpoint = ResponsesEndpoint(
-        response_format, submitter, stores, runs, blamed, keep_alive_s=keep_alive_s
+        response_format, submitter, stores, runs, keep_alive_s=keep_alive_s
     )
     stored = RetrievalEndpoints(stores, response_format.thinking, runs, keep_alive_s=keep_alive_s)
     return [

@@ -40,8 +40,6 @@ class ResponseWriter:
         self._begun = snapshot
         # The response at its end.
         self.ended: Response | None = None
-        # Why it failed.
-        self.failure: Exception | None = None
         self._encoder = msgspec.json.Encoder()
         self._snapshot = msgspec.Raw(self._encoder.encode(snapshot))
         self._number = 0
@@ -64,7 +62,6 @@ class ResponseWriter:
         return self._frame(f"response.{self.ended.status}", {"response": self.ended})
 
     def fail(self, error: Exception) -> bytes:
-        self.failure = error
         self.ended = self._fail(error)
         return self._frame("response.failed", {"response": self.ended})
 
