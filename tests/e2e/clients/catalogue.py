@@ -97,6 +97,22 @@ CLIENTS = (
         (*TALK, "structured"),
     ),
     Client(
+        "LiteLLM's `responses`",
+        "litellm",
+        ("litellm",),
+        "litellm_responses.py",
+        "NotFoundError",
+        (*TALK, "structured", "continued"),
+    ),
+    Client(
+        "LiteLLM's models of `anthropic`",
+        "litellm",
+        ("litellm",),
+        "litellm_messages.py",
+        "NotFoundError",
+        (*TALK, "structured", "messages"),
+    ),
+    Client(
         "LiteLLM's proxy",
         "litellm",
         ("litellm",),
