@@ -38,6 +38,9 @@ REQUEST_ID_HEADER = "x-request-id"
 # The time until the response begins, as OpenAI measures it.
 PROCESSING_HEADER = "openai-processing-ms"
 ADDED_HEADERS_KEY = "added_headers"
+# What an endpoint says of tools that the model is not told of, and of messages left out.
+LEFT_OUT_HEADER = "x-mlxd-left-out"
+DROPPED_HEADER = "x-mlxd-dropped-messages"
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 

@@ -30,7 +30,8 @@ from service.errors import (
     OriginNotAllowed,
     excerpt,
 )
-from service.http.error_middleware import REQUEST_ID_HEADER
+from service.http.anthropic_errors import REQUEST_ID_HEADER as ANTHROPIC_ID_HEADER
+from service.http.error_middleware import DROPPED_HEADER, LEFT_OUT_HEADER, REQUEST_ID_HEADER
 from service.http.header_limits import require_json
 from service.http.unknown_fields import IGNORED_HEADER
 from service.security.addresses import is_address, is_loopback
@@ -45,8 +46,11 @@ METHODS = ("DELETE", "GET", "POST")
 EXPOSED_HEADERS = (
     RETRY_AFTER_HEADER,
     REQUEST_ID_HEADER,
+    ANTHROPIC_ID_HEADER,
     SHOULD_RETRY_HEADER,
     IGNORED_HEADER,
+    LEFT_OUT_HEADER,
+    DROPPED_HEADER,
     *RATE_LIMIT_HEADERS,
 )
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.util.http import (
+    OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS as CONCEALED_VARIABLE,
+)
+from opentelemetry.util.http import get_custom_headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.config.secrets import WORDS
 
 # Routes that are polled and would fill the traces.
 UNTRACED = ",".join(f"://[^/]+/{path}" for path in ("health$", "metrics$", "status$", "assets/"))
@@ -28,6 +34,8 @@ class TracingMiddleware:
             tracer_provider=provider,
             meter_provider=NoOpMeterProvider(),
             exclude_spans=["send", "receive"],
+            # For headers that a variable of OpenTelemetry puts into spans.
+            http_capture_headers_sanitize_fields=[*get_custom_headers(CONCEALED_VARIABLE), WORDS],
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -32,6 +32,7 @@ from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.typing import ConnectionState
 
+from service.config.secrets import CONCEALED, names_secret
 from service.errors import (
     HeadersTooLarge,
     HttpVersionNotSupported,
@@ -159,7 +160,7 @@ class Http1(H11Protocol):
             text = f"The request line and the headers are larger than {limit} bytes."
             await self._refuse(HeadersTooLarge(text))
             return
-        fault = QUOTED_BYTES.sub(r"`\g<bytes>`", getattr(self.connection, "fault", "").rstrip("."))
+        fault = QUOTED_BYTES.sub(quote, getattr(self.connection, "fault", "").rstrip("."))
         is_coding = status_code == HTTPStatus.NOT_IMPLEMENTED
         kind = TransferCodingNotSupported if is_coding else InvalidRequest
         await self._refuse(kind(f"The request is not valid HTTP: {fault}."))
@@ -181,6 +182,11 @@ class Http1(H11Protocol):
             await self._send_h11_event(h11.Data(data=body))
         await self._send_h11_event(h11.EndOfMessage())
         await self._linger()
+
+
+def quote(match: re.Match[str]) -> str:
+    """The client's bytes as an error shows them: not those of a header that may be a key."""
+    return f"`{CONCEALED if names_secret(match['bytes']) else match['bytes']}`"
 
 
 def sends_chunks(connection: h11.Connection | H11WSConnection) -> bool:

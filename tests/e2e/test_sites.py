@@ -245,7 +245,7 @@ def test_an_allowed_page_can_read_why_it_was_refused(open_to_a_friend: Daemon) -
     refused = plain_http.post(url, json={}, headers={"origin": FRIEND})
     assert refused.status_code == 400
     assert refused.headers["access-control-allow-origin"] == FRIEND
-    for name in ("x-request-id", "x-mlxd-ignored"):
+    for name in ("x-request-id", "request-id", "x-mlxd-ignored", "x-mlxd-left-out"):
         assert name in refused.headers["access-control-expose-headers"]
 
 
@@ -293,3 +293,51 @@ def test_a_site_that_is_none_ends_the_start(flag: str, value: str) -> None:
     with faulty(flag, value, wait=False) as daemon:
         assert daemon.wait() != 0
         assert flag.strip("-").replace("-", "_") in daemon.output
+
+
+# ---------------------------------------------------------------- requests without a body
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"origin": EVIL},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"origin": EVIL, "content-type": "text/plain"},
+        {"origin": EVIL, "sec-fetch-site": "cross-site", "transfer-encoding": "chunked"},
+    ],
+    ids=lambda page: " ".join(page.values()),
+)
+def test_no_route_takes_a_request_without_a_body_from_another_site(
+    own: Daemon, page: dict[str, str]
+) -> None:
+    with plain_http.client(own.url) as http:
+        for method, path in changing_routes(http):
+            assert http.request(method, path, headers=page).status_code == 403, (method, path)
+
+
+def test_no_route_asks_a_request_without_a_body_for_its_type(own: Daemon) -> None:
+    with plain_http.client(own.url) as http:
+        routes = changing_routes(http)
+        assert ("POST", "/v1/responses/x/cancel") in routes
+        for method, path in routes:
+            for headers in ({}, {"content-length": "0"}, {"origin": own.url}):
+                status = http.request(method, path, headers=headers).status_code
+                assert status != 415, (method, path)
+                assert status < 500, (method, path)
+            if method == "POST":
+                typed = {"content-type": "text/plain"}
+                assert http.post(path, content=b"{}", headers=typed).status_code == 415, path
+                assert http.post(path, content=b"{}").status_code == 415, path
+
+
+def changing_routes(http: httpx.Client) -> list[tuple[str, str]]:
+    """The methods and paths that change something, with an id that nothing has."""
+    paths = http.get("/openapi.json").json()["paths"]
+    return [
+        (method.upper(), path.replace("{id}", "x").replace("{item}", "x").replace("{model}", "x"))
+        for path, methods in paths.items()
+        for method in methods
+        if method in ("post", "delete")
+    ]

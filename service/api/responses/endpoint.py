@@ -37,7 +37,7 @@ from service.generation.endpoint import make_header
 from service.generation.event_stream import EventStream
 from service.generation.logprob_encoder import LogprobGate
 from service.generation.submitter import Submitter
-from service.http.error_middleware import added_headers
+from service.http.error_middleware import DROPPED_HEADER, LEFT_OUT_HEADER, added_headers
 from service.http.json_io import json_response
 from service.http.unknown_fields import header_of
 from service.inflight.request import InflightRequest
@@ -48,9 +48,6 @@ from service.store.opening import Stores
 logger = logging.getLogger(__name__)
 
 PromptT = TypeVar("PromptT", bound=PromptRequest)
-
-LEFT_OUT_HEADER = b"x-mlxd-left-out"
-DROPPED_HEADER = b"x-mlxd-dropped-messages"
 
 
 class Opened(NamedTuple):
@@ -264,11 +261,11 @@ def tell_left_out(http_request: Request, request: ResponseRequest) -> None:
     """Say which tools the model is not offered, in a header and in the log."""
     if places := left_out_of(request):
         value = header_of(places)
-        added_headers(http_request.scope).append((LEFT_OUT_HEADER, value.encode()))
+        added_headers(http_request.scope).append((LEFT_OUT_HEADER.encode(), value.encode()))
         logger.warning("Left out tools that OpenAI hosts: %s", value)
 
 
 def tell_dropped(http_request: Request, count: int) -> None:
     """Say how many of the oldest messages are not in the prompt."""
     if count:
-        added_headers(http_request.scope).append((DROPPED_HEADER, str(count).encode()))
+        added_headers(http_request.scope).append((DROPPED_HEADER.encode(), str(count).encode()))
