@@ -20,7 +20,7 @@ ADDED_TO_CONVERSATION: tuple[Status, ...] = ("completed", "incomplete")
 
 
 class OpenResponse:
-    """A response that is being made. Leaving the `async with` closes it.
+    """A response that is being made. Leaving the `async with` closes it, and its log.
 
     `context` are the items before its input, of the previous response or the conversation.
     """
@@ -55,6 +55,8 @@ class OpenResponse:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+        if self._entry is not None and self._entry.log is not None:
+            self._entry.log.close()
 
     @property
     def log(self) -> ReplayLog:
@@ -139,8 +141,6 @@ class OpenResponse:
         is evicted, and where it cannot be written; the log says so.
         """
         is_kept = is_stored and not self.is_deleted and self._keep(status, data, outputs)
-        if self._entry is not None and self._entry.log is not None:
-            self._entry.log.close()
         if not is_kept and self._entry is not None:
             self._index.remove(self._entry)
         if status in ADDED_TO_CONVERSATION:
@@ -167,8 +167,6 @@ class OpenResponse:
                 self._index.end_use(self._conversation)
         entry = self._entry
         if entry is not None and entry.uses:
-            if entry.log is not None:
-                entry.log.close()
             self._index.remove(entry)
         self._index.apply()
 

@@ -41,9 +41,14 @@ def body(prompt: str, **changed: Any) -> dict[str, Any]:
 
 def events_of(text: str) -> list[dict[str, Any]]:
     """The events of a stream, whose numbers have no gap."""
-    events = [json.loads(part.partition("data: ")[2]) for part in text.strip().split("\n\n")]
+    events = parse(text)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     return events
+
+
+def parse(text: str) -> list[dict[str, Any]]:
+    """The events of a stream, or of its end."""
+    return [json.loads(part.partition("data: ")[2]) for part in text.strip().split("\n\n")]
 
 
 def text_of(events: list[dict[str, Any]]) -> str:
@@ -82,6 +87,33 @@ def test_a_background_response_survives_the_workers_death(http: httpx.Client) ->
     assert text_of(events) == answer("[die 7] b", 40)
     path = f"/v1/responses/{events[0]['response']['id']}"
     assert http.get(path).json() == events[-1]["response"]
+    for number in range(-1, len(events) - 1):
+        again = http.get(path, params={"stream": "true", "starting_after": number}).text
+        assert parse(again) == events[number + 1 :]
+
+
+def test_a_background_response_is_replayed_while_its_worker_is_dead(http: httpx.Client) -> None:
+    asked = body("[die 20] live", background=True, max_output_tokens=200)
+    with http.stream("POST", "/v1/responses", json=asked) as reply:
+        first = next(line for line in reply.iter_lines() if line.startswith("data: "))
+    path = f"/v1/responses/{json.loads(first[6:])['response']['id']}"
+    followed = parse(http.get(path, params={"stream": "true", "starting_after": 0}).text)
+    assert [event["sequence_number"] for event in followed] == list(range(1, len(followed) + 1))
+    assert text_of(followed) == answer("[die 20] live", 200)
+
+
+def test_a_background_response_that_kills_workers_is_replayed_to_its_failure(
+    http: httpx.Client,
+) -> None:
+    made = http.post("/v1/responses", json=body("[die 5 always] bg", background=True)).text
+    events = events_of(made)
+    assert events[-1]["type"] == "response.failed"
+    assert events[-1]["response"]["error"]["code"] == "invalid_prompt"
+    path = f"/v1/responses/{events[0]['response']['id']}"
+    for number in (-1, 1, len(events) - 2):
+        again = http.get(path, params={"stream": "true", "starting_after": number}).text
+        assert parse(again) == events[number + 1 :]
+    assert http.get(path).json()["status"] == "failed"
 
 
 def test_a_request_that_kills_workers_fails_as_an_invalid_prompt_and_is_refused_again(

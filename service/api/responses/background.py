@@ -102,7 +102,7 @@ class BackgroundRun:
             await self.on_end(self.writer)
 
     def _log(self, frames: bytes) -> None:
-        if self.is_streamed and not self.opened.is_deleted:
+        if self.is_streamed:
             for frame in frames.split(FRAME_END)[:-1]:
                 self.opened.log.append(frame + FRAME_END)
 

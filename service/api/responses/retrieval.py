@@ -61,6 +61,13 @@ class RetrievalEndpoints:
                 message = "`starting_after` is only allowed when `stream` is true."
                 raise InvalidRequest(message, param="starting_after", code="invalid_value")
             return json_bytes(msgspec.json.encode(show(found, thinking)))
+        if found.is_background and found.log is None:
+            raise InvalidRequest(
+                "The service was restarted since, and the events of this response are not kept; "
+                "retrieve the response without stream.",
+                param="stream",
+                code="events_not_kept",
+            )
         if found.log is None or not found.log.next_number:
             message = "Only a background response that was created with `stream` has events."
             raise InvalidRequest(message, param="stream", code="invalid_value")
