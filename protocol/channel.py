@@ -21,6 +21,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from protocol.encoding import encode
 from protocol.messages import ToService, ToWorker
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
@@ -44,7 +45,6 @@ class Channel(Generic[Incoming, Outgoing]):
     def __init__(self, connection: Connection, decoder: msgspec.msgpack.Decoder[Incoming]) -> None:
         self._connection = connection
         self._decoder = decoder
-        self._encoder = msgspec.msgpack.Encoder()
         self._incomplete = bytearray()
         self._outbox: queue.SimpleQueue[memoryview | None] = queue.SimpleQueue()
         # Keeps messages in order: held while a message is written or queued.
@@ -56,7 +56,7 @@ class Channel(Generic[Incoming, Outgoing]):
 
     def send(self, message: Outgoing) -> None:
         """Write `message`, or queue what does not fit. Never blocks; lost if the pipe is closed."""
-        body = self._encoder.encode(message)
+        body = encode(message)
         frame = memoryview(HEADER.pack(len(body)) + body)
         with self._order:
             if not self._queued:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from protocol.encoding import encode
 from protocol.messages import Submit
 from protocol.tokenization import Tokenize
 from service.errors import InvalidRequest
@@ -91,4 +92,4 @@ def digest_of(submit: Submit | Tokenize) -> bytes:
             )
         case Tokenize():
             work = msgspec.structs.replace(submit, id=0, client="")
-    return hashlib.sha256(msgspec.msgpack.encode(work)).digest()
+    return hashlib.sha256(encode(work)).digest()

@@ -120,7 +120,12 @@ class RequestRegistry:
             self._crash_policy.add(id, submit.model)
         self._idle.clear()
         self._busy.set()
-        self._sync_worker()
+        try:
+            self._sync_worker()
+        except BaseException:
+            # It cannot be sent; else it would keep its places for ever.
+            self.cancel(ids)
+            raise
         return request
 
     def cancel(self, ids: Sequence[int]) -> None:

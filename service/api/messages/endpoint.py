@@ -6,6 +6,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from protocol.encoding import encode
 from protocol.tokenization import Tokenize
 from service.api.messages.format import OWN_NAMES, MessagesFormat
 from service.api.messages.request import CountTokensRequest, MessagesRequest
@@ -47,7 +48,7 @@ class MessagesEndpoint:
         try:
             request = await self._submitter.read(http_request, CountTokensRequest)
             model = self._submitter.resolve(request.model)
-            prompt = msgspec.Raw(msgspec.msgpack.encode(self._format.to_prompt(request)))
+            prompt = msgspec.Raw(encode(self._format.to_prompt(request)))
             tokenize = Tokenize(id=0, model=model, prompt=prompt, param="messages")
             result = await self._submitter.tokenize(http_request, tokenize)
         except MlxdError as error:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from protocol.encoding import encode
 from protocol.tokenization import Tokenize
 from service.api.responses.background import BackgroundAnswer, BackgroundRun, BackgroundRuns
 from service.api.responses.format import (
@@ -110,7 +111,7 @@ class ResponsesEndpoint:
                 items, _ = await self._resolver.resolve(request.items, owner_of(http_request))
                 earlier = [read_item(item) for item in response.context]
             prompt = self._format.to_prompt(request, items, earlier)
-            encoded = msgspec.Raw(msgspec.msgpack.encode(prompt))
+            encoded = msgspec.Raw(encode(prompt))
             tokenize = Tokenize(id=0, model=model, prompt=encoded, param="input")
             result = await self._submitter.tokenize(http_request, tokenize)
         except MlxdError as error:

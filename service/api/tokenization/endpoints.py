@@ -11,6 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from protocol.encoding import encode
 from protocol.messages import Prompt, TextPrompt, TokenPrompt
 from protocol.tokenization import Tokenize, TokenStrings
 from service.api.chat.format import ChatFormat
@@ -58,7 +59,7 @@ class TokenizationEndpoints:
         request = await self._submitter.read(http_request, DetokenizeRequest)
         model = self._submitter.resolve(request.model)
         prompt = TokenPrompt(request.tokens)
-        tokenize = Tokenize(id=0, model=model, prompt=encode(prompt), param="tokens")
+        tokenize = Tokenize(id=0, model=model, prompt=as_raw(prompt), param="tokens")
         text = embed((await self._submitter.tokenize(http_request, tokenize)).value)
         return json_response(DetokenizeResponse(prompt=text, content=text))
 
@@ -73,7 +74,7 @@ class TokenizationEndpoints:
     async def describe(self, http_request: Request) -> Response:
         """The tokenizer's configuration, of the model that the query parameter `model` names."""
         model = self._submitter.resolve(http_request.query_params.get("model"))
-        tokenize = Tokenize(id=0, model=model, prompt=encode(None), param="model")
+        tokenize = Tokenize(id=0, model=model, prompt=as_raw(None), param="model")
         result = await self._submitter.tokenize(http_request, tokenize)
         return Response(result.value, media_type=JSON_MEDIA_TYPE)
 
@@ -87,7 +88,7 @@ def to_tokenize(chat_format: ChatFormat, request: TokenizeRequest, model: str) -
         return Tokenize(
             id=0,
             model=model,
-            prompt=encode(chat_format.to_prompt(chat)),
+            prompt=as_raw(chat_format.to_prompt(chat)),
             param="messages",
             special_tokens=bool(special_tokens),
             strings=strings,
@@ -96,7 +97,7 @@ def to_tokenize(chat_format: ChatFormat, request: TokenizeRequest, model: str) -
         return Tokenize(
             id=0,
             model=model,
-            prompt=encode(TextPrompt(request.prompt)),
+            prompt=as_raw(TextPrompt(request.prompt)),
             param="prompt",
             special_tokens=special_tokens is not False,
             strings=strings,
@@ -104,7 +105,7 @@ def to_tokenize(chat_format: ChatFormat, request: TokenizeRequest, model: str) -
     return Tokenize(
         id=0,
         model=model,
-        prompt=encode(TextPrompt(request.content or "")),
+        prompt=as_raw(TextPrompt(request.content or "")),
         param="content",
         special_tokens=bool(request.add_special),
         parse_special=request.parse_special is not False,
@@ -120,15 +121,15 @@ def to_template_request(
     return Tokenize(
         id=0,
         model=model,
-        prompt=encode(chat_format.to_prompt(chat)),
+        prompt=as_raw(chat_format.to_prompt(chat)),
         param="messages",
         as_text=True,
     )
 
 
-def encode(prompt: Prompt | None) -> msgspec.Raw:
+def as_raw(prompt: Prompt | None) -> msgspec.Raw:
     """The prompt as it is sent to the worker."""
-    return msgspec.Raw(msgspec.msgpack.encode(prompt))
+    return msgspec.Raw(encode(prompt))
 
 
 def embed(json: bytes) -> Any:
