@@ -352,3 +352,20 @@ async def test_fail_all_fails_each_request_and_leaves_none(registry: RequestRegi
     for request in opened:
         with pytest.raises(WorkerUnavailable):
             await request.start()
+
+
+async def test_a_request_that_cannot_be_sent_holds_no_place(
+    registry: RequestRegistry, worker: RecordingWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(message: object) -> None:
+        if isinstance(message, Submit):
+            raise OverflowError
+
+    monkeypatch.setattr(worker, "send", refuse)
+    for _ in range(MAX_IN_FLIGHT + 1):
+        with pytest.raises(OverflowError):
+            await registry.open(submits())
+    monkeypatch.undo()
+    await registry.open(submits())
+    assert isinstance(worker.sent[-1], Submit)
+    assert len(registry) == 1
