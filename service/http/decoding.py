@@ -26,7 +26,24 @@ UNKNOWN_FIELD = "Object contains unknown field"
 PATH_AT_END = re.compile(
     r"(?P<text>.*) - at `(?:key` in `)?\$(?P<path>(?:\.\w+|\[\d+\]|\[\.\.\.\])*)`", re.DOTALL
 )
-PART_TYPE = re.compile(r"(messages|input)\[\d+\]\.(content|output)\[\d+\]\.type")
+# What the value of a type may only be, by the path of the field.
+ONLY_TYPES = [
+    (
+        re.compile(
+            r"((messages|input|items)\[\d+\]\.(content|output)\[\d+\]|system\[\d+\])"
+            r"(\.content\[\d+\])?(\.source)?\.(type|media_type)"
+        ),
+        TEXT_ONLY,
+    ),
+    (
+        re.compile(r"tools\[\d+\](\.tools\[\d+\])?\.type"),
+        "only tools that the client runs are supported, with a schema of their input",
+    ),
+    (
+        re.compile(r"tools\[\d+\](\.tools\[\d+\])?\.format\.type"),
+        "only text is supported: there are no grammars for the input of custom tools",
+    ),
+]
 MISSING = re.compile(r"Object missing required field `(\w+)`")
 CODES = [
     (re.compile(r"Expected `int` >=? .*"), "integer_below_min_value"),
@@ -136,8 +153,9 @@ def _explain_value(message: str) -> InvalidRequest:
         )
     code = next((code for kind, code in CODES if kind.fullmatch(text)), "invalid_value")
     where = f"`{param}`" if param else "The body"
-    if code == "invalid_value" and PART_TYPE.fullmatch(param):
-        return InvalidRequest(f"{where}: {TEXT_ONLY}; {_lower(text)}.", param=param, code=code)
+    only = next((words for path, words in ONLY_TYPES if path.fullmatch(param)), None)
+    if code == "invalid_value" and only is not None:
+        return InvalidRequest(f"{where}: {only}; {_lower(text)}.", param=param, code=code)
     return InvalidRequest(f"{where}: {_lower(text)}.", param=param or None, code=code)
 
 

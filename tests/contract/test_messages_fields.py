@@ -167,3 +167,49 @@ def test_a_tool_of_another_type_is_refused(kind: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         submitted(tools=[TOOL, {"type": kind, "name": "x", "max_uses": 1}])
     assert caught.value.param == "tools[1].type"
+
+
+CALL = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]}
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "x"}}
+PDF = {"type": "base64", "media_type": "application/pdf", "data": "x"}
+HTML = {"type": "text", "media_type": "text/html", "data": "x"}
+RESULT: dict[str, Any] = {"type": "tool_result", "tool_use_id": "t"}
+
+
+def asks(*content: Any) -> list[Any]:
+    """A conversation whose last message has these blocks."""
+    return [USER, CALL, {"role": "user", "content": list(content)}]
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        ({"messages": asks(IMAGE)}, "messages[2].content[0].type", "no images"),
+        (
+            {"messages": asks({**RESULT, "content": [IMAGE]})},
+            "messages[2].content[0].content[0].type",
+            "no images",
+        ),
+        (
+            {"messages": asks({"type": "document", "source": PDF})},
+            "messages[2].content[0].source.type",
+            "files",
+        ),
+        (
+            {"messages": asks({"type": "document", "source": HTML})},
+            "messages[2].content[0].source.media_type",
+            "only text",
+        ),
+        ({"system": [IMAGE]}, "system[0].type", "no images"),
+        (
+            {"tools": [{"type": "bash_20250124", "name": "bash"}]},
+            "tools[0].type",
+            "tools that the client runs",
+        ),
+    ],
+)
+def test_what_is_no_text_is_refused_in_words(body: dict[str, Any], param: str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        submitted(**body)
+    assert caught.value.param == param
+    assert words in caught.value.message
