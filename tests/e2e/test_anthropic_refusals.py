@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import anthropic
 import httpx
@@ -41,7 +41,19 @@ def http(service: Daemon) -> Iterator[httpx.Client]:
         yield client
 
 
-def kind_of(answer: httpx.Response) -> tuple[int, str]:
+class Answer(Protocol):
+    """What httpx answers, and what the SDK's errors hold."""
+
+    @property
+    def status_code(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+    def json(self) -> Any: ...
+
+
+def kind_of(answer: Answer) -> tuple[int, str]:
     """The status and the type of an error of Anthropic's shape."""
     found = answer.json()
     assert set(found) == {"type", "error", "request_id"}

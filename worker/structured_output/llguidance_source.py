@@ -14,8 +14,8 @@ from worker.structured_output.constraint import GrammarError
 
 # A schema with a keyword that cannot be enforced is refused, whatever its own "x-guidance" says.
 JSON_RULES = {"lenient": False, "coerce_one_of": False}
-# Where text that is ignored is also part of a rule, llguidance (1.9.1) may find that only more of it
-# can follow, and writes it ahead without end. The last such line of a grammar counts.
+# Where text that is ignored is also part of a rule, llguidance (1.9.1) may find that only more of
+# it can follow, and writes it ahead without end. The last such line of a grammar counts.
 NOTHING_AHEAD = '\n%llguidance {"no_forcing": true}\n'
 
 
