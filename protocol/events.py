@@ -10,13 +10,47 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 TextKind = Literal["content", "reasoning"]
 
 
+class Parting(Data, frozen=True):
+    """The first token of a prompt that the closest known prompt does not have in its place.
+
+    `token` is its place in the prompt, from 0. `differs` says that the known prompt has another
+    token there; else it ends before. `message` is the index in the request's list of the message
+    that the token is in, `role` that message's role: None outside of messages, or where it is
+    unknown.
+    """
+
+    token: int
+    differs: bool
+    message: int | None = None
+    role: str | None = None
+
+
+class PromptUse(Data, frozen=True):
+    """Where the tokens of a prompt came from.
+
+    `memory_tokens` and `disk_tokens` of it were in the prompt cache, in memory and in its files,
+    at its first admission; `shared_tokens` were computed for another answer with the same prompt.
+    `computed_tokens` counts those that were computed for this answer, and with them all that were
+    computed again after a preemption or a crash. `common_tokens` is how many of its first tokens
+    the closest known prompt has, cached or not; `parted` is None if these are all.
+    """
+
+    memory_tokens: int = 0
+    disk_tokens: int = 0
+    shared_tokens: int = 0
+    computed_tokens: int = 0
+    common_tokens: int = 0
+    parted: Parting | None = None
+
+
 class Started(Message, frozen=True):
     """The request was admitted. `echo` is the prompt's text if the request has `echo`.
 
     `cached_tokens` is how many of the prompt's tokens need no prefill. `fingerprint` is the
     same for the same model content, templates and package versions. `ignored` names the
     parameters that this model cannot honour and that have no effect. `dropped_messages` is how
-    many of the oldest messages are not in the prompt (`ChatPrompt.truncate`).
+    many of the oldest messages are not in the prompt (`ChatPrompt.truncate`). The times are those
+    before the admission, as in `Finished`; `use` is the plan, so `computed_tokens` are yet to be.
     """
 
     id: int
@@ -26,14 +60,22 @@ class Started(Message, frozen=True):
     fingerprint: str = ""
     ignored: list[str] = []
     dropped_messages: int = 0
+    queue_ms: float = 0.0
+    preparation_ms: float = 0.0
+    load_ms: float = 0.0
+    use: PromptUse = PromptUse()
 
 
 class Progress(Message, frozen=True):
-    """A long prompt is in prefill: `done` of its `total` tokens are computed or were cached."""
+    """A long prompt is in prefill: `done` of its `total` tokens are computed or were cached.
+
+    The prefill has taken `elapsed_ms` so far.
+    """
 
     id: int
     done: int
     total: int
+    elapsed_ms: float = 0.0
 
 
 class Alternative(Data, frozen=True):
@@ -100,7 +142,11 @@ class Finished(Message, frozen=True):
     """The answer is complete. `completion_tokens` includes resumed tokens and stop tokens.
 
     `stopped_by` is the stop string that ended it. `at_context`: with the reason `length` the
-    context or the memory ended it, before the request's own limit.
+    context or the memory ended it, before the request's own limit. The times of all phases add up
+    to the time from the request's arrival to its end: `preparation_ms` until its tokens and its
+    grammar are ready, `load_ms` while its model was opened and loaded, `queue_ms` while it waited
+    for the device, also after a preemption. `restart_ms` is what the service adds while there was
+    no worker.
     """
 
     id: int
@@ -114,6 +160,10 @@ class Finished(Message, frozen=True):
     reasoning_tokens: int = 0
     stopped_by: str | None = None
     at_context: bool = False
+    preparation_ms: float = 0.0
+    load_ms: float = 0.0
+    restart_ms: float = 0.0
+    use: PromptUse = PromptUse()
 
 
 class TooLong(Data, frozen=True):

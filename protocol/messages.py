@@ -6,10 +6,10 @@ The order of messages: the service sends `Configure`. The worker answers with an
 `Step` for each device step, and `ModelsChanged` when a model's state has changed. It answers each
 `Ping` with a `Pong` at once, from the thread that reads the pipe. Each submitted
 request gets exactly one `Started` or `Rejected`. `Started` is sent before the prefill, and
-`Progress` after each of its slices but the last. A started request then gets its deltas
-and tool calls, and exactly one `Finished` or `Failed`. A cancelled request may get no further
-event. Each `Tokenize` gets one `Tokenized` or `Rejected`, outside of a `Step`: it does not wait
-for the device.
+`Progress` after each of its slices but the last, which has one if `Submit.progress` is set. A
+started request then gets its deltas and tool calls, and exactly one `Finished` or `Failed`. A
+cancelled request may get no further event. Each `Tokenize` gets one `Tokenized` or `Rejected`,
+outside of a `Step`: it does not wait for the device.
 
 Ids are counters of the service. Sizes are in bytes, times in milliseconds unless a name ends
 in `_s`.
@@ -195,7 +195,8 @@ class Submit(Message, frozen=True):
     as a tool call. `grammar` constrains the whole answer. `client` is whose request it is:
     clients that wait get fair turns. With `skip_special_tokens` the text, also that of `echo`,
     is without control tokens. After `thinking_budget` tokens of reasoning its end marker is
-    written, and the model goes on with content; a model without such markers ignores it.
+    written, and the model goes on with content; a model without such markers ignores it. With
+    `progress` the end of its prefill has a `Progress`, too, before the first token.
     """
 
     id: int
@@ -215,6 +216,7 @@ class Submit(Message, frozen=True):
     skip_special_tokens: bool = True
     ceiling: bool = False
     thinking_budget: int | None = None
+    progress: bool = False
 
     def sequences(self) -> list[Submit]:
         """Each sequence as a `Submit` of its own; all share one prompt."""

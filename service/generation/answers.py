@@ -25,7 +25,13 @@ from service.errors import InternalError
 from service.generation.logprob_encoder import LogprobGate
 from service.inflight.request import InflightRequest
 from service.schema.parameters import SamplingRequest
-from service.schema.usage import CompletionTokensDetails, PromptTokensDetails, Timings, Usage
+from service.schema.usage import (
+    CompletionTokensDetails,
+    MlxdUsage,
+    PromptTokensDetails,
+    Usage,
+    to_parted,
+)
 
 SEED_BITS = 63
 # The parameters that a model's own files may set.
@@ -223,18 +229,34 @@ def sum_usage(ends: Iterable[Finished], answers_per_prompt: int = 1) -> Usage:
     completion = sum(end.completion_tokens for end in ends)
     cached = sum(end.cached_tokens for end in ends[::answers_per_prompt])
     details = CompletionTokensDetails(sum(end.reasoning_tokens for end in ends))
-    timings = Timings(
-        queue_ms=longest_ms(end.queue_ms for end in ends),
-        prefill_ms=longest_ms(end.prefill_ms for end in ends),
-        decode_ms=longest_ms(end.decode_ms for end in ends),
-    )
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
         prompt_tokens_details=PromptTokensDetails(cached),
-        mlxd=timings,
+        mlxd=describe_use(ends, answers_per_prompt),
         completion_tokens_details=details,
+    )
+
+
+def describe_use(ends: Sequence[Finished], answers_per_prompt: int = 1) -> MlxdUsage:
+    """Where the time and the prompts' tokens went; `ends` are in the order of the sequences."""
+    uses = [end.use for end in ends]
+    # What is cached counts once for each prompt, as the prompt does.
+    first_uses = uses[::answers_per_prompt]
+    return MlxdUsage(
+        queue_ms=longest_ms(end.queue_ms for end in ends),
+        prefill_ms=longest_ms(end.prefill_ms for end in ends),
+        decode_ms=longest_ms(end.decode_ms for end in ends),
+        preparation_ms=longest_ms(end.preparation_ms for end in ends),
+        load_ms=longest_ms(end.load_ms for end in ends),
+        restart_ms=longest_ms(end.restart_ms for end in ends),
+        memory_tokens=sum(use.memory_tokens for use in first_uses),
+        disk_tokens=sum(use.disk_tokens for use in first_uses),
+        shared_tokens=sum(use.shared_tokens for use in uses),
+        computed_tokens=sum(use.computed_tokens for use in uses),
+        common_tokens=uses[0].common_tokens if uses else 0,
+        parted=to_parted(uses[0].parted) if uses else None,
     )
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -66,9 +67,16 @@ class RequestRegistry:
     """All sequences in flight, by id. It observes the worker through the supervisor."""
 
     def __init__(
-        self, worker: Worker, *, max_in_flight: int, load_wait_s: float, queue_timeout_s: float
+        self,
+        worker: Worker,
+        *,
+        max_in_flight: int,
+        load_wait_s: float,
+        queue_timeout_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._worker = worker
+        self._clock = clock
         self._max_in_flight = max_in_flight
         self._load_wait_s = load_wait_s
         self._queue_timeout_s = queue_timeout_s
@@ -114,7 +122,7 @@ class RequestRegistry:
         request = InflightRequest(self.cancel, ids[0], len(ids))
         for id, submit in zip(ids, submits, strict=True):
             own = msgspec.structs.replace(submit, id=id, client=client)
-            sequence = InflightSequence(own, request.collector, owner)
+            sequence = InflightSequence(own, request.collector, owner, now=self._clock())
             self._sequences[id] = self._by_attempt_id[id] = sequence
             self._start_queue_timer(sequence)
             self._crash_policy.add(id, submit.model)
@@ -183,7 +191,9 @@ class RequestRegistry:
         A blamed request fails.
         """
         self._has_worker = False
+        now = self._clock()
         for sequence in self._sequences.values():
+            sequence.attempts.withdraw(now)
             self._start_queue_timer(sequence)
         blamed = self._crash_policy.record_crash(self._worker.max_running)
         for id in blamed:
@@ -205,13 +215,17 @@ class RequestRegistry:
         if not self._has_worker:
             return
         changes = self._crash_policy.take_changes()
+        now = self._clock()
         if changes.cancel:
             cancelled = [self._sequences[id] for id in changes.cancel]
             self._worker.send(Cancel([sequence.attempt_id for sequence in cancelled]))
             for sequence in cancelled:
+                sequence.attempts.withdraw(now)
                 self._renew_attempt_id(sequence)
                 self._start_queue_timer(sequence)
-        for submit in to_submits(self._sequences[id] for id in changes.submit):
+        for sequence in (submitted := [self._sequences[id] for id in changes.submit]):
+            sequence.attempts.submit(now)
+        for submit in to_submits(submitted):
             self._worker.send(submit)
 
     def _renew_attempt_id(self, sequence: InflightSequence) -> None:
@@ -235,9 +249,11 @@ class RequestRegistry:
         """
         sequence.stop_queue_timer()
         if isinstance(event, Progress):
-            # It has no place in the API; that the worker lives, pings show.
+            sequence.attempts.advance(event)
+            # That the worker lives, pings show.
             return False
         if isinstance(event, Started):
+            sequence.attempts.start(event, self._clock())
             self._crash_policy.record_started(sequence.id)
             if sequence.started:
                 return False
@@ -246,9 +262,13 @@ class RequestRegistry:
             if sequence.has_prompt_logprobs:
                 return False
             sequence.has_prompt_logprobs = True
+        if isinstance(event, Finished):
+            event = sequence.attempts.complete(event)
         sequence.collector.put(event)
         match event:
             case TextDelta(tokens=tokens):
+                if not sequence.attempts.has_token:
+                    sequence.attempts.receive_token(self._clock())
                 sequence.tokens += tokens
                 return self._crash_policy.record_progress(sequence.id, len(sequence.tokens))
             case Finished() | Rejected() | Failed() | Tokenized():

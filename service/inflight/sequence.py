@@ -9,6 +9,7 @@ import msgspec
 
 from protocol.messages import Sibling, Submit
 from protocol.tokenization import Tokenize
+from service.inflight.attempts import Attempts
 from service.inflight.output_collector import OutputCollector
 
 
@@ -16,13 +17,15 @@ class InflightSequence:
     """`id` is the sequence's id in the service, `attempt_id` its id in the worker.
 
     `attempt_id` changes when the sequence is withdrawn from the worker, so that late events
-    of the earlier attempt are dropped. Events go to `collector`, which belongs to the request.
-    `owner` is the API key that it came with.
+    of the earlier attempt are dropped; `attempts` keeps what they cost. Events go to `collector`,
+    which belongs to the request. `owner` is the API key that it came with. It begins at `now`, of
+    the monotonic clock.
     """
 
     __slots__ = (
         "_queue_timer",
         "attempt_id",
+        "attempts",
         "collector",
         "has_prompt_logprobs",
         "id",
@@ -33,7 +36,12 @@ class InflightSequence:
     )
 
     def __init__(
-        self, submit: Submit | Tokenize, collector: OutputCollector, owner: str = ""
+        self,
+        submit: Submit | Tokenize,
+        collector: OutputCollector,
+        owner: str = "",
+        *,
+        now: float = 0.0,
     ) -> None:
         self.id = self.attempt_id = submit.id
         self.submit = submit
@@ -41,6 +49,7 @@ class InflightSequence:
         self.owner = owner
         self.tokens: list[int] = []
         self.started = False
+        self.attempts = Attempts(now)
         self.has_prompt_logprobs = False
         self._queue_timer: asyncio.TimerHandle | None = None
 

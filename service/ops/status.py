@@ -14,9 +14,10 @@ from service.errors import InvalidRequest
 from service.http.json_io import json_response
 from service.ops.health import HealthEndpoint
 from service.requestlog.access_log import in_ms
-from service.requestlog.record import RequestRecord
+from service.requestlog.record import PHASES, RequestRecord
 from service.schema.batching import describe_batching
 from service.schema.status import ModelStatus, RecentRequest, ServiceStatus
+from service.schema.usage import to_parted
 from service.supervision.supervisor import Supervisor
 from service.telemetry.setup import Observability
 from service.telemetry.step_stats import KEPT_S
@@ -87,7 +88,8 @@ def model_status(state: ModelState) -> ModelStatus:
 
 def recent_request(record: RequestRecord) -> RecentRequest:
     """One finished request, in the API's shape."""
-    served = bool(record.finished)
+    served, use = bool(record.finished), record.use
+    times = {phase: in_ms(record.phase_s(phase)) for phase in PHASES}
     return RecentRequest(
         id=record.id,
         at=record.ended_unix_s,
@@ -103,8 +105,12 @@ def recent_request(record: RequestRecord) -> RecentRequest:
         completion_tokens=record.completion_tokens,
         first_token_ms=None if record.first_token_s is None else in_ms(record.first_token_s),
         each_token_ms=None if record.each_token_s is None else record.each_token_s * MS_PER_S,
-        queue_ms=in_ms(record.queue_s) if served else None,
-        prefill_ms=in_ms(record.prefill_s) if served else None,
-        decode_ms=in_ms(record.decode_s) if served else None,
+        **{f"{phase}_ms": times[phase] if served else None for phase in PHASES},
+        memory_tokens=use.memory_tokens,
+        disk_tokens=use.disk_tokens,
+        shared_tokens=use.shared_tokens,
+        computed_tokens=use.computed_tokens,
+        common_tokens=use.common_tokens,
+        parted=to_parted(use.parted),
         total_ms=in_ms(record.duration_s),
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from protocol.events import Parting, PromptUse
 from protocol.units import MS_PER_S
 from service.errors import excerpt
-from service.requestlog.record import RequestRecord
+from service.requestlog.record import PHASES, RequestRecord
 
 logger = logging.getLogger(__name__)
 
@@ -15,6 +16,7 @@ PATH_LIMIT_CHARS = 200
 # Polled by monitors or loaded with the page: logged at the level DEBUG.
 POLLED_ROUTES = ("/health", "/metrics", "/status")
 PAGE_ROUTES = ("/", "/assets/{name}")
+ALWAYS_SHOWN = ("queue", "prefill", "decode")
 
 
 class AccessLog:
@@ -51,12 +53,51 @@ def fields_of(record: RequestRecord) -> dict[str, Any]:
             "first_token_ms": None if record.first_token_s is None else in_ms(record.first_token_s),
         }
         if record.finished:
-            fields |= {
-                "queue_ms": in_ms(record.queue_s),
-                "prefill_ms": in_ms(record.prefill_s),
-                "decode_ms": in_ms(record.decode_s),
-            }
+            fields |= times_of(record) | tokens_of(record.use)
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def times_of(record: RequestRecord) -> dict[str, float]:
+    """The time in each phase, without those rare ones that took none."""
+    times = {phase: in_ms(record.phase_s(phase)) for phase in PHASES}
+    return {f"{phase}_ms": ms for phase, ms in times.items() if ms or phase in ALWAYS_SHOWN}
+
+
+def tokens_of(use: PromptUse) -> dict[str, Any]:
+    """Where the prompts' tokens came from, and where the first prompt parted from a known one."""
+    fields: dict[str, Any] = {
+        "memory_tokens": use.memory_tokens,
+        "disk_tokens": use.disk_tokens,
+        "shared_tokens": use.shared_tokens,
+        "computed_tokens": use.computed_tokens,
+        "common_tokens": use.common_tokens,
+    }
+    if use.parted is not None:
+        fields |= {
+            "parted_token": use.parted.token,
+            "parted_differs": use.parted.differs,
+            "parted_message": use.parted.message,
+            "parted_role": use.parted.role,
+        }
+    return fields
+
+
+def describe_cached(record: RequestRecord) -> str:
+    """How many of the prompts' tokens were cached or shared; nothing if none were."""
+    counts = {
+        "cached": record.cached_tokens,
+        "from disk": record.use.disk_tokens,
+        "shared": record.use.shared_tokens,
+    }
+    shown = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return f" ({shown})" if shown else ""
+
+
+def describe_parting(parted: Parting) -> str:
+    """Where a prompt parted from the closest known one."""
+    where = "" if parted.message is None else f" in message {parted.message}"
+    role = "" if parted.role is None else f" ({excerpt(parted.role, 20)})"
+    return f"{'parted' if parted.differs else 'new'} from token {parted.token}{where}{role}"
 
 
 def summary_of(record: RequestRecord) -> str:
@@ -69,16 +110,16 @@ def details_of(record: RequestRecord) -> str:
     """The other fields as text; it follows the summary."""
     parts = [""]
     if record.model is not None:
-        cached = f" ({record.cached_tokens} cached)" if record.cached_tokens else ""
+        cached = describe_cached(record)
         tokens = f"{record.prompt_tokens}{cached} + {record.completion_tokens} tokens"
         parts += [record.model, tokens]
     if record.first_token_s is not None:
         parts.append(f"first after {in_ms(record.first_token_s):g} ms")
     if record.finished:
-        queue, prefill, decode = record.queue_s, record.prefill_s, record.decode_s
-        parts.append(
-            f"queue {in_ms(queue):g}, prefill {in_ms(prefill):g}, decode {in_ms(decode):g} ms"
-        )
+        times = times_of(record).items()
+        parts.append(", ".join(f"{name.removesuffix('_ms')} {ms:g}" for name, ms in times) + " ms")
+        if (parted := record.use.parted) is not None and record.use.common_tokens:
+            parts.append(describe_parting(parted))
     if record.restarts:
         parts.append(f"restarts {record.restarts}")
     parts.append(f"total {in_ms(record.duration_s):g} ms")

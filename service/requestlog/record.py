@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 from starlette.types import Scope
 
-from protocol.events import Event, Finished, TextDelta
+from protocol.events import Event, Finished, PromptUse, TextDelta
 from protocol.messages import Submit
 from protocol.units import MS_PER_S
 from service.errors import ClientDisconnected, MlxdError, response_for
@@ -16,6 +17,9 @@ from service.requestlog.event_batch import EventBatch
 NS_PER_S = 1_000_000_000
 CANCELLED = "cancelled"
 INTERNAL = "internal_error"
+
+Phase = Literal["preparation", "load", "restart", "queue", "prefill", "decode"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 class RequestRecord:
@@ -126,20 +130,38 @@ class RequestRecord:
         """The time to the first token of any sequence."""
         return None if self.first_token_at is None else self.first_token_at - self.began_at
 
+    def phase_s(self, phase: Phase) -> float:
+        """The longest time of a sequence in this phase, measured by the worker."""
+        times = (getattr(end, f"{phase}_ms") for _, end in self.finished)
+        return max(times, default=0.0) / MS_PER_S
+
     @property
     def queue_s(self) -> float:
-        """The longest time that a sequence waited for the device, measured by the worker."""
-        return max((end.queue_ms for _, end in self.finished), default=0.0) / MS_PER_S
+        """The longest time that a sequence waited for the device."""
+        return self.phase_s("queue")
 
     @property
     def prefill_s(self) -> float:
-        """The longest prefill of a sequence, measured by the worker."""
-        return max((end.prefill_ms for _, end in self.finished), default=0.0) / MS_PER_S
+        """The longest prefill of a sequence."""
+        return self.phase_s("prefill")
 
     @property
     def decode_s(self) -> float:
-        """The longest decode of a sequence, measured by the worker."""
-        return max((end.decode_ms for _, end in self.finished), default=0.0) / MS_PER_S
+        """The longest decode of a sequence."""
+        return self.phase_s("decode")
+
+    @property
+    def use(self) -> PromptUse:
+        """Where the tokens of all sequences' prompts came from; the rest is that of the first."""
+        uses = [end.use for _, end in sorted(self.finished, key=lambda each: each[1].id)]
+        return PromptUse(
+            memory_tokens=sum(use.memory_tokens for use in uses),
+            disk_tokens=sum(use.disk_tokens for use in uses),
+            shared_tokens=sum(use.shared_tokens for use in uses),
+            computed_tokens=sum(use.computed_tokens for use in uses),
+            common_tokens=uses[0].common_tokens if uses else 0,
+            parted=uses[0].parted if uses else None,
+        )
 
     @property
     def each_token_s(self) -> float | None:

@@ -6,6 +6,7 @@ import msgspec
 
 from service.schema.batching import ModelBatching
 from service.schema.health import Health
+from service.schema.usage import Parted
 
 
 class Second(msgspec.Struct):
@@ -43,7 +44,8 @@ class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `finish` is the finish reason, or the code of the error that ended it. `each_token_ms` is
     the mean time per token after the first one. `restarts` counts the restarts of the worker
-    during the request. The device's timings are null if the request did not reach the device.
+    during the request. The worker's timings are null if no sequence has ended. The tokens are those
+    of `usage.mlxd`, of all sequences; `parted` is that of the first one.
     """
 
     id: str
@@ -63,6 +65,15 @@ class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
     queue_ms: float | None
     prefill_ms: float | None
     decode_ms: float | None
+    preparation_ms: float | None
+    load_ms: float | None
+    restart_ms: float | None
+    memory_tokens: int
+    disk_tokens: int
+    shared_tokens: int
+    computed_tokens: int
+    common_tokens: int
+    parted: Parted | None
     total_ms: float
 
 

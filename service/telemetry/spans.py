@@ -26,6 +26,8 @@ from service.telemetry.request_metrics import generation_attributes
 REQUEST_ID = "mlxd.request.id"
 KEY_NAME = "mlxd.key.name"
 RESTARTS = "mlxd.worker.restarts"
+# Where these took no time, they have no span.
+RARE_PHASES = ("preparation", "load", "restart")
 
 Attributes = dict[str, Any]
 Json = dict[str, Any]
@@ -61,12 +63,17 @@ class Spans:
     ) -> None:
         """Add a span per phase, one after the other; the last one ends at `ended_at`."""
         phases_ms = {
+            "preparation": finished.preparation_ms,
+            "load": finished.load_ms,
+            "restart": finished.restart_ms,
             "queue": finished.queue_ms,
             "prefill": finished.prefill_ms,
             "decode": finished.decode_ms,
         }
         at = ended_at - sum(phases_ms.values()) / MS_PER_S
         for name, phase_ms in phases_ms.items():
+            if not phase_ms and name in RARE_PHASES:
+                continue
             span = self._tracer.start_span(name, context, start_time=record.at_ns(at))
             at += phase_ms / MS_PER_S
             span.end(record.at_ns(at))

@@ -22,6 +22,7 @@ from typing import Any
 import mlx.core as mx
 
 from worker.cache.disk_store import DiskStore
+from worker.cache.known_prompts import NOTHING_KNOWN, Closest
 from worker.cache.radix_node import (
     Layers,
     RadixNode,
@@ -45,10 +46,34 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """The cached part of a prompt: its number of tokens, and the layers' caches after it."""
+    """The cached part of a prompt: its number of tokens, and the layers' caches after it.
+
+    The last `disk_tokens` of it were read from files for this prompt. `closest` is what is in
+    common with a cached prompt, whether another one can continue there or not.
+    """
 
     length: int
     layers: list[Any]
+    disk_tokens: int = 0
+    closest: Closest = NOTHING_KNOWN
+
+
+@dataclass(slots=True)
+class PrefixReuse:
+    """Where the tokens of one row's prompt come from: cached, or shared with another row.
+
+    `closest` is what the prompt has in common with the closest known one.
+    """
+
+    memory_tokens: int = 0
+    disk_tokens: int = 0
+    shared_tokens: int = 0
+    closest: Closest = NOTHING_KNOWN
+
+    @property
+    def cached_tokens(self) -> int:
+        """The tokens that were in the cache."""
+        return self.memory_tokens + self.disk_tokens
 
 
 class PrefixCache:
@@ -72,16 +97,20 @@ class PrefixCache:
 
         The last token is always computed, because its logits are needed.
         """
-        if self._disk_store is not None:
-            for packed in self._disk_store.take_fetched(model, tokens):
-                self._restore(model, tokens, packed)
         path, matched = self._match(model, tokens)
+        in_memory = matched
+        fetched = () if self._disk_store is None else self._disk_store.take_fetched(model, tokens)
+        for packed in fetched:
+            self._restore(model, tokens, packed)
+            path, matched = self._match(model, tokens)
         self._touch(path)
         length = reusable_length(path, min(matched, len(tokens) - 1))
         logger.debug(
             "model %s: %d of %d tokens cached, %d used", model, matched, len(tokens), length
         )
-        return Prefix(length, layers_at(path, length) if length else [])
+        layers = layers_at(path, length) if length else []
+        closest = Closest(matched, matched < len(tokens) and self._goes_on(model, path, matched))
+        return Prefix(length, layers, max(length - in_memory, 0), closest)
 
     def insert(self, model: str, tokens: Sequence[int], layers: Layers) -> None:
         """Add the layers' caches after exactly `tokens`, within the limit."""
@@ -142,6 +171,13 @@ class PrefixCache:
             if shared < len(node.tokens):
                 break
         return path, matched
+
+    def _goes_on(self, model: str, path: list[RadixNode], matched: int) -> bool:
+        """Whether a cached prompt goes on after the first `matched` tokens of `path`."""
+        last = path[-1] if path else self._roots.get(model)
+        if last is None:
+            return False
+        return bool(last.children) or sum(len(node.tokens) for node in path) > matched
 
     def _split_path(self, model: str, path: list[RadixNode], matched: int) -> list[RadixNode]:
         """The same path, with its last node split in two where `matched` ends inside it."""

@@ -19,8 +19,9 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from protocol.batching import BatchRules
 from protocol.events import FinishReason
+from worker.cache.known_prompts import Closest, KnownPrompts
 from worker.cache.kv_cost import probe
-from worker.cache.prefix_cache import Prefix, PrefixCache
+from worker.cache.prefix_cache import Prefix, PrefixCache, PrefixReuse
 from worker.engine.attention_cost import probe_attention
 from worker.engine.batches.compiled_sampling import choose_sampling
 from worker.engine.batches.decode_groups import PaddingCost
@@ -91,6 +92,7 @@ class Engine:
     ) -> None:
         self._name = name
         self._prompt_cache = PrefixCache(0) if prompt_cache is None else prompt_cache
+        self._known_prompts = KnownPrompts()
         self.kv_cost = probe(model, prefill.max_tokens)
         budget = PrefillBudget(prefill, probe_attention(model, self.kv_cost))
         self._generator = RowBatchGenerator(
@@ -158,7 +160,7 @@ class Engine:
 
         `prompt` is not empty and `max_tokens` is at least 1. `breakpoints` are positions in
         the prompt where other prompts are likely to differ from it. A row that is `alone`
-        shares nothing with others.
+        shares nothing with others. `row.reuse` is where the prompt's tokens come from.
         """
         row.alone = alone or self.rules.batching == "none"
         if alone:
@@ -168,8 +170,12 @@ class Engine:
             uid = self._generator.new_uid()
             shared.row.siblings.append(Sibling(uid, row, max_tokens))
             self._register(id, uid, row)
+            row.reuse = reuse_of_sibling(shared)
             return shared.cached_tokens
         prefix = self._find_prefix(id, prompt, row)
+        closest = max(self._known_prompts.note(prompt), prefix.closest, key=tokens_in_common)
+        in_memory = prefix.length - prefix.disk_tokens
+        row.reuse = PrefixReuse(in_memory, prefix.disk_tokens, closest=closest)
         ends = breakpoints if self.rules.slices_prompts else ()
         [uid] = self._generator.insert_segments(
             [split_prompt(prompt, prefix.length, ends)],
@@ -308,6 +314,7 @@ class Engine:
     def _cache_prefix(self, layers: list[Any], tokens: list[int]) -> None:
         try:
             if tokens:
+                self._known_prompts.note(tokens)
                 self._prompt_cache.insert(self._name, tokens, layers)
         except MODEL_ERRORS as error:
             self._stop_caching(error)
@@ -326,6 +333,22 @@ class Engine:
         uid = self._uid_of.pop(id)
         del self._id_of[uid]
         return uid
+
+
+def tokens_in_common(closest: Closest) -> int:
+    """How many tokens a prompt has in common with the closest one."""
+    return closest.tokens
+
+
+def reuse_of_sibling(shared: PrefillingRow) -> PrefixReuse:
+    """What a row reuses that shares the prefill of this one, which has the same prompt."""
+    reuse, tokens = shared.row.reuse, len(shared.prompt)
+    return PrefixReuse(
+        reuse.memory_tokens,
+        reuse.disk_tokens,
+        shared_tokens=tokens - reuse.cached_tokens,
+        closest=Closest(tokens),
+    )
 
 
 def weight_bytes_of(model: nn.Module) -> int:

@@ -27,6 +27,7 @@ import mlx.core as mx
 import numpy as np
 
 from protocol.messages import Sampling
+from worker.cache.prefix_cache import PrefixReuse
 from worker.engine.bitmask import BitMask, mask_logits
 from worker.engine.logits_processors import LogitsProcessors, make_logits_processors
 from worker.engine.token_logprobs import PromptScorer
@@ -77,7 +78,8 @@ class Row:
     is an error of this row alone; it is returned with the row's next token. `logprobs`
     is the number of alternatives scored for each token, None without scores; `scorer`
     scores the prompt. `siblings` have the same prompt and start decoding when this
-    row's prefill ends. A row that is `alone` is a batch of its own.
+    row's prefill ends. A row that is `alone` is a batch of its own. `reuse` is where its prompt's
+    tokens come from, once it is inserted.
     """
 
     sampling: Sampling
@@ -90,6 +92,7 @@ class Row:
     scorer: PromptScorer | None = None
     siblings: list[Sibling] = field(default_factory=list)
     alone: bool = False
+    reuse: PrefixReuse = field(default_factory=PrefixReuse)
 
     @property
     def depends_on_history(self) -> bool:

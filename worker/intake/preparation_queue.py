@@ -21,12 +21,16 @@ CLOSE_TIMEOUT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class PreparationJob:
-    """A request to prepare; `work_bytes` is the size of its prompt in the work that it makes."""
+    """A request to prepare; `work_bytes` is the size of its prompt in the work that it makes.
+
+    It waited `opening_s` for its model's files.
+    """
 
     submit: EncodedRequest
     work_bytes: int
     received_at: float
     config: ModelConfig
+    opening_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -16,7 +16,7 @@ from protocol.structs import Message
 from protocol.tokenization import Tokenize
 from worker.folder.generation_config import apply_defaults
 from worker.models.model_config import ModelConfig
-from worker.outputs.output_processor import AnswerTimes
+from worker.outputs.output_processor import AnswerRecord
 from worker.outputs.parsers import OutputParsers
 from worker.prompt_errors import PromptError
 from worker.prompts.builder import PromptBuilder, least_room
@@ -53,7 +53,8 @@ class PreparedRequest:
     request ran before and was preempted, `preempted_for_memory` that this was for memory;
     `computed_tokens` of its context were computed then. A request that runs is not preempted
     for memory before it has `guaranteed_tokens`, unless its model's oldest request needs it.
-    `times` are those of an answer that was preempted.
+    `record` is that of an answer that was preempted. Of the time since its arrival it took
+    `opening_s` to open its model's files, and then `preparation_s` to prepare it.
     `grammar` is compiled from `answer_grammar` (reasoning, then calls or the submitted
     grammar's text), from the submitted grammar, or from `offered_calls` (the grammar of calls
     that an answer without a format may have). `breakpoints` are token offsets
@@ -72,7 +73,9 @@ class PreparedRequest:
     preempted_for_memory: bool = False
     computed_tokens: int = 0
     guaranteed_tokens: int = 0
-    times: AnswerTimes | None = None
+    record: AnswerRecord | None = None
+    opening_s: float = 0.0
+    preparation_s: float = 0.0
     breakpoints: Sequence[int] = ()
     ignored: Sequence[str] = ()
     grammar: CompiledGrammar | None = None
@@ -144,6 +147,12 @@ def for_sequence(
     if isinstance(result, Rejected):
         return msgspec.structs.replace(result, id=sequence.id)
     return replace(result, submit=sequence)
+
+
+def with_duration(request: PreparedRequest, now: float) -> PreparedRequest:
+    """The request, whose preparation ends at monotonic time `now`."""
+    preparation_s = max(now - request.received_at - request.opening_s, 0.0)
+    return replace(request, preparation_s=preparation_s)
 
 
 def prepare(
@@ -224,7 +233,12 @@ def to_rejection(id: int, error: Exception) -> Rejected:
 
 
 def to_request(
-    config: ModelConfig, submit: Submit, prepared: PreparedPrompt, received_at: float
+    config: ModelConfig,
+    submit: Submit,
+    prepared: PreparedPrompt,
+    received_at: float,
+    *,
+    opening_s: float = 0.0,
 ) -> PreparedRequest:
     """The request with its prepared prompt, and the model's values of what it leaves unset."""
     config.parsers.compile(submit)
@@ -235,6 +249,7 @@ def to_request(
         max_tokens=prepared.max_tokens,
         echo=prepared.echo,
         received_at=received_at,
+        opening_s=opening_s,
         config=config,
         breakpoints=prepared.breakpoints,
         ignored=prepared.ignored,

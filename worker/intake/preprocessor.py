@@ -37,6 +37,7 @@ from worker.intake.prepared import (
     prepare_prompt,
     to_request,
     tokenize_prompt,
+    with_duration,
 )
 from worker.memory.preparation import PreparationMemory
 from worker.models.model_config import LoadError, ModelConfig
@@ -208,7 +209,7 @@ class Preprocessor:
             dropped.grammars.close()
         for arrival in opening.arrivals:
             if self._is_pending(arrival.submit):
-                self._enqueue(config, arrival)
+                self._enqueue(config, arrival, time.monotonic() - arrival.received_at)
         return None
 
     def _fail_opening(self, model: str, reason: str) -> None:
@@ -232,10 +233,10 @@ class Preprocessor:
             on_idle=process.stop,
         )
 
-    def _enqueue(self, config: ModelConfig, arrival: Arrival) -> None:
-        """Queue a request by the size of its prompt."""
+    def _enqueue(self, config: ModelConfig, arrival: Arrival, opening_s: float = 0.0) -> None:
+        """Queue a request by the size of its prompt; it waited `opening_s` for its model."""
         submit, received_at = arrival
-        job = PreparationJob(submit, work_bytes_of(submit), received_at, config)
+        job = PreparationJob(submit, work_bytes_of(submit), received_at, config, opening_s)
         with self._lock:
             nbytes = self._waiting_bytes + submit.nbytes
             if accepted := nbytes <= MAX_WAITING_BYTES:
@@ -310,7 +311,7 @@ class Preprocessor:
 
     def _compile(self, job: PreparationJob, submit: Submit, prepared: PreparedPrompt) -> None:
         """Deliver a request, once its grammar is compiled if it has one."""
-        request = to_request(job.config, submit, prepared, job.received_at)
+        request = to_request(job.config, submit, prepared, job.received_at, opening_s=job.opening_s)
         self._fetch_prefixes(request)
         if request.source_grammar is None:
             self._deliver(request.submit, request)
@@ -346,6 +347,8 @@ class Preprocessor:
 
     def _deliver(self, submit: Submit, result: PreparedRequest | Rejected) -> None:
         """Put each sequence of a request into the inbox, unless it was cancelled."""
+        if isinstance(result, PreparedRequest):
+            result = with_duration(result, time.monotonic())
         with self._lock:
             for sequence in submit.sequences():
                 if sequence.id in self._pending:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
 
 from protocol.events import (
     Alternative,
@@ -11,7 +14,9 @@ from protocol.events import (
     Event,
     Finished,
     FinishReason,
+    Parting,
     PromptLogprobs,
+    PromptUse,
     Started,
     TextDelta,
     TokenLogprob,
@@ -31,24 +36,54 @@ LOWEST_LOGPROB = -9999.0
 # Of a token that is not UTF-8 by itself; no token has more.
 MAX_SPELLED_CHARS = 2**20
 EMPTY_DELTA = ContentDelta("")
+Phase = Literal["preparation", "load", "queue", "prefill", "decode"]
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerTimes:
-    """When an answer was admitted first, and got its first token, in monotonic seconds.
+@dataclass(slots=True)
+class AnswerRecord:
+    """Where an answer's time and its prompt's tokens went; a preempted answer keeps it.
 
-    `cached_tokens` of its prompt were in the cache then.
+    Times are seconds, `since` is when `phase` began. All phases together are the time from the
+    request's arrival. `use` is that of the first admission; `computed_tokens` are those of the
+    admissions that have ended.
     """
 
-    started_at: float
-    first_token_at: float | None
-    cached_tokens: int
+    since: float
+    phase: Phase = "queue"
+    seconds: dict[Phase, float] = field(default_factory=dict)
+    has_token: bool = False
+    use: PromptUse | None = None
+    computed_tokens: int = 0
+
+    def enter(self, phase: Phase, now: float) -> None:
+        """The current phase ends, and this one begins."""
+        self.seconds[self.phase] = self.in_phase(self.phase) + max(now - self.since, 0.0)
+        self.phase, self.since = phase, now
+
+    def move(self, phase: Phase, seconds: float) -> None:
+        """Count this much of the time in the queue for another phase instead."""
+        seconds = min(max(seconds, 0.0), self.in_phase("queue"))
+        self.seconds["queue"] = self.in_phase("queue") - seconds
+        self.seconds[phase] = self.in_phase(phase) + seconds
+
+    @property
+    def cached_tokens(self) -> int:
+        """How many of the prompt's tokens were in the cache at the first admission."""
+        return 0 if self.use is None else self.use.memory_tokens + self.use.disk_tokens
+
+    def in_phase(self, phase: Phase) -> float:
+        """The seconds in a phase so far, without the current one."""
+        return self.seconds.get(phase, 0.0)
+
+    def in_ms(self, phase: Phase) -> float:
+        """The milliseconds in a phase so far, without the current one."""
+        return self.in_phase(phase) * MS_PER_S
 
 
 class OutputProcessor:
     """The events of one request; tokens of `submit.resume` are replayed without events.
 
-    `times` are those of an answer that was preempted.
+    `record` is that of an answer that was preempted.
     """
 
     def __init__(
@@ -66,7 +101,7 @@ class OutputProcessor:
         ignored: Sequence[str] = (),
         dropped_messages: int = 0,
         control_tokens: Container[int] = (),
-        times: AnswerTimes | None = None,
+        record: AnswerRecord | None = None,
     ) -> None:
         self.id = submit.id
         self.row = row
@@ -81,45 +116,68 @@ class OutputProcessor:
         self._control_tokens = control_tokens
         self._max_tokens = submit.max_tokens
         self._completion_tokens = 0
-        self._received_at = received_at
-        times = times or AnswerTimes(received_at, None, 0)
-        self._cached_tokens = times.cached_tokens
-        self._started_at = times.started_at
-        self._first_token_at = times.first_token_at
+        self._context_tokens = len(prompt) + len(submit.resume)
+        self.record = record or AnswerRecord(since=received_at)
         for token in submit.resume:
             self._completion_tokens += 1
             text.read(token)
 
     @property
-    def times(self) -> AnswerTimes:
-        """The times so far, for a processor that continues this answer."""
-        return AnswerTimes(self._started_at, self._first_token_at, self._cached_tokens)
+    def planned_tokens(self) -> int:
+        """How many tokens this admission computes: what is neither cached nor shared."""
+        reuse = self.row.reuse
+        return max(self._context_tokens - reuse.cached_tokens - reuse.shared_tokens, 0)
 
-    def start(self, now: float, cached_tokens: int = 0) -> Started:
-        """The event of the admission at monotonic time `now` (seconds)."""
-        self._started_at = now
-        # The cache may also hold tokens of `resume`, which are not part of the prompt.
-        self._cached_tokens = min(cached_tokens, len(self.prompt))
+    def start(self, now: float, parted: Parting | None = None) -> Started:
+        """The event of the admission at monotonic time `now` (seconds), after its row is inserted.
+
+        `parted` is where the prompt parts from the closest known one.
+        """
+        record = self.record
+        record.enter("prefill", now)
+        if record.use is None:
+            record.use = self._use(parted)
+        planned = record.computed_tokens + self.planned_tokens
         echo = "" if self.row.scorer is not None else self._echo
         return Started(
             id=self.id,
             prompt_tokens=len(self.prompt),
             echo=echo,
-            cached_tokens=self._cached_tokens,
+            cached_tokens=record.cached_tokens,
             fingerprint=self._fingerprint,
             ignored=self._ignored,
             dropped_messages=self._dropped_messages,
+            queue_ms=record.in_ms("queue"),
+            preparation_ms=record.in_ms("preparation"),
+            load_ms=record.in_ms("load"),
+            use=msgspec.structs.replace(record.use, computed_tokens=planned),
+        )
+
+    def _use(self, parted: Parting | None) -> PromptUse:
+        """Where the prompt's tokens come from; the cache may also have tokens of `resume`."""
+        reuse, room = self.row.reuse, len(self.prompt)
+        memory = min(reuse.memory_tokens, room)
+        disk = min(reuse.disk_tokens, room - memory)
+        return PromptUse(
+            memory_tokens=memory,
+            disk_tokens=disk,
+            shared_tokens=min(reuse.shared_tokens, room - memory - disk),
+            common_tokens=min(reuse.closest.tokens, room),
+            parted=parted,
         )
 
     def process(self, token: Token, now: float) -> list[Event]:
         """The events of the next token. The sequence also ends if it completes a stop string."""
-        if self._first_token_at is None:
+        record = self.record
+        if record.phase != "decode":
+            record.enter("decode", now)
+        if not record.has_token:
+            record.has_token = True
             return self._process_first(token, now)
         return self._process_next(token, now)
 
     def _process_first(self, token: Token, now: float) -> list[Event]:
         """The events of the first token, after the prompt's log-probabilities if requested."""
-        self._first_token_at = now
         scorer = self.row.scorer
         prompt_events = [self._score_prompt(scorer)] if scorer is not None else []
         if self._drops_first_token:
@@ -198,19 +256,24 @@ class OutputProcessor:
         return TokenLogprob(self._token_bytes(score.token), finite(score.logprob), top, offset)
 
     def _finish(self, reason: FinishReason, now: float) -> Finished:
-        first = self._first_token_at if self._first_token_at is not None else now
+        record = self.record
+        record.enter(record.phase, now)
+        computed = record.computed_tokens + self.planned_tokens
         return Finished(
             id=self.id,
             reason=reason,
             prompt_tokens=len(self.prompt),
             completion_tokens=self._completion_tokens,
-            queue_ms=(self._started_at - self._received_at) * MS_PER_S,
-            prefill_ms=(first - self._started_at) * MS_PER_S,
-            decode_ms=(now - first) * MS_PER_S,
-            cached_tokens=self._cached_tokens,
+            queue_ms=record.in_ms("queue"),
+            prefill_ms=record.in_ms("prefill"),
+            decode_ms=record.in_ms("decode"),
+            cached_tokens=record.cached_tokens,
             reasoning_tokens=self._text.reasoning_tokens,
             stopped_by=self._text.stopped_by,
             at_context=reason == "length" and self._has_tokens_left,
+            preparation_ms=record.in_ms("preparation"),
+            load_ms=record.in_ms("load"),
+            use=msgspec.structs.replace(record.use or PromptUse(), computed_tokens=computed),
         )
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from protocol.events import Event, Failed, Progress, Rejected, TextDelta
+from protocol.events import Event, Failed, Rejected, TextDelta
 from protocol.messages import (
     Cancel,
     CommandResult,
@@ -95,6 +95,8 @@ class EngineCore:
         )
         self._events: list[Event] = []
         self._sent_states: list[ModelState] = pool.states()
+        # When each model was loaded last; not those that were there from the start.
+        self._loaded_at: dict[str, float] = {}
         self._device_ms = 0.0
         # Since the last message.
         self._preempted = 0
@@ -213,6 +215,7 @@ class EngineCore:
 
     def _finish_load(self, model: str, reason: str | None) -> None:
         if reason is None:
+            self._loaded_at[model] = self._clock()
             self._commands.finish_load(model)
             return
         self._commands.finish_load(model, "model_load_failed", reason)
@@ -265,7 +268,7 @@ class EngineCore:
         """Queue a running request again; its tokens are kept, its memory is freed."""
         running = self._running.pop(id)
         self._release(running.model, id)
-        self._waiting.push_front(running.preempt(for_memory=for_memory, alone=alone))
+        self._waiting.push_front(running.preempt(self._clock(), for_memory=for_memory, alone=alone))
         self._preempted += 1
 
     def _start(self, model: LoadedModel, prepared: PreparedRequest) -> None:
@@ -288,11 +291,11 @@ class EngineCore:
             prepared.breakpoints,
             alone=prepared.alone,
         )
-        running.prefilled = cached_tokens
         self._recomputed_tokens += max(prepared.computed_tokens - cached_tokens, 0)
         self._running[id] = running
+        started = running.start(self._clock(), self._loaded_at.get(model.info.id))
         if not prepared.started:
-            self._events.append(output.start(self._clock(), cached_tokens))
+            self._events.append(started)
 
     # ------------------------------------------------------------ step
 
@@ -308,8 +311,7 @@ class EngineCore:
                 self._device_ms += (now - started_at) * MS_PER_S
                 self._pool.mark_used(model.info.id)
                 for id, done, total in model.engine.progress:
-                    self._running[id].prefilled = done
-                    self._events.append(Progress(id, done, total))
+                    self._events.append(self._running[id].advance(done, total, now))
                 for token in tokens:
                     self._process_token(model, token, now)
                 for row in model.engine.take_failed():

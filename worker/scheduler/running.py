@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from protocol.events import Event
+from protocol.events import Event, Parting, Progress, Started
+from protocol.units import MS_PER_S
 from worker.engine.engine import Token
 from worker.engine.sampler import Constraint, effective_stop_token_ids, make_row
 from worker.engine.token_logprobs import PromptScorer
@@ -57,13 +58,50 @@ class RunningRequest:
         generated = len(self.prepared.submit.resume) + len(self.tokens)
         return max(self.prepared.max_tokens, 1) - generated
 
-    def process(self, token: Token, now: float) -> list[Event]:
-        """The events of the next token."""
-        self.tokens.append(token.token)
-        return self.output.process(token, now)
+    def start(self, now: float, loaded_at: float | None) -> Started:
+        """Its admission, after its row is inserted; its model was loaded at `loaded_at`."""
+        prepared, record, reuse = self.prepared, self.output.record, self.output.row.reuse
+        queued_at = record.since
+        record.enter("queue", now)
+        if not prepared.started:
+            queued_at += prepared.opening_s + prepared.preparation_s
+            record.move("load", prepared.opening_s)
+            record.move("preparation", prepared.preparation_s)
+        if loaded_at is not None:
+            record.move("load", min(loaded_at, now) - queued_at)
+        self.prefilled = reuse.cached_tokens
+        return self.output.start(now, self._find_parting())
 
-    def preempt(self, *, for_memory: bool = False, alone: bool = False) -> PreparedRequest:
-        """The request to queue again; its generated tokens count as delivered.
+    def _find_parting(self) -> Parting | None:
+        """Where its prompt parts from the closest known one; None if that has all of it."""
+        closest = self.output.row.reuse.closest
+        if closest.tokens >= len(self.prepared.prompt):
+            return None
+        return Parting(closest.tokens, closest.differs)
+
+    def advance(self, done: int, total: int, now: float) -> Progress:
+        """The progress of its prefill: `done` of the `total` tokens of its context."""
+        self.prefilled = done
+        record = self.output.record
+        elapsed_s = record.in_phase("prefill") + now - record.since
+        return Progress(self.prepared.submit.id, done, total, elapsed_s * MS_PER_S)
+
+    def process(self, token: Token, now: float) -> list[Event]:
+        """The events of the next token, after the end of the prefill where that is reported."""
+        submit = self.prepared.submit
+        ends_prefill = submit.progress and not self.tokens and not submit.resume
+        self.tokens.append(token.token)
+        events = self.output.process(token, now)
+        if ends_prefill:
+            total = len(self.prepared.prompt)
+            elapsed_ms = self.output.record.in_ms("prefill")
+            events.insert(0, Progress(submit.id, total, total, elapsed_ms))
+        return events
+
+    def preempt(
+        self, now: float, *, for_memory: bool = False, alone: bool = False
+    ) -> PreparedRequest:
+        """The request to queue again at time `now`; its generated tokens count as delivered.
 
         With `alone` it then runs in a batch of its own, as it does if it did before.
         """
@@ -71,6 +109,12 @@ class RunningRequest:
         resumed = msgspec.structs.replace(submit, resume=submit.resume + self.tokens)
         # The last token is not computed before the next step.
         computed = self.length - 1 if self.tokens else self.prefilled
+        record, reuse = self.output.record, self.output.row.reuse
+        record.enter("queue", now)
+        if self.tokens:
+            record.computed_tokens += self.output.planned_tokens
+        elif not reuse.shared_tokens:
+            record.computed_tokens += max(self.prefilled - reuse.cached_tokens, 0)
         return dataclasses.replace(
             prepared,
             submit=resumed,
@@ -78,7 +122,7 @@ class RunningRequest:
             alone=alone or prepared.alone,
             preempted_for_memory=prepared.preempted_for_memory or for_memory,
             computed_tokens=max(computed, prepared.computed_tokens),
-            times=self.output.times,
+            record=record,
         )
 
 
@@ -139,7 +183,7 @@ def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> Outp
         dropped_messages=prepared.dropped_messages,
         control_tokens=config.parsers.control_tokens,
         received_at=prepared.received_at,
-        times=prepared.times,
+        record=prepared.record,
     )
 
 

@@ -11,8 +11,9 @@ from msgspec import UNSET, UnsetType
 
 from protocol.events import Finished
 from service.api.messages.request import PromptRequest
-from service.generation.answers import Answer, Call, finish_of
+from service.generation.answers import Answer, Call, describe_use, finish_of
 from service.generation.dialect import ResponseHeader
+from service.schema.usage import MlxdUsage
 from service.store.encoded_thinking import EncodedThinking
 
 StopReason = Literal[
@@ -27,13 +28,17 @@ class OutputTokensDetails(msgspec.Struct, frozen=True):
 
 
 class MessageUsage(msgspec.Struct, frozen=True, kw_only=True):
-    """The token counts. The prompt's are `input_tokens` and those that came from the cache."""
+    """The token counts. The prompt's are `input_tokens` and those that came from the cache.
+
+    `mlxd` is not in Anthropic's API; it is left out before the end.
+    """
 
     input_tokens: int
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int
     output_tokens: int
     output_tokens_details: OutputTokensDetails = OutputTokensDetails()
+    mlxd: MlxdUsage | UnsetType = UNSET
 
 
 class ContentBlock(msgspec.Struct, frozen=True, tag_field="type"):
@@ -141,6 +146,7 @@ def usage_of(end: Finished) -> MessageUsage:
         cache_read_input_tokens=end.cached_tokens,
         output_tokens=end.completion_tokens,
         output_tokens_details=OutputTokensDetails(end.reasoning_tokens),
+        mlxd=describe_use([end]),
     )
 
 

@@ -22,7 +22,9 @@ def worker() -> RecordingWorker:
 
 def ready(worker: RecordingWorker) -> RequestRegistry:
     """A registry whose worker has loaded, with a very short queue timeout."""
-    registry = RequestRegistry(worker, max_in_flight=3, load_wait_s=0, queue_timeout_s=0.01)
+    registry = RequestRegistry(
+        worker, max_in_flight=3, load_wait_s=0, queue_timeout_s=0.01, clock=lambda: 0.0
+    )
     registry.worker_ready()
     return registry
 

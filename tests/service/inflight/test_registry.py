@@ -45,7 +45,11 @@ def registry(worker: RecordingWorker) -> RequestRegistry:
 def ready(worker: RecordingWorker, *, load_wait_s: float = 0) -> RequestRegistry:
     """A registry whose worker has loaded."""
     registry = RequestRegistry(
-        worker, max_in_flight=MAX_IN_FLIGHT, load_wait_s=load_wait_s, queue_timeout_s=60
+        worker,
+        max_in_flight=MAX_IN_FLIGHT,
+        load_wait_s=load_wait_s,
+        queue_timeout_s=60,
+        clock=lambda: 0.0,
     )
     registry.worker_ready()
     return registry

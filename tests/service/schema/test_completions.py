@@ -85,7 +85,6 @@ def test_a_response_has_the_shape_that_the_openai_package_parses() -> None:
             "completion_tokens": 2,
             "total_tokens": 3,
             "prompt_tokens_details": {"cached_tokens": 0},
-            "mlxd": {"queue_ms": 0.0, "prefill_ms": 0.0, "decode_ms": 0.0},
             "completion_tokens_details": {"reasoning_tokens": 0},
         },
     }

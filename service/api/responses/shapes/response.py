@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from service.schema.logprobs import ChatTokenLogprob
-from service.schema.usage import Timings, Usage
+from service.schema.usage import MlxdUsage, Usage
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
@@ -108,7 +108,7 @@ class ResponseUsage(msgspec.Struct, frozen=True):
     output_tokens: int
     output_tokens_details: OutputTokensDetails
     total_tokens: int
-    mlxd: Timings = Timings()
+    mlxd: MlxdUsage | UnsetType = UNSET
 
 
 class ResponseError(msgspec.Struct, frozen=True):

@@ -1,0 +1,54 @@
+"""What a prompt has in common with the closest known one, within bounds."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.cache.known_prompts import CHUNK_TOKENS, Closest, KnownPrompts
+
+token_lists = st.lists(st.integers(0, 2), min_size=1, max_size=12)
+
+
+def common(first: list[int], second: list[int]) -> int:
+    pairs = zip(first, second, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+
+
+@given(st.lists(token_lists, max_size=8), token_lists)
+def test_the_closest_is_that_of_all_known_prompts(known: list[list[int]], asked: list[int]) -> None:
+    prompts = KnownPrompts()
+    for tokens in known:
+        prompts.note(tokens)
+    longest = max((common(tokens, asked) for tokens in known), default=0)
+    goes_on = any(common(tokens, asked) == longest < len(tokens) for tokens in known)
+    expected = Closest(longest, differs=goes_on and longest < len(asked))
+    assert prompts.note(asked) == expected
+    assert prompts.note(asked) == Closest(len(asked))
+
+
+def test_a_prompt_replaces_the_one_that_it_goes_on_from() -> None:
+    prompts = KnownPrompts()
+    for length in range(1, 50):
+        prompts.note(list(range(length)))
+    assert len(prompts) == 1
+
+
+def test_places_beyond_a_chunk_are_exact() -> None:
+    prompts = KnownPrompts()
+    tokens = list(range(2 * CHUNK_TOKENS + 5))
+    prompts.note(tokens)
+    for place in (CHUNK_TOKENS - 1, CHUNK_TOKENS, 2 * CHUNK_TOKENS + 4):
+        changed = [*tokens[:place], -1, *tokens[place + 1 :]]
+        assert prompts.note(changed) == Closest(place, differs=True)
+
+
+def test_the_prompts_used_last_are_kept_within_the_bounds() -> None:
+    prompts = KnownPrompts(max_tokens=30, max_prompts=3)
+    for first in range(5):
+        prompts.note([first] * 8)
+    assert len(prompts) == 3
+    assert prompts.note([0, 9]).tokens == 0
+    prompts.note([7] * 100)
+    assert prompts.note([7] * 40) == Closest(30)
+    assert len(prompts) == 1
