@@ -10,6 +10,13 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 TextKind = Literal["content", "reasoning"]
 
 
+class Origin(Data, frozen=True):
+    """The message of a request that a message is made of: its index, -1 if in no list, and role."""
+
+    index: int
+    role: str
+
+
 class Parting(Data, frozen=True):
     """The first token of a prompt that the closest known prompt does not have in its place.
 

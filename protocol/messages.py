@@ -22,7 +22,7 @@ from typing import Any, Literal
 import msgspec
 
 from protocol.batching import BatchRules
-from protocol.events import Event, Rejected, Tokenized
+from protocol.events import Event, Origin, Rejected, Tokenized
 from protocol.grammars import Grammar
 from protocol.stats import Device, Memory, Stats
 from protocol.structs import Data, Message
@@ -38,7 +38,8 @@ class ChatPrompt(Message, frozen=True):
     last message. Without `generation_prompt` the prompt ends after the last message. With
     `ignores_effort` a model that cannot honour `reasoning_effort` ignores it. With `truncate` the
     oldest turns of a conversation that is too long are left out; the instructions at its
-    beginning and its last turn stay.
+    beginning and its last turn stay. `origins` has one item for each message, or none where the
+    messages are those of the request.
     """
 
     messages: list[dict[str, Any]]
@@ -49,6 +50,7 @@ class ChatPrompt(Message, frozen=True):
     generation_prompt: bool = True
     ignores_effort: bool = False
     truncate: bool = False
+    origins: list[Origin] = []
 
 
 class TextPrompt(Message, frozen=True):

@@ -20,6 +20,7 @@ from worker.outputs.output_processor import AnswerRecord
 from worker.outputs.parsers import OutputParsers
 from worker.prompt_errors import PromptError
 from worker.prompts.builder import PromptBuilder, least_room
+from worker.prompts.message_map import NO_MESSAGES, MessageMap
 from worker.prompts.tokenization import convert
 from worker.structured_output.answer_grammar import AnswerGrammar, AnyGrammar
 from worker.structured_output.constraint import CompiledGrammar
@@ -43,6 +44,7 @@ class PreparedPrompt(Message, frozen=True):
     answer_grammar: AnswerGrammar | None
     offered_calls: Lark | None
     dropped_messages: int = 0
+    message_map: MessageMap = NO_MESSAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class PreparedRequest:
     in the prompt at which prefill stops to store a reusable state. `ignored` are the
     parameters that this model ignores. `alone`: the model failed on it beside others, so that
     it runs in a batch of its own. `dropped_messages` of the conversation are not in the prompt.
+    `message_map` says where those are that are in it.
     """
 
     submit: Submit
@@ -83,6 +86,7 @@ class PreparedRequest:
     offered_calls: Lark | None = None
     alone: bool = False
     dropped_messages: int = 0
+    message_map: MessageMap = NO_MESSAGES
 
     @property
     def is_bounded(self) -> bool:
@@ -208,6 +212,7 @@ def prepare_prompt(
             answer_grammar=parsers.answer_grammar(submit, prompt),
             offered_calls=parsers.optional_call_grammar(submit) if enforces_calls else None,
             dropped_messages=short.dropped_messages,
+            message_map=prompts.map_messages(short, prompt),
         )
     except Exception as error:
         return to_rejection(submit.id, error)
@@ -256,4 +261,5 @@ def to_request(
         answer_grammar=prepared.answer_grammar,
         offered_calls=prepared.offered_calls,
         dropped_messages=prepared.dropped_messages,
+        message_map=prepared.message_map,
     )

@@ -6,6 +6,7 @@ stream. Calls no MLX.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,12 +16,16 @@ from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TextPrompt, 
 from worker.prompt_errors import PromptError, context_length_exceeded
 from worker.prompts.cache_breakpoints import find_breakpoints
 from worker.prompts.fill_in_middle import find_fill_in_middle
+from worker.prompts.message_map import NO_MESSAGES, MessageMap, map_messages, to_tokens
 from worker.prompts.token_bound import TokenBound
 from worker.prompts.truncation import truncate
 from worker.templates.chat_template import ChatTemplate
+from worker.templates.message_spans import MessageSpans
 from worker.templates.variables import DOCUMENTS, TemplateVariables
 from worker.tool_calls.prompting import GENERIC_CALL_TEMPLATE
 from worker.tool_calls.syntax import CallTemplate
+
+logger = logging.getLogger(__name__)
 
 # What a truncated conversation leaves for the answer: as much as admission reserves of an answer
 # first, or this part of a short context.
@@ -71,6 +76,7 @@ class PromptBuilder:
             name: ChatTemplate(tokenizer, call_template, variables, template=template)
             for name, template in named.items()
         }
+        self._spans: dict[int, MessageSpans] = {}
         self.fill_in_middle = find_fill_in_middle(tokenizer)
 
     @property
@@ -166,6 +172,27 @@ class PromptBuilder:
         if isinstance(prompt, ChatPrompt):
             return find_breakpoints(self._build_if_possible, prompt, tokens)
         return []
+
+    def map_messages(self, short: ShortPrompt, tokens: list[int]) -> MessageMap:
+        """Which of a conversation's messages each of its `tokens` is in, where that is known."""
+        if not isinstance(short.prompt, ChatPrompt):
+            return NO_MESSAGES
+        try:
+            return self._map_messages(short.prompt, tokens, short.dropped_messages)
+        except Exception:
+            # What is only told must not fail a request.
+            logger.exception("the messages of a prompt could not be found in it")
+            return NO_MESSAGES
+
+    def _map_messages(
+        self, prompt: ChatPrompt, tokens: list[int], dropped_messages: int
+    ) -> MessageMap:
+        template = self._template_of(prompt)
+        spans = self._spans.setdefault(id(template), MessageSpans(template)).find(prompt)
+        starts = spans and to_tokens(*spans, tokens, self.token_bytes)
+        if spans is None or starts is None:
+            return NO_MESSAGES
+        return map_messages(prompt, spans[1], starts, dropped_messages)
 
     def ignored(self, prompt: Prompt) -> list[str]:
         """The parameters of a prompt that was built and that this model ignores."""

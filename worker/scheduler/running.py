@@ -77,7 +77,8 @@ class RunningRequest:
         closest = self.output.row.reuse.closest
         if closest.tokens >= len(self.prepared.prompt):
             return None
-        return Parting(closest.tokens, closest.differs)
+        message, role = self.prepared.message_map.find(closest.tokens)
+        return Parting(closest.tokens, closest.differs, message, role)
 
     def advance(self, done: int, total: int, now: float) -> Progress:
         """The progress of its prefill: `done` of the `total` tokens of its context."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from protocol.events import Origin
 from service.api.messages.blocks import (
     AssistantMessageParam,
     DocumentBlock,
@@ -30,15 +31,23 @@ TemplateMessage = dict[str, Any]
 
 
 def to_template(
-    system: SystemContent | None, messages: MessageParams, thinking: EncodedThinking
+    system: SystemContent | None,
+    messages: MessageParams,
+    thinking: EncodedThinking,
+    origins: list[Origin] | None = None,
 ) -> list[TemplateMessage]:
-    """The conversation: neighbours of one role are joined, and results follow their calls."""
+    """The conversation: neighbours of one role are joined, and results follow their calls.
+
+    `origins` gets for each message which one of the request it is made of; `system` is none.
+    """
     converted: list[TemplateMessage] = []
+    origins = [] if origins is None else origins
     if text := system_text(system):
         converted.append({"role": "system", "content": text})
+        origins.append(Origin(-1, "system"))
     # The number of each call, to have the results in the order of the calls.
     calls: dict[str, int] = {}
-    for message in messages:
+    for index, message in enumerate(messages):
         match message:
             case UserMessageParam(content):
                 results, text = split_user(content, calls)
@@ -50,6 +59,8 @@ def to_template(
             case SystemMessageParam(content):
                 if text := system_text(content):
                     append_text(converted, "system", text)
+        origin = Origin(index, str(message.__struct_config__.tag))
+        origins += [origin] * (len(converted) - len(origins))
     return converted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from protocol.events import Origin
 from protocol.messages import ChatPrompt, Submit
 from service.api.messages.answer import Message, new_message_id, to_message
 from service.api.messages.conversation import to_template
@@ -39,8 +40,10 @@ class MessagesFormat:
     def to_prompt(self, request: PromptRequest) -> ChatPrompt:
         """The conversation as the worker renders it."""
         use = request.tool_use
+        origins: list[Origin] = []
         return ChatPrompt(
-            to_template(request.system, request.turns, self._thinking),
+            to_template(request.system, request.turns, self._thinking, origins),
+            origins=origins,
             options=request.chat_template_kwargs or {},
             continue_final=request.is_prefilled,
             reasoning_effort=request.effort,

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from protocol.events import Origin
 from service.api.responses.shapes.items import (
     CustomCallItem,
     CustomOutputItem,
@@ -27,6 +28,8 @@ from service.api.responses.shapes.tools import INPUT, Offered
 from service.errors import InvalidRequest, excerpt
 
 BLANK_LINE = "\n\n"
+# Of what is not in the request's input: its instructions, and the items before it.
+NO_INDEX = -1
 
 
 @dataclass(slots=True)
@@ -53,6 +56,11 @@ class Conversation:
     def __init__(self, names: Mapping[tuple[str, str | None], str]) -> None:
         self._names = names
         self._messages: list[dict[str, Any]] = []
+        # For each message, and for the turn and the results that are no message yet, the index of
+        # its first item.
+        self.indexes: list[int] = []
+        self._index = self._turn_index = NO_INDEX
+        self._result_indexes: dict[str, int] = {}
         self._turn: AssistantTurn | None = None
         # The calls so far: their position among the calls of their turn.
         self._calls: dict[str, int] = {}
@@ -66,12 +74,13 @@ class Conversation:
         self._end_turn()
         return self._messages
 
-    def add(self, item: InputItem, path: str) -> None:
-        """Append one item.
+    def add(self, item: InputItem, path: str, index: int = NO_INDEX) -> None:
+        """Append one item, which is at `index` of the request's input.
 
         Raises:
             InvalidRequest: it is the result of a call that is not among the items before it.
         """
+        self._index = index
         match item:
             case MessageItem(role="assistant"):
                 self._open_turn().texts.append(text_of(item.content))
@@ -79,6 +88,7 @@ class Conversation:
                 self._end_results()
                 self._end_turn()
                 self._messages.append({"role": role, "content": text_of(item.content)})
+                self.indexes.append(index)
             case ReasoningItem():
                 if text := item.text:
                     self._open_turn().reasoning.append(text)
@@ -101,7 +111,7 @@ class Conversation:
     def _open_turn(self) -> AssistantTurn:
         self._end_results()
         if self._turn is None:
-            self._turn = AssistantTurn()
+            self._turn, self._turn_index = AssistantTurn(), self._index
         return self._turn
 
     def _add_call(self, id: str, name: str, arguments: str) -> None:
@@ -120,14 +130,18 @@ class Conversation:
         self._end_turn()
         content = text_of(item.output)
         self._results.append({"role": "tool", "content": content, "tool_call_id": item.call_id})
+        self._result_indexes[item.call_id] = self._index
 
     def _end_turn(self) -> None:
         if self._turn is not None:
             self._messages.append(self._turn.to_message())
+            self.indexes.append(self._turn_index)
             self._turn = None
 
     def _end_results(self) -> None:
-        self._messages += sorted(self._results, key=lambda each: self._calls[each["tool_call_id"]])
+        self._results.sort(key=lambda each: self._calls[each["tool_call_id"]])
+        self._messages += self._results
+        self.indexes += [self._result_indexes[each["tool_call_id"]] for each in self._results]
         self._results = []
 
 
@@ -137,8 +151,11 @@ def to_messages(
     earlier: Sequence[InputItem] = (),
     instructions: str | None = None,
     offered: Iterable[Offered] = (),
+    origins: list[Origin] | None = None,
 ) -> list[dict[str, Any]]:
     """The messages of `items`, after those of `earlier` ones and the instructions.
+
+    `origins` gets for each message the index of its first item, and its role.
 
     Raises:
         InvalidRequest: the items are no conversation; the error names one of `items`.
@@ -148,6 +165,12 @@ def to_messages(
     for item in earlier:
         conversation.add(item, "input")
     for index, item in enumerate(items):
-        conversation.add(item, f"input[{index}]")
+        conversation.add(item, f"input[{index}]", index)
     first = [] if instructions is None else [{"role": "system", "content": instructions}]
-    return [*first, *conversation.messages]
+    messages = [*first, *conversation.messages]
+    if origins is not None:
+        indexes = [*(NO_INDEX for _ in first), *conversation.indexes]
+        origins += [
+            Origin(index, message["role"]) for index, message in zip(indexes, messages, strict=True)
+        ]
+    return messages

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from protocol.events import Finished
+from protocol.events import Finished, Origin
 from protocol.messages import ChatPrompt, ModelDefaults, Submit
 from service.api.responses.conversation import to_messages
 from service.api.responses.output.items import Output
@@ -101,13 +101,16 @@ class ResponseFormat:
             InvalidRequest: the items are no conversation.
         """
         reasoning = request.reasoning
+        origins: list[Origin] = []
         return ChatPrompt(
             to_messages(
                 items,
                 earlier=earlier,
                 instructions=request.instructions,
                 offered=request.offered,
+                origins=origins,
             ),
+            origins=origins,
             options=request.chat_template_kwargs or {},
             reasoning_effort=reasoning.effort if reasoning else None,
             ignores_effort=self._ignores_effort,
