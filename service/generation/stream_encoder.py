@@ -12,13 +12,13 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from protocol.events import Event, Finished, TextDelta
+from protocol.events import Event, Finished, Progress, Started, TextDelta
 from service.errors import encode_error
 from service.generation.answers import UsageCounter, sum_usage
 from service.generation.dialect import ResponseHeader
 from service.generation.event_stream import KEEP_ALIVE, frame
 from service.schema.parameters import GenerationRequest
-from service.schema.usage import Usage
+from service.schema.usage import PromptProgress, Usage
 
 DONE = frame(b"[DONE]")
 # Placeholder for the text: encoded, it occurs nowhere else in a frame.
@@ -45,8 +45,38 @@ class ChunkFormat(Protocol[RequestT_contra, ChoiceT]):
         header: ResponseHeader,
         choices: list[ChoiceT],
         usage: ChunkUsage,
+        progress: PromptProgress | UnsetType = UNSET,
     ) -> msgspec.Struct:
         """One event of a stream."""
+
+
+class ProgressReports:
+    """How far the prefill of each prompt is; of several answers to one the first reports."""
+
+    def __init__(self, answers_per_prompt: int) -> None:
+        self._answers_per_prompt = answers_per_prompt
+        self._last: dict[int, PromptProgress] = {}
+
+    def report(self, index: int, event: Started | Progress) -> PromptProgress | None:
+        """The progress to report; None if it is no more than before.
+
+        After a crash the prefill begins again, but what was reported stays.
+        """
+        if index % self._answers_per_prompt:
+            return None
+        match event:
+            case Started(prompt_tokens=total, cached_tokens=cached):
+                report = PromptProgress(total, cached, processed=cached, time_ms=0)
+            case Progress(done=done, elapsed_ms=elapsed_ms):
+                last = self._last[index]
+                processed = min(done, last.total)
+                if processed <= last.processed:
+                    return None
+                report = PromptProgress(
+                    last.total, last.cache, processed, max(round(elapsed_ms), last.time_ms)
+                )
+        self._last[index] = report
+        return report
 
 
 class ChunkWriter(Generic[RequestT, ChoiceT]):
@@ -65,6 +95,7 @@ class ChunkWriter(Generic[RequestT, ChoiceT]):
         # With it the frames of a text differ in more than the text.
         self._counter = UsageCounter(request.candidates) if request.continuous_usage else None
         self._encoder = msgspec.json.Encoder()
+        self._progress = ProgressReports(request.candidates) if request.reports_progress else None
         # For each sequence: the bytes of a frame before and after its text.
         self._prefix_suffix: dict[int, tuple[bytes, bytes]] = {}
 
@@ -72,6 +103,8 @@ class ChunkWriter(Generic[RequestT, ChoiceT]):
         return b""
 
     def encode(self, index: int, event: Event) -> bytes:
+        if self._progress is not None and isinstance(event, Started | Progress):
+            return self._encode_progress(index, event, self._progress.report(index, event))
         if self._counter is not None:
             self._counter.add(index, event)
         elif isinstance(event, TextDelta) and is_plain(event):
@@ -90,6 +123,23 @@ class ChunkWriter(Generic[RequestT, ChoiceT]):
     def fail(self, error: Exception) -> bytes:
         return frame(encode_error(error))
 
+    def _encode_progress(
+        self, index: int, event: Started | Progress, progress: PromptProgress | None
+    ) -> bytes:
+        """A chunk with the progress of the prefill; the first one begins the answer, too."""
+        if self._counter is not None:
+            self._counter.add(index, event)
+        choice = self._format.to_choice(self._request, index, event)
+        if progress is None:
+            is_shown = choice is not None and isinstance(event, Started)
+            return self._encode([choice]) if choice is not None and is_shown else b""
+        if choice is None:
+            # An answer of this format begins with its first text.
+            start = Progress(event.id, 0, 0)
+            choice = self._format.to_choice(self._request, index, start)
+        assert choice is not None
+        return self._encode([choice], progress=progress)
+
     def _encode_text(self, index: int, text: str) -> bytes:
         parts = self._prefix_suffix.get(index)
         if parts is None:
@@ -104,13 +154,18 @@ class ChunkWriter(Generic[RequestT, ChoiceT]):
         prefix, _, suffix = self._encode([choice]).partition(encoded_placeholder)
         return prefix, suffix
 
-    def _encode(self, choices: list[ChoiceT], usage: Usage | None = None) -> bytes:
+    def _encode(
+        self,
+        choices: list[ChoiceT],
+        usage: Usage | None = None,
+        progress: PromptProgress | UnsetType = UNSET,
+    ) -> bytes:
         shown: ChunkUsage = self._no_usage
         if usage is not None:
             shown = usage
         elif self._counter is not None:
             shown = self._counter.usage
-        chunk = self._format.to_chunk(self._request, self._header, choices, shown)
+        chunk = self._format.to_chunk(self._request, self._header, choices, shown, progress)
         return frame(self._encoder.encode(chunk))
 
 

@@ -249,8 +249,8 @@ class RequestRegistry:
         """
         sequence.stop_queue_timer()
         if isinstance(event, Progress):
-            sequence.attempts.advance(event)
             # That the worker lives, pings show.
+            sequence.advance(event)
             return False
         if isinstance(event, Started):
             sequence.attempts.start(event, self._clock())
@@ -267,9 +267,7 @@ class RequestRegistry:
         sequence.collector.put(event)
         match event:
             case TextDelta(tokens=tokens):
-                if not sequence.attempts.has_token:
-                    sequence.attempts.receive_token(self._clock())
-                sequence.tokens += tokens
+                sequence.add_tokens(tokens, self._clock)
                 return self._crash_policy.record_progress(sequence.id, len(sequence.tokens))
             case Finished() | Rejected() | Failed() | Tokenized():
                 self._remove(sequence.id)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
+from protocol.events import Progress
 from protocol.messages import Sibling, Submit
 from protocol.tokenization import Tokenize
 from service.inflight.attempts import Attempts
@@ -52,6 +53,18 @@ class InflightSequence:
         self.attempts = Attempts(now)
         self.has_prompt_logprobs = False
         self._queue_timer: asyncio.TimerHandle | None = None
+
+    def advance(self, event: Progress) -> None:
+        """Note how far the prefill is; the handler gets it if it asks, before the first token."""
+        self.attempts.advance(event)
+        if isinstance(self.submit, Submit) and self.submit.progress and not self.tokens:
+            self.collector.put(event)
+
+    def add_tokens(self, tokens: Sequence[int], clock: Callable[[], float]) -> None:
+        """Add tokens of the answer."""
+        if not self.attempts.has_token:
+            self.attempts.receive_token(clock())
+        self.tokens += tokens
 
     def start_queue_timer(self, timeout_s: float, on_timeout: Callable[[], None]) -> None:
         """Call `on_timeout` if the sequence is still waiting after `timeout_s`.

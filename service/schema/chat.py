@@ -38,7 +38,7 @@ from service.schema.tools import (
     check_tools,
     choose,
 )
-from service.schema.usage import Usage
+from service.schema.usage import PromptProgress, Usage
 
 MAX_TEMPLATE_OPTIONS = 16
 
@@ -260,7 +260,8 @@ class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     """One event of a stream.
 
     `usage` is absent unless the request includes it; then it is null in all events except the
-    last one, whose `choices` are empty.
+    last one, whose `choices` are empty. `prompt_progress` is that of the choice's prompt, only
+    before its first token and if the request has `return_progress`.
     """
 
     id: str
@@ -271,3 +272,4 @@ class ChatCompletionChunk(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: str | UnsetType = UNSET
     choices: list[ChunkChoice]
     usage: Usage | UnsetType | None = UNSET
+    prompt_progress: PromptProgress | UnsetType = UNSET

@@ -11,7 +11,7 @@ from service.errors import InvalidRequest
 from service.schema.chat import ApiFinishReason
 from service.schema.logprobs import CompletionLogprobs
 from service.schema.parameters import MAX_TOKENS, GenerationRequest, TokenId
-from service.schema.usage import Usage
+from service.schema.usage import PromptProgress, Usage
 
 DEFAULT_MAX_TOKENS = 16
 MAX_PROMPTS = 128
@@ -108,7 +108,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     """A complete response, or one event of a stream: both have the same shape.
 
     `created` is Unix time in seconds. In a stream `usage` is absent unless the request
-    includes it; then it is null in all events except the last one.
+    includes it; then it is null in all events except the last one. `prompt_progress` is that of
+    the choice's prompt, only before its first token and if the request has `return_progress`.
     """
 
     id: str
@@ -118,3 +119,4 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     system_fingerprint: str = ""
     choices: list[CompletionChoice]
     usage: Usage | UnsetType | None = UNSET
+    prompt_progress: PromptProgress | UnsetType = UNSET

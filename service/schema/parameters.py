@@ -73,6 +73,13 @@ SkipSpecialTokens = Annotated[
         "Log-probabilities have them always. Not in OpenAI's API."
     ),
 ]
+ReturnProgress = Annotated[
+    bool,
+    Meta(
+        description="Chunks of a stream say how far the prefill is, in `prompt_progress`. "
+        "llama.cpp's, not in OpenAI's API; without `stream` it has no effect."
+    ),
+]
 TokenId = Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]
 StopTokenIds = Annotated[
     list[TokenId], Meta(max_length=MAX_STOP_TOKENS, description="Not in OpenAI's API.")
@@ -180,6 +187,7 @@ class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
     stream_options: StreamOptions | None = None
     user: str | None = None
     n: Choices | None = None
+    return_progress: ReturnProgress | None = None
     response_format: AnyFormat | None = None
 
     @property
@@ -208,6 +216,11 @@ class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
     def continuous_usage(self) -> bool:
         """Whether each event of a stream has the usage so far."""
         return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+    @property
+    def reports_progress(self) -> bool:
+        """Whether the stream says how far the prefill is."""
+        return bool(self.return_progress and self.stream)
 
     def check(self) -> None:
         """Check the rules beyond the types.

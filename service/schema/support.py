@@ -95,6 +95,7 @@ PARAMETERS: dict[str, Parameter] = {
     "repetition_context_size": HONOURED,
     "repetition_penalty": HONOURED,
     "response_format": HONOURED,
+    "return_progress": HONOURED,
     "return_token_strs": HONOURED,
     "safety_identifier": METADATA,
     "seed": HONOURED,

@@ -35,6 +35,20 @@ class Parted(msgspec.Struct, frozen=True):
     role: str | None = None
 
 
+class PromptProgress(msgspec.Struct, frozen=True):
+    """How far the prefill of a prompt is, as llama.cpp says it.
+
+    Of its `total` tokens `cache` were in the prompt cache, and `processed` are ready, with these.
+    The prefill has taken `time_ms` milliseconds. The first report is that of its start, the last
+    one that of its end.
+    """
+
+    total: int
+    cache: int
+    processed: int
+    time_ms: int
+
+
 class MlxdUsage(msgspec.Struct, frozen=True):
     """Where the time of an answer and the tokens of its prompt went. Not in OpenAI's API.
 

@@ -13,6 +13,7 @@ from protocol.events import (
     Event,
     Finished,
     FinishReason,
+    Progress,
     Started,
     TextDelta,
     ToolCallStarted,
@@ -37,7 +38,7 @@ from service.schema.chat import (
 )
 from service.schema.messages import FunctionCall, ToolCall, to_template
 from service.schema.tools import describe
-from service.schema.usage import Usage
+from service.schema.usage import PromptProgress, Usage
 
 
 class ChatFormat:
@@ -78,6 +79,7 @@ class ChatFormat:
             calls=request.tool_use,
             thinking_budget=request.thinking_budget,
             skip_special_tokens=request.skip_special_tokens is not False,
+            progress=request.reports_progress,
         )
         return to_siblings(submit, request.candidates)
 
@@ -133,6 +135,8 @@ class ChatFormat:
                 return ChunkChoice(index, delta)
             case Finished(reason=reason):
                 return ChunkChoice(index, ChatDelta(), to_reason(request, reason))
+            case Progress():
+                return ChunkChoice(index, ChatDelta())
             case _:
                 return None
 
@@ -142,6 +146,7 @@ class ChatFormat:
         header: ResponseHeader,
         choices: list[ChunkChoice],
         usage: ChunkUsage,
+        progress: PromptProgress | UnsetType = UNSET,
     ) -> ChatCompletionChunk:
         return ChatCompletionChunk(
             id=header.id,
@@ -151,6 +156,7 @@ class ChatFormat:
             service_tier=request.shown_tier,
             choices=choices,
             usage=usage,
+            prompt_progress=progress,
         )
 
 

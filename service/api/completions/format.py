@@ -5,7 +5,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from protocol.events import Event, Finished, PromptLogprobs, Started, TextDelta
+from msgspec import UNSET, UnsetType
+
+from protocol.events import Event, Finished, Progress, PromptLogprobs, Started, TextDelta
 from protocol.messages import Submit, TextPrompt, TokenPrompt
 from service.errors import MlxdError
 from service.generation.answers import Answer, to_sampling, to_siblings
@@ -13,7 +15,7 @@ from service.generation.dialect import ResponseHeader
 from service.generation.logprob_encoder import to_completion_logprobs
 from service.generation.stream_encoder import ChunkUsage, ChunkWriter
 from service.schema.completions import Completion, CompletionChoice, CompletionRequest
-from service.schema.usage import Usage
+from service.schema.usage import PromptProgress, Usage
 
 
 class CompletionFormat:
@@ -38,6 +40,7 @@ class CompletionFormat:
                 logprobs=0 if request.logprobs is None and ranked else request.logprobs,
                 prompt_logprobs=request.logprobs if request.echo else None,
                 skip_special_tokens=request.skip_special_tokens is not False,
+                progress=request.reports_progress,
             )
             for prompt in to_prompts(request.prompts, request.suffix or "")
         ]
@@ -87,6 +90,8 @@ class CompletionFormat:
                 return CompletionChoice(index, text, logprobs=logprobs)
             case Finished(reason=reason):
                 return CompletionChoice(index, "", finish_reason=reason)
+            case Progress():
+                return CompletionChoice(index, "")
             case _:
                 return None
 
@@ -96,6 +101,7 @@ class CompletionFormat:
         header: ResponseHeader,
         choices: list[CompletionChoice],
         usage: ChunkUsage,
+        progress: PromptProgress | UnsetType = UNSET,
     ) -> Completion:
         return Completion(
             id=header.id,
@@ -104,6 +110,7 @@ class CompletionFormat:
             system_fingerprint=header.system_fingerprint,
             choices=choices,
             usage=usage,
+            prompt_progress=progress,
         )
 
 

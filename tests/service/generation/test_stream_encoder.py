@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from protocol.events import Event, Finished, Started, TextDelta, TokenLogprob
+from protocol.events import Event, Finished, Progress, Started, TextDelta, TokenLogprob
 from service.api.chat.format import ChatFormat
 from service.api.completions.format import CompletionFormat
 from service.generation.dialect import ResponseHeader
@@ -59,3 +59,19 @@ def test_a_frame_of_text_equals_the_frame_encoded_as_a_whole(
     ]
     for event in events:
         assert encoder.encode(index, event) == encode_whole(api_format, request_, index, event)
+
+
+@given(st.lists(st.integers(0, 120), max_size=12))
+@pytest.mark.parametrize(("api_format", "request_"), FORMATS)
+def test_reports_of_a_prefill_only_rise_even_where_a_crash_begins_it_again(
+    api_format: Any, request_: Any, done: list[int]
+) -> None:
+    asked = msgspec.structs.replace(request_, stream=True, return_progress=True)
+    encoder: ChunkWriter[Any, Any] = ChunkWriter(api_format, asked, HEADER)
+    frames = [encoder.encode(0, Started(0, 100, cached_tokens=10))]
+    frames += [encoder.encode(0, Progress(0, count, 100, 5.0)) for count in done]
+    chunks = [msgspec.json.decode(each.removeprefix(b"data: ")) for each in frames if each]
+    processed = [chunk["prompt_progress"]["processed"] for chunk in chunks]
+    assert processed == sorted(set(processed))
+    assert processed[0] == 10
+    assert processed[-1] == max(min(100, count) for count in [10, *done])
