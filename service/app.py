@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -50,6 +51,7 @@ from service.ops.health import HealthEndpoint
 from service.ops.metrics import MetricsEndpoint
 from service.ops.model_list import ModelListEndpoint
 from service.ops.page import PageEndpoints
+from service.ops.settings_in_force import SettingsReport, Surroundings, find_without_effect
 from service.ops.status import StatusEndpoint
 from service.schema.capabilities import CapabilitiesList
 from service.schema.health import Health, HealthSummary
@@ -78,6 +80,8 @@ from service.store.opening import Stores
 from service.supervision.supervisor import Supervisor
 from service.telemetry.setup import Observability
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceParts:
@@ -92,6 +96,7 @@ class ServiceParts:
     stores: Stores
     thinking: EncodedThinking
     version: str
+    keys_required: Callable[[], bool]
 
 
 def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
@@ -220,11 +225,12 @@ def model_operations(parts: ServiceParts, generating: Sequence[Operation]) -> li
         softened=softened_parameters(parts.settings),
         strict_max_tokens=parts.settings.strict_max_tokens == "on",
         endpoints={op.path: op.request for op in generating if op.request is not None},
+        settings=SettingsReport(parts.settings, supervisor, partial(look_around, parts)),
     )
     admin = AdminEndpoints(names, supervisor, bodies)
     list_capabilities = describe_read(
         "listCapabilities",
-        "List how each model handles each parameter.",
+        "List how each model handles each parameter, and the settings in force.",
         json_content(CapabilitiesList),
     )
     load = describe_command(
@@ -264,6 +270,18 @@ def model_operations(parts: ServiceParts, generating: Sequence[Operation]) -> li
         Operation("POST", "/admin/models/{model}/unload", admin.unload, unload),
         Operation("POST", "/admin/models/{model}/pin", admin.pin, pin, schemas=(PinRequest,)),
     ]
+
+
+def look_around(parts: ServiceParts) -> Surroundings:
+    """What decides, besides the settings, whether one of them has an effect."""
+    exports_traces = parts.observability.telemetry.tracer_provider is not None
+    return Surroundings(keys_required=parts.keys_required(), exports_traces=exports_traces)
+
+
+def warn_without_effect(parts: ServiceParts) -> None:
+    """Log the settings that are set and change nothing."""
+    for each in find_without_effect(parts.settings, look_around(parts)):
+        logger.warning("%s has no effect: %s", each.name, each.reason)
 
 
 def operator_operations(parts: ServiceParts) -> list[Operation]:

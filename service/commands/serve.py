@@ -21,7 +21,7 @@ from rich.console import Console
 from starlette.types import ASGIApp
 
 from protocol.messages import Configure
-from service.app import ServiceParts, build_app
+from service.app import ServiceParts, build_app, warn_without_effect
 from service.commands.startup_screen import StartupScreen
 from service.config.installation_key import load_installation_key
 from service.config.model_names import ModelNames
@@ -37,7 +37,6 @@ from service.host.log_setup import LogFile, configure_logging
 from service.host.sleep_prevention import SleepPrevention, caffeinate
 from service.host.standard_streams import STANDARD_OUTPUT, open_standard_stream
 from service.inflight.registry import RequestRegistry
-from service.schema.capabilities import KV_REASON
 from service.security.clients import ClientNames, PeerNames
 from service.security.exposure import find_exposure
 from service.security.keyring import KeyRing, open_keyring
@@ -85,8 +84,6 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return EXIT_FAILED
     refuse_open_network(settings, keys, listener)
     raise_open_files_limit()
-    if settings.kv_quantisation != "off":
-        logger.warning("kv_quantisation: %s", KV_REASON)
     # Otherwise a full collection visits all imported objects and blocks every stream for 35 ms.
     gc.freeze()
     try:
@@ -184,7 +181,9 @@ async def serve_with(
         stores=stores,
         thinking=make_thinking(settings),
         version=version("mlxd"),
+        keys_required=lambda: keys.required,
     )
+    warn_without_effect(parts)
     api = build_app(parts, keys=keys, address=listener.getsockname()[0])
     server = Server(
         make_listener(settings, observability.telemetry.trace(api), listener, tls, peers),

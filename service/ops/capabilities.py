@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from functools import partial
 
 import msgspec
 from starlette.requests import Request
@@ -12,12 +13,14 @@ from starlette.responses import Response
 from protocol.messages import ModelState
 from service.config.model_names import ModelNames
 from service.http.json_io import json_response
+from service.ops.settings_in_force import SettingsReport
 from service.schema.capabilities import CapabilitiesList, MaxTokensRule, describe_capabilities
+from service.security.visibility import Visibility, visibility_of, visible
 from service.supervision.supervisor import Supervisor
 
 
 class CapabilitiesEndpoint:
-    """Lists how each model handles each parameter."""
+    """Lists how each model handles each parameter, and the settings in force."""
 
     def __init__(
         self,
@@ -28,12 +31,14 @@ class CapabilitiesEndpoint:
         softened: AbstractSet[str],
         strict_max_tokens: bool,
         endpoints: Mapping[str, type[msgspec.Struct]],
+        settings: SettingsReport,
     ) -> None:
         self._model_names = model_names
         self._supervisor = supervisor
         self._kv_quantisation = kv_quantisation
         self._softened = softened
         self._endpoints = endpoints
+        self._settings = settings
         self._max_tokens_rule: MaxTokensRule = "strict" if strict_max_tokens else "ceiling"
 
     async def list(self, request: Request) -> Response:
@@ -50,4 +55,7 @@ class CapabilitiesEndpoint:
             )
             for state in configured
         ]
-        return json_response(CapabilitiesList(data=data))
+        is_shown = visibility_of(request.scope) is not Visibility.STATUS
+        show = partial(visible, scope=request.scope)
+        settings = self._settings.report(show) if is_shown else None
+        return json_response(CapabilitiesList(data=data, settings=settings))

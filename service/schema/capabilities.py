@@ -11,6 +11,7 @@ import msgspec
 from protocol.messages import ModelInfo, ModelState
 from service.schema.annotations import LABELS
 from service.schema.batching import ModelBatching, describe_batching
+from service.schema.settings_in_force import SettingsInForce
 from service.schema.support import Parameter, Requirement, parameters_of
 
 # Remove when mlx-lm (0.32.2 cannot) batches a QuantizedKVCache.
@@ -83,10 +84,11 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CapabilitiesList(msgspec.Struct, frozen=True, kw_only=True):
-    """All configured models."""
+    """All configured models, and the settings in force: null where the caller may not see them."""
 
     object: Literal["list"] = "list"
     data: list[ModelCapabilities]
+    settings: SettingsInForce | None = None
 
 
 def describe_capabilities(

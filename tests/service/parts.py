@@ -39,6 +39,7 @@ def make_parts(settings: Settings | None = None) -> ServiceParts:
         thinking=make_thinking(settings),
         stores=open_memory_stores(settings.response_store_bytes, settings.response_store_ttl_s),
         version="tested",
+        keys_required=lambda: False,
     )
 
 

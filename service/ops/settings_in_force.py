@@ -1,0 +1,139 @@
+"""What the settings come to: the limits in force, and the settings that change nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from service.config.settings import Settings
+from service.inflight.shares import share_of
+from service.ops.health import prefill_health
+from service.schema.capabilities import KV_REASON
+from service.schema.settings_in_force import (
+    KeyLimitsInForce,
+    KVQuantisationInForce,
+    MemoryInForce,
+    PromptCacheInForce,
+    SettingsInForce,
+    SettingWithoutEffect,
+    SlotsInForce,
+)
+from service.schema.support import PARAMETERS
+from service.supervision.supervisor import Supervisor
+
+MAC, LINUX = "darwin", "linux"
+DEFAULTS = Settings()
+CACHE_FOLDER_SETTINGS = ("prompt_cache_dir_bytes", "prompt_cache_dir_reserve_bytes")
+STORE_SETTINGS = ("response_store_bytes", "response_store_ttl_s")
+KEY_SETTINGS = ("key_max_concurrent", "key_tokens_per_minute")
+
+# Whether it is so, the settings that then change nothing, and why.
+Condition = tuple[bool, tuple[str, ...], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What besides the settings decides whether one has an effect.
+
+    `platform` is that of `sys.platform`.
+    """
+
+    keys_required: bool
+    exports_traces: bool
+    platform: str = sys.platform
+
+
+class SettingsReport:
+    """Reports the settings in force."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        supervisor: Supervisor,
+        look_around: Callable[[], Surroundings],
+    ) -> None:
+        self._settings = settings
+        self._supervisor = supervisor
+        self._look_around = look_around
+
+    def report(self, show: Callable[[str], str]) -> SettingsInForce:
+        """The settings in force now; `show` conceals what the caller may not see of a text."""
+        settings, surroundings = self._settings, self._look_around()
+        stats = self._supervisor.stats
+        return SettingsInForce(
+            slots=self._slots(),
+            prefill=prefill_health(self._supervisor, show),
+            memory=MemoryInForce(
+                limit_bytes=stats.memory.limit if stats else 0,
+                prompt_cache=cache_of(settings),
+            ),
+            kv_quantisation=KVQuantisationInForce(
+                asked=settings.kv_quantisation, on=False, reason=KV_REASON
+            ),
+            priority="priority" in PARAMETERS and PARAMETERS["priority"].support == "honoured",
+            key_limits=KeyLimitsInForce(
+                required=surroundings.keys_required,
+                max_concurrent=settings.key_max_concurrent,
+                tokens_per_minute=settings.key_tokens_per_minute,
+            ),
+            without_effect=[*find_without_effect(settings, surroundings)],
+        )
+
+    def _slots(self) -> SlotsInForce:
+        settings = self._settings
+        in_flight = settings.max_running + settings.max_waiting
+        return SlotsInForce(
+            running=self._supervisor.max_running,
+            max_running=settings.max_running,
+            max_waiting=settings.max_waiting,
+            in_flight=in_flight,
+            client_share=share_of(in_flight),
+            queue_timeout_s=settings.queue_timeout_s,
+            memory_wait_s=settings.memory_wait_s,
+        )
+
+
+def cache_of(settings: Settings) -> PromptCacheInForce:
+    """The prompt cache: without memory it has no files either."""
+    has_files = settings.prompt_cache_bytes and settings.prompt_cache_dir
+    return PromptCacheInForce(
+        memory_bytes=settings.prompt_cache_bytes,
+        disk_bytes=settings.prompt_cache_dir_bytes if has_files else 0,
+    )
+
+
+def find_without_effect(
+    settings: Settings, surroundings: Surroundings
+) -> Iterator[SettingWithoutEffect]:
+    """The settings that are not at their default and change nothing, with the reason."""
+    for holds, names, reason in list_conditions(settings, surroundings):
+        for name in names if holds else ():
+            if getattr(settings, name) != getattr(DEFAULTS, name):
+                yield SettingWithoutEffect(name, reason)
+
+
+def list_conditions(settings: Settings, surroundings: Surroundings) -> list[Condition]:
+    """When settings change nothing: whether that is so here, which ones, and why."""
+    has_cache = bool(settings.prompt_cache_bytes)
+    has_files = has_cache and bool(settings.prompt_cache_dir)
+    has_keys = surroundings.keys_required
+    is_mac = surroundings.platform == MAC
+    is_linux = surroundings.platform == LINUX
+    own_idle = all(model.pinned or model.idle_s is not None for model in settings.models)
+    outlasted = settings.memory_wait_s >= settings.queue_timeout_s
+    return [
+        (True, ("kv_quantisation",), KV_REASON),
+        (not is_mac, ("compiled_sampling", "wired_limit_bytes"), "it is for Metal alone"),
+        (not is_mac, ("keep_awake",), "it is for macOS alone"),
+        (not is_linux, ("blas", "allocator"), "it is for Linux alone"),
+        (not has_cache, ("prompt_cache_dir",), "prompt_cache_bytes is 0: there is no prompt cache"),
+        (not has_files, CACHE_FOLDER_SETTINGS, "the prompt cache has no files"),
+        (not settings.log_file, ("log_file_bytes", "log_files"), "log_file is not set"),
+        (settings.response_store == "off", STORE_SETTINGS, "response_store is off"),
+        (has_keys, ("without_keys",), "API keys are configured"),
+        (not has_keys, KEY_SETTINGS, "no API key is configured"),
+        (not surroundings.exports_traces, ("record_content",), "no traces are exported"),
+        (own_idle, ("idle_unload_s",), "every model is pinned or has its own idle_s"),
+        (outlasted, ("memory_wait_s",), "queue_timeout_s ends each wait sooner"),
+    ]

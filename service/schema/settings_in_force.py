@@ -1,0 +1,87 @@
+"""The settings in force, as `GET /v1/capabilities` shows them: what they come to now.
+
+No secret and no path of the machine is among them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from service.schema.health import PrefillHealth
+
+
+class SlotsInForce(msgspec.Struct, frozen=True, kw_only=True):
+    """How many sequences may be on the device, and wait for it.
+
+    `running` is how many of each model may run now; it is below `max_running` for a while after a
+    worker ran out of memory. All that run or wait are at most `in_flight`. While others wait, a
+    client gets at most `client_share` of these.
+    """
+
+    running: int
+    max_running: int
+    max_waiting: int
+    in_flight: int
+    client_share: int
+    queue_timeout_s: float
+    memory_wait_s: float
+
+
+class PromptCacheInForce(msgspec.Struct, frozen=True, kw_only=True):
+    """The prompt cache: its most bytes in memory, and in files; 0 is off."""
+
+    memory_bytes: int
+    disk_bytes: int
+
+
+class MemoryInForce(msgspec.Struct, frozen=True, kw_only=True):
+    """The worker's memory budget; 0 until a worker has been ready."""
+
+    limit_bytes: int
+    prompt_cache: PromptCacheInForce
+
+
+class SpeculationInForce(msgspec.Struct, frozen=True, kw_only=True):
+    """Speculative decoding, of which there is none."""
+
+    on: bool = False
+    reason: str = "mlxd has no speculative decoding"
+
+
+class KVQuantisationInForce(msgspec.Struct, frozen=True, kw_only=True):
+    """The quantisation of KV caches: what the setting asks for, and whether it is done."""
+
+    asked: str
+    on: bool
+    reason: str
+
+
+class KeyLimitsInForce(msgspec.Struct, frozen=True, kw_only=True):
+    """The limits of each API key; 0 is none. Without `required` keys no client has them."""
+
+    required: bool
+    max_concurrent: int
+    tokens_per_minute: int
+
+
+class SettingWithoutEffect(msgspec.Struct, frozen=True):
+    """A setting that is set and changes nothing, and why."""
+
+    name: str
+    reason: str
+
+
+class SettingsInForce(msgspec.Struct, frozen=True, kw_only=True):
+    """What the settings come to now, for all models. `priority` is whether requests may set it.
+
+    `without_effect` names the settings that are set and change nothing.
+    """
+
+    slots: SlotsInForce
+    prefill: PrefillHealth
+    memory: MemoryInForce
+    speculation: SpeculationInForce = SpeculationInForce()
+    kv_quantisation: KVQuantisationInForce
+    priority: bool
+    key_limits: KeyLimitsInForce
+    without_effect: list[SettingWithoutEffect]

@@ -1,0 +1,103 @@
+"""The settings in force are shown, and those that change nothing are named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from protocol.units import GIB
+from service.config.model_settings import DEMO
+from service.config.settings import Settings
+from service.ops.settings_in_force import (
+    SettingsReport,
+    Surroundings,
+    find_without_effect,
+    list_conditions,
+)
+from tests.service.parts import make_parts
+
+MAC = Surroundings(keys_required=True, exports_traces=True, platform="darwin")
+LINUX = Surroundings(keys_required=False, exports_traces=False, platform="linux")
+
+# Settings that change nothing, where they do, and the setting that is named.
+INERT: list[tuple[str, dict[str, Any], Surroundings]] = [
+    ("kv_quantisation", {"kv_quantisation": "8bit"}, MAC),
+    ("compiled_sampling", {"compiled_sampling": "on"}, LINUX),
+    ("wired_limit_bytes", {"wired_limit_bytes": "auto"}, LINUX),
+    ("keep_awake", {"keep_awake": "off"}, LINUX),
+    ("blas", {"blas": "off"}, MAC),
+    ("allocator", {"allocator": "off"}, MAC),
+    ("prompt_cache_dir", {"prompt_cache_dir": "cache", "prompt_cache_bytes": 0}, LINUX),
+    ("prompt_cache_dir_bytes", {"prompt_cache_dir_bytes": GIB}, LINUX),
+    ("prompt_cache_dir_reserve_bytes", {"prompt_cache_dir_reserve_bytes": GIB}, LINUX),
+    ("log_file_bytes", {"log_file_bytes": GIB}, LINUX),
+    ("log_files", {"log_files": 2}, LINUX),
+    ("response_store_bytes", {"response_store": "off", "response_store_bytes": GIB}, LINUX),
+    ("response_store_ttl_s", {"response_store": "off", "response_store_ttl_s": 5.0}, LINUX),
+    ("without_keys", {"without_keys": "anyone-on-the-network"}, MAC),
+    ("key_max_concurrent", {"key_max_concurrent": 2}, LINUX),
+    ("key_tokens_per_minute", {"key_tokens_per_minute": 2}, LINUX),
+    ("record_content", {"record_content": "on"}, LINUX),
+    ("memory_wait_s", {"memory_wait_s": 200.0}, LINUX),
+]
+
+
+def named(settings: Settings, surroundings: Surroundings) -> list[str]:
+    return [each.name for each in find_without_effect(settings, surroundings)]
+
+
+@pytest.mark.parametrize(("name", "changed", "surroundings"), INERT)
+def test_a_setting_that_changes_nothing_is_named_with_the_reason(
+    name: str, changed: dict[str, Any], surroundings: Surroundings
+) -> None:
+    [found] = find_without_effect(Settings(**changed), surroundings)
+    assert found.name == name
+    assert found.reason
+
+
+@pytest.mark.parametrize("surroundings", [MAC, LINUX])
+def test_defaults_are_never_named(surroundings: Surroundings) -> None:
+    assert named(Settings(), surroundings) == []
+
+
+def test_a_setting_with_an_effect_is_not_named() -> None:
+    settings = Settings(
+        prompt_cache_dir="cache",
+        prompt_cache_dir_bytes=GIB,
+        log_file="log",
+        log_files=2,
+        key_max_concurrent=2,
+        record_content="on",
+        compiled_sampling="on",
+        idle_unload_s=60.0,
+        memory_wait_s=100.0,
+    )
+    assert named(settings, MAC) == []
+
+
+def test_an_idle_time_that_every_model_overrides_is_named() -> None:
+    own = msgspec.structs.replace(DEMO, idle_s=5.0)
+    assert named(Settings(models=(DEMO, own), idle_unload_s=60.0), LINUX) == []
+    assert named(Settings(models=(own, own), idle_unload_s=60.0), LINUX) == ["idle_unload_s"]
+
+
+def test_each_condition_names_settings_that_exist() -> None:
+    names = {name for _, names, _ in list_conditions(Settings(), LINUX) for name in names}
+    assert names <= set(Settings.__struct_fields__)
+    assert {name for name, _, _ in INERT} | {"idle_unload_s"} == names
+
+
+def test_what_is_shown_is_what_is_in_force() -> None:
+    settings = Settings(max_running=6, max_waiting=4, prompt_cache_bytes=0, prompt_cache_dir="here")
+    report = SettingsReport(settings, make_parts(settings).supervisor, lambda: LINUX)
+    shown = report.report(str)
+    slots = shown.slots
+    assert (slots.running, slots.max_running, slots.in_flight, slots.client_share) == (6, 6, 10, 5)
+    assert shown.prefill.step_tokens == settings.prefill_step_tokens
+    cache = shown.memory.prompt_cache
+    assert (cache.memory_bytes, cache.disk_bytes) == (0, 0)
+    assert [each.name for each in shown.without_effect] == ["prompt_cache_dir"]
+    assert (shown.speculation.on, shown.kv_quantisation.on) == (False, False)
+    assert shown.key_limits.required is False
