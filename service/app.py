@@ -287,7 +287,7 @@ def warn_without_effect(parts: ServiceParts) -> None:
 def operator_operations(parts: ServiceParts) -> list[Operation]:
     """Endpoints for the state of the service, and the page."""
     health = HealthEndpoint(parts.supervisor, parts.registry, parts.version)
-    status = StatusEndpoint(health, parts.supervisor, parts.observability)
+    status = StatusEndpoint(health, parts.supervisor, parts.registry, parts.observability)
     metrics = MetricsEndpoint(parts.observability.telemetry.registry)
     page = PageEndpoints()
     read_metrics = describe_read("readMetrics", "Read the metrics for Prometheus.", METRICS_CONTENT)

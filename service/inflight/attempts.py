@@ -16,7 +16,8 @@ from protocol.units import MS_PER_S
 
 # A sequence that a worker gets at once has not waited for one.
 LEAST_RESTART_S = 0.001
-Phase = Literal["preparation", "load", "queue", "prefill", "decode", "restart"]
+Stage = Literal["restart", "queue", "prefill", "decode"]
+Phase = Stage | Literal["preparation", "load"]
 
 
 class Attempts:
@@ -31,11 +32,12 @@ class Attempts:
         "_since",
         "_started",
         "_use",
+        "began_at",
     )
 
     def __init__(self, now: float) -> None:
-        self._phase: Phase = "restart"
-        self._since = now
+        self._phase: Stage = "restart"
+        self.began_at = self._since = now
         self._lost_ms: defaultdict[Phase, float] = defaultdict(float)
         # What the first attempt found in the cache.
         self._use: PromptUse | None = None
@@ -45,6 +47,24 @@ class Attempts:
         self._started: Started | None = None
         self._prefill_s = 0.0
         self._prefilled = 0
+
+    @property
+    def stage(self) -> Stage:
+        """Where the sequence is now."""
+        return self._phase
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """How many tokens the prompt has, once a worker has admitted the sequence."""
+        return None if self._started is None else self._started.prompt_tokens
+
+    @property
+    def ready_tokens(self) -> int:
+        """How many of the prompt's tokens are computed or were cached."""
+        if self._started is None:
+            return 0
+        total = self._started.prompt_tokens
+        return total if self.has_token else min(self._prefilled, total)
 
     @property
     def has_token(self) -> bool:

@@ -93,6 +93,10 @@ class RequestRegistry:
     def __len__(self) -> int:
         return len(self._sequences)
 
+    def list_oldest(self, count: int) -> list[InflightSequence]:
+        """The oldest sequences in flight, at most `count`."""
+        return list(itertools.islice(self._sequences.values(), count))
+
     async def wait_idle(self) -> None:
         """Wait until no sequence is in flight."""
         await self._idle.wait()

@@ -8,15 +8,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from protocol.messages import ModelState
+from protocol.messages import ModelState, Submit
 from protocol.units import MS_PER_S
 from service.errors import InvalidRequest
 from service.http.json_io import json_response
+from service.inflight.registry import RequestRegistry
+from service.inflight.sequence import InflightSequence
 from service.ops.health import HealthEndpoint
 from service.requestlog.access_log import in_ms
 from service.requestlog.record import PHASES, RequestRecord
 from service.schema.batching import describe_batching
-from service.schema.status import ModelStatus, RecentRequest, ServiceStatus
+from service.schema.status import InFlight, ModelStatus, RecentRequest, ServiceStatus
 from service.schema.usage import to_parted
 from service.supervision.supervisor import Supervisor
 from service.telemetry.setup import Observability
@@ -24,6 +26,8 @@ from service.telemetry.step_stats import KEPT_S
 
 # Any number of this length is below 2**53, and so exact in JSON.
 MAX_AFTER_DIGITS = 15
+# How many sequences in flight are shown.
+MAX_IN_FLIGHT = 20
 
 
 class StatusEndpoint:
@@ -33,9 +37,11 @@ class StatusEndpoint:
         self,
         health: HealthEndpoint,
         supervisor: Supervisor,
+        registry: RequestRegistry,
         observability: Observability,
     ) -> None:
         self._health = health
+        self._registry = registry
         self._supervisor = supervisor
         self._observability = observability
 
@@ -59,6 +65,11 @@ class StatusEndpoint:
             max_running=self._supervisor.max_running,
             models=[model_status(state) for state in self._supervisor.model_states.states],
             seconds=self._observability.step_stats.since(after),
+            in_flight=[
+                in_flight(sequence, time.monotonic())
+                for sequence in self._registry.list_oldest(MAX_IN_FLIGHT)
+                if isinstance(sequence.submit, Submit)
+            ],
             recent=[recent_request(record) for record in self._observability.recent],
         )
 
@@ -83,6 +94,19 @@ def model_status(state: ModelState) -> ModelStatus:
         weight_bytes=info.weight_bytes,
         load_ms=info.load_ms,
         batching=describe_batching(state.rules),
+    )
+
+
+def in_flight(sequence: InflightSequence, now: float) -> InFlight:
+    """One sequence in flight, in the API's shape; `now` is monotonic time in seconds."""
+    attempts = sequence.attempts
+    return InFlight(
+        model=sequence.submit.model,
+        phase=attempts.stage,
+        age_s=round(now - attempts.began_at, 3),
+        prompt_tokens=attempts.prompt_tokens,
+        ready_tokens=attempts.ready_tokens,
+        completion_tokens=len(sequence.tokens),
     )
 
 

@@ -22,6 +22,24 @@ class Bubble {
     );
     this.drawing = false;
     this.reasoning = null;
+    this.bar = null;
+  }
+
+  /** Show how far the prefill of a prompt is, which takes more than one report. */
+  showProgress({ processed, cache, total }) {
+    if (processed >= total) {
+      this.hideProgress();
+    } else if (processed > cache) {
+      this.bar ??= element("progress", { "aria-label": "Reading the prompt" });
+      this.bar.max = total;
+      this.bar.value = processed;
+      if (!this.bar.isConnected) this.node.prepend(this.bar);
+    }
+  }
+
+  hideProgress() {
+    this.bar?.remove();
+    this.bar = null;
   }
 
   /** Add text to the collapsed reasoning, which is not part of the conversation. */
@@ -164,6 +182,7 @@ export class Chat {
     try {
       for await (const event of streamChat(this.body(history), this.stopper.signal)) {
         usage = event.usage ?? usage;
+        if (event.prompt_progress) answer.showProgress(event.prompt_progress);
         for (const choice of event.choices) {
           reason = choice.finish_reason ?? reason;
           const { content, reasoning_content: reasoning } = choice.delta;
@@ -203,6 +222,7 @@ export class Chat {
   }
 
   end(answer) {
+    answer.hideProgress();
     answer.draw();
     answer.node.classList.remove("streaming", "paused");
     answer.node.removeAttribute("aria-busy");

@@ -4,7 +4,7 @@ import { Chart } from "/assets/chart.js";
 import { element, find, setText } from "/assets/elements.js";
 import { count, duration, milliseconds, number, size } from "/assets/format.js";
 import { MemoryBar } from "/assets/memory.js";
-import { RequestTable } from "/assets/requests.js";
+import { RequestTable, showInFlight } from "/assets/requests.js";
 
 const SPEED_WINDOW_S = 3;
 const FIRST_TOKEN_WINDOW_S = 60;
@@ -116,6 +116,7 @@ export class Overview {
     this.memory.show(status.health.memory, status.models);
     this.showModels(status.models, status.health.models ?? []);
     this.showWorker(status);
+    showInFlight(status.in_flight);
     this.requests.show(status.recent);
   }
 

@@ -41,7 +41,12 @@ export async function* streamChat(body, signal) {
   const response = await request("/v1/chat/completions", {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
+    body: JSON.stringify({
+      ...body,
+      stream: true,
+      stream_options: { include_usage: true },
+      return_progress: true,
+    }),
     signal,
   });
   for await (const data of events(response.body)) {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from service.schema.batching import ModelBatching
@@ -77,10 +79,26 @@ class RecentRequest(msgspec.Struct, frozen=True, kw_only=True):
     total_ms: float
 
 
+class InFlight(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence in flight, without its content. It has waited and run for `age_s`.
+
+    Without a worker the phase is `restart`. Of the `prompt_tokens`, null while it waits, the first
+    `ready_tokens` are computed or were cached.
+    """
+
+    model: str
+    phase: Literal["restart", "queue", "prefill", "decode"]
+    age_s: float
+    prompt_tokens: int | None
+    ready_tokens: int
+    completion_tokens: int
+
+
 class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The current state of the service, and its activity in the last `window_s` seconds.
 
-    `seconds` has the seconds with activity, including the current one.
+    `seconds` has the seconds with activity, including the current one. `in_flight` are the oldest
+    sequences in flight, `recent` the latest that have ended.
     """
 
     now: float
@@ -89,4 +107,5 @@ class ServiceStatus(msgspec.Struct, frozen=True, kw_only=True):
     max_running: int
     models: list[ModelStatus]
     seconds: list[Second]
+    in_flight: list[InFlight]
     recent: list[RecentRequest]

@@ -196,3 +196,27 @@ def test_the_page_asks_for_a_key_and_stores_it_for_the_tab_only(
         daemon.stop()
         assert '"key":"alice"' in daemon.output
         assert "secret" not in daemon.output
+
+
+def test_a_long_prompt_has_a_bar_while_it_is_read(browser: Browser, llama_path: Path) -> None:
+    flags = ["--prefill-step-tokens", "4"]
+    with running(llama_path, flags=flags) as daemon, opened(browser, daemon.url) as page:
+        expect(page.locator("#state")).to_have_text("healthy")
+        page.evaluate(
+            """() => {
+              window.bars = [];
+              new MutationObserver(() => {
+                const bar = document.querySelector(".message progress");
+                if (bar) window.bars.push(bar.value / bar.max);
+              }).observe(document.querySelector("#messages"), { childList: true, subtree: true,
+                attributes: true });
+            }"""
+        )
+        page.fill("#prompt", "the quick brown fox jumps over the lazy dog. " * 30)
+        send(page, SHORT, "Go on.")
+        expect(page.locator(".message.assistant .meta")).to_contain_text(ENDED)
+        bars = page.evaluate("window.bars")
+        assert bars
+        assert all(0 < bar < 1 for bar in bars)
+        expect(page.locator(".message progress")).to_have_count(0)
+        expect(page.locator("#in-flight-card")).to_be_hidden()

@@ -165,3 +165,36 @@ def test_events_keep_a_client_alive_during_a_long_prefill(
     lines = lines_of(own_http, path, body)
     # One comes at the start of each stream.
     assert lines[: lines.index(first)].count(sign) > 1
+
+
+def test_the_status_shows_how_far_a_sequence_in_flight_is(
+    own: Daemon, own_http: httpx.Client
+) -> None:
+    body = {"model": "default", "stream": True, "prompt": f"3 {LONGER}", "max_tokens": 500}
+    with own_http.stream("POST", COMPLETIONS, json=body) as response:
+        lines = response.iter_lines()
+        next(line for line in lines if line.startswith("data: {"))
+        with plain_http.client(own.url) as other:
+            [shown] = other.get("/status").json()["in_flight"]
+        assert shown["phase"] == "decode"
+        assert shown["completion_tokens"] > 0
+        assert shown["prompt_tokens"] == shown["ready_tokens"] > SLICE_TOKENS
+    own.wait_until("requests.running", be=0)
+    assert own_http.get("/status").json()["in_flight"] == []
+
+
+def test_several_in_flight_are_shown_with_their_phases(own: Daemon) -> None:
+    phases: set[str] = set()
+    partly = False
+    body = {"model": "default", "stream": True, "max_tokens": 20}
+    with plain_http.client(own.url) as one, plain_http.client(own.url) as other:
+        asked = {**body, "prompt": f"4 {LONGER}", "return_progress": True}
+        with one.stream("POST", COMPLETIONS, json=asked) as response:
+            for line in response.iter_lines():
+                if '"prompt_progress"' in line:
+                    for shown in other.get("/status").json()["in_flight"]:
+                        phases.add(shown["phase"])
+                        ready, total = shown["ready_tokens"], shown["prompt_tokens"]
+                        partly |= total is not None and 0 < ready < total
+    assert "prefill" in phases
+    assert partly
