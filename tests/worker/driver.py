@@ -78,8 +78,20 @@ def run_loop(
     after_step: AfterStep = lambda step: (),
 ) -> list[Step]:
     """Every step until all requests have ended; `after_step` returns work that arrives then."""
+    requests = [prepare(pool[submit.model].config, submit) for submit in submits]
+    return run_prepared(pool, requests, max_running=max_running, after_step=after_step)
+
+
+def run_prepared(
+    pool: ModelPool,
+    requests: Sequence[PreparedRequest | Rejected],
+    *,
+    max_running: int = 32,
+    after_step: AfterStep = lambda step: (),
+) -> list[Step]:
+    """The same for requests that are prepared."""
     inbox: Inbox = queue.SimpleQueue()
-    open_ids = {submit.id for submit in submits}
+    open_ids = {id_of(request) for request in requests}
     steps: list[Step] = []
 
     def send(step: Step | ModelsChanged | CommandResult) -> None:
@@ -97,8 +109,8 @@ def run_loop(
         if not open_ids:
             inbox.put(Shutdown())
 
-    for submit in submits:
-        inbox.put(compile_grammar(prepare(pool[submit.model].config, submit)))
+    for request in requests:
+        inbox.put(compile_grammar(request))
     preprocessor = Preprocessor(pool.sources, make_config_loader(), inbox)
     core = EngineCore(
         pool,
@@ -110,6 +122,11 @@ def run_loop(
     )
     core.run()
     return steps
+
+
+def id_of(request: PreparedRequest | Rejected) -> int:
+    """The request's id."""
+    return request.id if isinstance(request, Rejected) else request.submit.id
 
 
 def compile_grammar(prepared: PreparedRequest | Rejected) -> PreparedRequest | Rejected:

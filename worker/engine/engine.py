@@ -22,6 +22,7 @@ from protocol.events import FinishReason
 from worker.cache.known_prompts import Closest, KnownPrompts
 from worker.cache.kv_cost import probe
 from worker.cache.prefix_cache import Prefix, PrefixCache, PrefixReuse
+from worker.cache.restore_points import RestorePoints
 from worker.engine.attention_cost import probe_attention
 from worker.engine.batches.compiled_sampling import choose_sampling
 from worker.engine.batches.decode_groups import PaddingCost
@@ -107,6 +108,7 @@ class Engine:
         self.rules = rules or BatchRules()
         # Why a row's caches could not be kept, if that has failed.
         self.cache_fault: str | None = None
+        self._restore_points = None if self.is_trimmable else RestorePoints()
         self._uncached: set[int] = set()
         self._prefilling: dict[int, PrefillingRow] = {}
         self._rows: dict[int, Row] = {}
@@ -176,7 +178,7 @@ class Engine:
         closest = max(self._known_prompts.note(prompt), prefix.closest, key=tokens_in_common)
         in_memory = prefix.length - prefix.disk_tokens
         row.reuse = PrefixReuse(in_memory, prefix.disk_tokens, closest=closest)
-        ends = breakpoints if self.rules.slices_prompts else ()
+        ends = self._plan_restore_points(id, prompt, prefix.length, breakpoints)
         [uid] = self._generator.insert_segments(
             [split_prompt(prompt, prefix.length, ends)],
             max_tokens=[max_tokens],
@@ -188,6 +190,16 @@ class Engine:
         self._register(id, uid, row)
         self._prefilling[id] = PrefillingRow(row, prompt, prefix.length)
         return prefix.length
+
+    def _plan_restore_points(
+        self, id: int, prompt: list[int], cached: int, breakpoints: Sequence[int]
+    ) -> Sequence[int]:
+        """Where the prefill of this prompt stops, so that others can continue from there."""
+        if not self.rules.slices_prompts:
+            return ()
+        if self._restore_points is None or not self._may_cache(id):
+            return breakpoints
+        return self._restore_points.plan(prompt, cached, breakpoints)
 
     def _find_prefix(self, id: int, prompt: list[int], row: Row) -> Prefix:
         if row.scorer is not None or not self._may_cache(id):
