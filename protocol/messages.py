@@ -195,7 +195,8 @@ class Submit(Message, frozen=True):
     after them. `logprobs` and `prompt_logprobs` request log-probabilities of the answer's and
     the prompt's tokens, and are the number of alternatives. Without `calls` no text is parsed
     as a tool call. `grammar` constrains the whole answer. `client` is whose request it is:
-    clients that wait get fair turns. With `skip_special_tokens` the text, also that of `echo`,
+    clients that wait get fair turns. A request of a lower `priority` comes first, as in vLLM. With
+    `skip_special_tokens` the text, also that of `echo`,
     is without control tokens. After `thinking_budget` tokens of reasoning its end marker is
     written, and the model goes on with content; a model without such markers ignores it. With
     `progress` the end of its prefill has a `Progress`, too, before the first token.
@@ -219,6 +220,7 @@ class Submit(Message, frozen=True):
     ceiling: bool = False
     thinking_budget: int | None = None
     progress: bool = False
+    priority: int = 0
 
     def sequences(self) -> list[Submit]:
         """Each sequence as a `Submit` of its own; all share one prompt."""

@@ -93,15 +93,16 @@ class RowBatchGenerator(MlxBatchGenerator):
 
     def _waiting(self) -> list[WaitingPrompt]:
         sequences = self._unprocessed_sequences
-        return [WaitingPrompt(s[0], prompt_of(s), row_of(s).alone) for s in sequences]
+        return [
+            WaitingPrompt(s[0], prompt_of(s), row_of(s).alone, row_of(s).priority)
+            for s in sequences
+        ]
 
     def _choose_prefill(self, decoding_rows: int) -> PrefillBatch[RowPromptBatch] | None:
         """The batch for the next slice, which is a new one if waiting prompts come first."""
         prefills = [prefill for prefill in self._prefills if prefill.left]
         choice = self._planner.choose(
-            [(prefill.rows[0].uid, prefill.left) for prefill in prefills],
-            self._waiting(),
-            decoding_rows,
+            [prefill.turn for prefill in prefills], self._waiting(), decoding_rows
         )
         if choice is None:
             return None
@@ -127,9 +128,7 @@ class RowBatchGenerator(MlxBatchGenerator):
         self._unprocessed_sequences = deque(s for s in waiting if s[0] not in uids)
         prefill = None
         with self._failed_calls.attempt(with_siblings(uids, map(row_of, sequences))):
-            rows = [
-                PromptRow(s[0], list(s[1]), len(s[4]), 0, sum(map(len, s[1]))) for s in sequences
-            ]
+            rows = list(map(to_prompt_row, sequences))
             prefill = PrefillBatch(rows, self._make_prompt_batch(sequences))
             self._prefills.append(prefill)
         return prefill
@@ -267,6 +266,13 @@ def row_of(sequence: Any) -> Row:
     """The row of one of mlx-lm's waiting sequences."""
     row: Row = sequence[5]
     return row
+
+
+def to_prompt_row(sequence: Any) -> PromptRow:
+    """The row in prefill of one of mlx-lm's waiting sequences."""
+    uid, segments, cached = sequence[0], list(sequence[1]), len(sequence[4])
+    total = sum(map(len, segments))
+    return PromptRow(uid, segments, cached, 0, total, row_of(sequence).priority)
 
 
 def with_siblings(uids: Sequence[int], rows: Iterable[Row]) -> list[int]:

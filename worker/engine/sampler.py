@@ -79,7 +79,7 @@ class Row:
     is the number of alternatives scored for each token, None without scores; `scorer`
     scores the prompt. `siblings` have the same prompt and start decoding when this
     row's prefill ends. A row that is `alone` is a batch of its own. `reuse` is where its prompt's
-    tokens come from, once it is inserted.
+    tokens come from, once it is inserted. Of prompts in prefill a lower `priority` comes first.
     """
 
     sampling: Sampling
@@ -93,6 +93,7 @@ class Row:
     siblings: list[Sibling] = field(default_factory=list)
     alone: bool = False
     reuse: PrefixReuse = field(default_factory=PrefixReuse)
+    priority: int = 0
 
     @property
     def depends_on_history(self) -> bool:
@@ -149,6 +150,7 @@ def make_row(
     constraint: Constraint | None = None,
     logprobs: int | None = None,
     scorer: PromptScorer | None = None,
+    priority: int = 0,
 ) -> Row:
     """A row that continues after the prompt and the tokens of `resume`, drawn earlier.
 
@@ -164,6 +166,7 @@ def make_row(
         constraint=constraint,
         logprobs=logprobs,
         scorer=scorer,
+        priority=priority,
     )
     for token in resume:
         row.accept(token)

@@ -68,7 +68,7 @@ class Admission:
         lowered to what memory can hold.
         """
         id = model.info.id
-        head = self._waiting.peek(id, running)
+        head = self._waiting.peek(id, running, self.max_running)
         if head is None or len(model.engine) >= self.max_running:
             return None
         most = model.engine.longest_prompt
@@ -88,7 +88,7 @@ class Admission:
         ):
             self._blocked_since.setdefault(id, self._clock())
             return None
-        self._waiting.remove([head.submit.id])
+        self._waiting.take(head)
         self._blocked_since.pop(id, None)
         kv.reserve(head.submit.id, tokens)
         guaranteed_tokens = tokens if head.preempted_for_memory else 0

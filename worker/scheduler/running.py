@@ -39,6 +39,11 @@ class RunningRequest:
         return self.prepared.submit.client
 
     @property
+    def priority(self) -> int:
+        """Its priority; a lower one comes first."""
+        return self.prepared.submit.priority
+
+    @property
     def length(self) -> int:
         """How many tokens it has now, in the prompt and the answer."""
         prepared = self.prepared
@@ -135,7 +140,7 @@ def in_order_of_arrival(running: Iterable[RunningRequest]) -> list[RunningReques
 def list_holders(running: Iterable[RunningRequest]) -> list[Holder]:
     """The requests that hold memory, in order of arrival."""
     return [
-        Holder(each.prepared.submit.id, each.model.info.id, each.is_protected)
+        Holder(each.prepared.submit.id, each.model.info.id, each.is_protected, each.priority)
         for each in in_order_of_arrival(running)
     ]
 
@@ -151,7 +156,7 @@ def list_places(running: Iterable[RunningRequest]) -> list[Place]:
         fixed = each.prepared.started and len(each.tokens) < PROGRESS_TOKENS
         fixed = fixed or each.model.info.id not in models
         models.add(each.model.info.id)
-        places.append(Place(each.prepared.submit.id, each.client, fixed))
+        places.append(Place(each.prepared.submit.id, each.client, fixed, each.priority))
     return places
 
 
@@ -170,6 +175,7 @@ def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> Outp
         ),
         logprobs=submit.logprobs,
         scorer=make_scorer(prepared),
+        priority=submit.priority,
     )
     return OutputProcessor(
         submit,

@@ -1,7 +1,8 @@
 """Shares: which running requests make room for other clients, as a pure function.
 
 While another client waits, no client keeps more than half of the places. What it holds above
-that is preempted, as much as the others need, the newest first. A model's oldest request is
+that is preempted, as much as the others need: of its requests those of the highest `priority`,
+which come last, and of these the newest. A model's oldest request is
 never preempted. A request that has been preempted before makes `PROGRESS_TOKENS` tokens
 before it can be preempted again, so what is computed twice is bounded by what is generated.
 """
@@ -23,17 +24,18 @@ class Place:
     id: int
     client: str
     fixed: bool = False
+    priority: int = 0
 
 
 def preempt_for_shares(
     running: Sequence[Place], waiting: Mapping[str, int], places: int
 ) -> list[int]:
-    """The ids to preempt, the newest first; `running` is in order of arrival.
+    """The ids to preempt, in this order; `running` is in order of arrival.
 
     `waiting` is how many requests of each client wait, `places` how many may run.
     """
     held = Counter(place.client for place in running)
-    share = max(places // 2, 1)
+    share = share_of(places)
     client = next((client for client, count in held.items() if count > share), None)
     if client is None:
         return []
@@ -44,5 +46,11 @@ def preempt_for_shares(
     )
     needed = sum(others) - max(places - len(running), 0)
     excess = max(min(needed, held[client] - share), 0)
-    own = (place for place in reversed(running) if place.client == client and not place.fixed)
-    return [place.id for place, _ in zip(own, range(excess), strict=False)]
+    own = [place for place in reversed(running) if place.client == client and not place.fixed]
+    own.sort(key=lambda place: -place.priority)
+    return [place.id for place in own[:excess]]
+
+
+def share_of(places: int) -> int:
+    """Half of the places, at least one."""
+    return max(places // 2, 1)

@@ -1,6 +1,7 @@
 """Shortage: which running request is preempted so that another one can grow, as a pure function.
 
-The newest request of the same model is preempted, never a model's oldest one. If that is
+The newest request of the same model is preempted, of those with the highest `priority`, which
+come last, as in vLLM; never a model's oldest one. If that is
 the one that must grow, newer requests of other models are. Their oldest one is preempted
 last, so of two models that compete the older request goes on. A request is `protected` while
 it uses what was reserved at its admission: it is preempted only for a model's oldest one.
@@ -19,6 +20,7 @@ class Holder:
     id: int
     model: str
     protected: bool = False
+    priority: int = 0
 
 
 def preempt_for_memory(running: Sequence[Holder], growing: int) -> int:
@@ -29,13 +31,21 @@ def preempt_for_memory(running: Sequence[Holder], growing: int) -> int:
     [position] = [n for n, each in enumerate(running) if each.id == growing]
     model = running[position].model
     oldest = list_oldest(running)
-    for each in reversed(running):
-        if each.model == model and each.id not in oldest and not each.protected:
-            return each.id
+    own = [
+        each
+        for each in reversed(running)
+        if each.model == model and each.id not in oldest and not each.protected
+    ]
+    if own:
+        return max(own, key=lambda each: each.priority).id
     if growing not in oldest:
         return growing
     younger = reversed(running[position + 1 :])
-    yielding = min(younger, key=lambda each: (each.id in oldest, each.protected), default=None)
+    yielding = min(
+        younger,
+        key=lambda each: (each.id in oldest, each.protected, -each.priority),
+        default=None,
+    )
     return growing if yielding is None else yielding.id
 
 

@@ -1,26 +1,36 @@
 """The waiting queue: requests that wait for their model or for memory, in fair turns of clients.
 
-The next request of a model is one of the client that has the fewest requests running; among
-those, the one that was received first. The requests of one client keep their order, so with
-one client the queue is first in, first out.
+The next request of a model is one of the lowest `priority`; among those, of the client that has
+the fewest requests running; among those, the one that was received first. While another client
+waits, a client that holds half of the places comes last, whatever its priority. The requests of
+one client and priority keep their order, so with one client and no priorities the queue is first
+in, first out.
+
+Nobody starves: each `FAIR_TURN`th place is given as if all priorities were equal. A request so
+waits for at most `FAIR_TURN` times as many others as it would without priorities.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 
 from worker.intake.prepared import PreparedRequest
+from worker.scheduler.shares import share_of
 
+FAIR_TURN = 4
 NONE_RUNNING: Mapping[str, int] = {}
 
 
 class WaitingQueue:
-    """Waiting requests, in one queue per model and client."""
+    """Waiting requests, in one queue per model, client and priority."""
 
     def __init__(self) -> None:
-        # By model, then by client; no queue is empty.
-        self._queues: dict[str, dict[str, deque[PreparedRequest]]] = {}
+        # By model, then by client and priority; no queue is empty.
+        self._queues: dict[str, dict[tuple[str, int], deque[PreparedRequest]]] = {}
+        # How many places of each model were given.
+        self._turns: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return sum(len(queue) for queues in self._queues.values() for queue in queues.values())
@@ -31,26 +41,45 @@ class WaitingQueue:
         return list(self._queues)
 
     def append(self, prepared: PreparedRequest) -> None:
-        """Add a request at the back of its client's queue."""
+        """Add a request at the back of the queue of its client and priority."""
         self._queue_of(prepared).append(prepared)
 
     def push_front(self, prepared: PreparedRequest) -> None:
-        """Add a preempted request at the front of its client's queue."""
+        """Add a preempted request at the front of the queue of its client and priority."""
         self._queue_of(prepared).appendleft(prepared)
 
-    def peek(self, model: str, running: Mapping[str, int] = NONE_RUNNING) -> PreparedRequest | None:
-        """The next request for this model; `running` are the running requests of each client."""
+    def peek(
+        self,
+        model: str,
+        running: Mapping[str, int] = NONE_RUNNING,
+        places: int = sys.maxsize,
+    ) -> PreparedRequest | None:
+        """The next request for this model.
+
+        `running` are the running requests of each client, of `places` that may run.
+        """
         heads = [queue[0] for queue in self._queues.get(model, {}).values()]
-        return min(
-            heads,
-            key=lambda head: (running.get(head.submit.client, 0), head.received_at),
-            default=None,
-        )
+        is_fair = (self._turns[model] + 1) % FAIR_TURN == 0
+        share = share_of(places)
+
+        def rank(head: PreparedRequest) -> tuple[bool, int, int, float]:
+            held = running.get(head.submit.client, 0)
+            priority = 0 if is_fair else head.submit.priority
+            return held >= share, priority, held, head.received_at
+
+        return min(heads, key=rank, default=None)
+
+    def take(self, prepared: PreparedRequest) -> None:
+        """Remove a request that is given a place."""
+        self.remove([prepared.submit.id])
+        self._turns[prepared.submit.model] += 1
 
     def waiting_of(self, model: str) -> Counter[str]:
         """How many requests of each client wait for this model."""
-        queues = self._queues.get(model, {})
-        return Counter({client: len(queue) for client, queue in queues.items()})
+        waiting: Counter[str] = Counter()
+        for (client, _), queue in self._queues.get(model, {}).items():
+            waiting[client] += len(queue)
+        return waiting
 
     def for_model(self, model: str) -> list[PreparedRequest]:
         """The requests for this model, by client."""
@@ -60,7 +89,7 @@ class WaitingQueue:
         """Remove these requests; unknown ids are ignored."""
         for model, queues in list(self._queues.items()):
             self._queues[model] = {
-                client: kept for client, queue in queues.items() if (kept := without(queue, ids))
+                key: kept for key, queue in queues.items() if (kept := without(queue, ids))
             }
             if not self._queues[model]:
                 del self._queues[model]
@@ -72,7 +101,7 @@ class WaitingQueue:
 
     def _queue_of(self, prepared: PreparedRequest) -> deque[PreparedRequest]:
         queues = self._queues.setdefault(prepared.submit.model, {})
-        return queues.setdefault(prepared.submit.client, deque())
+        return queues.setdefault((prepared.submit.client, prepared.submit.priority), deque())
 
 
 def without(queue: Iterable[PreparedRequest], ids: Collection[int]) -> deque[PreparedRequest]:

@@ -57,6 +57,11 @@ def test_as_many_are_preempted_as_the_others_need_and_may_have() -> None:
     assert preempt_for_shares(running[:6], {"b": 3}, 8) == [5]
 
 
+def test_what_comes_last_is_preempted_first() -> None:
+    running = [Place(id, "a", priority=id % 3) for id in range(8)]
+    assert preempt_for_shares(running, {"b": 3}, 8) == [5, 2, 7]
+
+
 def test_the_only_place_is_kept_by_the_oldest_request() -> None:
     assert preempt_for_shares([Place(1, "a", fixed=True)], {"b": 3}, 1) == []
 

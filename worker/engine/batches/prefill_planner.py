@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol.batching import BatchRules
-from worker.engine.batches.prefill_turns import PrefillTurns
+from worker.engine.batches.prefill_turns import PrefillTurns, Turn
 from worker.engine.prefill_budget import PrefillBudget, Prompt, Slice
 
 
@@ -17,6 +17,12 @@ class WaitingPrompt:
     uid: int
     prompt: Prompt
     alone: bool
+    priority: int = 0
+
+    @property
+    def turn(self) -> Turn:
+        """What the order of turns depends on."""
+        return Turn(self.priority, self.prompt.left, self.uid)
 
 
 class PrefillPlanner:
@@ -40,17 +46,12 @@ class PrefillPlanner:
 
     def choose(
         self,
-        prefills: Sequence[tuple[int, int]],
+        prefills: Sequence[Turn],
         waiting: Sequence[WaitingPrompt],
         decoding_rows: int,
     ) -> int | list[int] | None:
-        """The index of the batch that is next, or the uids of a new one; None if all is done.
-
-        A batch is given by its first row's uid and the tokens that are left of it.
-        """
-        order = self._turns.order(
-            [*prefills, *((prompt.uid, prompt.prompt.left) for prompt in waiting)]
-        )
+        """The index of the batch that is next, or the uids of a new one; None if all is done."""
+        order = self._turns.order([*prefills, *(prompt.turn for prompt in waiting)])
         if not order:
             return None
         if order[0] < len(prefills):

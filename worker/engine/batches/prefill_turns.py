@@ -1,8 +1,11 @@
 """Which prompts are in the next slice of prefill.
 
-The prompt with the fewest tokens left comes first, so that a short prompt does not wait for a
-long one. Each `OLDEST_TURN`th slice is for the oldest prompt, so that a long one is not put
-off without end.
+A prompt of the lowest `priority` comes first; of these the one with the fewest tokens left, so
+that a short prompt does not wait for a long one.
+
+Nobody starves: each `OLDEST_TURN`th slice is for the oldest prompt, whatever its priority and
+length. So a prompt that first come, first served would have computed after n slices, those of
+older prompts included, is computed after at most `OLDEST_TURN` * n, whatever arrives behind it.
 """
 
 from __future__ import annotations
@@ -10,11 +13,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from worker.engine.prefill_budget import Prompt
 
 OLDEST_TURN = 4
+
+
+class Turn(NamedTuple):
+    """A prompt, or a batch of some, that may have the next slice.
+
+    `priority` is the lowest of its prompts, `left` the fewest tokens that are left of one, and
+    `arrival` the number of the oldest.
+    """
+
+    priority: int
+    left: int
+    arrival: int
 
 
 class PromptBatch(Protocol):
@@ -41,6 +56,7 @@ class PromptRow:
     cached: int
     computed: int
     total: int
+    priority: int = 0
 
     @property
     def prompt(self) -> Prompt:
@@ -74,6 +90,16 @@ class PrefillBatch(Generic[Batch]):
         return max(row.prompt.left for row in self.rows)
 
     @property
+    def turn(self) -> Turn:
+        """What the order of turns depends on; of a batch that has tokens left."""
+        rows = [row for row in self.rows if row.prompt.left]
+        return Turn(
+            min(row.priority for row in rows),
+            min(row.prompt.left for row in rows),
+            min(row.uid for row in rows),
+        )
+
+    @property
     def context(self) -> int:
         """The most tokens that a row's cache holds."""
         return max(row.prompt.computed for row in self.rows)
@@ -100,12 +126,12 @@ class PrefillTurns:
     def __init__(self) -> None:
         self._slices = itertools.count(1)
 
-    def order(self, prompts: Sequence[tuple[int, int]]) -> list[int]:
-        """The indices of these prompts, each with its number of arrival and its tokens left."""
+    def order(self, prompts: Sequence[Turn]) -> list[int]:
+        """The indices of these prompts, the next one first; called once for each slice."""
         indices = range(len(prompts))
-        order = sorted(indices, key=lambda index: (prompts[index][1], prompts[index][0]))
+        order = sorted(indices, key=lambda index: prompts[index])
         if order and next(self._slices) % OLDEST_TURN == 0:
-            oldest = min(indices, key=lambda index: prompts[index][0])
+            oldest = min(indices, key=lambda index: prompts[index].arrival)
             order.remove(oldest)
             order.insert(0, oldest)
         return order
