@@ -186,6 +186,7 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
         bodies=make_bodies(parts),
         clients=parts.clients,
         has_ceilings=settings.strict_max_tokens != "on",
+        key_priority=settings.key_priority,
     )
     chat_format = ChatFormat(softened_parameters(settings))
     keep_alive_s = settings.keep_alive_s

@@ -10,6 +10,7 @@ from pathlib import Path
 from service.config.api_keys import (
     MAX_LIMIT,
     NAME,
+    PRIORITY_BOUND,
     ApiKey,
     keys_path,
     lock_keys,
@@ -71,6 +72,12 @@ def make_parser() -> Parser:
         ("--tokens-per-minute", "tokens per minute"),
     ):
         adding.add_argument(flag, type=int, metavar="N", help=f"limit of {what}; 0: no limit")
+    adding.add_argument(
+        "--priority",
+        type=int,
+        metavar="N",
+        help="the lowest priority of its requests; a lower number comes first",
+    )
     actions.add_parser("list", parents=[file_options], help="list names and limits")
     revoking = actions.add_parser("revoke", parents=[file_options], help="revoke a key")
     revoking.add_argument("name")
@@ -90,11 +97,16 @@ def add(path: Path, options: Namespace) -> None:
     ):
         if limit is not None and not 0 <= limit <= MAX_LIMIT:
             raise SettingsError(f"{flag}: {limit} is not a whole number from 0 to {MAX_LIMIT}")
+    if options.priority is not None and abs(options.priority) > PRIORITY_BOUND:
+        raise SettingsError(
+            f"--priority: {options.priority} is not between -{PRIORITY_BOUND} and {PRIORITY_BOUND}"
+        )
     text, key = make_key(
         options.name,
         admin=options.admin,
         max_concurrent=options.max_concurrent,
         tokens_per_minute=options.tokens_per_minute,
+        priority=options.priority,
     )
     with lock_keys(path):
         keys = read_or_none(path)
@@ -138,6 +150,8 @@ def describe(key: ApiKey) -> str:
         parts.append(f"{key.max_concurrent or 'unlimited'} concurrent requests")
     if key.tokens_per_minute is not None:
         parts.append(f"{key.tokens_per_minute or 'unlimited'} tokens per minute")
+    if key.priority is not None:
+        parts.append(f"priority {key.priority}")
     return "  ".join(filter(None, parts))
 
 

@@ -38,17 +38,23 @@ FILE_MODE = 0o600
 FOLDER_MODE = 0o700
 MAX_LIMIT = 10**9
 
+PRIORITY_BOUND = 2**31 - 1
+
 Limit = Annotated[int, Meta(ge=0, le=MAX_LIMIT)]
 
 
 class ApiKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One key. A limit of None means that of the settings, 0 means no limit."""
+    """One key. A limit of None means that of the settings, 0 means no limit.
+
+    `priority` is the lowest that its requests may have, and what they have that ask for none.
+    """
 
     name: Annotated[str, Meta(pattern=rf"^{NAME.pattern}$")]
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     admin: bool = False
     max_concurrent: Limit | None = None
     tokens_per_minute: Limit | None = None
+    priority: Annotated[int, Meta(ge=-PRIORITY_BOUND, le=PRIORITY_BOUND)] | None = None
     created: str = ""
 
 
@@ -69,6 +75,7 @@ def make_key(
     admin: bool = False,
     max_concurrent: int | None = None,
     tokens_per_minute: int | None = None,
+    priority: int | None = None,
 ) -> tuple[str, ApiKey]:
     """A new key: its text, which is shown only once, and the record that is stored."""
     text = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
@@ -78,6 +85,7 @@ def make_key(
         admin=admin,
         max_concurrent=max_concurrent,
         tokens_per_minute=tokens_per_minute,
+        priority=priority,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return text, key

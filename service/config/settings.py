@@ -68,6 +68,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             le=10**9,
         ),
     ] = 0
+    key_priority: Annotated[
+        int,
+        Meta(
+            description="The lowest `priority` of requests, where the key has no own; 0 is usual.",
+            ge=-(2**31) + 1,
+            le=2**31 - 1,
+        ),
+    ] = 0
     allowed_hosts: Annotated[
         str,
         Meta(description="Additional host names of the service, comma-separated; * allows any."),

@@ -24,6 +24,7 @@ from service.requestlog.event_batch import EventBatch
 from service.requestlog.record import record_of
 from service.schema.parameters import SamplingRequest
 from service.security.clients import ClientNames, key_client
+from service.security.priorities import DEFAULT_PRIORITY, bound_priority
 from service.security.rate_limits import TokenBucket
 
 BodyT = TypeVar("BodyT", bound=RequestBody)
@@ -36,7 +37,8 @@ COPIES = 2
 class Submitter:
     """Reads requests and passes them to the worker, for every dialect.
 
-    With `has_ceilings` an answer's limit of tokens is cut to what the context and the memory hold.
+    No request has a priority below its key's, or `key_priority`. With `has_ceilings` an answer's
+    limit of tokens is cut to what the context and the memory hold.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class Submitter:
         bodies: JsonBodies,
         clients: ClientNames,
         has_ceilings: bool = True,
+        key_priority: int = DEFAULT_PRIORITY,
     ) -> None:
         self._model_names = model_names
         self._registry = registry
         self._bodies = bodies
         self._clients = clients
+        self._key_priority = key_priority
         self.has_ceilings = has_ceilings
 
     async def read(self, http_request: Request, kind: type[BodyT]) -> BodyT:
@@ -110,7 +114,8 @@ class Submitter:
         Raises:
             MlxdError: the request cannot be served.
         """
-        submits = [submit_with_ceiling(submit, self.has_ceilings) for submit in submits]
+        least = getattr(http_request.state, "key_priority", self._key_priority)
+        submits = [self._with_limits(submit, least) for submit in submits]
         record = record_of(http_request.scope)
         record.set_generation(operation, model, submits, stream=stream)
         count = sum(len(submit.sequences()) for submit in submits)
@@ -138,6 +143,14 @@ class Submitter:
         ignored_of(http_request.scope).extend(result.ignored)
         return result
 
+    def _with_limits(self, submit: Submit, least_priority: int) -> Submit:
+        """The same sequence, with what is the service's to say of its limit and its priority."""
+        return msgspec.structs.replace(
+            submit,
+            ceiling=self.has_ceilings,
+            priority=bound_priority(submit.priority, least_priority),
+        )
+
     async def _name_client(self, http_request: Request, count: int) -> str:
         """The client of a request of `count` sequences.
 
@@ -151,11 +164,6 @@ class Submitter:
 def owner_of(http_request: Request) -> str:
     """The API key of a request; without keys all requests are one owner's."""
     return key_client(http_request.scope) or ""
-
-
-def submit_with_ceiling(submit: Submit, has_ceiling: bool) -> Submit:
-    """The same sequence, with a limit that is a ceiling or a strict one."""
-    return msgspec.structs.replace(submit, ceiling=has_ceiling)
 
 
 def spend(bucket: TokenBucket, batch: EventBatch) -> None:

@@ -66,6 +66,15 @@ MinTokens = Annotated[
 IgnoreEos = Annotated[
     bool, Meta(description="The model's stop tokens do not end the answer. Not in OpenAI's API.")
 ]
+Priority = Annotated[
+    int,
+    Meta(
+        ge=-MAX_TOKENS,
+        le=MAX_TOKENS,
+        description="Requests with a lower number come first; 0 is the default. The operator says "
+        "how low it may be, 0 unless configured. Not in OpenAI's API.",
+    ),
+]
 SkipSpecialTokens = Annotated[
     bool,
     Meta(
@@ -130,6 +139,7 @@ class SamplingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     stop_token_ids: StopTokenIds | None = None
     skip_special_tokens: SkipSpecialTokens | None = None
     structured_outputs: StructuredOutputs | None = None
+    priority: Priority | None = None
 
     @property
     def grammar(self) -> Grammar | None:

@@ -87,6 +87,7 @@ PARAMETERS: dict[str, Parameter] = {
     "parse_special": HONOURED,
     "prediction": refused(),
     "presence_penalty": HONOURED,
+    "priority": HONOURED,
     "prompt": HONOURED,
     "prompt_cache_key": METADATA,
     "prompt_cache_options": METADATA,

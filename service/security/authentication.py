@@ -45,7 +45,8 @@ class AuthenticationMiddleware:
 
     It stores what the caller may see (`set_visibility`), and puts the key's name into
     `scope["state"]["key_name"]` for the log, and the key's `TokenBucket` into
-    `scope["state"]["token_bucket"]`. The rate limits apply to the paths of `spending`.
+    `scope["state"]["token_bucket"]`; `scope["state"]["key_priority"]` is the key's lowest
+    priority, if it has one. The rate limits apply to the paths of `spending`.
     It must be inside `ErrorMiddleware`, because it raises.
     """
 
@@ -84,6 +85,8 @@ class AuthenticationMiddleware:
         if is_admin(path) and not key.admin:
             raise AdminOnly("This API key is not an administrator's.")
         scope.setdefault("state", {})["key_name"] = key.name
+        if key.priority is not None:
+            scope["state"]["key_priority"] = key.priority
         spending = self.spending.get(path)
         if spending is None or scope["method"] not in spending.methods:
             return await self._call(scope, receive, send)

@@ -64,6 +64,7 @@ HONOURED: dict[str, dict[str, Any]] = {
     "messages": {"messages": [USER, USER]},
     "min_p": {"min_p": 0.5},
     "min_tokens": {"min_tokens": 2},
+    "priority": {"priority": 2},
     "output_config": {"output_config": {"effort": "low"}},
     "output_config.effort": {"output_config": {"effort": "max"}},
     "output_config.format": {"output_config": {"format": {"type": "json_schema", "schema": {}}}},

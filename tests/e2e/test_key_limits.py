@@ -141,3 +141,38 @@ def test_every_route_of_the_table_needs_a_key_and_only_generation_needs_tokens(
         assert operation.is_generation or status(headers) in (200, 400, 403, 404)
     if operation.kind != "other" and operation.method == "POST":
         assert status(bearer(PLAIN)) == 400
+
+
+CHAT = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+# Each endpoint that generates, and a request to it.
+GENERATING = {
+    "/v1/completions": {"prompt": "x", "max_tokens": 2},
+    "/v1/chat/completions": CHAT,
+    "/v1/messages": CHAT,
+    "/v1/responses": {"input": "x", "max_output_tokens": 2},
+}
+
+
+def test_a_key_bounds_the_priority_of_its_requests_on_every_endpoint(
+    llama_path: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "keys.json"
+    keys = {
+        0: add_key(path, "plain"),
+        -5: add_key(path, "urgent", "--priority", "-5"),
+        5: add_key(path, "background", "--priority", "5"),
+    }
+    with running(llama_path, flags=["--keys-file", str(path)]) as daemon:
+        for endpoint, body in GENERATING.items():
+            for least, key in keys.items():
+                for priority in (None, least, least - 1, 2**31):
+                    asked = {**body, "model": llama_path.name, "priority": priority}
+                    response = plain_http.post(
+                        f"{daemon.url}{endpoint}", json=asked, headers=bearer(key)
+                    )
+                    allowed = priority in (None, least) or priority == 0
+                    assert response.is_success == allowed, (endpoint, least, priority)
+                    if not allowed and endpoint != "/v1/messages":
+                        assert response.json()["error"]["param"] == "priority"
+                    if not allowed:
+                        assert "priority" in response.json()["error"]["message"]

@@ -80,6 +80,7 @@ class ChatFormat:
             thinking_budget=request.thinking_budget,
             skip_special_tokens=request.skip_special_tokens is not False,
             progress=request.reports_progress,
+            priority=request.priority or 0,
         )
         return to_siblings(submit, request.candidates)
 

@@ -41,6 +41,7 @@ class CompletionFormat:
                 prompt_logprobs=request.logprobs if request.echo else None,
                 skip_special_tokens=request.skip_special_tokens is not False,
                 progress=request.reports_progress,
+                priority=request.priority or 0,
             )
             for prompt in to_prompts(request.prompts, request.suffix or "")
         ]

@@ -65,6 +65,7 @@ class MessagesFormat:
                 calls=request.tool_use,
                 thinking_budget=request.thinking_budget,
                 skip_special_tokens=request.skip_special_tokens is not False,
+                priority=request.priority or 0,
             )
         ]
 

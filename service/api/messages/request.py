@@ -51,6 +51,7 @@ SHARED = (
     "min_p",
     "min_tokens",
     "presence_penalty",
+    "priority",
     "repetition_context_size",
     "repetition_penalty",
     "seed",

@@ -137,6 +137,7 @@ class ResponseFormat:
             grammar=request.grammar,
             calls=request.tool_use,
             skip_special_tokens=request.skip_special_tokens is not False,
+            priority=request.priority or 0,
         )
 
     def to_output(self, request: ResponseRequest, model: str) -> Output:

@@ -32,6 +32,7 @@ PARAMETERS: dict[str, Parameter] = {
     "parallel_tool_calls": HONOURED,
     "presence_penalty": HONOURED,
     "previous_response_id": HONOURED,
+    "priority": HONOURED,
     "prompt": refused(),
     "prompt_cache_key": METADATA,
     "prompt_cache_options": METADATA,
