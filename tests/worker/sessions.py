@@ -61,6 +61,7 @@ class Sessions:
     def __init__(
         self, path: Path, *, cache_bytes: int = PLENTY_BYTES, disk_store: DiskStore | None = None
     ) -> None:
+        self._path = path
         configure = msgspec.structs.replace(
             make_configure([ModelSource(path.name, str(path))], prefill_step_tokens=SLICE_TOKENS),
             prompt_cache_bytes=cache_bytes,
@@ -72,6 +73,12 @@ class Sessions:
         self.disk_store = disk_store
         self._prompts: list[list[int]] = []
         self._id = 0
+
+    def restart(self, disk_store: DiskStore) -> Sessions:
+        """The same model in a new worker, whose prompts are still compared with those before."""
+        restarted = Sessions(self._path, disk_store=disk_store)
+        restarted._prompts = self._prompts
+        return restarted
 
     def ask(self, messages: Messages, max_tokens: int = 2) -> Turn:
         """Ask for the next answer of a conversation."""

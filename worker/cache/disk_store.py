@@ -30,8 +30,23 @@ from worker.cache.cache_folder import (
     free_bytes,
     open_subfolder,
 )
-from worker.cache.file_index import FileIndex, NodeName, PrefixHashes, name_of, parse_name
-from worker.cache.serialization import DamagedFile, SerializedNode, encode, read_file
+from worker.cache.file_index import (
+    Beginning,
+    FileIndex,
+    NodeName,
+    PrefixHashes,
+    beginning_of,
+    name_of,
+    parse_name,
+)
+from worker.cache.radix_node import shared_length
+from worker.cache.serialization import (
+    DamagedFile,
+    SerializedNode,
+    encode,
+    read_file,
+    read_tokens,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +55,16 @@ DRAFT_SUFFIX = ".draft"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 MAX_UNWRITTEN_BYTES = 1 << 30
 """The most memory of nodes that wait for the writer; more nodes are not written."""
-MAX_FETCHED_NODES = 32
+MAX_FETCHED_BYTES = 1 << 30
+"""The most memory of nodes that were read and not taken, unless `PrefixCache` sets another."""
+MAX_COMPARED_FILES = 16
+"""How many files a look-up opens to see how far their tokens agree."""
+MIN_PART_TOKENS = 16
+"""A shorter part of a file is not worth reading it."""
+
+
+Job = tuple[NodeName, Beginning | None, SerializedNode]
+"""A node to be written, and where it begins if it can be cut."""
 
 
 class DiskStore:
@@ -64,8 +88,11 @@ class DiskStore:
         self._disk_is_full = False
         self._unwritten_bytes = 0
         self._in_memory: set[NodeName] = set()
+        self.fetched_limit_bytes = MAX_FETCHED_BYTES
         self._fetched: OrderedDict[NodeName, SerializedNode] = OrderedDict()
-        self._queue: queue.SimpleQueue[tuple[NodeName, SerializedNode] | None] = queue.SimpleQueue()
+        # Nodes of which only the beginning is that of the prompt.
+        self._parts: OrderedDict[NodeName, SerializedNode] = OrderedDict()
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._scan()
         self._has_room(0)
         if earlier := find_earlier_folders(folder):
@@ -87,20 +114,76 @@ class DiskStore:
         return self._index.nbytes + self._draft_bytes
 
     def fetch(self, model: str, tokens: Sequence[int]) -> None:
-        """Read the files of the prefixes of `tokens` that are not in memory."""
+        """Read the files of the prefixes of `tokens` that are not in memory.
+
+        Where another prompt goes on from them, its file is read, too, for what both have in
+        common. A node in memory has all that comes before it.
+        """
         with self._lock:
-            names = [n for n in self._index.find(model, tokens) if n not in self._in_memory]
+            known = self._index.find(model, tokens)
+            held = [index for index, name in enumerate(known) if name in self._in_memory]
+            names = known[held[-1] + 1 :] if held else known
+            names = self._fitting(names)
         for name in names:
             if (packed := self._read_node(name)) is None:
                 return
             with self._lock:
-                self._fetched[name] = packed
-                while len(self._fetched) > MAX_FETCHED_NODES:
-                    self._fetched.popitem(last=False)
+                self._keep_fetched(self._fetched, name, packed, names)
+        self._fetch_part(model, tokens, known)
+
+    def _fitting(self, names: list[NodeName]) -> list[NodeName]:
+        """The first of these files, as far as the memory for what is read holds them."""
+        fitting, total = [], 0
+        for name in names:
+            total += self._index.size(name)
+            if total > self.fetched_limit_bytes:
+                break
+            fitting.append(name)
+        return fitting
+
+    def _keep_fetched(
+        self,
+        fetched: OrderedDict[NodeName, SerializedNode],
+        name: NodeName,
+        packed: SerializedNode,
+        needed: Sequence[NodeName],
+    ) -> None:
+        """Keep what was read until it is taken; the oldest goes, except what is `needed`."""
+        fetched[name] = packed
+        held = sum(each.nbytes for each in (*self._fetched.values(), *self._parts.values()))
+        for nodes in (self._parts, self._fetched):
+            for other in [each for each in nodes if each != name and each not in needed]:
+                if held <= self.fetched_limit_bytes:
+                    return
+                held -= nodes.pop(other).nbytes
+
+    def _fetch_part(self, model: str, tokens: Sequence[int], known: list[NodeName]) -> None:
+        """Read the file that has most in common with `tokens` beyond the `known` prefixes."""
+        lengths = [0, *(name.length for name in known)]
+        with self._lock:
+            names = self._index.find_beginning(model, tokens, lengths)
+            names = [n for n in names if n not in self._in_memory and n not in known]
+            begins = [self._index.beginning(name) for name in names]
+        best, most = None, lengths[-1] + MIN_PART_TOKENS
+        for name, beginning in list(zip(names, begins, strict=True))[:MAX_COMPARED_FILES]:
+            if beginning is not None:
+                agreeing = shared_length(self._read_tokens(name), tokens[beginning.length :])
+                if beginning.length + agreeing >= most:
+                    best, most = name, beginning.length + agreeing
+        if best is not None and self._fitting([best]) and (packed := self._read_node(best)):
+            with self._lock:
+                self._keep_fetched(self._parts, best, packed, known)
+
+    def _read_tokens(self, name: NodeName) -> list[int]:
+        try:
+            return read_tokens(self._path(name))
+        except (OSError, DamagedFile):
+            # Whoever reads the whole file says so.
+            return []
 
     def take_fetched(self, model: str, tokens: Sequence[int]) -> list[SerializedNode]:
         """Remove and return the nodes that `fetch` has read for `tokens`, from the root on."""
-        if not self._fetched:
+        if not self._fetched and not self._parts:
             return []
         hashes = PrefixHashes(tokens)
         with self._lock:
@@ -108,17 +191,29 @@ class DiskStore:
             # Sorted by model, which is the same, and length.
             own = [name for name in names if hashes.hash(name.length) == name.hash]
             self._in_memory.update(own)
-            return [self._fetched.pop(name) for name in own]
+            taken = [self._fetched.pop(name) for name in own]
+            return [*taken, *self._take_parts(model, tokens)]
+
+    def _take_parts(self, model: str, tokens: Sequence[int]) -> list[SerializedNode]:
+        """Remove and return the nodes that begin where a prefix of these tokens ends."""
+        parts = [
+            (name, beginning)
+            for name in self._parts
+            if name.model == model and (beginning := self._index.beginning(name)) is not None
+        ]
+        own = [name for name, place in parts if beginning_of(tokens, place.length) == place]
+        return [self._parts.pop(name) for name in own]
 
     def put(self, model: str, tokens: Sequence[int], packed: SerializedNode) -> None:
         """Queue a node to be written. Its arrays must not change from now on."""
         name = name_of(model, tokens[: packed.length])
+        beginning = None if packed.tokens is None else beginning_of(tokens, packed.start)
         with self._lock:
             self._in_memory.add(name)
             if name in self._index or self._unwritten_bytes + packed.nbytes > MAX_UNWRITTEN_BYTES:
                 return
             self._unwritten_bytes += packed.nbytes
-        self._queue.put((name, packed))
+        self._queue.put((name, beginning, packed))
 
     def mark_evicted(self, model: str, tokens: Sequence[int]) -> None:
         """Note that the node after `tokens` is no longer in memory; its file stays."""
@@ -137,7 +232,7 @@ class DiskStore:
         self._writer.join(timeout_s)
 
     def _path(self, name: NodeName) -> Path:
-        return self._folder / name.model / name.file_name
+        return self._folder / name.model / name.file_name(self._index.beginning(name))
 
     def _read_node(self, name: NodeName) -> SerializedNode | None:
         path = self._path(name)
@@ -156,21 +251,22 @@ class DiskStore:
 
     def _scan(self) -> None:
         """Index all files, and remove the drafts that an earlier process has left."""
-        found: list[tuple[int, NodeName, int]] = []
+        found: list[tuple[int, NodeName, int, Beginning | None]] = []
         foreign: list[str] = []
         for entry in [file for folder in _folders(self._folder) for file in os.scandir(folder)]:
             path = Path(entry.path)
             if path.suffix == DRAFT_SUFFIX:
                 self._unlink(path)
             elif entry.is_file(follow_symlinks=False) and (
-                name := parse_name(path.parent.name, path.name)
+                parsed := parse_name(path.parent.name, path.name)
             ):
+                name, beginning = parsed
                 status = entry.stat(follow_symlinks=False)
-                found.append((status.st_mtime_ns, name, status.st_size))
+                found.append((status.st_mtime_ns, name, status.st_size, beginning))
             else:
                 foreign.append(entry.path)
-        for _, name, size in sorted(found):
-            self._index.add(name, size)
+        for _, name, size, beginning in sorted(found, key=lambda each: each[:3]):
+            self._index.add(name, size, beginning)
         if foreign:
             logger.warning(
                 "prompt cache: %s is not a cache file and is ignored (%d in all)",
@@ -180,15 +276,15 @@ class DiskStore:
 
     def _write_all(self) -> None:
         while (job := self._queue.get()) is not None:
-            name, packed = job
+            name, beginning, packed = job
             try:
-                self._write(name, encode(packed))
+                self._write(name, beginning, encode(packed))
             except OSError as error:
-                logger.warning("prompt cache: %s cannot be written: %s", name.file_name, error)
+                logger.warning("prompt cache: %s cannot be written: %s", name.file_name(), error)
             with self._lock:
                 self._unwritten_bytes -= packed.nbytes
 
-    def _write(self, name: NodeName, content: bytes) -> None:
+    def _write(self, name: NodeName, beginning: Beginning | None, content: bytes) -> None:
         """Write a file, if there is room for it.
 
         Raises:
@@ -197,18 +293,18 @@ class DiskStore:
         if len(content) > self._limit_bytes or not self._has_room(len(content)):
             return
         try:
-            self._write_draft(name, content)
+            self._write_draft(name, beginning, content)
         except OSError as error:
             if error.errno not in DISK_FULL:
                 raise
             # A quota, or another process was quicker.
             self._evict(len(content))
-            self._write_draft(name, content)
+            self._write_draft(name, beginning, content)
         with self._lock:
-            self._index.add(name, len(content))
+            self._index.add(name, len(content), beginning)
 
-    def _write_draft(self, name: NodeName, content: bytes) -> None:
-        path = self._path(name)
+    def _write_draft(self, name: NodeName, beginning: Beginning | None, content: bytes) -> None:
+        path = self._folder / name.model / name.file_name(beginning)
         path.parent.mkdir(mode=FOLDER_MODE, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}{DRAFT_SUFFIX}")
         self._draft_bytes = len(content)
@@ -246,9 +342,12 @@ class DiskStore:
     def _evict(self, nbytes: int) -> None:
         """Delete the least recently used files with at least `nbytes` in all."""
         with self._lock:
-            names = self._index.pop_oldest(nbytes) if nbytes > 0 else []
-        for name in names:
-            self._unlink(self._path(name))
+            names = self._index.list_oldest(nbytes)
+            paths = [self._path(name) for name in names]
+            for name in names:
+                self._index.remove(name)
+        for path in paths:
+            self._unlink(path)
 
     def _unlink(self, path: Path) -> None:
         try:

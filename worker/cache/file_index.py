@@ -1,7 +1,8 @@
 """Which files the prompt cache has on disk, in memory: a look-up makes no system call.
 
 A file's name has the number of tokens from the root to its node's end, the hash of these tokens,
-and the hash of those of them before its last block of `BLOCK_TOKENS`. So a look-up computes one
+and the hash of those of them before its last block of `BLOCK_TOKENS`. A node that can be cut has
+where it begins, too: the number of the tokens before it, and their hash. So a look-up computes one
 hash for each block of a prompt, and of the files only those that agree up to their last block
 are compared: its time does not grow with the number of files.
 """
@@ -21,7 +22,18 @@ HASH_BYTES = 16
 BLOCK_HASH_BYTES = 8
 # The most lengths that a look-up compares, where many prompts share a beginning: 1 ms.
 MAX_COMPARED_LENGTHS = 1024
-FILE_NAME = re.compile(r"(\d{1,9})-([0-9a-f]{16})-([0-9a-f]{32})\.safetensors")
+# How many files that begin at one place a look-up returns, those used last.
+MAX_BEGINNING = 8
+FILE_NAME = re.compile(
+    r"(\d{1,9})-([0-9a-f]{16})-([0-9a-f]{32})(?:-(\d{1,9})-([0-9a-f]{32}))?\.safetensors"
+)
+
+
+class Beginning(NamedTuple):
+    """The place where a node begins: after `length` tokens with this hash."""
+
+    length: int
+    hash: str
 
 
 class NodeName(NamedTuple):
@@ -32,15 +44,24 @@ class NodeName(NamedTuple):
     block_hash: str
     hash: str
 
-    @property
-    def file_name(self) -> str:
-        return f"{self.length}-{self.block_hash}-{self.hash}.safetensors"
+    def file_name(self, beginning: Beginning | None = None) -> str:
+        """The name of its file; of a node that can be cut, with where it begins."""
+        begins = "" if beginning is None else f"-{beginning.length}-{beginning.hash}"
+        return f"{self.length}-{self.block_hash}-{self.hash}{begins}.safetensors"
 
 
-def parse_name(model: str, file_name: str) -> NodeName | None:
-    """The node of a file; None if its name is not one of ours."""
+def parse_name(model: str, file_name: str) -> tuple[NodeName, Beginning | None] | None:
+    """The node of a file, and where it begins; None if its name is not one of ours."""
     match = FILE_NAME.fullmatch(file_name)
-    return match and NodeName(model, int(match[1]), match[2], match[3])
+    if match is None:
+        return None
+    name = NodeName(model, int(match[1]), match[2], match[3])
+    return name, Beginning(int(match[4]), match[5]) if match[4] else None
+
+
+def beginning_of(tokens: Sequence[int], start: int) -> Beginning:
+    """The place after the first `start` of these tokens."""
+    return Beginning(start, PrefixHashes(tokens[:start]).hash(start))
 
 
 def name_of(model: str, tokens: Sequence[int]) -> NodeName:
@@ -78,6 +99,9 @@ class FileIndex:
         self._sizes: OrderedDict[NodeName, int] = OrderedDict()
         # For each model and block hash the lengths of the files there, and how many have each.
         self._lengths: dict[tuple[str, str], dict[int, int]] = {}
+        self._beginnings: dict[NodeName, Beginning] = {}
+        # For each model and beginning the files of nodes that can be cut, in order of use.
+        self._beginning_at: dict[tuple[str, Beginning], dict[NodeName, None]] = {}
         # No file of the model is longer; a look-up needs no more of a prompt.
         self._longest: dict[str, int] = {}
 
@@ -87,8 +111,34 @@ class FileIndex:
     def __contains__(self, name: NodeName) -> bool:
         return name in self._sizes
 
-    def add(self, name: NodeName, size: int) -> None:
+    def size(self, name: NodeName) -> int:
+        """The bytes of a file; 0 if it is not there."""
+        return self._sizes.get(name, 0)
+
+    def beginning(self, name: NodeName) -> Beginning | None:
+        """Where the node of a file begins, if it can be cut."""
+        return self._beginnings.get(name)
+
+    def find_beginning(
+        self, model: str, tokens: Sequence[int], starts: Sequence[int]
+    ) -> list[NodeName]:
+        """The files that begin after so many of these tokens, of the last start first.
+
+        How many tokens of them agree is not known from their names.
+        """
+        hashes = PrefixHashes(tokens)
+        places = [Beginning(start, hashes.hash(start)) for start in sorted(set(starts))]
+        found: list[NodeName] = []
+        for place in reversed(places):
+            names = list(self._beginning_at.get((model, place), ()))
+            found += reversed(names[-MAX_BEGINNING:])
+        return found
+
+    def add(self, name: NodeName, size: int, beginning: Beginning | None = None) -> None:
         """Add a file as the one used last, or change its size."""
+        if beginning is not None:
+            self._beginnings[name] = beginning
+            self._beginning_at.setdefault((name.model, beginning), {})[name] = None
         if name not in self._sizes:
             lengths = self._lengths.setdefault((name.model, name.block_hash), {})
             lengths[name.length] = lengths.get(name.length, 0) + 1
@@ -107,6 +157,11 @@ class FileIndex:
         if name not in self._sizes:
             return
         self.nbytes -= self._sizes.pop(name)
+        if (beginning := self._beginnings.pop(name, None)) is not None:
+            names = self._beginning_at[name.model, beginning]
+            del names[name]
+            if not names:
+                del self._beginning_at[name.model, beginning]
         lengths = self._lengths[name.model, name.block_hash]
         lengths[name.length] -= 1
         if not lengths[name.length]:
@@ -114,14 +169,15 @@ class FileIndex:
         if not lengths:
             del self._lengths[name.model, name.block_hash]
 
-    def pop_oldest(self, nbytes: int) -> list[NodeName]:
-        """Remove the least recently used files with at least `nbytes` in all, or all files."""
-        removed: list[NodeName] = []
-        kept = max(0, self.nbytes - nbytes)
-        while self._sizes and self.nbytes > kept:
-            removed.append(name := next(iter(self._sizes)))
-            self.remove(name)
-        return removed
+    def list_oldest(self, nbytes: int) -> list[NodeName]:
+        """The least recently used files with at least `nbytes` in all, or all files."""
+        oldest: list[NodeName] = []
+        for name, size in self._sizes.items():
+            if nbytes <= 0:
+                break
+            oldest.append(name)
+            nbytes -= size
+        return oldest
 
     def find(self, model: str, tokens: Sequence[int]) -> list[NodeName]:
         """The files of the proper prefixes of `tokens`, the shortest first."""

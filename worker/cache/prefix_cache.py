@@ -2,9 +2,9 @@
 
 It is a radix tree over token ids, after RadixAttention (Zheng et al. 2024, SGLang).
 Prompts with a common prefix share the nodes of that prefix, so the cache holds a long
-system prompt once for all conversations. One byte limit covers all models. Eviction
-removes the least recently used leaf first, so a node is never removed before its
-children.
+system prompt once for all conversations. One byte limit covers all models. What is worth
+least is evicted first (`eviction_order`), a node never before its children; of a node with
+children the states can be.
 
 A prompt of a model whose layers can all be cut continues from any token. A prompt of
 another model continues only from where `insert` was called: at the cache breakpoints,
@@ -14,7 +14,6 @@ where the engine stops.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import mlx.core as mx
 
 from worker.cache.disk_store import DiskStore
+from worker.cache.eviction_order import EvictionOrder
 from worker.cache.known_prompts import NOTHING_KNOWN, Closest
 from worker.cache.radix_node import (
     Layers,
@@ -31,11 +31,13 @@ from worker.cache.radix_node import (
     join_slices,
     layers_at,
     make_node,
+    next_complete,
     nodes_since_complete,
     reusable_length,
     root_of,
     shared_length,
     split_node,
+    states_bytes,
     states_of,
     tokens_to,
 )
@@ -86,9 +88,11 @@ class PrefixCache:
     def __init__(self, limit_bytes: int, disk_store: DiskStore | None = None) -> None:
         self._limit_bytes = limit_bytes
         self._disk_store = disk_store
+        if disk_store is not None:
+            disk_store.fetched_limit_bytes = limit_bytes
         self._roots: dict[str, RadixNode] = {}
-        # Sizes, least recently used first. A parent comes after its children: see `_touch`.
-        self._nodes: OrderedDict[RadixNode, int] = OrderedDict()
+        self._nodes: dict[RadixNode, int] = {}
+        self._order = EvictionOrder()
         self._unwritten: list[tuple[str, RadixNode]] = []
         self.nbytes = 0
 
@@ -137,7 +141,7 @@ class PrefixCache:
                 # Incomplete nodes have no file of their own: the next complete one includes them.
                 nodes = nodes_since_complete(node)
                 start = len(tokens) - sum(len(each.tokens) for each in nodes)
-                packed = pack(start, len(tokens), join_slices(nodes), node.states or ())
+                packed = pack(tokens, start, join_slices(nodes), node.states or ())
                 self._disk_store.put(model, tokens, packed)
 
     def drop(self, model: str) -> None:
@@ -147,14 +151,15 @@ class PrefixCache:
         if model in self._roots:
             for node in list(descendants(self._roots.pop(model))):
                 self.nbytes -= self._nodes.pop(node)
+                self._order.remove(node)
                 # A node and its parent refer to each other: without this their arrays would
                 # stay until the next collection.
                 node.clear()
 
     def shrink(self, limit_bytes: int) -> None:
-        """Evict the least recently used nodes until at most `limit_bytes` are held."""
+        """Evict what is worth least until at most `limit_bytes` are held."""
         while self.nbytes > limit_bytes:
-            self._evict(next(iter(self._nodes)))
+            self._evict(self._order.pop())
 
     def _last_node(self, model: str, path: list[RadixNode]) -> RadixNode:
         return path[-1] if path else self._roots.setdefault(model, RadixNode(None, [], []))
@@ -187,8 +192,9 @@ class PrefixCache:
         tail = path[-1]
         head = split_node(tail, len(tail.tokens) - surplus)
         mx.async_eval(head.arrays(), tail.arrays())
-        self._update_size(tail)
-        self._update_size(head)
+        for part in (head, tail):
+            self._update_size(part)
+            self._order.update(part)
         # The files of the nodes after the head can be used only with a file of the head.
         self._queue_write(model, head)
         return [*path[:-1], head]
@@ -196,16 +202,27 @@ class PrefixCache:
     def _add(self, model: str, node: RadixNode, path: list[RadixNode]) -> None:
         """Add a node after `path`, or one that has got its states, if there is room for it."""
         self._touch(path)
-        if sum(self._nodes[each] for each in path) + node.nbytes > self._limit_bytes:
+        if not self._has_room(node, path):
             if node in self._nodes:
                 node.states = None
             return
         mx.async_eval(node.arrays())
         node.attach()
         self._update_size(node)
-        self._touch([*path, node])
+        # While it is not in the order, so that it does not go itself.
+        self._order.remove(node)
         self.shrink(self._limit_bytes)
+        self._touch([node])
+        for each in path[-1:]:
+            self._order.update(each)
         self._queue_write(model, node)
+
+    def _has_room(self, node: RadixNode, path: list[RadixNode]) -> bool:
+        """Whether the limit holds a node and what it needs of `path`: all but the states."""
+        needed = sum(self._nodes[each] for each in path) + node.nbytes
+        if needed <= self._limit_bytes:
+            return True
+        return needed - sum(states_bytes(each) for each in path) <= self._limit_bytes
 
     def _queue_write(self, model: str, node: RadixNode) -> None:
         if self._disk_store is not None:
@@ -220,29 +237,48 @@ class PrefixCache:
         self._nodes[node] = node.nbytes
 
     def _evict(self, node: RadixNode) -> None:
-        """Remove a node without children; the least recently used one has none."""
+        """Remove a node, or the states of one that has children."""
         if self._disk_store is not None:
             self._disk_store.mark_evicted(self._model_of(node), tokens_to(node))
-        self.nbytes -= self._nodes.pop(node)
-        node.detach()
+        if node.children:
+            node.states = None
+            self._update_size(node)
+        else:
+            self.nbytes -= self._nodes.pop(node)
+            self._order.remove(node)
+            node.detach()
+            if node.parent in self._nodes:
+                self._order.update(node.parent)
+        # What follows saves more tokens now.
+        for following in next_complete(node):
+            self._order.update(following)
 
     def _touch(self, path: list[RadixNode]) -> None:
-        """Mark a path as used last, each node later than its child, so leaves are evicted first."""
-        for node in reversed(path):
-            self._nodes.move_to_end(node)
+        """Note that a path is used."""
+        self._order.use(path)
 
     def _restore(self, model: str, tokens: Sequence[int], packed: SerializedNode) -> None:
         """Add the part of a node from disk that is not in memory."""
-        tokens = tokens[: packed.length]
+        end = packed.length
+        if packed.tokens is not None:
+            end = packed.start + shared_length(packed.tokens, tokens[packed.start : end])
+        tokens = tokens[:end]
         path, matched = self._match(model, tokens)
-        if not packed.start <= matched < packed.length:
+        has_states = not (path and path[-1].complete)
+        if not packed.start <= matched or (matched == end and not has_states):
             return
         try:
             slices, states = unpack(packed)
         except DamagedFile as error:
             logger.warning("prompt cache: a file of model %s is ignored: %s", model, error)
             return
-        parent = self._last_node(model, path := self._split_path(model, path, matched))
-        slices = cut_slices(slices, matched - packed.start, None)
+        path = self._split_path(model, path, matched)
+        if matched == end:
+            # Its states were evicted, and what follows was not.
+            path[-1].states = states or None
+            self._add(model, path[-1], path[:-1])
+            return
+        parent = self._last_node(model, path)
+        slices = cut_slices(slices, matched - packed.start, end - packed.start)
         node = RadixNode(parent, list(tokens[matched:]), slices, states or None)
         self._add(model, node, path)

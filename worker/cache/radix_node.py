@@ -168,6 +168,22 @@ def tokens_to(node: RadixNode) -> list[int]:
     return [token for part in reversed(parts) for token in part]
 
 
+def states_bytes(node: RadixNode) -> int:
+    """The bytes of the caches that cannot be cut."""
+    return sum(array.nbytes for array in arrays_of(node.states or ()))
+
+
+def next_complete(node: RadixNode) -> Iterator[RadixNode]:
+    """The first nodes below this one, on each branch, after which a prompt can continue."""
+    pending = list(node.children.values())
+    while pending:
+        child = pending.pop()
+        if child.complete:
+            yield child
+        else:
+            pending += child.children.values()
+
+
 def _slice_of(layer: Any) -> Slice | None:
     return layer.keys_and_values() if type(layer) is KVCache else None
 

@@ -39,13 +39,14 @@ class SerializedNode:
     """A node without MLX's objects: the lengths where it starts and ends, layers and arrays.
 
     `start` tokens precede it, and it ends after `length` tokens. `layers` describes each
-    layer's arrays.
+    layer's arrays. `tokens` are those of the node, in files of nodes that can be cut.
     """
 
     start: int
     length: int
     layers: list[dict[str, Any]]
     arrays: Arrays
+    tokens: list[int] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -53,9 +54,12 @@ class SerializedNode:
 
 
 def pack(
-    start: int, length: int, slices: Sequence[Slice | None], states: Sequence[Any]
+    tokens: Sequence[int], start: int, slices: Sequence[Slice | None], states: Sequence[Any]
 ) -> SerializedNode:
-    """Serialize a node; `states` are the caches of the layers without a slice, in order."""
+    """Serialize the node after all `tokens` that begins after `start` of them.
+
+    `states` are the caches of the layers without a slice, in order.
+    """
     arrays: Arrays = {}
     layers: list[dict[str, Any]] = []
     pending = iter(states)
@@ -70,7 +74,8 @@ def pack(
             else:
                 leaves[path] = {"value": leaf}
         layers.append({"kind": kind, "leaves": leaves})
-    return SerializedNode(start, length, layers, arrays)
+    own = None if None in slices else list(tokens[start:])
+    return SerializedNode(start, len(tokens), layers, arrays, own)
 
 
 def unpack(packed: SerializedNode) -> tuple[list[Slice | None], list[Any]]:
@@ -105,6 +110,8 @@ def encode(packed: SerializedNode) -> bytes:
         "length": packed.length,
         "layers": packed.layers,
     }
+    if packed.tokens is not None:
+        description["tokens"] = packed.tokens
     text = json.dumps(description)
     metadata = {DESCRIPTION_KEY: text, DIGEST_KEY: _digest(text, packed.arrays)}
     encoded: bytes = save(packed.arrays, metadata=metadata)
@@ -133,8 +140,24 @@ def read_file(path: Path) -> SerializedNode:
             length=description["length"],
             layers=description["layers"],
             arrays=arrays,
+            tokens=description.get("tokens"),
         )
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise DamagedFile(f"it cannot be parsed: {error}") from error
+
+
+def read_tokens(path: Path) -> list[int]:
+    """The tokens of the node in a file that can be cut, without its arrays; else none.
+
+    Raises:
+        DamagedFile: the content is not one that `encode` has made.
+        OSError: the file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tokens = json.loads((file.metadata() or {})[DESCRIPTION_KEY]).get("tokens")
+        return tokens if isinstance(tokens, list) else []
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedFile(f"it cannot be parsed: {error}") from error
 
 

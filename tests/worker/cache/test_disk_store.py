@@ -196,3 +196,67 @@ def test_half_precision_is_restored_bit_for_bit(tmp_path: Path) -> None:
     assert prefix.length == 20
     assert mx.array_equal(prefix.layers[0].keys, keys)
     assert mx.array_equal(prefix.layers[0].values, keys * 2)
+
+
+def test_a_long_chain_of_files_is_restored_whole(llama: nn.Module, tmp_path: Path) -> None:
+    first, prompt = Run(llama, tmp_path), list(PROMPT)
+    for turn in range(25):
+        _, answer = first.answer(prompt)
+        prompt += [*answer, turn + 10, 7]
+    first.end()
+    assert len(list(files_in(tmp_path))) > 40
+    second = Run(llama, tmp_path)
+    assert second.answer(prompt)[0] >= len(prompt) - 3
+    second.end()
+
+
+def test_a_prompt_that_parts_inside_a_file_uses_what_it_has_in_common(
+    llama: nn.Module, tmp_path: Path
+) -> None:
+    first = Run(llama, tmp_path)
+    _, answer = first.answer(PROMPT)
+    first.answer([*PROMPT, *answer, *range(20, 80)])
+    first.end()
+    for parted in (30, 90, len(PROMPT) + len(answer) + 40):
+        whole = [*PROMPT, *answer, *range(20, 80)]
+        prompt = [*whole[:parted], 9, 8, 7, 9]
+        second, cold = Run(llama, tmp_path), Run(llama, tmp_path / "cold")
+        cached, tokens = second.answer(prompt)
+        assert cached == parted
+        assert tokens == cold.answer(prompt)[1]
+        second.end()
+        cold.end()
+
+
+def test_no_more_is_read_than_the_cache_in_memory_may_hold(
+    llama: nn.Module, tmp_path: Path
+) -> None:
+    first = Run(llama, tmp_path)
+    first.answer(PROMPT)
+    first.answer([*PROMPT[:60], *PROMPT[:50]])
+    first.end()
+    store = DiskStore(tmp_path, PLENTY_BYTES)
+    store.fetched_limit_bytes = 0
+    store.fetch(KEY, PROMPT)
+    assert store.take_fetched(KEY, PROMPT) == []
+    store.fetched_limit_bytes = PLENTY_BYTES
+    store.fetch(KEY, PROMPT)
+    assert store.take_fetched(KEY, PROMPT)
+    store.close()
+
+
+def test_states_that_were_evicted_before_what_follows_are_read_again(
+    tmp_path: Path,
+) -> None:
+    run = Run(make_hybrid(), tmp_path)
+    run.answer(PROMPT)
+    run.store.close()
+    store = DiskStore(tmp_path, PLENTY_BYTES)
+    cache = PrefixCache(PLENTY_BYTES, store)
+    branch = [*PROMPT[:SYSTEM_TOKENS], 5, 6, 7]
+    store.fetch(KEY, branch)
+    assert cache.find(KEY, branch).length == SYSTEM_TOKENS
+    cache.shrink(0)
+    store.fetch(KEY, branch)
+    assert cache.find(KEY, branch).length == SYSTEM_TOKENS
+    store.close()

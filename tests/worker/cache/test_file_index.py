@@ -17,6 +17,7 @@ from worker.cache.file_index import (
     FileIndex,
     NodeName,
     PrefixHashes,
+    beginning_of,
     name_of,
     parse_name,
 )
@@ -54,7 +55,9 @@ def test_the_index_counts_what_is_in_it(changes: list[tuple[bool, int, int]]) ->
             expected.pop(name, None)
     assert index.nbytes == sum(expected.values())
     assert set(index.find(MODEL, TOKENS)) == set(expected)
-    assert set(index.pop_oldest(index.nbytes + 1)) == set(expected)
+    assert set(index.list_oldest(index.nbytes + 1)) == set(expected)
+    for name in expected:
+        index.remove(name)
     assert (len(index), index.nbytes, index.find(MODEL, TOKENS)) == (0, 0, [])
 
 
@@ -64,15 +67,31 @@ def test_the_least_recently_used_files_are_removed_first() -> None:
     for name in names:
         index.add(name, 10)
     index.touch(names[0])
-    assert index.pop_oldest(11) == names[1:3]
-    assert index.pop_oldest(0) == []
+    assert index.list_oldest(11) == names[1:3]
+    assert index.list_oldest(0) == []
 
 
 @given(LENGTHS)
 def test_a_files_name_is_read_back(length: int) -> None:
     name = name_of(MODEL, TOKENS[:length])
-    assert parse_name(MODEL, name.file_name) == name
+    assert parse_name(MODEL, name.file_name()) == (name, None)
     assert parse_name(MODEL, f"{length}-{name.hash}.safetensors") is None
+
+
+@given(LENGTHS, st.data())
+def test_a_node_that_can_be_cut_is_found_by_where_it_begins(
+    length: int, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, length - 1))
+    name, place = name_of(MODEL, TOKENS[:length]), beginning_of(TOKENS, start)
+    assert parse_name(MODEL, name.file_name(place)) == (name, place)
+    index = FileIndex()
+    index.add(name, 10, place)
+    other = [*TOKENS[:start], -1, -1]
+    assert index.find_beginning(MODEL, other, [0, start]) == [name]
+    assert index.find_beginning("other", other, [0, start]) == []
+    index.remove(name)
+    assert index.find_beginning(MODEL, other, [0, start]) == []
 
 
 def test_many_files_cost_no_more_hashes(monkeypatch: pytest.MonkeyPatch) -> None:

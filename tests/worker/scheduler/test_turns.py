@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.worker.sessions import Agent, Sessions, make_long
+from worker.cache.disk_store import DiskStore
 from worker.cache.restore_points import GUESSED_TAILS
 
 # A plain cache, one with a window, a recurrence alone, and a hybrid one.
@@ -129,3 +130,18 @@ def test_an_answer_after_changes_edits_and_a_cancel_is_that_without_a_cache(path
         assert tokens == cold.answer(messages, 6)[1]
     edited = [*messages[:3], {"role": "user", "content": "Once more."}, *messages[4:]]
     assert warm.answer(edited, 6)[1] == cold.answer(edited, 6)[1]
+
+
+def test_after_a_restart_a_turn_computes_what_it_would_have_before(
+    path: Path, tmp_path: Path
+) -> None:
+    store = DiskStore(tmp_path, 1 << 30)
+    first, agent = Sessions(path, disk_store=store), Agent(11)
+    for n in range(12):
+        first.ask(agent.say(marker=f"\n<budget>{77 * n} left</budget>"))
+    store.close()
+    store = DiskStore(tmp_path, 1 << 30)
+    second = first.restart(store)
+    assert second.ask(agent.say(marker="\n<budget>1234 left</budget>")).excess <= MAX_EXCESS_TOKENS
+    assert second.ask(agent.say(marker="\n<budget>1100 left</budget>")).excess <= MAX_EXCESS_TOKENS
+    store.close()
