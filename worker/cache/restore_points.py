@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-MAX_PROMPTS = 64
+MAX_PROMPTS = 128
 # 4 MiB of token ids.
 MAX_TOKENS = 1 << 20
 CHUNK_TOKENS = 4096
+# Of prompts that have as much in common, so many of those used last are looked at.
+MAX_CLOSEST = 3
 # A restore point this close after another saves too little to stop for.
 MIN_GAP_TOKENS = 32
 # A changing line this far from the end is looked for there at the next turn.
@@ -36,11 +38,11 @@ LONG_TURN_TOKENS = 512
 Tokens = np.ndarray[Any, np.dtype[np.int32]]
 
 
-class Parting(NamedTuple):
-    """How many tokens a prompt has in common with the closest known one, and that one's length."""
+class Known(NamedTuple):
+    """A prompt, and how far from its end the next one was expected to part."""
 
-    common: int = 0
-    known_length: int = 0
+    tokens: Tokens
+    tails: Sequence[int] = ()
 
 
 class RestorePoints:
@@ -48,7 +50,7 @@ class RestorePoints:
 
     def __init__(self) -> None:
         # Least recently used first.
-        self._known: OrderedDict[int, Tokens] = OrderedDict()
+        self._known: OrderedDict[int, Known] = OrderedDict()
         self._count = 0
         self._held_tokens = 0
 
@@ -58,56 +60,66 @@ class RestorePoints:
         They are the `breakpoints` and what is guessed, each some way after what is cached.
         """
         tokens = np.fromiter(prompt, np.int32, len(prompt))
-        number, parting = self._find(tokens)
-        tails = expected_tails(parting, new_tokens=len(tokens) - cached)
-        guesses = {parting.common, *(len(tokens) - tail for tail in tails)}
-        self._note(number, parting, tokens)
+        common, closest = self._find(tokens)
+        tails = sorted(
+            {
+                tail
+                for known in closest[:MAX_CLOSEST]
+                for tail in expected_tails(common, known, tokens, new_tokens=len(tokens) - cached)
+            }
+            or set(GUESSED_TAILS if not closest else ())
+        )
+        self._note(Known(tokens, tails), [each for each in closest if len(each.tokens) == common])
         first = cached + MIN_GAP_TOKENS
         points = [end for end in breakpoints if first <= end < len(tokens)]
-        for guess in sorted(guesses):
+        for guess in sorted({common, *(len(tokens) - tail for tail in tails)}):
             if first <= guess < len(tokens) and not has_near(points, guess):
                 points.append(guess)
         return sorted(points)
 
-    def _find(self, tokens: Tokens) -> tuple[int | None, Parting]:
-        """The closest known prompt, of several the one used last, and where this one parts."""
-        best, closest = None, Parting()
-        for number, known in reversed(self._known.items()):
-            common = common_length(known, tokens)
-            if common > closest.common:
-                best, closest = number, Parting(common, len(known))
-        return best, closest
+    def _find(self, tokens: Tokens) -> tuple[int, list[Known]]:
+        """How much the closest known prompts have in common, and these, the one used last first."""
+        most, closest = 0, list[Known]()
+        for known in reversed(self._known.values()):
+            common = common_length(known.tokens, tokens)
+            if common > most:
+                most, closest = common, []
+            if common == most > 0:
+                closest.append(known)
+        return most, closest
 
-    def _note(self, number: int | None, parting: Parting, tokens: Tokens) -> None:
-        """Keep this prompt instead of the one that it goes on from."""
-        if number is not None and is_next_turn(parting):
+    def _note(self, known: Known, replaced: Sequence[Known]) -> None:
+        """Keep this prompt, which begins with the `replaced` ones."""
+        for number in [n for n, each in self._known.items() if any(each is r for r in replaced)]:
             self._remove(number)
-        if len(tokens) > MAX_TOKENS:
+        if len(known.tokens) > MAX_TOKENS:
             return
         self._count += 1
-        self._known[self._count] = tokens
-        self._held_tokens += len(tokens)
+        self._known[self._count] = known
+        self._held_tokens += len(known.tokens)
         while len(self._known) > MAX_PROMPTS or self._held_tokens > MAX_TOKENS:
             self._remove(next(iter(self._known)))
 
     def _remove(self, number: int) -> None:
-        self._held_tokens -= len(self._known.pop(number))
+        self._held_tokens -= len(self._known.pop(number).tokens)
 
 
-def is_next_turn(parting: Parting) -> bool:
-    """Whether a prompt parts from the known one so near its end that it goes on from it."""
-    left = parting.known_length - parting.common
-    return left <= min(MAX_TAIL_TOKENS, parting.known_length // 2)
+def expected_tails(common: int, known: Known, tokens: Tokens, *, new_tokens: int) -> Sequence[int]:
+    """How far from its end the prompt after this one may part from it.
 
-
-def expected_tails(parting: Parting, *, new_tokens: int) -> list[int]:
-    """How far from the end of a prompt the next one may part from it."""
-    if not parting.common or not is_next_turn(parting):
-        return list(GUESSED_TAILS)
-    if tail := parting.known_length - parting.common:
+    This one has `common` tokens in common with a known one.
+    """
+    known_length = len(known.tokens)
+    if common == known_length == len(tokens):
+        return known.tails
+    tail = known_length - common
+    if tail > min(MAX_TAIL_TOKENS, known_length // 2):
+        # It does not go on from it.
+        return GUESSED_TAILS
+    if tail:
         longer = [tail + tail // LONGER_PART] if tail >= LONG_TAIL_TOKENS else []
         return [tail + SLACK_TOKENS, *longer]
-    return [GUESSED_TAILS[0]] if new_tokens >= LONG_TURN_TOKENS else []
+    return GUESSED_TAILS[:1] if new_tokens >= LONG_TURN_TOKENS else ()
 
 
 def has_near(points: Sequence[int], guess: int) -> bool:

@@ -108,6 +108,25 @@ def test_branches_share_what_they_have_in_common(sessions: Sessions) -> None:
     assert sessions.ask(title).excess <= MAX_EXCESS_TOKENS
 
 
+def test_a_branch_after_a_line_that_moves_and_a_retry_cost_what_follows_the_line(
+    sessions: Sessions,
+) -> None:
+    agent = Agent(12, words=(60, 90))
+    for n in range(2):
+        messages = agent.say(marker=f"\n<budget>{1234 * n + 7} tokens left</budget>")
+        sessions.ask(messages)
+    for seed in (80, 81):
+        branch = Agent(seed, instructions=agent.system)
+        branch.history = list(agent.history)
+        assert sessions.ask(branch.say()).excess <= MAX_EXCESS_TOKENS
+    messages = agent.say(marker="\n<budget>777 tokens left</budget>")
+    sessions.cancel_in_prefill(messages, slices=1)
+    assert sessions.ask(messages).excess <= MAX_EXCESS_TOKENS
+    for left in (755, 700, 51):
+        turn = sessions.ask(agent.say(marker=f"\n<budget>{left} tokens left</budget>"))
+        assert turn.excess <= MAX_EXCESS_TOKENS
+
+
 def test_a_cancelled_prefill_keeps_what_it_has_computed(sessions: Sessions) -> None:
     agent = Agent(8, words=(150, 150))
     messages = agent.say()
