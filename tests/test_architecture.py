@@ -60,6 +60,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.isolation",
     ),
     "worker.models": (
+        "worker.embedding",
         "worker.folder",
         "worker.outputs",
         "worker.prompts",
@@ -71,6 +72,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.structured_output",
         "worker.demo",
     ),
+    # The sizes of heads that MLX has fused kernels for.
+    "worker.embedding": ("worker.folder", "worker.engine"),
     "worker.folder": (),
     "worker.outputs": (
         "worker.segmentation",

@@ -1,0 +1,1 @@
+"""What computes a model: encoders, decoders of mlx-lm, and what follows the states of tokens."""

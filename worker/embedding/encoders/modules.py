@@ -1,0 +1,150 @@
+"""The modules of a model, built by its configuration and filled with its weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from worker.embedding.encoders import bert, gemma, modernbert
+from worker.embedding.encoders.decoder import load_decoder
+from worker.embedding.encoders.heads import BertHead, DenseLayers, ModernBertHead, RobertaHead
+from worker.embedding.encoders.weights import Renames, fill, read_weights, rename
+from worker.embedding.facts import EmbeddingFacts, NotAnEmbeddingModel
+from worker.embedding.model_folder import ROBERTA_PADDING
+from worker.embedding.sentence_transformers import DenseLayer, read_dense_layers, read_modules
+
+# The weights of what follows the states, in the names of transformers and, for `dense`, in
+# folders that were converted with those layers among the others.
+HEAD_NAMES = re.compile(r"^(pooler|classifier|head|dense)\.")
+DENSE_RENAMES = ((re.compile(r"^linear\."), ""),)
+RENAMES: Mapping[str, Renames] = {
+    "bert": bert.RENAMES,
+    "roberta": bert.RENAMES,
+    "modernbert": modernbert.RENAMES,
+    "gemma": gemma.RENAMES,
+}
+UNUSED: Mapping[str, re.Pattern[str]] = {
+    "bert": bert.UNUSED,
+    "roberta": bert.UNUSED,
+    "modernbert": modernbert.UNUSED,
+    "gemma": gemma.UNUSED,
+}
+
+
+class RowModules(nn.Module):
+    """What computes a row's states, and what follows them."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Module | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+
+def build_modules(
+    folder: Path, config: Mapping[str, Any], facts: EmbeddingFacts, *, trusted: bool = False
+) -> RowModules:
+    """The modules of a folder, whose weights are read when they are evaluated.
+
+    Raises:
+        NotAnEmbeddingModel: weights are missing, unknown or of another shape, or the model is
+            one that is not computed here.
+        Exception: any other error of mlx-lm or MLX.
+    """
+    dense = read_dense_layers(folder, read_modules(folder) or ())
+    if facts.architecture == "decoder":
+        encoder = load_decoder(folder, keep_head=facts.answers is not None, trusted=trusted)
+        head = DenseLayers(dense) if dense else None
+        if head is not None:
+            fill(head, read_dense_weights(dense))
+        return RowModules(encoder, head)
+    try:
+        modules = RowModules(build_encoder(config, facts), build_head(config, facts, dense))
+    except KeyError as error:
+        raise NotAnEmbeddingModel(f"its config.json has no {error.args[0]}") from error
+    weights = to_float32(read_named_weights(folder, facts, modules), facts)
+    if dense and not any(name.startswith("head.") for name in weights):
+        weights |= {f"head.{name}": each for name, each in read_dense_weights(dense).items()}
+    fill(modules, weights)
+    return modules
+
+
+def build_encoder(config: Mapping[str, Any], facts: EmbeddingFacts) -> nn.Module:
+    """The encoder of a configuration.
+
+    Raises:
+        KeyError: a size is missing.
+        NotAnEmbeddingModel: it is one that is not computed here.
+    """
+    match facts.architecture:
+        case "bert":
+            return bert.BertEncoder(config, separator=facts.separator)
+        case "roberta":
+            padding = config.get("pad_token_id")
+            first = (padding if isinstance(padding, int) else ROBERTA_PADDING) + 1
+            return bert.BertEncoder(config, first_position=first)
+        case "modernbert":
+            return modernbert.ModernBertEncoder(config)
+        case "gemma":
+            return gemma.GemmaEncoder(config)
+        case "decoder":
+            raise NotAnEmbeddingModel("a decoder is no encoder")
+
+
+def build_head(
+    config: Mapping[str, Any], facts: EmbeddingFacts, dense: tuple[DenseLayer, ...]
+) -> nn.Module | None:
+    """What follows the states of an encoder; None if nothing does."""
+    if facts.kind == "embedding":
+        return DenseLayers(dense) if dense else None
+    match facts.architecture:
+        case "bert":
+            return BertHead(config)
+        case "roberta":
+            return RobertaHead(config)
+        case _:
+            return ModernBertHead(config)
+
+
+def read_named_weights(
+    folder: Path, facts: EmbeddingFacts, modules: RowModules
+) -> dict[str, mx.array]:
+    """The weights of an encoder's folder by the names of `modules`, without unused ones."""
+    unused = UNUSED[facts.architecture]
+    weights = rename(read_weights(folder), RENAMES[facts.architecture], unused)
+    named = {}
+    for name, array in weights.items():
+        if not HEAD_NAMES.match(name):
+            named[f"encoder.{name}"] = array
+        elif modules.head is not None or name.startswith("dense."):
+            named[f"head.{name}"] = array
+    if facts.architecture == "roberta":
+        return {name: each for name, each in named.items() if not name.startswith("head.pooler.")}
+    return named
+
+
+def read_dense_weights(layers: tuple[DenseLayer, ...]) -> dict[str, mx.array]:
+    """The weights of the linear layers, each from the folder of its own.
+
+    Raises:
+        NotAnEmbeddingModel: a folder has none.
+    """
+    weights = {}
+    for index, layer in enumerate(layers):
+        for name, array in rename(read_weights(layer.folder), DENSE_RENAMES).items():
+            weights[f"dense.{index}.{name}"] = array
+    return weights
+
+
+def to_float32(weights: dict[str, mx.array], facts: EmbeddingFacts) -> dict[str, mx.array]:
+    """The weights of a Gemma in float32 if they are float16: its states are too large for that."""
+    if facts.architecture != "gemma":
+        return weights
+    return {
+        name: array.astype(mx.float32) if array.dtype == mx.float16 else array
+        for name, array in weights.items()
+    }
