@@ -5,14 +5,36 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tests.load import beside, compare, dialects, hostile, interference, lookup, prefix, run, soak
+from tests.load import (
+    agents,
+    beside,
+    compare,
+    dialects,
+    hostile,
+    interference,
+    lookup,
+    prefix,
+    run,
+    soak,
+)
 
 
 def main() -> int:
     """Run the script named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__)
     scripts = parser.add_subparsers(required=True, metavar="SCRIPT")
-    for script in (run, compare, beside, dialects, interference, prefix, lookup, soak, hostile):
+    for script in (
+        run,
+        compare,
+        agents,
+        beside,
+        dialects,
+        interference,
+        prefix,
+        lookup,
+        soak,
+        hostile,
+    ):
         name = script.__name__.rpartition(".")[2]
         words = scripts.add_parser(name, help=script.__doc__, description=script.__doc__)
         script.add_arguments(words)

@@ -24,6 +24,7 @@ class Piece:
     tokens: int | None = None
     error: str | None = None
     ends: bool = False
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ class Choice(msgspec.Struct):
     delta: ChatDelta = msgspec.field(default_factory=ChatDelta)
 
 
+class Details(msgspec.Struct):
+    """Of the prompt's tokens, those from a cache."""
+
+    cached_tokens: int | None = None
+
+
 class Counts(msgspec.Struct):
     """Token counts of one request, by the names of all three APIs."""
 
@@ -63,6 +70,7 @@ class Counts(msgspec.Struct):
     input_tokens: int = 0
     output_tokens: int = 0
     cache_read_input_tokens: int = 0
+    prompt_tokens_details: Details | None = None
 
 
 class Part(msgspec.Struct):
@@ -88,7 +96,14 @@ def read_chat(data: bytes) -> Piece:
         prompt_tokens=None if counts is None else counts.prompt_tokens,
         tokens=None if counts is None else counts.completion_tokens,
         error=code_of(part.error),
+        cached_tokens=None if counts is None else cached_tokens_of(counts),
     )
+
+
+def cached_tokens_of(counts: Counts) -> int | None:
+    """The prompt's tokens from a cache; None where the server does not tell."""
+    details = counts.prompt_tokens_details
+    return None if details is None else details.cached_tokens
 
 
 def code_of(error: Any) -> str | None:

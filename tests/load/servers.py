@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,11 +63,13 @@ def mlxd(model: Path, max_running: int) -> Iterator[Server]:
 
 
 @contextmanager
-def mlx_lm_server(model: Path, max_running: int) -> Iterator[Server]:
+def mlx_lm_server(
+    model: Path, max_running: int, more_flags: Sequence[str] = ()
+) -> Iterator[Server]:
     """mlx_lm.server, the peer."""
     port = free_port()
     flags = ["--model", str(model), "--port", str(port), "--log-level", "ERROR"]
-    flags += ["--decode-concurrency", str(max_running)]
+    flags += ["--decode-concurrency", str(max_running), *more_flags]
     with started(["-m", "mlx_lm", "server", *flags]) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until_answering(process, url)

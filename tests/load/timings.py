@@ -27,6 +27,7 @@ class Timing:
     prompt_tokens: int = 0
     tokens: int = 0
     error: str | None = None
+    cached_tokens: int | None = None
 
     @property
     def gaps(self) -> Iterator[float]:
@@ -43,6 +44,8 @@ class Timing:
             self.prompt_tokens = piece.prompt_tokens
         if piece.tokens is not None:
             self.tokens = piece.tokens
+        if piece.cached_tokens is not None:
+            self.cached_tokens = piece.cached_tokens
 
 
 async def ask(

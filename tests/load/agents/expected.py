@@ -1,0 +1,51 @@
+"""How many tokens of a prompt are new: those after what it shares with an earlier prompt.
+
+The prompts are made as the service and its worker make them, so that the count is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from protocol.messages import ModelSource
+from service.api.chat.format import ChatFormat
+from service.schema.chat import ChatRequest
+from tests.load.agents.script import Request
+from tests.load.agents.sending import body_of
+from worker.models.families import build_registry
+from worker.models.model_config import ModelConfigLoader
+
+Tokens = NDArray[np.int32]
+
+
+class PromptTokens:
+    """The token ids of requests by the model in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        loader = ModelConfigLoader(build_registry(), 0)
+        self._prompts = loader.load(ModelSource("model", str(folder)), download=False).prompts
+        self._format = ChatFormat()
+        self._decoder = msgspec.json.Decoder(ChatRequest)
+
+    def of(self, request: Request) -> Tokens:
+        """The request's prompt."""
+        asked = self._decoder.decode(msgspec.json.encode(body_of(request)))
+        return np.array(self._prompts.build(self._format.to_prompt(asked)), np.int32)
+
+
+def new_tokens(prompt: Tokens, known: Iterable[Tokens]) -> int:
+    """The tokens after the longest prefix shared with a known prompt, at least the last one."""
+    longest = max((shared(prompt, other) for other in known), default=0)
+    return len(prompt) - min(longest, len(prompt) - 1)
+
+
+def shared(one: Tokens, other: Tokens) -> int:
+    """The length of the common prefix."""
+    length = min(len(one), len(other))
+    unlike = np.flatnonzero(one[:length] != other[:length])
+    return int(unlike[0]) if len(unlike) else length
