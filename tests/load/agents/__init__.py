@@ -25,9 +25,9 @@ from tests.load.servers import SMOLLM2, find_model
 from tests.load.tables import wide_console
 
 WHOLE = Shape()
-SHORT = Shape(turns=10, tools=6, least_tokens=100, most_tokens=1000, answer_tokens=16)
+SHORT = Shape(turns=9, tools=3, least_tokens=60, most_tokens=500, answer_tokens=8)
 # What fits 8,192 tokens of SmolLM2.
-NARROW = Shape(turns=12, tools=3, blocks=1, least_tokens=60, most_tokens=600, answer_tokens=64)
+NARROW = Shape(turns=16, tools=4, blocks=1, least_tokens=140, most_tokens=900)
 DEFAULT_FAMILIES = ("plain", "window", "hybrid")
 PEERS = {
     "mlx_lm.server": [],
@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sessions", type=int, default=4, help="at once")
     parser.add_argument("--turns", type=int, help="of each session")
     parser.add_argument("--tools", type=int, help="that are offered")
-    parser.add_argument("--short", action="store_true", help="a minute, without mlx_lm.server")
+    parser.add_argument("--short", action="store_true", help="nine turns of three tools")
     parser.add_argument("--alone", action="store_true", help="without mlx_lm.server")
     parser.add_argument("--no-disk", action="store_true", help="without a folder of the cache")
     parser.add_argument("--flag", action="append", default=[], help="one more word for mlxd")
@@ -138,7 +138,6 @@ def main(options: argparse.Namespace) -> int:
     """Run the trace; returns 1 if mlxd failed a request, or computed too much of one."""
     console = wide_console()
     shape = shape_of(options)
-    options.alone = options.alone or options.short
     if options.url:
         runs = measure_given(options, shape, console)
     else:

@@ -83,7 +83,7 @@ class Request:
     messages: list[Message]
     tools: list[Tool] = field(default_factory=list)
     answer_tokens: int = 64
-    # The share of the prompt that is in its last message, of a request that is cancelled.
+    # Whether its client leaves in the prefill.
     cancel: bool = False
 
     @property

@@ -108,7 +108,9 @@ def shares_table(shares: Mapping[tuple[str, str], Mapping[str, Comparison]]) -> 
     """A row for each family and dtype."""
     ways = list(next(iter(shares.values())))
     table = Table(box=box.SIMPLE_HEAD, caption="equal of all: greedy, then with a seed")
-    for name in ("family", "dtype", *ways, "largest difference"):
+    for name in ("family", "dtype"):
+        table.add_column(name, no_wrap=True)
+    for name in (*ways, "largest difference"):
         table.add_column(name)
     for (family, dtype), of_family in shares.items():
         largest = max(one.largest_logprob_difference for one in of_family.values())
