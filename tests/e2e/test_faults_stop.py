@@ -66,7 +66,16 @@ def assert_ended_cleanly(daemon: Daemon, worker: int) -> None:
     assert "Exception" not in daemon.output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("environ", "number"),
+    [
+        ("uvloop", signal.SIGTERM),
+        ("asyncio", signal.SIGINT),
+        pytest.param("uvloop", signal.SIGINT, marks=pytest.mark.long),
+        pytest.param("asyncio", signal.SIGTERM, marks=pytest.mark.long),
+    ],
+    indirect=["environ"],
+)
 def test_a_signal_ends_it_in_time_whatever_clients_are_connected(
     llama_path: Path, environ: dict[str, str], clients: ExitStack, number: signal.Signals
 ) -> None:

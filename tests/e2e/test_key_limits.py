@@ -16,7 +16,7 @@ import pytest
 from service.app import list_operations
 from service.openapi.operation import Operation
 from tests.e2e import plain_http
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import KEYS, NAMED, PLAIN, add_key, bearer
 from tests.e2e.wire import completion
@@ -26,12 +26,12 @@ ASKED = {"model": "fake", "prompt": "x"}
 
 
 def test_a_key_may_have_so_many_requests_at_once_and_others_are_not_concerned(
-    llama_path: Path, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     path = tmp_path / "keys.json"
     narrow = add_key(path, "narrow", "--max-concurrent", "1")
     wide = add_key(path, "wide")
-    with running(llama_path, flags=["--keys-file", str(path)]) as daemon:
+    with faulty("--keys-file", str(path)) as daemon:
 
         def post(key: str, **more: Any) -> httpx.Response:
             asked = completion(tokens=2, **more)
@@ -60,7 +60,7 @@ def test_a_key_may_have_so_many_requests_at_once_and_others_are_not_concerned(
 @contextlib.contextmanager
 def stream(daemon: Daemon, key: str) -> Iterator[httpx.Response]:
     """A stream that has begun, and goes on until the block ends."""
-    asked = completion(tokens=4000, stream=True)
+    asked = completion(tokens=10**5, stream=True)
     url = f"{daemon.url}/v1/completions"
     with plain_http.stream("POST", url, json=asked, headers=bearer(key)) as response:
         lines = response.iter_lines()

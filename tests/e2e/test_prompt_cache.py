@@ -9,7 +9,6 @@ from typing import Any
 
 from openai import OpenAI
 
-from tests.e2e import plain_http
 from tests.e2e.daemon import running
 
 SYSTEM = {"role": "system", "content": "Answer as if you were a lighthouse keeper. " * 12}
@@ -57,8 +56,8 @@ def test_a_restart_and_a_crash_keep_what_is_on_disk(tmp_path: Path) -> None:
         assert cached_tokens(warm) == first.usage.prompt_tokens - 1
         assert warm.choices[0].message.content == first.choices[0].message.content
         os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
-        daemon.wait_for(lambda: plain_http.get(f"{daemon.url}/health").status_code == 503)
-        daemon.wait_for(lambda: plain_http.get(f"{daemon.url}/health").status_code == 200)
+        daemon.wait_until("worker.restarts", be=1)
+        daemon.wait_until("status", be="healthy")
         assert cached_tokens(ask(client, messages)) == first.usage.prompt_tokens - 1
 
 

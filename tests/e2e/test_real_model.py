@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -18,8 +16,8 @@ import pytest
 from mlx_lm.generate import generate_step
 from mlx_lm.utils import load_model
 
-from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
+from tests.e2e.mortal import mortal
 from tests.oracle import chat_tokens, decode, greedy_tokens, text_tokens
 
 pytestmark = pytest.mark.long
@@ -36,7 +34,7 @@ PROMPTS = [
     "A long story. " * 30 + "In the end,",
 ]
 CRASH_TOKENS = 80
-CRASH_AFTER_EVENTS = 20
+CRASH_AFTER_PIECES = 20
 MAX_LOGPROB_DIFFERENCE = 1e-3
 ALTERNATIVES = 5
 WEATHER: dict[str, Any] = {
@@ -133,26 +131,18 @@ def test_a_repeated_prompt_and_the_next_turn_come_from_the_prompt_cache(
 def test_a_stream_goes_on_after_a_crash_with_the_tokens_of_mlx_lm(smollm2_path: Path) -> None:
     question = [{"role": "user", "content": "Write a short poem about the sea."}]
     asked = {"model": "default", "messages": question, "max_tokens": CRASH_TOKENS}
-    events, text = 0, ""
     with (
-        running(smollm2_path) as daemon,
-        httpx.Client(base_url=daemon.url, timeout=None, trust_env=False) as http,
-        http.stream(
-            "POST", "/v1/chat/completions", json={**asked, "temperature": 0, "stream": True}
-        ) as stream,
+        mortal(smollm2_path) as dying,
+        httpx.Client(base_url=dying.daemon.url, timeout=None, trust_env=False) as http,
     ):
-        for line in stream.iter_lines():
-            if not line.startswith("data: {"):
-                continue
-            events += 1
-            if events == CRASH_AFTER_EVENTS:
-                os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
-            text += json.loads(line[6:])["choices"][0]["delta"].get("content") or ""
-        report = plain_http.get(f"{daemon.url}/health").json()
+        dying.end_after(CRASH_AFTER_PIECES)
+        body = {**asked, "temperature": 0, "stream": True}
+        lines = http.post("/v1/chat/completions", json=body).text.splitlines()
+        assert dying.restarts() == 1
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    text = "".join(event["choices"][0]["delta"].get("content") or "" for event in events)
     right = greedy_tokens(smollm2_path, chat_tokens(smollm2_path, question), CRASH_TOKENS)
     assert text == decode(smollm2_path, right)
-    assert events > CRASH_AFTER_EVENTS
-    assert report["worker"]["restarts"] == 1
 
 
 def test_a_required_tool_is_called_with_arguments_of_its_schema(smollm2_http: httpx.Client) -> None:

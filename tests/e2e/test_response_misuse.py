@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
+from tests.e2e.faulty import faulty
 from tests.e2e.keys import add_key, bearer
 
 OK, BAD_REQUEST, NOT_FOUND = httpx.codes.OK, httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND
@@ -240,14 +241,12 @@ def test_a_background_response_to_what_cannot_be_served_is_not_to_be_repeated(
     assert refused.json()["error"]["code"] != "invalid_prompt"
 
 
-def test_a_background_response_holds_its_keys_place_until_it_ends(
-    llama_path: Path, tmp_path: Path
-) -> None:
+def test_a_background_response_holds_its_keys_place_until_it_ends(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     narrow = add_key(path, "narrow", "--max-concurrent", "1")
     other = add_key(path, "other")
     with (
-        running(llama_path, flags=["--keys-file", str(path)]) as daemon,
+        faulty("--keys-file", str(path)) as daemon,
         plain_http.client(daemon.url) as http,
     ):
         http.headers.update(bearer(narrow))

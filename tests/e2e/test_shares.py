@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
+from tests.e2e.faulty import faulty
 from tests.e2e.flood import seeded
 from tests.e2e.keys import KEYS, NAMED, PLAIN, bearer
 from tests.e2e.wire import completion
@@ -111,9 +112,8 @@ def test_a_client_is_served_while_another_runs_in_all_places_and_none_may_wait(
             assert [ping(daemon, headers=bearer(PLAIN)) for _ in range(3)] == [200] * 3
 
 
-def test_another_client_gets_a_connection_while_one_has_them_all(llama_path: Path) -> None:
-    flags = (*LIMITS, "--max-connections", "20")
-    with running(llama_path, flags=flags) as daemon, uploading(daemon, 20):
+def test_another_client_gets_a_connection_while_one_has_them_all() -> None:
+    with faulty(*LIMITS, "--max-connections", "20") as daemon, uploading(daemon, 20):
         assert [ping(daemon) for _ in range(3)] == [200] * 3
 
 

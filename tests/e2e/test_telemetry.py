@@ -14,6 +14,7 @@ import pytest
 from tests.e2e import plain_http
 from tests.e2e.collector import Collector, attributes, collecting, silent
 from tests.e2e.daemon import Daemon, free_port, running
+from tests.e2e.faulty import faulty
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
@@ -130,9 +131,9 @@ def test_prompt_and_answer_are_exported_where_that_is_asked_for(llama_path: Path
 QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "10", "OTEL_METRIC_EXPORT_INTERVAL": "50"}
 
 
-def serves_and_stops(llama_path: Path, environ: Mapping[str, str]) -> str:
+def serves_and_stops(environ: Mapping[str, str]) -> str:
     """Answers while it exports all the time, and ends with all still to export."""
-    with running(llama_path, environ={**QUICK, **environ}) as daemon:
+    with faulty(environ={**QUICK, **environ}) as daemon:
         for _ in range(10):
             assert chat(daemon).text.endswith("[DONE]\n\n")
         daemon.signal(signal.SIGTERM)
@@ -142,27 +143,23 @@ def serves_and_stops(llama_path: Path, environ: Mapping[str, str]) -> str:
     return daemon.output
 
 
-def test_a_collector_that_is_not_there_neither_slows_nor_holds_the_service(
-    llama_path: Path,
-) -> None:
+def test_a_collector_that_is_not_there_neither_slows_nor_holds_the_service() -> None:
     endpoint = f"http://127.0.0.1:{free_port()}"
-    serves_and_stops(llama_path, {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
+    serves_and_stops({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint})
 
 
-def test_a_collector_that_never_answers_neither_slows_nor_holds_the_service(
-    llama_path: Path,
-) -> None:
+def test_a_collector_that_never_answers_neither_slows_nor_holds_the_service() -> None:
     with silent() as environ:
-        output = serves_and_stops(llama_path, environ)
+        output = serves_and_stops(environ)
     # It did not wait for the answers: that is logged.
     assert "could not be exported" in output
 
 
-def test_a_protocol_that_is_not_spoken_is_told_and_stops_nothing(llama_path: Path) -> None:
+def test_a_protocol_that_is_not_spoken_is_told_and_stops_nothing() -> None:
     environ = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317",
         "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
     }
-    with running(llama_path, environ=environ) as daemon:
+    with faulty(environ=environ) as daemon:
         assert chat(daemon).status_code == 200
         daemon.wait_line("OTEL_EXPORTER_OTLP_PROTOCOL: grpc is not supported")
