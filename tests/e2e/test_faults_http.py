@@ -28,7 +28,7 @@ MAX_CONNECTIONS = 40
 SOCKETS_AT_REST = 4
 FLAGS = [
     *("--write-stall-s", "1"),
-    *("--body-timeout-s", "0.5"),
+    *("--body-timeout-s", "2"),
     *("--max-connections", str(MAX_CONNECTIONS)),
 ]
 UNREAD = head("POST", COMPLETIONS, "Content-Type: application/json", "Content-Length: 1000")
@@ -79,7 +79,6 @@ def test_a_client_that_does_not_read_is_cut_off_and_others_are_served(
 ) -> None:
     deaf = clients.enter_context(connect(own, deaf=True))
     deaf.sendall(post(completion(8, stream=True)))
-    own.wait_until("requests.running", be=8)
     asked = completion(tokens=300, stream=True)
     answer = plain_http.post(f"{own.url}{COMPLETIONS}", json=asked)
     assert answer.text.endswith("data: [DONE]\n\n")

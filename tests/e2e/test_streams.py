@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
+from tests.waiting import HANG_S
 
 LONG_ANSWER_TOKENS = 3000
 
@@ -103,16 +104,18 @@ def test_a_request_whose_client_leaves_the_queue_never_runs(llama_path: Path) ->
 
 def test_clients_that_leave_at_random_leave_nothing_running(own: Daemon) -> None:
     chance = random.Random(0)
-    left = 0
+    scopes: list[anyio.CancelScope] = []
 
-    async def come_and_go(client: httpx.AsyncClient, stream: bool, stay: float) -> None:
-        nonlocal left
-        asked = ask(stream=stream, max_tokens=LONG_ANSWER_TOKENS)
-        with anyio.move_on_after(stay) as scope:
+    async def come_and_go(client: httpx.AsyncClient, scope: anyio.CancelScope) -> None:
+        asked = ask(stream=chance.random() < 0.5, max_tokens=LONG_ANSWER_TOKENS)
+        with scope:
             async with client.stream("POST", "/v1/chat/completions", json=asked) as answer:
                 async for _ in answer.aiter_bytes():
                     pass
-        left += scope.cancelled_caught
+
+    def have_come() -> bool:
+        requests = own.health()["requests"]
+        return bool(requests["running"] + requests["waiting"] == len(scopes))
 
     async def crowd() -> None:
         async with (
@@ -120,12 +123,15 @@ def test_clients_that_leave_at_random_leave_nothing_running(own: Daemon) -> None
             anyio.create_task_group() as clients,
         ):
             for _ in range(40):
-                # Long enough that each request is sent: one that is not is in no record.
-                stay = chance.uniform(0.5, 1.5)
-                clients.start_soon(come_and_go, client, chance.random() < 0.5, stay)
+                scopes.append(anyio.CancelScope())
+                clients.start_soon(come_and_go, client, scopes[-1])
+            # A request that has not come when its client leaves is in no record.
+            await anyio.to_thread.run_sync(own.wait_for, have_come)
+            for scope in scopes:
+                scope.deadline = anyio.current_time() + chance.uniform(0.0, 1.0)
 
     anyio.run(crowd)
-    assert left == 40
+    assert all(scope.cancelled_caught for scope in scopes)
     report = own.wait_until("requests.running", be=0)
     assert report["requests"]["waiting"] == 0
     assert report["worker"]["restarts"] == 0
@@ -168,7 +174,7 @@ def recent(daemon: Daemon) -> list[dict[str, Any]]:
 
 
 def connect(daemon: Daemon) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", daemon.port), timeout=30)
+    return socket.create_connection(("127.0.0.1", daemon.port), timeout=HANG_S)
 
 
 def post(connection: socket.socket, body: bytes) -> None:
