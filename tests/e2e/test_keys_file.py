@@ -10,12 +10,12 @@ import pytest
 
 from tests.e2e import plain_http
 from tests.e2e.faulty import faulty
-from tests.e2e.keys import add_key, bearer, run_keys
+from tests.e2e.keys import add_key, bearer, run_keys, run_keys_program
 
 
 def test_keys_are_added_listed_and_revoked_while_the_service_runs(tmp_path: Path) -> None:
     path = tmp_path / "mlxd" / "keys.json"
-    laptop = add_key(path, "laptop")
+    laptop = run_keys_program(path, "add", "laptop").stdout.strip()
     with faulty("--keys-file", str(path)) as daemon:
 
         def status(key: str) -> int:
@@ -25,7 +25,7 @@ def test_keys_are_added_listed_and_revoked_while_the_service_runs(tmp_path: Path
         phone = add_key(path, "phone", "--admin")
         daemon.wait_for(lambda: status(phone) == 200)
         assert status(laptop) == 200
-        assert run_keys(path, "revoke", "laptop").returncode == 0
+        assert run_keys_program(path, "revoke", "laptop").returncode == 0
         daemon.wait_for(lambda: status(laptop) == 401)
         assert status(phone) == 200
         path.write_text("{")

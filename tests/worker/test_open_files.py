@@ -34,8 +34,8 @@ def under_limits(soft: int, hard: int, *command: str) -> list[str]:
     ("limits", "expected"),
     [
         ((256, 1024), "1024 1024"),
-        ((1024, 1024), "1024 1024"),
-        ((256, 3000), "2048 3000"),
+        pytest.param((1024, 1024), "1024 1024", marks=pytest.mark.long),
+        pytest.param((256, 3000), "2048 3000", marks=pytest.mark.long),
         ((5000, 6000), "5000 6000"),
     ],
 )
@@ -47,7 +47,7 @@ def test_the_import_raises_the_soft_limit_at_most_to_the_hard_one(
     assert done.stdout.strip() == expected
 
 
-@pytest.mark.parametrize("hard", [128, 1024])
+@pytest.mark.parametrize("hard", [128, pytest.param(1024, marks=pytest.mark.long)])
 def test_a_worker_starts_under_a_low_hard_limit(hard: int) -> None:
     service_end, worker_end = multiprocessing.Pipe()
     # It reads the end of the pipe after its imports, and exits.

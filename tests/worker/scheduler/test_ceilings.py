@@ -131,6 +131,7 @@ def paused(steps: Sequence[Step], submits: Sequence[Submit]) -> list[int]:
 # ------------------------------------------------------------ one model
 
 
+@pytest.mark.long
 def test_32_ceilings_far_above_a_budget_for_four_all_end_and_little_is_recomputed(
     llama_path: Path,
 ) -> None:
