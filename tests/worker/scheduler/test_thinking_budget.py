@@ -173,8 +173,11 @@ def test_a_grammar_holds_the_content_and_leaves_the_reasoning_free(
     )
     steps = run_loop(pool, [submit])
     reasoning, content = split(steps)
-    assert msgspec.json.decode(content) == {"a": 1}
+    # After an end that the budget forces, a model of Harmony's messages may go on with a call.
+    arguments = "".join(e.text for e in events_of(steps, 1) if isinstance(e, ArgumentsDelta))
+    assert msgspec.json.decode(content or arguments) == {"a": 1}
     if budget is None:
+        assert content
         assert reasoning == THOUGHT
     else:
         assert THOUGHT.startswith(reasoning)
