@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
@@ -11,14 +12,16 @@ from service.errors import InvalidRequest
 MAX_LOG_BYTES = 8 * 1024 * 1024
 # What an event takes in memory besides its bytes.
 EVENT_BYTES = 64
+# How many events a reader takes at a time.
+MAX_AHEAD = 256
 
 
 class ReplayLog:
     """Encoded events with the numbers 0, 1, 2, ...; the oldest are dropped beyond `max_bytes`.
 
     `has_room` says whether there is room for more bytes; without it the oldest events make room
-    too. The last event is kept in any case, for those who read live. Each change of the log's size
-    is passed to `count`.
+    too. What was added last is kept in any case, for those who read live. Each change of the log's
+    size is passed to `count`.
     """
 
     def __init__(
@@ -46,14 +49,17 @@ class ReplayLog:
         """The number of the next event."""
         return self._first + len(self._events)
 
-    def append(self, event: bytes) -> None:
-        """Add the event with the number `next_number`, and wake the readers."""
-        size = EVENT_BYTES + len(event)
+    def append(self, *events: bytes) -> None:
+        """Add the events from the number `next_number` on, and wake the readers.
+
+        All of them are kept until the next ones come: no reader could have read one by then.
+        """
+        size = sum(EVENT_BYTES + len(event) for event in events)
         while self._bytes + size > self._max_bytes and self._events:
             self._drop_oldest()
         while self._events and not self._has_room(size):
             self._drop_oldest()
-        self._events.append(event)
+        self._events += events
         self._bytes += size
         self._count(size)
         self._wake()
@@ -87,8 +93,11 @@ class ReplayLog:
         while True:
             self.check_position(number - 1)
             if number < self.next_number:
-                yield self._events[number - self._first]
-                number += 1
+                start = number - self._first
+                # A reader has these, also where they are dropped before it has sent them all.
+                for event in list(itertools.islice(self._events, start, start + MAX_AHEAD)):
+                    yield event
+                    number += 1
             elif self._is_closed:
                 return
             else:

@@ -20,8 +20,8 @@ from service.api.responses.output.items import Output
 from service.api.responses.output.stream import ResponseWriter
 from service.api.responses.shapes.response import Response
 from service.api.responses.stored import store_response
-from service.errors import ClientDisconnected, MlxdError, StoreUnavailable
-from service.generation.event_stream import HEADERS, send_body, stream_frames
+from service.errors import ClientDisconnected, InvalidRequest, MlxdError, StoreUnavailable
+from service.generation.event_stream import HEADERS, named_frame, send_body, stream_frames
 from service.http.json_io import json_response
 from service.inflight.request import InflightRequest
 from service.requestlog.record import RequestRecord
@@ -103,8 +103,7 @@ class BackgroundRun:
 
     def _log(self, frames: bytes) -> None:
         if self.is_streamed:
-            for frame in frames.split(FRAME_END)[:-1]:
-                self.opened.log.append(frame + FRAME_END)
+            self.opened.log.append(*[f + FRAME_END for f in frames.split(FRAME_END)[:-1]])
 
 
 class BackgroundRuns:
@@ -185,9 +184,14 @@ class ReplayStream:
             waking.cancel()
 
     async def _send(self, send: Send) -> None:
-        async for event in self._log.read(self._starting_after):
-            await send_body(send, event)
-        await send_body(send, b"", more_body=False)
+        try:
+            async for event in self._log.read(self._starting_after):
+                await send_body(send, event)
+            last = b""
+        except InvalidRequest as error:
+            # A client that reads too slowly asks again, from the number after its last one.
+            last = named_frame("error", encode_lost(error))
+        await send_body(send, last, more_body=False)
 
     async def _wake_periodically(self) -> None:
         """Have an idle response send a sign of life, which is an event of its own."""
@@ -195,3 +199,9 @@ class ReplayStream:
             while self._run is not None and not self._run.ended.is_set():
                 await asyncio.sleep(self._keep_alive_s)
                 self._run.inflight.collector.wake()
+
+
+def encode_lost(error: InvalidRequest) -> bytes:
+    """The last event of a reader whose next one is no longer kept; it has no number."""
+    fields = {"code": error.code, "message": error.message, "param": error.param}
+    return msgspec.json.encode({"type": "error", **fields})

@@ -64,6 +64,18 @@ async def test_a_reader_whose_next_event_is_dropped_hears_of_it() -> None:
     assert (dropped.value.param, dropped.value.code) == ("starting_after", "events_not_kept")
 
 
+async def test_events_that_come_together_are_read_though_there_is_no_room() -> None:
+    log, found = ReplayLog(has_room=lambda _: False), list[bytes]()
+    async with anyio.create_task_group() as group:
+        group.start_soon(read, log, -1, found)
+        await anyio.wait_all_tasks_blocked()
+        for number in range(3):
+            log.append(b"a%d" % number, b"b%d" % number)
+            await anyio.wait_all_tasks_blocked()
+        log.close()
+    assert found == [b"a0", b"b0", b"a1", b"b1", b"a2", b"b2"]
+
+
 @given(st.lists(st.integers(0, LOG_BYTES), max_size=40))
 def test_the_log_is_bounded_and_its_sizes_add_up(sizes: list[int]) -> None:
     counted: list[int] = []
