@@ -9,7 +9,9 @@ tests/worker/engine/test_engine.py compares the output with mlx-lm's own:
   vocabulary for each row and step. Here only the rows that request scores are
   scored, and their prompts during prefill.
 - siblings: a row whose prompt is already in prefill shares that prefill.
+- prefill: mlx-lm frees MLX's buffers after each slice.
 - rows alone: mlx-lm has no batches for some caches, and wrong ones for some models.
+- slots: rows of plain attention are not copied when others join or leave (slot_cache.py).
 
 `row_generator.py` extends mlx-lm's scheduler of these batches.
 """
@@ -17,6 +19,7 @@ tests/worker/engine/test_engine.py compares the output with mlx-lm's own:
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from copy import copy, deepcopy
 from functools import lru_cache
 from typing import Any
@@ -31,6 +34,15 @@ from mlx_lm.generate import (
 )
 
 from worker.cache.radix_node import arrays_of
+from worker.engine.batches.row_slots import RowSlots
+from worker.engine.batches.slot_cache import (
+    are_slots,
+    extend_layers,
+    extract_row,
+    share_positions,
+    slot_caches,
+    to_slots,
+)
 from worker.engine.sampler import Row, Sample, Sibling, draw_tokens
 from worker.engine.token_logprobs import PendingScore, ScoringModel, score_rows
 
@@ -51,6 +63,7 @@ class RowGenerationBatch(GenerationBatch):
     """
 
     is_alone = False
+    prompt_cache: list[Any]
     tokens: list[list[int]]
     samplers: list[Row]
     fallback_sampler: Sample
@@ -59,11 +72,21 @@ class RowGenerationBatch(GenerationBatch):
     _current_logprobs: list[PendingScore | None]
     _next_logprobs: list[PendingScore | None]
 
+    def __init__(self, model: nn.Module, uids: list[int], *parts: Any) -> None:
+        # The constructor computes the first step.
+        self._slots = RowSlots(len(uids))
+        super().__init__(model, uids, *parts)
+
     def _step(self) -> tuple[list[int], list[PendingScore | None]]:
         is_first = self._current_tokens is None
         self._current_tokens = inputs = self._next_tokens
         self._current_logprobs = self._next_logprobs
-        logits = self.model(inputs[:, None], cache=self.prompt_cache)[:, -1, :]
+        if self._slots.is_wasteful:
+            self.close_gaps()
+        self._slots.count_step()
+        tokens_in = self._slots.spread(inputs)
+        logits = self.model(tokens_in[:, None], cache=self.prompt_cache)[:, -1, :]
+        logits = self._slots.gather(logits)
         if not is_first and any(row.depends_on_history for row in self.samplers):
             # The device runs the forward pass while the host reads the tokens of the last
             # step. The operations that depend on these tokens are queued behind the pass.
@@ -80,6 +103,54 @@ class RowGenerationBatch(GenerationBatch):
             history.append(token)
         return tokens, self._current_logprobs
 
+    @property
+    def capacity(self) -> tuple[int, int]:
+        """The slots and the tokens of its caches."""
+        slotted = next(iter(slot_caches(self.prompt_cache)), None)
+        return slotted.capacity if slotted else (len(self), max(map(len, self.tokens), default=0))
+
+    def extract_cache(self, idx: int) -> list[Any]:
+        slot = self._slots.slots[idx]
+        return [layer.extract(slot) for layer in self.prompt_cache]
+
+    def filter(self, keep: list[int]) -> None:
+        """Keep these rows. Those of plain attention stay where they are."""
+        layers, self.prompt_cache = self.prompt_cache, []
+        super().filter(keep)
+        if keep:
+            self.prompt_cache = layers
+            self._slots.keep(keep)
+            self._arrange()
+
+    def extend(self, batch: RowGenerationBatch) -> None:
+        """Append the other batch's rows."""
+        batch.close_gaps()
+        layers, others = self.prompt_cache, batch.prompt_cache
+        self.prompt_cache, batch.prompt_cache = [], []
+        super().extend(batch)
+        self.prompt_cache = layers
+        extend_layers(layers, others, self._slots.add(len(batch)))
+        share_positions(layers)
+
+    def close_gaps(self) -> None:
+        """Give the rows the first slots, in their order."""
+        if not self._slots.is_in_order:
+            self._keep_slots(self._slots.slots)
+            self._slots.close()
+
+    def _arrange(self) -> None:
+        """Let gaps be, where the caches may have them and they have not cost too much."""
+        if self._slots.is_wasteful or not are_slots(self.prompt_cache):
+            self._keep_slots(self._slots.slots)
+            self._slots.close()
+        else:
+            self._keep_slots(range(self._slots.width))
+
+    def _keep_slots(self, slots: Sequence[int]) -> None:
+        for layer in self.prompt_cache:
+            layer.filter(list(slots))
+        share_positions(self.prompt_cache)
+
     def _update_rows(self, tokens: list[int]) -> None:
         for row, token in zip(self.samplers, tokens, strict=True):
             if row.depends_on_history:
@@ -90,7 +161,6 @@ class LoneGenerationBatch(RowGenerationBatch):
     """A row alone, with mlx-lm's caches of one sequence: they need no `merge`."""
 
     is_alone = True
-    prompt_cache: list[Any]
 
     def extract_cache(self, idx: int) -> list[Any]:
         return list(self.prompt_cache)
@@ -125,9 +195,12 @@ class RowPromptBatch(PromptProcessingBatch):
         copied.prompt_cache = deepcopy(self.prompt_cache, shared)
         return copied
 
+    def extract_cache(self, idx: int) -> list[Any]:
+        return extract_row(self.prompt_cache, idx)
+
     def prompt(self, tokens: list[list[int]]) -> None:
         if all(row.scorer is None for row in self.samplers):
-            super().prompt(tokens)
+            self._compute(tokens)
             return
         model, step_tokens = self.model, self.prefill_step_size
         scorers = [row.scorer for row in self.samplers]
@@ -136,9 +209,31 @@ class RowPromptBatch(PromptProcessingBatch):
         if step_tokens != WHOLE_TOKENS:
             self.prefill_step_size = min(step_tokens, MAX_SCORED_CHUNK_TOKENS)
         try:
-            super().prompt(tokens)
+            self._compute(tokens)
         finally:
             self.model, self.prefill_step_size = model, step_tokens
+
+    def _compute(self, tokens: list[list[int]]) -> None:
+        """Compute these tokens of each row, which follow those that its cache holds.
+
+        mlx-lm frees MLX's buffers after each slice, which the next one needs again.
+        """
+        for history, row in zip(self.tokens, tokens, strict=True):
+            history += row
+        lengths = [len(row) for row in tokens]
+        paddings = [max(lengths) - length for length in lengths]
+        if any(paddings):
+            for layer in self.prompt_cache:
+                layer.prepare(lengths=lengths, right_padding=paddings)
+        rows = [[*row, *([0] * padding)] for row, padding in zip(tokens, paddings, strict=True)]
+        for start in range(0, max(lengths), self.prefill_step_size):
+            part = mx.array([row[start : start + self.prefill_step_size] for row in rows])
+            self.model(part, cache=self.prompt_cache)
+            mx.eval([layer.state for layer in self.prompt_cache])
+        if any(paddings):
+            for layer in self.prompt_cache:
+                layer.finalize()
+            mx.eval([layer.state for layer in self.prompt_cache])
 
     def start(self, tokens: list[list[int]]) -> list[RowGenerationBatch]:
         """Start to decode, with the last token of each row."""
@@ -152,7 +247,7 @@ class RowPromptBatch(PromptProcessingBatch):
             self.model,
             self.uids,
             mx.array([row[-1] for row in tokens]),
-            self.prompt_cache,
+            to_slots(self.prompt_cache),
             self.tokens,
             self.samplers,
             self.fallback_sampler,

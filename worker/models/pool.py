@@ -191,7 +191,10 @@ class ModelPool:
     def _add(self, id: str, model: LoadedModel) -> None:
         self._models[id] = model
         alone = model.rules.batching == "none"
-        self.account.kv[id] = KVReservations(model.engine.kv_cost, alone=alone)
+        engine = model.engine
+        self.account.kv[id] = KVReservations(
+            engine.kv_cost, alone=alone, held=lambda: engine.held_bytes
+        )
         # Its files may not have been on disk at the start, or have changed since.
         entry = self._entries[id]
         entry.context_length, entry.defaults = model.info.context_length, model.config.defaults

@@ -1,0 +1,102 @@
+"""How often the host waits for the device: per step, leave, join and slice, whatever the layers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import pytest
+from mlx_lm.utils import load_model
+
+from protocol.messages import Sampling
+from worker.cache.prefix_cache import PrefixCache
+from worker.engine.engine import Engine
+from worker.engine.prefill_budget import PrefillLimits
+from worker.engine.sampler import make_row
+
+GREEDY = Sampling(seed=0, temperature=0.0)
+PROMPT = list(range(3, 43))
+MANY_TOKENS = 400
+MODULE_CALLS = ("eval", "async_eval", "clear_cache", "synchronize")
+ARRAY_CALLS = ("tolist", "item")
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """The calls that wait for the device, or that put work up for it."""
+    counter: Counter[str] = Counter()
+    for place, names in ((mx, MODULE_CALLS), (mx.array, ARRAY_CALLS)):
+        for name in names:
+            monkeypatch.setattr(place, name, counted(getattr(place, name), name, counter))
+    return counter
+
+
+@pytest.fixture(params=["without a prompt cache", "with a prompt cache"])
+def engine(llama_path: Path, request: pytest.FixtureRequest) -> Engine:
+    """Four rows that decode."""
+    model, _ = load_model(llama_path)
+    cached = request.param == "with a prompt cache"
+    engine = Engine(
+        model,
+        max_running=8,
+        prefill=PrefillLimits(max_tokens=64),
+        prompt_cache=PrefixCache(1 << 30) if cached else None,
+    )
+    for id in range(4):
+        engine.insert(id, PROMPT[id:], MANY_TOKENS, make_row(GREEDY))
+    while len(engine.step()) < 4:
+        pass
+    return engine
+
+
+def test_a_step_reads_once(engine: Engine, calls: Counter[str]) -> None:
+    engine.step()
+    assert calls == {"async_eval": 1, "tolist": 1}
+
+
+def test_a_leave_reads_nothing(engine: Engine, calls: Counter[str]) -> None:
+    engine.remove([1])
+    assert set(calls) <= {"async_eval"}
+    assert calls["async_eval"] <= 1
+
+
+def test_an_end_reads_nothing_more(engine: Engine, calls: Counter[str]) -> None:
+    engine.insert(9, PROMPT[::-1], 1, make_row(GREEDY))
+    while not any(token.id == 9 for token in step(engine, calls)):
+        pass
+    assert calls["tolist"] == 1
+    assert set(calls) <= {"async_eval", "tolist"}
+
+
+def test_a_join_waits_for_its_slices_alone(engine: Engine, calls: Counter[str]) -> None:
+    engine.insert(9, [*PROMPT[::-1]] * 4, MANY_TOKENS, make_row(GREEDY))
+    steps = slices = 0
+    while True:
+        steps += 1
+        tokens = engine.step()
+        slices += bool(engine.progress)
+        if any(token.id == 9 for token in tokens):
+            break
+    # One wait for each slice; the last one of a prompt reports no progress.
+    assert 2 <= calls["eval"] <= slices + 1
+    # Each step reads its tokens, the first of the row that joins among them.
+    assert calls["tolist"] <= steps + 1
+    assert set(calls) == {"async_eval", "eval", "tolist"}
+
+
+def step(engine: Engine, calls: Counter[str]) -> list[Any]:
+    """One step, of whose calls only the last one's are counted."""
+    calls.clear()
+    return engine.step()
+
+
+def counted(call: Any, name: str, counter: Counter[str]) -> Any:
+    """The same call, counted."""
+
+    def count(*args: Any, **named: Any) -> Any:
+        counter[name] += 1
+        return call(*args, **named)
+
+    return count

@@ -1,0 +1,232 @@
+"""Rows in slots hold what was written to them, whoever joins and leaves."""
+
+from __future__ import annotations
+
+import itertools
+
+import mlx.core as mx
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
+from numpy.typing import NDArray
+
+from worker.engine.batches.row_slots import CLOSING_STEPS, RowSlots
+from worker.engine.batches.slot_arrays import STEP_TOKENS, count_slots, round_up
+from worker.engine.batches.slot_cache import (
+    MAX_HELD_SHARE,
+    share_positions,
+    to_slots,
+)
+
+HEADS, WIDTH, VALUE_WIDTH = 2, 4, 3
+SEEDS = itertools.count()
+
+lengths = st.lists(st.integers(0, 600), min_size=1, max_size=3)
+joins = st.tuples(st.just("join"), lengths)
+leaves = st.tuples(st.just("leave"), st.integers(1, 2**16))
+closings = st.tuples(st.just("close"), st.just(0))
+steps = st.tuples(st.just("step"), st.integers(1, 3))
+
+
+@settings(deadline=None)
+@given(events=st.lists(st.one_of(joins, leaves, closings, steps), min_size=1, max_size=12))
+def test_each_row_keeps_its_tokens_while_others_join_and_leave(
+    events: list[tuple[str, list[int] | int]],
+) -> None:
+    batch = Batch([5, 300])
+    for event in events:
+        match event:
+            case "join", list(sizes):
+                batch.join(sizes)
+            case "leave", int(choice):
+                batch.leave(choice)
+            case "close", _:
+                batch.close()
+            case "step", int(tokens):
+                batch.step(tokens)
+        batch.check()
+
+
+@given(events=st.lists(st.one_of(joins, leaves, steps), max_size=20))
+def test_gaps_cost_no_more_than_to_close_them_does_before_they_are(
+    events: list[tuple[str, list[int] | int]],
+) -> None:
+    slots, wasted = RowSlots(4), 0.0
+    for event in events:
+        match event:
+            case "join", list(sizes):
+                added = slots.add(len(sizes))
+                assert len(set(slots.slots)) == len(slots.slots)
+                assert slots.slots[-len(sizes) :] == added
+            case "leave", int(choice):
+                rows = range(len(slots.slots))
+                slots.keep([row for row in rows if not choice >> row & 1] or [0])
+            case "step", _:
+                slots.count_step()
+                wasted += slots.gaps / slots.width
+        wasted = wasted if slots.gaps else 0.0
+        assert max(slots.slots) < slots.width
+        numbers = list(range(len(slots.slots)))
+        spread = slots.spread(mx.array(numbers))
+        assert np.array(slots.gather(spread)).tolist() == numbers
+        assert np.array(spread)[slots.slots].tolist() == numbers
+        assert slots.is_wasteful == (wasted >= CLOSING_STEPS)
+
+
+def test_rows_join_and_leave_without_a_copy_of_the_others() -> None:
+    batch = Batch([40] * 8)
+    batch.join([30])
+    assert batch.capacity == (count_slots(9), STEP_TOKENS)
+    before = batch.pointers()
+    batch.join([20])
+    batch.step(1)
+    batch.leave(0b1)
+    batch.step(1)
+    batch.join([10])
+    batch.step(1)
+    assert batch.pointers() == before
+    assert batch.slots.gaps == 0
+    batch.check()
+
+
+def test_a_row_alone_keeps_the_arrays_of_its_prefill() -> None:
+    prefill = BatchKVCache.merge([one_row(np.ones((HEADS, 300, WIDTH), np.float32))])
+    [cache] = to_slots([prefill])
+    assert cache.keys is prefill.keys
+
+
+def test_arrays_shrink_when_the_gap_of_a_long_row_is_closed() -> None:
+    batch = Batch([3000, 40, 30, 20])
+    batch.leave(0b0001)
+    batch.close()
+    assert batch.capacity == (count_slots(3), STEP_TOKENS)
+    batch.check()
+
+
+def test_arrays_shrink_when_all_rows_but_the_first_have_left() -> None:
+    batch = Batch([300] * 8)
+    batch.leave(0b11111110)
+    assert batch.capacity == (1, 2 * STEP_TOKENS)
+    batch.check()
+
+
+def test_zeros_replace_what_a_row_has_left_in_its_slot() -> None:
+    batch = Batch([40, 40, 40])
+    keys, values = batch.layer.state
+    assert keys is not None
+    assert values is not None
+    keys[1] = mx.array(float("nan"))
+    values[1] = mx.array(float("nan"))
+    batch.leave(0b10)
+    batch.join([3])
+    assert batch.slots.slots == [0, 2, 1]
+    batch.check()
+
+
+def test_layers_share_the_arrays_of_positions() -> None:
+    caches = [one_row(np.ones((HEADS, n, WIDTH), np.float32)) for n in (3, 5)]
+    layers = to_slots([BatchKVCache.merge(caches), CacheList(BatchKVCache.merge(caches))])
+    first, second = layers[0], layers[1].caches[0]
+    assert first.offset is second.offset
+    assert first.make_mask(1) is second.make_mask(1)
+    for layer in layers:
+        layer.filter([1])
+    share_positions(layers)
+    assert first.offset is second.offset
+    assert first.make_mask(1) is None
+
+
+def test_masks_are_those_of_mlx_lm() -> None:
+    caches = [one_row(np.ones((HEADS, n, WIDTH), np.float32)) for n in (3, 5)]
+    theirs = BatchKVCache.merge(caches)
+    [ours] = to_slots([BatchKVCache.merge(caches)])
+    for tokens in (1, 4):
+        for window in (None, 2):
+            mask = theirs.make_mask(tokens, window_size=window)
+            assert mx.array_equal(ours.make_mask(tokens, window_size=window), mask)
+    [unpadded] = to_slots([BatchKVCache.merge(caches[:1])])
+    assert unpadded.make_mask(1) is None
+    assert unpadded.make_mask(4) == "causal"
+    assert unpadded.make_mask(4, return_array=True).shape == (4, 7)
+    assert unpadded.make_mask(1, window_size=2).shape == (1, 1, 1, 4)
+
+
+# ------------------------------------------------------------ rows
+
+
+class Batch:
+    """One layer, the slots of its rows, and what each row should hold."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.rows = [make_row(size) for size in sizes]
+        [self.layer] = to_slots([BatchKVCache.merge([one_row(row) for row in self.rows])])
+        self.slots = RowSlots(len(sizes))
+
+    @property
+    def capacity(self) -> tuple[int, int]:
+        keys, _ = self.layer.state
+        assert keys is not None
+        return keys.shape[0], keys.shape[2]
+
+    def join(self, sizes: list[int]) -> None:
+        other = Batch(sizes)
+        self.layer.extend(other.layer, self.slots.add(len(sizes)))
+        self.rows += other.rows
+
+    def leave(self, choice: int) -> None:
+        """Remove the rows whose bits are set; the first one stays if all are."""
+        keep = [row for row in range(len(self.rows)) if not choice >> row & 1] or [0]
+        self.rows = [self.rows[row] for row in keep]
+        self.slots.keep(keep)
+        self.layer.filter(range(self.slots.width))
+
+    def close(self) -> None:
+        self.layer.filter(self.slots.slots)
+        self.slots.close()
+        if self.layer.keys is not None:
+            slots, tokens = self.capacity
+            longest = max(row.shape[1] for row in self.rows)
+            assert slots * tokens <= MAX_HELD_SHARE * len(self.rows) * max(round_up(longest), 1)
+
+    def step(self, tokens: int) -> None:
+        new = [make_row(tokens) for _ in self.rows]
+        written = np.zeros((self.slots.width, HEADS, tokens, WIDTH), np.float32)
+        written[self.slots.slots] = new
+        keys = mx.array(written)
+        fetched, _ = self.layer.update_and_fetch(keys, keys[..., :VALUE_WIDTH])
+        assert fetched.shape == (self.slots.width, HEADS, self.layer.end, WIDTH)
+        self.rows = [np.concatenate(pair, axis=1) for pair in zip(self.rows, new, strict=True)]
+
+    def check(self) -> None:
+        """What a step would read: each row's tokens, right-aligned, zeros before them."""
+        offsets = np.array(self.layer.offset)[self.slots.slots]
+        assert offsets.tolist() == [row.shape[1] for row in self.rows]
+        for slot, row in zip(self.slots.slots, self.rows, strict=True):
+            extracted = self.layer.extract(slot)
+            assert extracted.offset == row.shape[1]
+            if row.shape[1]:
+                assert np.array_equal(np.array(extracted.keys)[0], row)
+                assert np.array_equal(np.array(extracted.values)[0], row[..., :VALUE_WIDTH])
+            if self.layer.keys is not None:
+                padding = np.array(self.layer.keys[slot, :, : self.layer.end - row.shape[1]])
+                assert not padding.any()
+
+    def pointers(self) -> list[int]:
+        """The addresses of the arrays' buffers."""
+        arrays = [array for array in self.layer.state if array is not None]
+        mx.eval(arrays)
+        return [np.array(array, copy=False).ctypes.data for array in arrays]
+
+
+def make_row(tokens: int) -> NDArray[np.float32]:
+    """Tokens that are unlike those of every other row, and not zero."""
+    return np.random.default_rng(next(SEEDS)).random((HEADS, tokens, WIDTH), np.float32) + 1
+
+
+def one_row(row: NDArray[np.float32]) -> KVCache:
+    cache = KVCache()
+    if row.shape[1]:
+        keys = mx.array(row)[None]
+        cache.update_and_fetch(keys, keys[..., :VALUE_WIDTH])
+    return cache

@@ -1,0 +1,97 @@
+"""Arrays with free slots: [slots, heads, tokens, width].
+
+MLX updates an array in place where nothing else holds its buffer. A row cannot move within its
+array so, since what reads it holds the buffer: rows are written once, or copied to a new array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import mlx.core as mx
+
+# The arrays' tokens are a multiple of this, as those of mlx-lm's caches.
+STEP_TOKENS = 256
+# Room for more, as shares of the rows and of the tokens that are there.
+FREE_ROWS_SHARE, FREE_TOKENS_SHARE = 1 / 4, 1 / 16
+
+
+def make_room(array: mx.array | None, new: mx.array, start: int) -> mx.array:
+    """An array with room for these tokens of each row behind its first `start` tokens."""
+    rows, heads, tokens, width = new.shape
+    end = start + tokens
+    if array is None:
+        return mx.zeros((rows, heads, count_tokens(end), width), new.dtype)
+    if end <= array.shape[2]:
+        return array
+    return copy_rows(array, range(rows), slice(0, start), (rows, count_tokens(end)), start)
+
+
+def place_rows(
+    array: mx.array | None,
+    size: tuple[int, int],
+    other: mx.array | None,
+    other_end: int,
+    slots: Sequence[int],
+) -> mx.array:
+    """An array with the rows of the other in these slots; all rows end at the same token.
+
+    `size` is the rows of the first array and the token at which they end. An array that is None
+    has no tokens.
+    """
+    (rows, end), last = size, max(size[1], other_end)
+    if other is None:
+        assert array is not None
+        other, other_end = array[:0, :, :0], 0
+    if array is None:
+        array, end = other[:0, :, :0], 0
+    used = max(rows, max(slots) + 1)
+    if used > array.shape[0] or last > end:
+        room = max(array.shape[0], count_slots(used)), max(array.shape[2], count_tokens(last))
+        array = copy_rows(array, range(rows if end else 0), slice(0, end), room, last)
+    start = last - other_end
+    for row, slot in enumerate(slots):
+        if start:
+            array[slot, :, :start] = mx.array(0, array.dtype)
+        if other_end:
+            array[slot, :, start:last] = other[row, :, :other_end]
+    return array
+
+
+def copy_rows(
+    array: mx.array, rows: Sequence[int], taken: slice, size: tuple[int, int], end: int
+) -> mx.array:
+    """A new array of `size` slots and tokens with these tokens of these rows, up to `end`."""
+    slots, tokens = size
+    copied = mx.zeros((slots, array.shape[1], tokens, array.shape[3]), array.dtype)
+    start = end - (taken.stop - taken.start)
+    place = 0
+    for run in consecutive(rows):
+        following = place + len(run)
+        copied[place:following, :, start:end] = array[run.start : run.stop, :, taken]
+        place = following
+    return copied
+
+
+def consecutive(rows: Sequence[int]) -> Iterator[range]:
+    """The rows in runs of neighbours."""
+    first = 0
+    for place, row in enumerate(rows):
+        if place + 1 == len(rows) or rows[place + 1] != row + 1:
+            yield range(rows[first], row + 1)
+            first = place + 1
+
+
+def count_slots(rows: int) -> int:
+    """The slots of a new array for this many rows."""
+    return rows + int(rows * FREE_ROWS_SHARE)
+
+
+def count_tokens(tokens: int) -> int:
+    """The tokens of a new array whose longest row has this many."""
+    return round_up(tokens) + int(tokens * FREE_TOKENS_SHARE) // STEP_TOKENS * STEP_TOKENS
+
+
+def round_up(tokens: int) -> int:
+    """A multiple of the step."""
+    return -(-tokens // STEP_TOKENS) * STEP_TOKENS
