@@ -153,20 +153,18 @@ GENERATING = {
 }
 
 
-def test_a_key_bounds_the_priority_of_its_requests_on_every_endpoint(
-    llama_path: Path, tmp_path: Path
-) -> None:
+def test_a_key_bounds_the_priority_of_its_requests_on_every_endpoint(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     keys = {
         0: add_key(path, "plain"),
         -5: add_key(path, "urgent", "--priority", "-5"),
         5: add_key(path, "background", "--priority", "5"),
     }
-    with running(llama_path, flags=["--keys-file", str(path)]) as daemon:
+    with faulty("--keys-file", str(path)) as daemon:
         for endpoint, body in GENERATING.items():
             for least, key in keys.items():
                 for priority in (None, least, least - 1, 2**31):
-                    asked = {**body, "model": llama_path.name, "priority": priority}
+                    asked = {**body, "model": "fake", "priority": priority}
                     response = plain_http.post(
                         f"{daemon.url}{endpoint}", json=asked, headers=bearer(key)
                     )
