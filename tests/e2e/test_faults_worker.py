@@ -172,7 +172,11 @@ def error_of(log: Path) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "cause"),
-    [("watchdog", "GPU Timeout"), ("abort-loudly", "GPU Timeout"), ("hang", HUNG)],
+    [
+        ("watchdog", "GPU Timeout"),
+        pytest.param("abort-loudly", "GPU Timeout", marks=pytest.mark.long),
+        ("hang", HUNG),
+    ],
 )
 def test_after_a_device_call_that_took_too_long_slices_are_shorter(kind: str, cause: str) -> None:
     with faulty("--prefill-step-tokens", "512") as daemon:

@@ -158,7 +158,7 @@ def test_a_stopped_service_is_shown_as_not_reachable(browser: Browser, llama_pat
         page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_on_a_phone_nothing_is_wider_than_the_screen(
     browser: Browser, own_daemon: Daemon, scheme: str
 ) -> None:
