@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +10,7 @@ import httpx
 import pytest
 
 from tests.e2e import plain_http
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.mortal import Mortal, mortal
 from tests.models import staged
 from tests.models.staged import CHATML, Staged
 
@@ -50,21 +48,21 @@ STORE: dict[str, Any] = {
     "function": {"name": "store", "description": "Stores.", "parameters": SCHEMA},
 }
 FORMAT = {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}}
-# The worker is killed once there is so much of one kind of text.
+# The worker ends once there is so much of one kind of text.
 MANY_CHARS = 300
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+def dying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
     folder = tmp_path_factory.mktemp("grammars")
-    with running(*(staged.make(model, folder / name) for name, model in MODELS.items())) as daemon:
-        yield daemon
+    with mortal(*(staged.make(model, folder / name) for name, model in MODELS.items())) as dying:
+        yield dying
 
 
-def read(service: Daemon, http: httpx.Client, body: dict[str, Any], part: str) -> dict[str, str]:
-    """A stream's texts by their kind; the worker is killed in the middle of the text `part`."""
+def read(http: httpx.Client, body: dict[str, Any], part: str) -> tuple[dict[str, str], int]:
+    """A stream's texts by their kind; how many pieces come before the middle of the text `part`."""
     said = {"content": "", "reasoning": "", "arguments": "", "name": "", "reason": ""}
-    killed = not part
+    before = 0
     with http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as reply:
         for line in reply.iter_lines():
             if not line.startswith("data: {"):
@@ -77,13 +75,10 @@ def read(service: Daemon, http: httpx.Client, body: dict[str, Any], part: str) -
             for call in delta.get("tool_calls") or ():
                 said["name"] += call["function"].get("name") or ""
                 said["arguments"] += call["function"].get("arguments") or ""
-            if not killed and len(said[part]) > MANY_CHARS:
-                killed = True
-                os.kill(service.health()["worker"]["pid"], signal.SIGKILL)
-    return said
+            before += len(said[part]) <= MANY_CHARS
+    return said, before
 
 
-# No more: a service whose worker dies five times within minutes fails.
 @pytest.mark.parametrize(
     ("model", "choice", "part"),
     [
@@ -94,7 +89,7 @@ def read(service: Daemon, http: httpx.Client, body: dict[str, Any], part: str) -
     ],
 )
 def test_the_text_is_the_same_when_the_worker_is_killed(
-    service: Daemon, model: str, choice: str, part: str
+    dying: Mortal, model: str, choice: str, part: str
 ) -> None:
     body: dict[str, Any] = {
         "model": model,
@@ -106,10 +101,11 @@ def test_the_text_is_the_same_when_the_worker_is_killed(
         "response_format": FORMAT,
         "parallel_tool_calls": False,
     }
-    with plain_http.client(service.url) as http:
-        expected = read(service, http, body, "")
+    with plain_http.client(dying.daemon.url) as http:
+        expected, pieces = read(http, body, part)
         assert expected["reasoning"] == THOUGHT
         assert json.loads(expected["arguments"] or expected["content"]) == {"value": VALUE}
-        restarts = service.health()["worker"]["restarts"]
-        assert read(service, http, body, part) == expected
-        assert service.health()["worker"]["restarts"] > restarts
+        restarts = dying.restarts()
+        dying.end_after(pieces)
+        assert read(http, body, part)[0] == expected
+        assert dying.restarts() == restarts + 1

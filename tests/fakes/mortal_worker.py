@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.channel import Channel
-from protocol.events import TextDelta
+from protocol.events import ArgumentsDelta, TextDelta
 from protocol.messages import Step
 from tests.waiting import wait_for
 
@@ -37,7 +37,7 @@ class Orders:
         if self._pieces is None and not self._take():
             return None
         assert self._pieces is not None
-        self._pieces -= sum(isinstance(event, TextDelta) for event in step.events)
+        self._pieces -= sum(isinstance(event, TextDelta | ArgumentsDelta) for event in step.events)
         return self._signal if self._pieces <= 0 else None
 
     def _take(self) -> bool:
