@@ -171,6 +171,30 @@ def test_a_call_that_a_model_opens_has_a_declared_name(http: httpx.Client, name:
     assert answer["content"] is None
 
 
+@pytest.mark.parametrize("name", ["hermes", "coder", "glm", "lfm"])
+def test_a_strict_tool_that_is_not_held_to_its_schema_is_named(
+    http: httpx.Client, name: str
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    function = {"name": "get_weather", "strict": True, "parameters": schema}
+    asked: dict[str, Any] = {
+        "model": name,
+        "messages": [{"role": "user", "content": "Weather?"}],
+        "tools": [{"type": "function", "function": function}],
+    }
+    for choice in ("auto", "required"):
+        reply = http.post("/v1/chat/completions", json={**asked, "tool_choice": choice})
+        assert reply.status_code == httpx.codes.OK, reply.text
+        is_held = name == "hermes" or choice == "required"
+        unheld = None if is_held else "tools[0].function.strict"
+        assert reply.headers.get("x-mlxd-ignored") == unheld
+
+
 def test_a_call_without_declared_tools_is_text(http: httpx.Client) -> None:
     answer = ask(http, "undeclared")
     assert (answer["calls"], answer["content"]) == ([], UNDECLARED.says)

@@ -113,7 +113,9 @@ class JsonObjectReader:
         self, source: Source, writer: CallWriter, call: JsonCall, key: str
     ) -> Reading[None]:
         character = yield from source.skip_space()
-        if self._keyed:
+        if call.complete and not self._keyed:
+            yield from collect_json(source)
+        elif self._keyed:
             if key not in self._tools.names or call.complete:
                 raise Unreadable
             yield from self._read_arguments(source, writer, call, key)
@@ -126,7 +128,7 @@ class JsonObjectReader:
             writer.named = call.name
         elif key in ARGUMENT_KEYS:
             yield from self._read_arguments(source, writer, call, call.name)
-        elif key in OTHER_KEYS or call.complete:
+        elif key in OTHER_KEYS:
             yield from collect_json(source)
         else:
             raise Unreadable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -125,9 +125,24 @@ class OutputParsers:
 
     def ignored(self, submit: Submit) -> list[str]:
         """The parameters of the answer that this model ignores."""
-        if submit.thinking_budget is None or self.thinking_end(submit) is not None:
-            return []
-        return ["thinking_token_budget"]
+        ignored = list(self._unheld_strict(submit))
+        if submit.thinking_budget is not None and self.thinking_end(submit) is None:
+            ignored.append("thinking_token_budget")
+        return ignored
+
+    def _unheld_strict(self, submit: Submit) -> Iterator[str]:
+        """The `strict` of tools whose arguments no grammar holds.
+
+        They are text, and the model may call: only in required calls, and beside a format, text
+        is held.
+        """
+        if submit.grammar is not None or not any(s.has_text_arguments for s in self.syntaxes):
+            return
+        match submit:
+            case Submit(prompt=ChatPrompt(tools=tools), calls=ToolUse(names, False)):
+                for index, tool in enumerate(tools):
+                    if tool["function"]["name"] in names and tool["function"].get("strict"):
+                        yield f"tools[{index}].function.strict"
 
     @property
     def has_reasoning(self) -> bool:

@@ -90,6 +90,8 @@ JSON_SYNTAXES = (
                 headers=(
                     "<|tool_call_begin|> functions.{name}:{id} <|tool_call_argument_begin|>",
                     "<|tool_call_begin|> {name}:{id} <|tool_call_argument_begin|>",
+                    "<|tool_call_begin|> functions.{name} <|tool_call_argument_begin|>",
+                    "<|tool_call_begin|> {name} <|tool_call_argument_begin|>",
                 ),
                 footer=" <|tool_call_end|>",
             ),

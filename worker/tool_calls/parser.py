@@ -69,10 +69,10 @@ class CompiledSyntax:
         self.openings = openings_of(syntax, declared)
         end = f"(?:{declared.pattern(syntax.end)})" if syntax.end else ""
         self.end = regex.compile(end) if end else None
-        # An end marker after superfluous brackets, or the end of a list.
+        # An end marker after superfluous brackets or commas, or the end of a list.
         self.tails = {
             is_list: regex.compile("|".join(filter(None, (
-                rf"[\s\]}}]{{0,64}}{end}" if end else "",
+                rf"[\s\]}},;]{{0,64}}{end}" if end else "",
                 rf"{SPACE}\]" if is_list else "",
             ))) or r"")
             for is_list in (False, True)

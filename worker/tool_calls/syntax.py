@@ -79,6 +79,12 @@ class CallSyntax:
         """Whether a call's arguments are JSON, so that a schema can constrain them."""
         return any(isinstance(form, (JsonObjects, NamedJson)) for form in self.forms)
 
+    @property
+    def has_text_arguments(self) -> bool:
+        """Whether models of the family write a call's arguments as text that is no JSON."""
+        texts = (TaggedArguments, LiteralArguments)
+        return self.call_template is None and any(isinstance(f, texts) for f in self.forms)
+
 
 def python_arguments(arguments: str) -> str:
     """JSON arguments as those of a call in Python; unchanged if they are no object."""

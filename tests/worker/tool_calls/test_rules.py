@@ -84,6 +84,11 @@ def read(
         ("mistral", '[TOOL_CALLS]get[CALL_ID]abc123def[ARGS]{"city": "A"}', [A]),
         ("mistral", "[TOOL_CALLS]get[ARGS]null", [("get", {})]),
         ("kimi_k2", SECTIONS["kimi_k2"].split("<|tool_calls_section_begin|>")[1], [PARIS]),
+        ("kimi_k2", SECTIONS["kimi_k2"].replace(":0", ""), [PARIS]),
+        ("kimi_k2", SECTIONS["kimi_k2"].replace("functions.", "").replace(":0", ""), [PARIS]),
+        ("json_tools", tags(f"{JSON_A},"), [A]),
+        ("json_tools", tags('{"name": "get", "arguments": {"city": "A"}, "arguments": {}}'), [A]),
+        ("json_tools", f"<tool_response>\nSun.\n</tool_response>\n{tags(JSON_A)}", [A]),
         ("deepseek_v31", SECTIONS["deepseek_v31"].replace("<｜tool▁calls▁end｜>", ""), [PARIS]),
         ("minimax_m2", SECTIONS["minimax_m2"].replace("<minimax:tool_call>\n", ""), [PARIS]),
         ("llama", '[get_weather(city="Paris", days=2)]', [PARIS]),
@@ -98,7 +103,7 @@ def read(
 def test_a_call_that_is_written_otherwise_is_whole(family: str, text: str, calls: Any) -> None:
     answer = read(family, text)
     assert answer.values == calls
-    assert answer.content in ("", "I look.")
+    assert answer.content in ("", "I look.", "<tool_response>\nSun.\n</tool_response>")
     assert answer.has_tool_calls
 
 
@@ -200,6 +205,10 @@ TALK = [
     "First <function=get>, then its parameters.",
     f"I could answer {JSON_A} to call it.",
     f"{JSON_A} is how get is called.",
+    f"For example:\n\n    {tags(JSON_A)}\n\nand no more.".replace("\n{", "\n    {"),
+    f"It returned:\n<tool_response>\n{tags(JSON_A)}\n</tool_response>",
+    f"<pre>\n{tags(XML)}\n</pre>",
+    f"<example>\n\n{XML}\n</example>\nis an example.",
     f"{XML_A}\nThat is how one calls get.",
     "<tool_call>\nget is the name of a tool\n</tool_call>",
     "<tool_call>\n<function=get> has one parameter, city.\n</tool_call>",
