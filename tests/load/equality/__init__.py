@@ -154,9 +154,10 @@ def main(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for family in families:
             for dtype in dtypes:
-                shares[family, dtype] = measure(family, dtype, Path(folder), cases)
-                console.print(f"{family}, {dtype}: done", highlight=False)
-    report(shares, console)
+                measured = measure(family, dtype, Path(folder), cases)
+                shares[family, dtype] = measured
+                report({(family, dtype): measured}, console)
+    console.print(shares_table(shares))
     if options.json:
         told = [{"family": f, "dtype": d, "ways": ways} for (f, d), ways in shares.items()]
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(told)))
