@@ -1,4 +1,4 @@
-"""The spans of a generation: one for it, with children for queue, prefill and decode.
+"""The spans of a generation: one for it, with a child for each phase of its time.
 
 They are created at the end, from the timings of the worker, so they cost nothing per token.
 Names and attributes follow OpenTelemetry's semantic conventions for generative AI, as in

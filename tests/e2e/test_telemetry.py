@@ -28,7 +28,7 @@ STREAMED: dict[str, Any] = {
     "messages": [{"role": "user", "content": SECRET}],
 }
 SIGNALS = ("traces", "metrics", "logs")
-PHASES = ("queue", "prefill", "decode")
+PHASES = ("preparation", "queue", "prefill", "decode")
 
 
 def chat(daemon: Daemon, **changes: Any) -> httpx.Response:
@@ -48,7 +48,7 @@ def told(llama_path: Path) -> Iterator[Collector]:
         yield collector
 
 
-def test_an_answer_is_a_trace_of_five_spans_however_many_chunks_it_streams(told: Collector) -> None:
+def test_an_answer_is_a_trace_of_six_spans_however_many_chunks_it_streams(told: Collector) -> None:
     spans = told.spans()
     assert set(spans) == {"POST /v1/chat/completions", "chat tiny-llama", *PHASES}
     generation = spans["chat tiny-llama"]
