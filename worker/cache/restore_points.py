@@ -23,12 +23,13 @@ CHUNK_TOKENS = 4096
 # Of prompts that have as much in common, so many of those used last are looked at.
 MAX_CLOSEST = 3
 # A restore point this close after another saves too little to stop for.
-MIN_GAP_TOKENS = 32
+MIN_GAP_TOKENS = 16
 # A changing line this far from the end is looked for there at the next turn.
 MAX_TAIL_TOKENS = 4096
-# The first differing token of a line moves a little from turn to turn, and a long text that
+# The first differing token of a line moves a little from turn to turn: its value is longer, or what
+# closes a tool's result follows it instead of what closes a user's message. A long text that
 # changes is longer or shorter by up to about a part of it.
-SLACK_TOKENS = 8
+SLACK_TOKENS = 24
 LONG_TAIL_TOKENS, LONGER_PART = 128, 4
 # Where a line may change while nothing is known: so far from the end.
 GUESSED_TAILS = (64, 256)

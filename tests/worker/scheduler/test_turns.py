@@ -44,6 +44,14 @@ def test_a_line_that_changes_near_the_end_costs_what_follows_it(
     assert max(excess) <= MAX_EXCESS_TOKENS
 
 
+def test_a_line_that_changes_is_found_behind_what_closes_it(sessions: Sessions) -> None:
+    agent = Agent(13, words=(60, 90))
+    closings = ("", " </result>", "", " </result> </tool>")
+    for n, closing in enumerate(closings):
+        turn = sessions.ask(agent.say(marker=f"\n<budget>{4321 * n + 7} left</budget>{closing}"))
+        assert turn.excess <= MAX_EXCESS_TOKENS
+
+
 def test_a_line_of_words_that_changes_is_found_where_it_was(sessions: Sessions) -> None:
     agent = Agent(3, words=(30, 80))
     turns, words = [], agent.text(85).split()
