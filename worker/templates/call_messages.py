@@ -6,7 +6,8 @@ A conversation may come from another model, so the ids of its calls may have ano
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from worker.templates.traits import ChatMessage
 
@@ -32,9 +33,9 @@ class CallMessages:
         if one_call_each:
             rewritten = with_one_call_each(rewritten)
         if self._counted_ids:
-            rewritten = with_ids(rewritten, counted_ids(rewritten))
+            rewritten = with_ids(rewritten, CountedIds())
         if self._short_ids:
-            rewritten = with_ids(rewritten, short_call_id)
+            rewritten = with_ids(rewritten, ShortIds())
         return rewritten
 
 
@@ -63,29 +64,53 @@ def with_one_call_each(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
     return rewritten
 
 
-def with_ids(messages: Sequence[ChatMessage], new_id: Callable[[str], str]) -> list[ChatMessage]:
+class CallIds(Protocol):
+    """The ids of a conversation's calls, in the order of its messages."""
+
+    def of_call(self, id: str, name: str) -> str:
+        """The id of a call of the tool `name`."""
+
+    def of_result(self, id: str) -> str:
+        """The id of the call whose result follows."""
+
+
+def with_ids(messages: Sequence[ChatMessage], ids: CallIds) -> list[ChatMessage]:
     """The conversation with other ids of its calls."""
     rewritten = []
     for message in messages:
         changed = dict(message)
         if "tool_call_id" in changed:
-            changed["tool_call_id"] = new_id(changed["tool_call_id"])
+            changed["tool_call_id"] = ids.of_result(changed["tool_call_id"])
         if calls := changed.get("tool_calls"):
-            changed["tool_calls"] = [{**call, "id": new_id(call["id"])} for call in calls]
+            changed["tool_calls"] = [
+                {**call, "id": ids.of_call(call["id"], call["function"]["name"])} for call in calls
+            ]
         rewritten.append(changed)
     return rewritten
 
 
-def short_call_id(id: str) -> str:
-    """A hash of the id in nine hexadecimal digits."""
-    return hashlib.sha256(id.encode()).hexdigest()[:9]
+class ShortIds:
+    """Hashes of the ids in nine hexadecimal digits."""
+
+    def of_call(self, id: str, name: str) -> str:
+        return self.of_result(id)
+
+    def of_result(self, id: str) -> str:
+        return hashlib.sha256(id.encode()).hexdigest()[:9]
 
 
-def counted_ids(messages: Sequence[ChatMessage]) -> Callable[[str], str]:
-    """Numbers the calls of the conversation; an unknown id stays as it is."""
-    calls = [call for message in messages for call in message.get("tool_calls") or ()]
-    ids = {
-        call["id"]: f"functions.{call['function']['name']}:{number}"
-        for number, call in enumerate(calls)
-    }
-    return lambda id: ids.get(id, id)
+class CountedIds:
+    """The calls' names and numbers. Clients may use an id again in a later turn."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._latest: dict[str, str] = {}
+
+    def of_call(self, id: str, name: str) -> str:
+        self._latest[id] = f"functions.{name}:{self._count}"
+        self._count += 1
+        return self._latest[id]
+
+    def of_result(self, id: str) -> str:
+        # The id of no call stays as it is.
+        return self._latest.get(id, id)

@@ -269,3 +269,11 @@ def test_ids_of_calls_are_counted_for_kimi_k2s_template(qwen_path: Path) -> None
         "[assistant]I look.<functions.get:0>one<functions.get:1>two"
         "[tool]donefunctions.get:1[tool]donefunctions.get:0"
     )
+
+
+def test_an_id_that_a_client_uses_again_is_of_the_latest_call(qwen_path: Path) -> None:
+    template = "{# <|tool_calls_section_begin|> #}" + CALL_LOOP
+    calls, *_ = two_calls()
+    first, second = ({**calls, "tool_calls": [{**c, "id": "same"}]} for c in calls["tool_calls"])
+    result = {"role": "tool", "tool_call_id": "same", "content": "done"}
+    assert text_of(qwen_path, template, first, result, second, result).count("functions.get:0") == 2
