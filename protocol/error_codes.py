@@ -12,6 +12,7 @@ ErrorCode = Literal[
     "invalid_value",
     "model_busy",
     "model_load_failed",
+    "model_not_supported",
     "prompt_too_large",
     "unsupported_parameter",
 ]

@@ -218,6 +218,18 @@ class Tokenized(Message, frozen=True):
     ignored: list[str] = []
 
 
+class Embedded(Message, frozen=True):
+    """What is computed of an `Embed`: the vectors of some of its texts, whose `indices` these are.
+
+    `values` are float32 in little-endian order, as many for each text: its vector, or its
+    relevance to the query from 0 to 1. A text may be repeated after a crash.
+    """
+
+    id: int
+    indices: list[int]
+    values: bytes
+
+
 Event = (
     Started
     | Progress
@@ -229,4 +241,5 @@ Event = (
     | Rejected
     | Failed
     | Tokenized
+    | Embedded
 )

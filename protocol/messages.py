@@ -2,14 +2,14 @@
 
 The order of messages: the service sends `Configure`. The worker answers with any number of
 `Loading`, then `ModelsChanged` and `Ready` (or `Fatal`). From then on the service sends
-`Submit`, `Tokenize`, `Cancel`, `SetMaxRunning`, `Load`, `Unload` and `Pin`. The worker sends one
-`Step` for each device step, and `ModelsChanged` when a model's state has changed. It answers each
-`Ping` with a `Pong` at once, from the thread that reads the pipe. Each submitted
-request gets exactly one `Started` or `Rejected`. `Started` is sent before the prefill, and
-`Progress` after each of its slices but the last, which has one if `Submit.progress` is set. A
-started request then gets its deltas and tool calls, and exactly one `Finished` or `Failed`. A
-cancelled request may get no further event. Each `Tokenize` gets one `Tokenized` or `Rejected`,
-outside of a `Step`: it does not wait for the device.
+`Submit`, `Embed`, `Tokenize`, `Cancel`, `SetMaxRunning`, `Load`, `Unload` and `Pin`. The worker
+sends one `Step` for each device step, and `ModelsChanged` when a model's state has changed. It
+answers each `Ping` with a `Pong` at once, from the thread that reads the pipe. Each submitted
+request, and each `Embed`, gets exactly one `Started` or `Rejected`. `Started` is sent before the
+prefill, and `Progress` after each of its slices but the last, which has one if `Submit.progress`
+is set. A started request then gets its deltas and tool calls, or its `Embedded`, and exactly one
+`Finished` or `Failed`. A cancelled request may get no further event. Each `Tokenize` gets one
+`Tokenized` or `Rejected`, outside of a `Step`: it does not wait for the device.
 
 Ids are counters of the service. Sizes are in bytes, times in milliseconds unless a name ends
 in `_s`.
@@ -22,6 +22,7 @@ from typing import Any, Literal
 import msgspec
 
 from protocol.batching import BatchRules
+from protocol.embedding import Embed, EmbeddingSource
 from protocol.events import Event, Origin, Rejected, Tokenized
 from protocol.grammars import Grammar
 from protocol.stats import Device, Memory, Stats
@@ -126,6 +127,7 @@ class ModelSource(Data, frozen=True):
     `idle_s` is how long the model stays loaded while unused, 0 without limit. With
     `generation_config` its generation_config.json gives its `ModelDefaults`. `revision` is that
     of a hub model. With `trust_remote_code` its Python code runs; it is then never downloaded.
+    With `embedding` it is no model that generates.
     """
 
     id: str
@@ -138,6 +140,7 @@ class ModelSource(Data, frozen=True):
     generation_config: bool = True
     revision: str | None = None
     trust_remote_code: bool = False
+    embedding: EmbeddingSource | None = None
 
 
 # ---------------------------------------------------------------- to the worker
@@ -275,9 +278,9 @@ class Pin(Message, frozen=True):
     pinned: bool
 
 
-ToWorker = (
-    Configure | Submit | Tokenize | Cancel | SetMaxRunning | Load | Unload | Pin | Ping | Shutdown
-)
+# What a client asks of a model; each has an id, a model and an encoded or plain prompt.
+Request = Submit | Tokenize | Embed
+ToWorker = Configure | Request | Cancel | SetMaxRunning | Load | Unload | Pin | Ping | Shutdown
 
 # ---------------------------------------------------------------- to the service
 

@@ -17,11 +17,14 @@ from starlette.types import Scope
 from service.api.chat.format import ChatFormat
 from service.api.chat.routes import list_chat_operations
 from service.api.completions.routes import list_completion_operations
+from service.api.embeddings.routes import list_embedding_operations
 from service.api.messages.routes import list_message_operations
+from service.api.rerank.routes import list_rerank_operations
 from service.api.responses.format import ResponseFormat
 from service.api.responses.routes import list_response_operations
 from service.api.tokenization.routes import list_tokenization_operations
 from service.config.model_names import ModelNames
+from service.config.model_settings import MODEL_KINDS, ModelKind
 from service.config.settings import Settings
 from service.config.softening import softened_parameters
 from service.errors import InsufficientMemory, ModelBusy, ModelLoadFailed
@@ -44,7 +47,7 @@ from service.openapi.descriptions import (
     json_content,
 )
 from service.openapi.document import DESCRIPTION_PATH, describe_api
-from service.openapi.operation import Operation
+from service.openapi.operation import Operation, Struct
 from service.ops.admin import AdminEndpoints
 from service.ops.capabilities import CapabilitiesEndpoint
 from service.ops.health import HealthEndpoint
@@ -108,7 +111,7 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
     operations = list_operations(parts)
     routes = build_routes(parts.version, operations)
     spending = {
-        path: Spending(op.methods, tokens=op.is_generation)
+        path: Spending(op.methods, tokens=op.spends_tokens)
         for op in operations
         if op.kind != "other"
         for path in op.paths
@@ -178,7 +181,7 @@ def make_bodies(parts: ServiceParts) -> JsonBodies:
 
 
 def generation_operations(parts: ServiceParts) -> list[Operation]:
-    """Endpoints that generate text, one dialect each, and those of a tokenizer."""
+    """Endpoints that generate text, one dialect each, and those of vectors and a tokenizer."""
     settings = parts.settings
     submitter = Submitter(
         model_names=parts.model_names,
@@ -197,6 +200,10 @@ def generation_operations(parts: ServiceParts) -> list[Operation]:
             response_format(parts), submitter, parts.stores, keep_alive_s=keep_alive_s
         ),
         *list_message_operations(submitter, parts.thinking, keep_alive_s=keep_alive_s),
+        *list_embedding_operations(
+            submitter, accepts_tokens=settings.embedding_token_ids == "accept"
+        ),
+        *list_rerank_operations(submitter),
         *list_tokenization_operations(chat_format, submitter),
     ]
 
@@ -225,7 +232,7 @@ def model_operations(parts: ServiceParts, generating: Sequence[Operation]) -> li
         kv_quantisation=parts.settings.kv_quantisation,
         softened=softened_parameters(parts.settings),
         strict_max_tokens=parts.settings.strict_max_tokens == "on",
-        endpoints={op.path: op.request for op in generating if op.request is not None},
+        endpoints={kind: requests_by_path(generating, kind) for kind in MODEL_KINDS},
         settings=SettingsReport(parts.settings, supervisor, partial(look_around, parts)),
     )
     admin = AdminEndpoints(names, supervisor, bodies)
@@ -283,6 +290,15 @@ def warn_without_effect(parts: ServiceParts) -> None:
     """Log the settings that are set and change nothing."""
     for each in find_without_effect(parts.settings, look_around(parts)):
         logger.warning("%s has no effect: %s", each.name, each.reason)
+
+
+def requests_by_path(operations: Sequence[Operation], kind: ModelKind) -> dict[str, Struct]:
+    """The structs of requests to models of a kind, and of those to any tokenizer."""
+    return {
+        op.path: op.request
+        for op in operations
+        if op.request is not None and op.kind in (kind, "tokenization")
+    }
 
 
 def operator_operations(parts: ServiceParts) -> list[Operation]:

@@ -47,10 +47,12 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.outputs",
         "worker.prompts",
         "worker.engine",
+        "worker.embedding_batches",
         "worker.memory",
     ),
     "worker.intake": (
         "worker.models",
+        "worker.embedding",
         "worker.folder",
         "worker.outputs",
         "worker.prompts",
@@ -65,6 +67,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.outputs",
         "worker.prompts",
         "worker.selfcheck",
+        "worker.embedding_batches",
         "worker.engine",
         "worker.tool_calls",
         "worker.memory",
@@ -87,6 +90,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "worker.segmentation": ("worker.tool_calls", "worker.call_readers"),
     "worker.prompts": ("worker.templates", "worker.tool_calls", "worker.cache"),
     "worker.templates": ("worker.tool_calls",),
+    "worker.embedding_batches": ("worker.engine",),
     "worker.selfcheck": ("worker.engine", "worker.cache"),
     # The freed buffers of the device.
     "worker.engine": ("worker.cache", "worker.memory"),

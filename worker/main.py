@@ -37,7 +37,7 @@ from worker.memory.wiring import apply_wired_limit, check_wired_limit
 from worker.models.families import build_registry
 from worker.models.model_config import LoadError, ModelConfigLoader
 from worker.models.pool import ModelPool
-from worker.models.weight_loader import LoadedModel
+from worker.models.weight_loader import AnyLoadedModel, LoadedModel
 from worker.scheduler.core import EngineCore
 from worker.scheduler.device_clock import DeviceClock
 
@@ -209,6 +209,7 @@ def open_disk_store(configure: Configure) -> DiskStore | None:
         raise LoadError(f"prompt_cache_dir {folder} cannot be used: {error}") from error
 
 
-def register_model(preprocessor: Preprocessor, model: LoadedModel) -> None:
+def register_model(preprocessor: Preprocessor, model: AnyLoadedModel) -> None:
     """Let the model's prompts be prepared, with cache breakpoints if its caches need them."""
-    preprocessor.register(model.config, wants_breakpoints=not model.engine.is_trimmable)
+    wants_breakpoints = isinstance(model, LoadedModel) and not model.engine.is_trimmable
+    preprocessor.register(model.config, wants_breakpoints=wants_breakpoints)

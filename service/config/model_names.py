@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from protocol.messages import ModelState
-from service.config.model_settings import RESERVED_ID, ModelSettings, model_id
+from service.config.model_settings import RESERVED_ID, ModelKind, ModelSettings, model_id
 from service.config.sampling_defaults import SamplingDefaults, combine
-from service.errors import ModelNotFound
+from service.errors import InvalidRequest, ModelNotFound
 from service.schema.batching import describe_batching
 from service.schema.models import Model, ModelList
 
 # The end of an alias that stands for all names with the same beginning.
 ANY = "*"
+# What a model is asked for that is of another kind.
+OTHER_KIND: Mapping[ModelKind, str] = {
+    "generation": "The model `{id}` generates no text: {own}.",
+    "embedding": "The model `{id}` has no embeddings: {own}. Configure an embedding model with "
+    'kind = "embedding".',
+    "rerank": 'The model `{id}` does not rerank: {own}. Configure a reranker with kind = "rerank".',
+}
+# Of a model that was not loaded yet.
+CAPABILITIES: Mapping[ModelKind, list[str]] = {
+    "generation": [],
+    "embedding": ["embeddings"],
+    "rerank": ["rerank"],
+}
+OWN_USE: Mapping[ModelKind, str] = {
+    "generation": "it generates text",
+    "embedding": "it is for /v1/embeddings",
+    "rerank": "it is for /v1/rerank",
+}
 
 
 class ModelNames:
@@ -31,6 +49,7 @@ class ModelNames:
         self._id_of = {alias: id for id, names in self._aliases.items() for alias in names}
         patterns = [name for name in self._id_of if name.endswith(ANY)]
         self._beginnings = sorted((name[: -len(ANY)] for name in patterns), key=len, reverse=True)
+        self._kinds = {model_id(model): model.kind for model in models}
         self._created = int(time.time())
 
     @property
@@ -38,14 +57,28 @@ class ModelNames:
         """The ids of the configured models."""
         return self._ids
 
-    def resolve(self, name: str | None) -> str:
-        """The id of the model `name`, of the first model without a name.
+    def kind(self, id: str) -> ModelKind:
+        """What a configured model is for."""
+        return self._kinds[id]
+
+    def resolve(self, name: str | None, kind: ModelKind | None = None) -> str:
+        """The id of the model `name`, of the first model of this `kind` without a name.
 
         Raises:
             ModelNotFound: `name` is neither a configured id nor an alias.
+            InvalidRequest: the model is of another kind than `kind`.
         """
         if name is None:
-            return self._ids[0]
+            of_kind = (id for id in self._ids if kind in (None, self._kinds[id]))
+            id = next(of_kind, self._ids[0])
+        else:
+            id = self._find(name)
+        if kind is not None and kind != self._kinds[id]:
+            message = OTHER_KIND[kind].format(id=id, own=OWN_USE[self._kinds[id]])
+            raise InvalidRequest(message, param="model", code="model_not_supported")
+        return id
+
+    def _find(self, name: str) -> str:
         if name in self._ids:
             return name
         if name in self._id_of:
@@ -84,7 +117,7 @@ class ModelNames:
             context_length=context_length,
             max_model_len=context_length,
             family=state.info.family if state.info else None,
-            capabilities=state.info.capabilities if state.info else [],
+            capabilities=state.info.capabilities if state.info else CAPABILITIES[self._kinds[id]],
             aliases=self._aliases[id],
             default_parameters=combine(self._defaults[id], state.defaults),
             batching=describe_batching(state.rules),

@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
+from protocol.embedding import EmbeddingSource, Pooling
 from protocol.messages import ModelSource
 from protocol.model_location import BuiltIn, Folder, HubModel, location_of
 from service.config.sampling_defaults import NO_DEFAULTS, SamplingDefaults
@@ -23,7 +24,16 @@ RESERVED_ID = "default"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 MAX_IDLE_S = 30 * 86400.0
 
+ModelKind = Literal["generation", "embedding", "rerank"]
+MODEL_KINDS: tuple[ModelKind, ...] = get_args(ModelKind)
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class EmbeddingPrompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is put before the texts of requests with an `input_type`."""
+
+    query: str = ""
+    document: str = ""
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,6 +52,10 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     - `revision`: a branch, a tag or a commit of a hub model.
     - `trust_remote_code`: Python code in its folder runs, with all rights of the service. A
       hub model needs a commit as its `revision`, and is never downloaded by the service.
+    - `kind`: an embedding model serves /v1/embeddings, a reranker /v1/rerank; neither generates.
+      The other settings of an embedding model are those of its folder unless set: `pooling` (how
+      a text's vector is made of its tokens'), `normalise` (to the length 1), `dimensions` (the
+      shorter lengths that its vectors may be cut to) and `prompts`.
     """
 
     source: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
@@ -57,7 +71,16 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     generation_config: bool = True
     revision: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     trust_remote_code: bool = False
+    kind: ModelKind = "generation"
+    pooling: Pooling | None = None
+    normalise: bool | None = None
+    dimensions: tuple[Annotated[int, Meta(ge=1)], ...] | None = None
+    prompts: EmbeddingPrompts | None = None
 
+
+# The settings of embedding models alone, and those of models that generate.
+EMBEDDING_SETTINGS = ("pooling", "normalise", "dimensions", "prompts")
+GENERATION_SETTINGS = ("adapter", "chat_template")
 
 ConfiguredModels = Annotated[tuple[ModelSettings, ...], Meta(min_length=1)]
 DEMO = ModelSettings(source=None, id=DEMO_ID)
@@ -107,6 +130,7 @@ def read_models(tables: object, origin: str) -> tuple[ModelSettings, ...]:
     located = tuple(_locate(model, origin) for model in models)
     for model in located:
         _check_revision(model, origin)
+        _check_kind(model, origin)
     _check_ids([name for m in located for name in (model_id(m), *m.aliases)], origin)
     return located
 
@@ -132,6 +156,7 @@ def to_sources(
             generation_config=model.generation_config,
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
+            embedding=_to_embedding_source(model),
         )
         for model in models
     ]
@@ -179,6 +204,32 @@ def _check_revision(model: ModelSettings, origin: str) -> None:
             f"{origin}: {model_id(model)}: trust_remote_code needs a commit as revision "
             "(40 hexadecimal digits)"
         )
+
+
+def _check_kind(model: ModelSettings, origin: str) -> None:
+    """Check that a model has no settings of another kind."""
+    others: tuple[str, ...] = GENERATION_SETTINGS
+    if model.kind == "generation":
+        others = EMBEDDING_SETTINGS
+    elif model.kind == "rerank":
+        others = (*GENERATION_SETTINGS, *EMBEDDING_SETTINGS)
+    for name in others:
+        if getattr(model, name) is not None:
+            reason = f'{name} has no effect on a model of kind = "{model.kind}"'
+            raise SettingsError(f"{origin}: {model_id(model)}: {reason}")
+
+
+def _to_embedding_source(model: ModelSettings) -> EmbeddingSource | None:
+    """What the worker needs to know of an embedding model or a reranker."""
+    if model.kind == "generation":
+        return None
+    return EmbeddingSource(
+        kind=model.kind,
+        pooling=model.pooling,
+        normalise=model.normalise,
+        matryoshka=None if model.dimensions is None else sorted(model.dimensions),
+        prompts=None if model.prompts is None else msgspec.structs.asdict(model.prompts),
+    )
 
 
 def pull_command(model: ModelSettings) -> str:

@@ -181,12 +181,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="How long a request waits for memory before it gets 503.", gt=0, le=86400),
     ] = 30.0
     prefill_reserve_bytes: Annotated[
-        int,
-        Meta(
-            description="Memory reserved for prefill; 0 is 1/32 of the budget.",
-            ge=0,
-            le=TIB,
-        ),
+        int, Meta(description="Memory reserved for prefill; 0 is 1/32 of the budget.", ge=0, le=TIB)
     ] = 0
     wired_limit_bytes: Annotated[
         Annotated[int, Meta(ge=0, le=TIB)] | Literal["auto"],
@@ -205,11 +200,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "off"
     idle_unload_s: Annotated[
         float,
-        Meta(
-            description="A model that is idle for this time is unloaded; 0 is never.",
-            ge=0,
-            le=2592000,
-        ),
+        Meta(description="A model idle for this time is unloaded; 0 is never.", ge=0, le=2592000),
     ] = 0.0
     cache_limit_bytes: Annotated[
         int,
@@ -330,6 +321,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "the model, with the header x-mlxd-left-out. refuse: they get 400."
         ),
     ] = "leave-out"
+    embedding_token_ids: Annotated[
+        Literal["refuse", "accept"],
+        Meta(
+            description="Token ids as the input of /v1/embeddings: those of OpenAI's tokenizer, "
+            "which clients send, are other words here."
+        ),
+    ] = "refuse"
     strict_max_tokens: Annotated[
         Literal["off", "on"],
         Meta(

@@ -9,10 +9,12 @@ from typing import TypeVar
 import msgspec
 from starlette.requests import Request
 
+from protocol.embedding import Embed
 from protocol.events import Tokenized
 from protocol.messages import Submit
 from protocol.tokenization import Tokenize
 from service.config.model_names import ModelNames
+from service.config.model_settings import ModelKind
 from service.config.sampling_defaults import fill
 from service.http.body_budget import SMALL_BODY_BYTES
 from service.http.decoding import RequestBody
@@ -66,13 +68,14 @@ class Submitter:
         """
         return await self._bodies.read(http_request, kind)
 
-    def resolve(self, name: str | None) -> str:
-        """The id of the model with this id or alias; without a name the first model.
+    def resolve(self, name: str | None, kind: ModelKind | None = "generation") -> str:
+        """The id of the model with this id or alias; without a name the first of this kind.
 
         Raises:
             ModelNotFound: no configured model has this name.
+            InvalidRequest: the model is of another kind than `kind`.
         """
-        return self._model_names.resolve(name)
+        return self._model_names.resolve(name, kind)
 
     def fill(self, request: RequestT, model: str) -> RequestT:
         """The request with the configured defaults of `model` for parameters that it leaves out."""
@@ -116,14 +119,28 @@ class Submitter:
         """
         least = getattr(http_request.state, "key_priority", self._key_priority)
         submits = [self._with_limits(submit, least) for submit in submits]
-        record = record_of(http_request.scope)
-        record.set_generation(operation, model, submits, stream=stream)
+        record_of(http_request.scope).set_generation(operation, model, submits, stream=stream)
         count = sum(len(submit.sequences()) for submit in submits)
         client = await self._name_client(http_request, count)
-        inflight = await self._registry.open(submits, client, owner_of(http_request))
-        inflight.observers.append(record.add_events)
-        if (token_bucket := getattr(http_request.state, "token_bucket", None)) is not None:
-            inflight.observers.append(partial(spend, token_bucket))
+        owner = owner_of(http_request)
+        return observed(http_request, await self._registry.open(submits, client, owner))
+
+    async def embed(
+        self, http_request: Request, embed: Embed, *, operation: str
+    ) -> InflightRequest:
+        """Submit texts for vectors or scores and wait until their computation has started.
+
+        Raises:
+            MlxdError: the request cannot be served.
+        """
+        record_of(http_request.scope).set_generation(operation, embed.model, (), stream=False)
+        least = getattr(http_request.state, "key_priority", self._key_priority)
+        embed = msgspec.structs.replace(embed, priority=least)
+        client = await self._name_client(http_request, 1)
+        opened = await self._registry.open([embed], client, owner_of(http_request))
+        inflight = observed(http_request, opened)
+        http_request.state.request_reader.on_disconnect(inflight.abandon)
+        await inflight.start()
         return inflight
 
     async def tokenize(self, http_request: Request, tokenize: Tokenize) -> Tokenized:
@@ -164,6 +181,14 @@ class Submitter:
 def owner_of(http_request: Request) -> str:
     """The API key of a request; without keys all requests are one owner's."""
     return key_client(http_request.scope) or ""
+
+
+def observed(http_request: Request, inflight: InflightRequest) -> InflightRequest:
+    """The request in flight; its events are recorded, and its tokens are the API key's."""
+    inflight.observers.append(record_of(http_request.scope).add_events)
+    if (token_bucket := getattr(http_request.state, "token_bucket", None)) is not None:
+        inflight.observers.append(partial(spend, token_bucket))
+    return inflight
 
 
 def spend(bucket: TokenBucket, batch: EventBatch) -> None:

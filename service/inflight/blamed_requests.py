@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from protocol.encoding import encode
-from protocol.messages import Submit
-from protocol.tokenization import Tokenize
+from protocol.messages import Request, Submit
 from service.errors import InvalidRequest
 
 INVALID_PROMPT = "invalid_prompt"
@@ -35,7 +34,7 @@ class BlamedRequests:
     def __len__(self) -> int:
         return sum(map(len, self._by_owner.values()))
 
-    def add(self, owner: str, submit: Submit | Tokenize) -> None:
+    def add(self, owner: str, submit: Request) -> None:
         """Remember a request that killed workers, from now on."""
         digests = self._by_owner.setdefault(owner, OrderedDict())
         digest = digest_of(submit)
@@ -44,7 +43,7 @@ class BlamedRequests:
         if len(digests) > MAX_PER_OWNER:
             digests.popitem(last=False)
 
-    def refuse_known(self, owner: str, submits: Sequence[Submit | Tokenize]) -> None:
+    def refuse_known(self, owner: str, submits: Sequence[Request]) -> None:
         """Refuse a request before it kills another worker.
 
         Nothing is hashed for an owner none of whose requests killed one.
@@ -74,9 +73,9 @@ class BlamedRequests:
         return digests
 
 
-def digest_of(submit: Submit | Tokenize) -> bytes:
+def digest_of(submit: Request) -> bytes:
     """A hash of what the worker is asked for."""
-    work: Submit | Tokenize
+    work: Request
     match submit:
         case Submit():
             work = msgspec.structs.replace(
@@ -90,6 +89,6 @@ def digest_of(submit: Submit | Tokenize) -> bytes:
                 ceiling=False,
                 thinking_budget=None,
             )
-        case Tokenize():
+        case _:
             work = msgspec.structs.replace(submit, id=0, client="")
     return hashlib.sha256(encode(work)).digest()

@@ -28,7 +28,7 @@ from protocol.events import (
     TextDelta,
     Tokenized,
 )
-from protocol.messages import Cancel, Step, Submit, ToWorker
+from protocol.messages import Cancel, Request, Step, ToWorker
 from protocol.tokenization import Tokenize
 from service.errors import (
     MlxdError,
@@ -106,7 +106,7 @@ class RequestRegistry:
         await self._busy.wait()
 
     async def open(
-        self, submits: Sequence[Submit | Tokenize], client: str = "", owner: str = ""
+        self, submits: Sequence[Request], client: str = "", owner: str = ""
     ) -> InflightRequest:
         """Assign ids to the sequences of one request and submit them to the worker.
 
@@ -293,7 +293,7 @@ class RequestRegistry:
         sequence.start_queue_timer(self._queue_timeout_s, lambda: self._time_out(sequence))
 
     def _time_out(self, sequence: InflightSequence) -> None:
-        waited_for = "device" if isinstance(sequence.submit, Submit) else "tokenizer"
+        waited_for = "tokenizer" if isinstance(sequence.submit, Tokenize) else "device"
         message = f"The request waited {self._queue_timeout_s:g} seconds for the {waited_for}."
         sequence.collector.close(WorkerUnavailable(message, code="queue_timeout"))
         self.cancel([sequence.id])

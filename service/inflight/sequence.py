@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from protocol.events import Progress
-from protocol.messages import Sibling, Submit
-from protocol.tokenization import Tokenize
+from protocol.messages import Request, Sibling, Submit
 from service.inflight.attempts import Attempts
 from service.inflight.output_collector import OutputCollector
 
@@ -38,7 +37,7 @@ class InflightSequence:
 
     def __init__(
         self,
-        submit: Submit | Tokenize,
+        submit: Request,
         collector: OutputCollector,
         owner: str = "",
         *,
@@ -82,11 +81,11 @@ class InflightSequence:
             self._queue_timer = None
 
 
-def to_submits(sequences: Iterable[InflightSequence]) -> list[Submit | Tokenize]:
+def to_submits(sequences: Iterable[InflightSequence]) -> list[Request]:
     """The messages that start these sequences on a worker, or resume them after their tokens.
 
     The sequences of one request with the same prompt are one message. A request for the
-    tokenizer alone is one sequence.
+    tokenizer alone is one sequence, and so is one for vectors.
     """
     groups: dict[tuple[int, int], list[InflightSequence]] = {}
     for sequence in sequences:
@@ -95,8 +94,8 @@ def to_submits(sequences: Iterable[InflightSequence]) -> list[Submit | Tokenize]
     return [_to_submit(first, others) for first, *others in groups.values()]
 
 
-def _to_submit(first: InflightSequence, others: list[InflightSequence]) -> Submit | Tokenize:
-    if isinstance(first.submit, Tokenize):
+def _to_submit(first: InflightSequence, others: list[InflightSequence]) -> Request:
+    if not isinstance(first.submit, Submit):
         return msgspec.structs.replace(first.submit, id=first.attempt_id)
     return msgspec.structs.replace(
         first.submit,

@@ -108,6 +108,10 @@ STRICT_TEXT = (
     "A request whose prompt and `max_tokens` are more than the context or the memory holds gets "
     "400 `context_length_exceeded`."
 )
+POOLING_TEXT = (
+    "A text that is longer than the model's context gets 400 `context_length_exceeded`: it is "
+    "never cut. A model of another kind gets 400 `model_not_supported`."
+)
 DONE_TEXT = ", or an ErrorBody after which the stream ends; the last event's data is `[DONE]`."
 METRICS_CONTENT = {
     media_type: {"schema": {"type": "string"}}
@@ -179,6 +183,12 @@ def _describe_answers(
             **_error_responses(GENERATION_ERRORS, error),
         },
     }
+
+
+def describe_pooling(name: str, summary: str, *, request: Struct, response: Struct) -> Json:
+    """An operation whose answer is vectors or scores."""
+    operation = _describe_answers(name, summary, request, json_content(response))
+    return {**operation, "description": POOLING_TEXT}
 
 
 def describe_tokenization(

@@ -10,15 +10,16 @@ from starlette.requests import Request
 
 Json = dict[str, Any]
 Struct = type[msgspec.Struct]
-RouteKind = Literal["generation", "tokenization", "other"]
+RouteKind = Literal["generation", "embedding", "rerank", "tokenization", "other"]
 
 
 class Operation(NamedTuple):
     """One row of the route table. One without a `description` is not in the document.
 
     `aliases` are other paths of the same route. Its `kind` decides which limits of keys apply: a
-    generation needs a place and tokens, a tokenization needs a place. `request` is the struct of
-    its body, and `schemas` are the other structs that its description refers to.
+    generation, an embedding and a rerank need a place and tokens, a tokenization needs a place.
+    `request` is the struct of its body, and `schemas` are the other structs that its description
+    refers to.
     """
 
     method: Literal["GET", "POST", "DELETE"]
@@ -31,9 +32,9 @@ class Operation(NamedTuple):
     schemas: tuple[Struct, ...] = ()
 
     @property
-    def is_generation(self) -> bool:
-        """Whether the route generates text, and so spends tokens."""
-        return self.kind == "generation"
+    def spends_tokens(self) -> bool:
+        """Whether the route's model computes, and so spends tokens."""
+        return self.kind in ("generation", "embedding", "rerank")
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from protocol.messages import ModelState
 from service.config.model_names import ModelNames
+from service.config.model_settings import ModelKind
 from service.http.json_io import json_response
 from service.ops.settings_in_force import SettingsReport
 from service.schema.capabilities import CapabilitiesList, MaxTokensRule, describe_capabilities
@@ -20,7 +21,10 @@ from service.supervision.supervisor import Supervisor
 
 
 class CapabilitiesEndpoint:
-    """Lists how each model handles each parameter, and the settings in force."""
+    """Lists how each model handles each parameter, and the settings in force.
+
+    `endpoints` are the structs of requests by path, for each kind of model.
+    """
 
     def __init__(
         self,
@@ -30,7 +34,7 @@ class CapabilitiesEndpoint:
         kv_quantisation: str,
         softened: AbstractSet[str],
         strict_max_tokens: bool,
-        endpoints: Mapping[str, type[msgspec.Struct]],
+        endpoints: Mapping[ModelKind, Mapping[str, type[msgspec.Struct]]],
         settings: SettingsReport,
     ) -> None:
         self._model_names = model_names
@@ -48,7 +52,7 @@ class CapabilitiesEndpoint:
         data = [
             describe_capabilities(
                 state,
-                self._endpoints,
+                self._endpoints[self._model_names.kind(state.id)],
                 self._kv_quantisation,
                 self._softened,
                 self._max_tokens_rule,

@@ -83,7 +83,7 @@ def attributes_of(record: RequestRecord) -> Attributes:
     """The attributes of a generation, without those that are unknown."""
     attributes: Attributes = {
         **generation_attributes(record),
-        gen_ai.GEN_AI_OUTPUT_TYPE: "text",
+        gen_ai.GEN_AI_OUTPUT_TYPE: "text" if record.submits else None,
         gen_ai.GEN_AI_REQUEST_STREAM: record.stream,
         gen_ai.GEN_AI_RESPONSE_ID: record.answer_id,
         gen_ai.GEN_AI_RESPONSE_FINISH_REASONS: [end.reason for _, end in record.finished] or None,
@@ -96,13 +96,18 @@ def attributes_of(record: RequestRecord) -> Attributes:
         KEY_NAME: record.key,
         RESTARTS: record.restarts or None,
         **_request_attributes(record),
-        **(_content_attributes(record) if record.keeps_content else {}),
+        **(_content_attributes(record) if record.keeps_content and record.submits else {}),
     }
     return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _request_attributes(record: RequestRecord) -> Attributes:
-    """The parameters of the request; they are the same for all its sequences."""
+    """The parameters of the request; they are the same for all its sequences.
+
+    A request for vectors has no sequences.
+    """
+    if not record.submits:
+        return {}
     submit = record.submits[0]
     sampling = submit.sampling
     # What the request leaves to the model is known to the worker only.

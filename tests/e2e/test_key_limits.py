@@ -16,7 +16,7 @@ import pytest
 from service.app import list_operations
 from service.openapi.operation import Operation
 from tests.e2e import plain_http
-from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import Daemon, running
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import KEYS, NAMED, PLAIN, add_key, bearer
 from tests.e2e.wire import completion
@@ -137,8 +137,8 @@ def test_every_route_of_the_table_needs_a_key_and_only_generation_needs_tokens(
         for headers in ({}, bearer("wrong-key-000000001"), {"x-api-key": "wrong-key-000000001"}):
             assert status(headers) == 401
     for headers in (bearer(NAMED), {"x-api-key": NAMED}):
-        assert (status(headers) == 429) == operation.is_generation
-        assert operation.is_generation or status(headers) in (200, 400, 403, 404)
+        assert (status(headers) == 429) == operation.spends_tokens
+        assert operation.spends_tokens or status(headers) in (200, 400, 403, 404)
     if operation.kind != "other" and operation.method == "POST":
         assert status(bearer(PLAIN)) == 400
 

@@ -25,7 +25,8 @@ from typing import NoReturn
 import msgspec
 
 from protocol.channel import Channel, Closed, worker_end
-from protocol.events import Event, Finished, Started, TextDelta, Tokenized
+from protocol.embedding import Embed
+from protocol.events import Embedded, Event, Finished, Started, TextDelta, Tokenized
 from protocol.messages import (
     Cancel,
     Configure,
@@ -52,6 +53,7 @@ from tests.waiting import wait_for
 
 STEP_S = 0.002
 DEFAULT_TOKENS = 16
+DIMENSIONS = 4
 WEIGHT_BYTES = 1000
 CONTEXT_TOKENS = 10**6
 EXIT_DEVICE_FAILED = 70
@@ -86,7 +88,7 @@ BROKEN_FRAMES = {
     "nonsense": struct.pack("!i", 3) + b"xyz",
 }
 
-Inbox = queue.SimpleQueue[Submit | Cancel | SetMaxRunning | Shutdown]
+Inbox = queue.SimpleQueue[Submit | Embed | Cancel | SetMaxRunning | Shutdown]
 
 
 def token_at(prompt: str, position: int) -> tuple[int, str]:
@@ -99,6 +101,31 @@ def token_at(prompt: str, position: int) -> tuple[int, str]:
 def answer(prompt: str, tokens: int) -> str:
     """The text of an answer of `tokens` tokens."""
     return "".join(token_at(prompt, position)[1] for position in range(tokens))
+
+
+def vector_of(text: str) -> list[float]:
+    """The vector of a text, or the score of a document."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return [byte / 256 for byte in digest[:DIMENSIONS]]
+
+
+def embed(request: Embed) -> list[Event]:
+    """All events of a request for vectors or scores."""
+    texts = msgspec.msgpack.decode(request.prompt, type=list[str | list[int]])
+    width = DIMENSIONS if request.query is None else 1
+    rows = [vector_of(str(text))[:width] for text in texts]
+    values = b"".join(struct.pack(f"<{width}f", *row) for row in rows)
+    tokens = sum(map(len, texts))
+    end = Finished(
+        id=request.id,
+        reason="stop",
+        prompt_tokens=tokens,
+        completion_tokens=0,
+        queue_ms=0.0,
+        prefill_ms=0.0,
+        decode_ms=0.0,
+    )
+    return [Started(request.id, tokens), Embedded(request.id, list(range(len(rows))), values), end]
 
 
 class Row:
@@ -144,6 +171,7 @@ class FakeWorker:
         self._inbox: Inbox = queue.SimpleQueue()
         self._waiting: dict[int, Submit] = {}
         self._running: dict[int, Row] = {}
+        self._embeds: dict[int, Embed] = {}
         self._max_running = 1
         # The number of device calls, the one in progress, and whether pings are answered.
         self._calls = 0
@@ -212,7 +240,7 @@ class FakeWorker:
                 if isinstance(message, Tokenize):
                     self._tokenize(message)
                     continue
-                assert isinstance(message, Submit | Cancel | SetMaxRunning | Shutdown)
+                assert isinstance(message, Submit | Embed | Cancel | SetMaxRunning | Shutdown)
                 self._inbox.put(message)
         except Closed:
             os._exit(EXIT_ORPHANED)
@@ -243,7 +271,7 @@ class FakeWorker:
 
     def _receive(self) -> bool:
         """Receive messages, for one step's time if the worker is busy; False on `Shutdown`."""
-        idle = not (self._running or self._waiting)
+        idle = not (self._running or self._waiting or self._embeds)
         if idle:
             self._call = Pong()
         deadline = time.monotonic() + STEP_S
@@ -257,8 +285,11 @@ class FakeWorker:
             match message:
                 case Submit():
                     self._waiting |= {each.id: each for each in message.sequences()}
+                case Embed():
+                    self._embeds[message.id] = message
                 case Cancel(ids):
                     for id in ids:
+                        self._embeds.pop(id, None)
                         self._waiting.pop(id, None)
                         self._running.pop(id, None)
                 case SetMaxRunning(max_running):
@@ -281,6 +312,12 @@ class FakeWorker:
             events += row.advance()
             if isinstance(events[-1], Finished):
                 del self._running[id]
+        for request in self._embeds.values():
+            # A fault that its texts set occurs each time.
+            if (fault := fault_of(bytes(request.prompt).decode(errors="replace"))) is not None:
+                self._cause(fault.kind)
+            events += embed(request)
+        self._embeds.clear()
         stats = Stats(
             running=len(self._running),
             waiting=len(self._waiting),

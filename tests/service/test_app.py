@@ -111,7 +111,8 @@ def test_a_path_without_the_version_is_the_same_route() -> None:
     assert {"/chat/completions", "/completions", "/models", "/models/{model}"} <= aliases.keys()
     endpoints = {template_of(route): route.endpoint for route in ROUTES if isinstance(route, Route)}
     for alias, op in aliases.items():
-        assert op.path == f"/v1{alias}"
+        # Cohere's clients ask for its second version.
+        assert op.path == f"/v1{alias.removeprefix('/v2')}"
         assert endpoints[alias] == endpoints[op.path]
 
 

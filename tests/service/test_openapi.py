@@ -49,6 +49,8 @@ def test_every_endpoint_is_described_with_the_version() -> None:
         ("delete", "/v1/conversations/{id}/items/{item}"),
         ("post", "/v1/messages"),
         ("post", "/v1/messages/count_tokens"),
+        ("post", "/v1/embeddings"),
+        ("post", "/v1/rerank"),
         ("post", "/tokenize"),
         ("post", "/detokenize"),
         ("post", "/apply-template"),

@@ -149,6 +149,11 @@ class Engine:
         self._generator.rules = rules
 
     @property
+    def decode_s(self) -> float:
+        """The seconds of a decode step of its rows; 0 while none decodes, or if it is unknown."""
+        return self._prefill_budget.decode_s if self._generator.is_decoding else 0.0
+
+    @property
     def longest_prompt(self) -> int | None:
         """The most tokens of a prompt that may not be sliced; None without a bound."""
         return None if self.rules.slices_prompts else self._prefill_budget.longest_whole()

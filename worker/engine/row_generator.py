@@ -260,6 +260,11 @@ class RowBatchGenerator(MlxBatchGenerator):
     def rules(self, rules: BatchRules) -> None:
         self._planner.rules = rules
 
+    @property
+    def is_decoding(self) -> bool:
+        """Whether any row decodes."""
+        return len(self._generation_batch) > 0
+
     def new_uid(self) -> int:
         """A number for a row that is not inserted."""
         uid: int = self._uid_count

@@ -12,7 +12,16 @@ from typing import Any, get_args
 
 import msgspec
 
-from protocol.messages import ChatPrompt, Prompt, Submit, TextPrompt, TokenPrompt, ToWorker
+from protocol.embedding import Embed
+from protocol.messages import (
+    ChatPrompt,
+    Prompt,
+    Request,
+    Submit,
+    TextPrompt,
+    TokenPrompt,
+    ToWorker,
+)
 from protocol.structs import Message
 from protocol.tokenization import Tokenize
 
@@ -92,11 +101,11 @@ Outline = ChatOutline | TextKind | TokenKind
 Count = ChatCount | TextKind | TokenKind | None
 Kind = ChatKind | TextKind | TokenKind
 
-# What the preprocessor gets: both have an encoded prompt, or None, and its size.
-EncodedRequest = EncodedSubmit | Tokenize
+# What the preprocessor gets: each has an encoded prompt, or None, and its size.
+EncodedRequest = EncodedSubmit | Tokenize | Embed
 
 
-def ids_of(request: Submit | Tokenize) -> list[int]:
+def ids_of(request: Request) -> list[int]:
     """The ids of all sequences of a request."""
     siblings = request.siblings if isinstance(request, Submit) else []
     return [request.id, *(sibling.id for sibling in siblings)]
@@ -106,6 +115,10 @@ def work_bytes_of(request: EncodedRequest) -> int:
     """How much text takes as long to prepare as the request's prompt, in bytes."""
     if request.nbytes > MAX_COUNTED_BYTES:
         return request.nbytes
+    if isinstance(request, Embed):
+        texts = msgspec.msgpack.decode(request.prompt, type=list[msgspec.Raw])
+        query_bytes = len(request.query or "")
+        return max(request.nbytes, len(texts) * (MESSAGE_BYTES + query_bytes))
     match msgspec.msgpack.decode(request.prompt, type=Count):
         case ChatCount(messages):
             return max(request.nbytes, len(messages) * MESSAGE_BYTES)

@@ -20,17 +20,22 @@ import msgspec
 from worker.open_files import open_files_limit_kept
 
 with open_files_limit_kept():
+    from protocol.embedding import Embed
     from protocol.events import Rejected, Tokenized
     from protocol.tokenization import Tokenize
     from worker.intake.encoded_submit import EncodedRequest
-    from worker.intake.prepared import PreparedPrompt, prepare_prompt, tokenize_prompt
+    from worker.intake.prepared import (
+        PreparedPrompt,
+        prepare_prompt,
+        prepare_texts,
+        tokenize_prompt,
+    )
+    from worker.intake.prepared_texts import PreparedTexts
     from worker.isolation.parent_watch import watch_parent
     from worker.isolation.resource_limits import set_soft_limit
     from worker.memory.footprint import trim_heap
     from worker.models.families import build_registry
-    from worker.models.model_config import ModelConfigLoader, PromptModel
-    from worker.outputs.parsers import OutputParsers
-    from worker.prompts.builder import PromptBuilder
+    from worker.models.model_config import ModelConfigLoader, PromptModel, PromptParts
 
 READY = b"ready"
 # A smaller prompt is tokenized sooner than the bound on its tokens is made for the first time.
@@ -48,7 +53,7 @@ class ChildRequest(msgspec.Struct, frozen=True, array_like=True):
     enforces_calls: bool
 
 
-Answer = PreparedPrompt | Tokenized | Rejected
+Answer = PreparedPrompt | PreparedTexts | Tokenized | Rejected
 REQUEST_DECODER = msgspec.msgpack.Decoder(ChildRequest)
 ANSWER_DECODER: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
@@ -58,9 +63,9 @@ class PromptModels:
 
     def __init__(self) -> None:
         self._loader = ModelConfigLoader(build_registry(), context_limit_tokens=0)
-        self._models: OrderedDict[bytes, tuple[PromptBuilder, OutputParsers]] = OrderedDict()
+        self._models: OrderedDict[bytes, PromptParts] = OrderedDict()
 
-    def get(self, model: PromptModel) -> tuple[PromptBuilder, OutputParsers]:
+    def get(self, model: PromptModel) -> PromptParts:
         """What prepares this model's prompts; read from its files at the first time."""
         key = msgspec.msgpack.encode(model)
         if key not in self._models:
@@ -90,9 +95,12 @@ def main(connection: Connection, memory_limit_bytes: int) -> None:
 def answer(models: PromptModels, encoded: bytes) -> bytes:
     """The encoded answer to one encoded request."""
     request = REQUEST_DECODER.decode(encoded)
-    prompts, parsers = models.get(request.model)
+    prompts, parsers, texts = models.get(request.model)
     if isinstance(request.submit, Tokenize):
         return msgspec.msgpack.encode(tokenize_prompt(prompts, request.submit))
+    if isinstance(request.submit, Embed):
+        limit_tokens = request.model.context_length
+        return msgspec.msgpack.encode(prepare_texts(texts, request.submit, limit_tokens))
     prepared = prepare_prompt(
         prompts,
         parsers,

@@ -8,10 +8,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from protocol.events import Rejected, Tokenized
+from protocol.events import Rejected
 from protocol.units import format_bytes
-from worker.intake.preparation_child import ANSWER_DECODER, READY, ChildRequest
-from worker.intake.prepared import PreparedPrompt
+from worker.intake.preparation_child import ANSWER_DECODER, READY, Answer, ChildRequest
 from worker.isolation.child_process import ChildProcess
 from worker.memory.footprint import read_footprint_of
 from worker.memory.preparation import PreparationMemory
@@ -59,9 +58,7 @@ class PreparationProcess:
         """The process id, while a process runs."""
         return None if self._process is None else self._process.pid
 
-    def prepare(
-        self, request: ChildRequest, is_wanted: Callable[[], bool]
-    ) -> PreparedPrompt | Tokenized | Rejected | None:
+    def prepare(self, request: ChildRequest, is_wanted: Callable[[], bool]) -> Answer | None:
         """The prepared prompt or its rejection; None if it is no longer wanted."""
         submit = request.submit
         try:
@@ -93,9 +90,7 @@ class PreparationProcess:
         self._peak_bytes = 0
         self._memory.reserve(self._name, 0)
 
-    def _request(
-        self, encoded: bytes, is_wanted: Callable[[], bool]
-    ) -> PreparedPrompt | Tokenized | Rejected | None:
+    def _request(self, encoded: bytes, is_wanted: Callable[[], bool]) -> Answer | None:
         process = self._process
         if process is None:
             process = self._process = ChildProcess(CHILD_MODULE, str(MAX_BYTES))

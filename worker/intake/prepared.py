@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from protocol.embedding import Embed
 from protocol.events import Rejected, Tokenized
 from protocol.grammars import Lark
 from protocol.messages import Submit
 from protocol.structs import Message
 from protocol.tokenization import Tokenize
+from worker.embedding.texts import EmbeddingTexts
 from worker.folder.generation_config import apply_defaults
+from worker.intake.prepared_texts import PreparedEmbedding, PreparedTexts, encode_rows
 from worker.models.model_config import ModelConfig
 from worker.outputs.output_processor import AnswerRecord
 from worker.outputs.parsers import OutputParsers
@@ -141,7 +144,9 @@ class ModelOpenFailed:
     reason: str
 
 
-PreparationResult = PreparedRequest | Rejected | RequestDeferred | ModelOpened | ModelOpenFailed
+PreparationResult = (
+    PreparedRequest | PreparedEmbedding | Rejected | RequestDeferred | ModelOpened | ModelOpenFailed
+)
 
 
 def for_sequence(
@@ -222,6 +227,17 @@ def tokenize_prompt(prompts: PromptBuilder, request: Tokenize) -> Tokenized | Re
     """The result of a conversion by the tokenizer alone."""
     try:
         return convert(prompts, request)
+    except Exception as error:
+        return to_rejection(request.id, error)
+
+
+def prepare_texts(
+    texts: EmbeddingTexts | None, request: Embed, limit_tokens: int
+) -> PreparedTexts | Rejected:
+    """The rows of a request for vectors or scores, each of at most `limit_tokens`."""
+    assert texts is not None
+    try:
+        return encode_rows(texts, request, limit_tokens)
     except Exception as error:
         return to_rejection(request.id, error)
 

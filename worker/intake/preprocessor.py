@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple, Protocol
 
+from protocol.embedding import Embed
 from protocol.events import Rejected, Tokenized
-from protocol.messages import ModelSource, Submit
+from protocol.messages import ModelSource, Request, Submit
 from protocol.tokenization import Tokenize
 from worker.cache.disk_store import DiskStore
 from worker.intake.compile_queue import CompileQueue, open_schemas, with_grammar
-from worker.intake.encoded_submit import EncodedRequest, ids_of, work_bytes_of
+from worker.intake.encoded_submit import EncodedRequest, EncodedSubmit, ids_of, work_bytes_of
 from worker.intake.open_models import Arrival, ModelOpening, OpenModels
 from worker.intake.preparation_child import ChildRequest
 from worker.intake.preparation_process import PreparationProcess
@@ -35,9 +36,16 @@ from worker.intake.prepared import (
     RequestDeferred,
     for_sequence,
     prepare_prompt,
+    prepare_texts,
     to_request,
     tokenize_prompt,
     with_duration,
+)
+from worker.intake.prepared_texts import (
+    PreparedEmbedding,
+    PreparedTexts,
+    reject_other_kind,
+    to_embedding,
 )
 from worker.memory.preparation import PreparationMemory
 from worker.models.model_config import LoadError, ModelConfig
@@ -236,6 +244,8 @@ class Preprocessor:
     def _enqueue(self, config: ModelConfig, arrival: Arrival, opening_s: float = 0.0) -> None:
         """Queue a request by the size of its prompt; it waited `opening_s` for its model."""
         submit, received_at = arrival
+        if (rejected := reject_other_kind(config, submit)) is not None:
+            return self._reject(submit, rejected)
         job = PreparationJob(submit, work_bytes_of(submit), received_at, config, opening_s)
         with self._lock:
             nbytes = self._waiting_bytes + submit.nbytes
@@ -250,6 +260,7 @@ class Preprocessor:
         else:
             (self._medium if job.work_bytes <= MEDIUM_BYTES else self._large).put(job)
             self._inbox.put(RequestDeferred(submit.id))
+        return None
 
     def _release(self, job: PreparationJob) -> None:
         """Release the memory of a prompt that no longer waits."""
@@ -263,6 +274,9 @@ class Preprocessor:
         if isinstance(job.submit, Tokenize):
             result = tokenize_prompt(job.config.prompts, job.submit)
             return self._finish(job, job.submit, result, began)
+        if isinstance(job.submit, Embed):
+            rows = prepare_texts(job.config.texts, job.submit, job.config.context_length)
+            return self._finish(job, job.submit, rows, began)
         submit = job.submit.decode()
         prepared = prepare_prompt(
             job.config.prompts,
@@ -283,8 +297,8 @@ class Preprocessor:
             enforces_calls=job.config.grammars.vocabulary is not None,
         )
         prepared = process.prepare(request, lambda: self._is_pending(job.submit))
-        submit: Submit | Tokenize = job.submit
-        if isinstance(prepared, PreparedPrompt) and not isinstance(job.submit, Tokenize):
+        submit: Request = job.submit
+        if isinstance(prepared, PreparedPrompt) and isinstance(job.submit, EncodedSubmit):
             # Only what fits the context is decoded here.
             submit = job.submit.outline()
         self._finish(job, submit, prepared, began)
@@ -292,8 +306,8 @@ class Preprocessor:
     def _finish(
         self,
         job: PreparationJob,
-        submit: Submit | Tokenize,
-        prepared: PreparedPrompt | Tokenized | Rejected | None,
+        submit: Request,
+        prepared: PreparedPrompt | PreparedTexts | Tokenized | Rejected | None,
         began: float,
     ) -> None:
         """Pass on what came of a request, unless it was cancelled."""
@@ -304,6 +318,9 @@ class Preprocessor:
         match prepared:
             case PreparedPrompt() if isinstance(submit, Submit):
                 self._compile(job, submit, prepared)
+            case PreparedTexts() if isinstance(submit, Embed):
+                embedding = to_embedding(job.config, submit, prepared, job.received_at)
+                self._deliver_one(submit.id, embedding)
             case Tokenized():
                 self._send_result(prepared)
             case Rejected():
@@ -340,7 +357,7 @@ class Preprocessor:
 
     # ------------------------------------------------------------ delivering
 
-    def _is_pending(self, submit: Submit | Tokenize) -> bool:
+    def _is_pending(self, submit: Request) -> bool:
         """Whether any sequence of this request is still to be delivered."""
         with self._lock:
             return not self._pending.isdisjoint(ids_of(submit))
@@ -355,11 +372,21 @@ class Preprocessor:
                     self._pending.discard(sequence.id)
                     self._inbox.put(for_sequence(result, sequence))
 
-    def _reject(self, submit: Submit | Tokenize, rejected: Rejected) -> None:
-        if isinstance(submit, Tokenize):
-            self._send_result(rejected)
-        else:
-            self._deliver(submit, rejected)
+    def _deliver_one(self, id: int, result: PreparedEmbedding | Rejected) -> None:
+        """Put a request of one sequence into the inbox, unless it was cancelled."""
+        with self._lock:
+            if id in self._pending:
+                self._pending.discard(id)
+                self._inbox.put(result)
+
+    def _reject(self, submit: Request, rejected: Rejected) -> None:
+        match submit:
+            case Tokenize():
+                self._send_result(rejected)
+            case Embed():
+                self._deliver_one(submit.id, rejected)
+            case Submit():
+                self._deliver(submit, rejected)
 
     def _send_result(self, result: Tokenized | Rejected) -> None:
         """Send the result of a request for the tokenizer, unless it was cancelled."""

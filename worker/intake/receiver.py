@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 
 from protocol.channel import Channel, Closed
+from protocol.embedding import Embed
 from protocol.messages import (
     Cancel,
     Load,
@@ -67,7 +68,7 @@ class Receiver(threading.Thread):
             match message:
                 case Ping():
                     self._channel.send(self._answer_ping())
-                case EncodedSubmit() | Tokenize():
+                case EncodedSubmit() | Tokenize() | Embed():
                     self._preprocessor.submit(message)
                 case Cancel(ids):
                     self._preprocessor.cancel(ids)

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from worker.memory.accounting import MemoryAccount
 from worker.models.states import ModelEntry
-from worker.models.weight_loader import LoadedModel
+from worker.models.weight_loader import AnyLoadedModel
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Evictor:
         self,
         *,
         entries: Mapping[str, ModelEntry],
-        models: Mapping[str, LoadedModel],
+        models: Mapping[str, AnyLoadedModel],
         account: MemoryAccount,
         unload: Callable[[str], None],
         clock: Callable[[], float],

@@ -17,7 +17,7 @@ from worker.memory.budget import return_freed_memory
 from worker.models.eviction import WaitingRequests
 from worker.models.model_config import ModelConfig, cannot_load
 from worker.models.states import ModelEntry
-from worker.models.weight_loader import LoadedModel, WeightLoad
+from worker.models.weight_loader import AnyLoadedModel, EmbeddingLoad, WeightLoad
 from worker.selfcheck.check_store import CheckStore
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 # After a failed load, requests are rejected for this time; then the next one loads again.
 RETRY_S = 10.0
 
+AnyLoad = WeightLoad | EmbeddingLoad
 MakeRoom = Callable[[int, WaitingRequests, float | None], bool]
 
 
@@ -46,7 +47,7 @@ class LoadQueue:
         account: MemoryAccount,
         make_room: MakeRoom,
         check_store: CheckStore,
-        on_loaded: Callable[[str, LoadedModel], None],
+        on_loaded: Callable[[str, AnyLoadedModel], None],
         clock: Callable[[], float],
     ) -> None:
         self._configure = configure
@@ -56,9 +57,9 @@ class LoadQueue:
         self._check_store = check_store
         self._on_loaded = on_loaded
         self._clock = clock
-        self.current: WeightLoad | None = None
+        self.current: AnyLoad | None = None
 
-    def load_of(self, id: str) -> WeightLoad | None:
+    def load_of(self, id: str) -> AnyLoad | None:
         """The load in progress of this model, if any."""
         load = self.current
         return load if load is not None and load.config.id == id else None
@@ -85,17 +86,20 @@ class LoadQueue:
         reason = self.read_slice(load)
         return LoadResult(load.config.id, reason) if self.current is None else None
 
-    def begin(self, config: ModelConfig) -> WeightLoad:
+    def begin(self, config: ModelConfig) -> AnyLoad:
         """Begin a load and reserve the memory for its weights."""
         logger.info("loading %s", config.id)
         self._entries[config.id].awaiting_memory = False
         self._account.weight_bytes[config.id] = config.file_bytes
-        self.current = WeightLoad(
-            config, self._configure, self._account.prompt_cache, self._check_store
-        )
+        if config.texts is not None:
+            self.current = EmbeddingLoad(config, self._configure)
+        else:
+            self.current = WeightLoad(
+                config, self._configure, self._account.prompt_cache, self._check_store
+            )
         return self.current
 
-    def read_slice(self, load: WeightLoad) -> str | None:
+    def read_slice(self, load: AnyLoad) -> str | None:
         """Read one slice; returns the reason if the load failed."""
         id = load.config.id
         try:
@@ -135,7 +139,7 @@ class LoadQueue:
                 return
             self._entries[config.id].awaiting_memory = True
 
-    def _finish(self, id: str, model: LoadedModel) -> None:
+    def _finish(self, id: str, model: AnyLoadedModel) -> None:
         self.current = None
         entry = self._entries[id]
         entry.requested = entry.failed_at = None

@@ -10,13 +10,15 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_tokenizer
 
 from protocol.messages import ModelDefaults, ModelSource
+from worker.embedding.facts import EmbeddingSettings
+from worker.embedding.texts import EmbeddingTexts, open_texts
 from worker.folder.chat_templates import ChatTemplates, read_chat_templates
 from worker.folder.generation_config import (
     NO_DEFAULTS,
@@ -64,6 +66,14 @@ class PromptModel(msgspec.Struct, frozen=True, array_like=True):
     vocabulary_size: int
 
 
+class PromptParts(NamedTuple):
+    """What prepares a model's prompts; `texts` of an embedding model or a reranker."""
+
+    prompts: PromptBuilder
+    parsers: OutputParsers
+    texts: EmbeddingTexts | None
+
+
 class LoadError(Exception):
     """A model or the prompt cache's folder could not be loaded; the message says why."""
 
@@ -74,7 +84,7 @@ class ModelConfig:
 
     `family` is the `model_type` of config.json, `file_bytes` the weights' size on disk,
     `content_key` the key of the model's prompt cache, `defaults` the sampling of requests that
-    leave it to the model.
+    leave it to the model. `texts` is set for an embedding model or a reranker.
     """
 
     source: ModelSource
@@ -91,6 +101,7 @@ class ModelConfig:
     defaults: ModelDefaults
     parsers: OutputParsers
     grammars: GrammarCompiler
+    texts: EmbeddingTexts | None = None
 
     @property
     def id(self) -> str:
@@ -111,6 +122,8 @@ class ModelConfig:
     @property
     def capabilities(self) -> list[str]:
         """The model's capabilities, by their names in `/v1/models`."""
+        if self.texts is not None:
+            return ["embeddings" if self.texts.facts.kind == "embedding" else "rerank"]
         chat = self.prompts.has_chat_template
         supported = {
             "completion": True,
@@ -163,7 +176,7 @@ class ModelConfigLoader:
     def _limit_tokens(self, source: ModelSource) -> int:
         return source.context_limit_tokens or self._context_limit_tokens
 
-    def load_prompts(self, model: PromptModel) -> tuple[PromptBuilder, OutputParsers]:
+    def load_prompts(self, model: PromptModel) -> PromptParts:
         """Read what prepares a model's prompts. One thread at a time may use it."""
         path = Path(model.path)
         config = load_config(path)
@@ -184,7 +197,8 @@ class ModelConfigLoader:
             context_length=model.context_length,
             named_templates=templates.named,
         )
-        return prompts, OutputParsers(tokenizer, syntaxes)
+        texts = texts_of(model.source, path)
+        return PromptParts(prompts, OutputParsers(tokenizer, syntaxes), texts)
 
     def _load(self, source: ModelSource, *, download: bool) -> ModelConfig:
         path = folder_of(source, download=download and not source.trust_remote_code)
@@ -203,7 +217,8 @@ class ModelConfigLoader:
         tokenizer = read_tokenizer()
         syntaxes = call_syntaxes_of(tokenizer, family)
         vocabulary_size = vocabulary_size_of(config, tokenizer)
-        context_length = context_length_of(config, self._limit_tokens(source))
+        texts = texts_of(source, path)
+        context_length = longest_input_of(config, texts, self._limit_tokens(source))
         named = stop_tokens_of(path, tokenizer) | family.stop_tokens(tokenizer)
         turn_end = find_turn_end(tokenizer, named)
         stop_tokens = frozenset(named if turn_end is None else {*named, turn_end})
@@ -240,6 +255,7 @@ class ModelConfigLoader:
             defaults=defaults_of(source, generation_config),
             parsers=OutputParsers(tokenizer, syntaxes),
             grammars=GrammarCompiler(make_vocabulary(tokenizer, vocabulary_size, stop_tokens)),
+            texts=texts,
         )
 
 
@@ -306,6 +322,26 @@ def load_tokenizer_with_template(
 def folder_of(source: ModelSource, *, download: bool = False) -> Path:
     """The folder of a configured model; raises as `find_model_folder`."""
     return find_model_folder(source.source, download=download, revision=source.revision)
+
+
+def texts_of(source: ModelSource, path: Path) -> EmbeddingTexts | None:
+    """What prepares the texts of an embedding model or a reranker; None for any other model.
+
+    Raises:
+        NotAnEmbeddingModel: the folder gives no vectors and no scores.
+    """
+    if source.embedding is None:
+        return None
+    settings = msgspec.convert(source.embedding, EmbeddingSettings, from_attributes=True)
+    return open_texts(path, settings, trusted=source.trust_remote_code)
+
+
+def longest_input_of(
+    config: Mapping[str, Any], texts: EmbeddingTexts | None, limit_tokens: int
+) -> int:
+    """The most tokens of a prompt and its answer, or of a text; `limit_tokens` 0 sets no limit."""
+    length = context_length_of(config, limit_tokens)
+    return length if texts is None else min(length, texts.facts.max_tokens)
 
 
 def defaults_of(source: ModelSource, generation_config: GenerationConfig) -> ModelDefaults:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from protocol.messages import Configure, Loading, ModelSource, ModelState
 from protocol.units import format_bytes
 from worker.cache.disk_store import DiskStore
+from worker.cache.kv_cost import KVCost
 from worker.cache.prefix_cache import PrefixCache
 from worker.memory.accounting import KVReservations, MemoryAccount
 from worker.memory.budget import UNLIMITED, Budget, return_freed_memory
@@ -22,12 +23,14 @@ from worker.models.eviction import Evictor, WaitingRequests
 from worker.models.load_queue import LoadQueue, LoadResult
 from worker.models.model_config import LoadError, ModelConfig, ModelConfigLoader, cannot_load
 from worker.models.states import ModelEntry, describe_state
-from worker.models.weight_loader import LoadedModel
+from worker.models.weight_loader import AnyLoadedModel, LoadedEmbedder, LoadedModel
 from worker.selfcheck.check_store import CheckStore
 
 logger = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
+# Texts for vectors keep nothing between device calls.
+NO_CACHES = KVCost([], 0)
 
 
 class NoWaitingRequests:
@@ -38,7 +41,7 @@ class NoWaitingRequests:
 
 
 class ModelPool:
-    """The configured models; iterating gives the loaded ones, in the configured order.
+    """The configured models; iterating gives the loaded ones that generate, in their order.
 
     `on_loading` gets the progress of `load_all`, `on_loaded` each model that was loaded,
     `on_unloaded` the id of each model that was unloaded.
@@ -53,7 +56,7 @@ class ModelPool:
         disk_store: DiskStore | None = None,
         preparation_memory: PreparationMemory | None = None,
         on_loading: Callable[[Loading], None] = lambda loading: None,
-        on_loaded: Callable[[LoadedModel], None] = lambda model: None,
+        on_loaded: Callable[[AnyLoadedModel], None] = lambda model: None,
         on_unloaded: Callable[[str], None] = lambda id: None,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -63,7 +66,7 @@ class ModelPool:
         self._on_loaded = on_loaded
         self._on_unloaded = on_unloaded
         self._clock = clock
-        self._models: dict[str, LoadedModel] = {}
+        self._models: dict[str, AnyLoadedModel] = {}
         self._entries = {
             source.id: ModelEntry(
                 source,
@@ -98,13 +101,21 @@ class ModelPool:
         )
 
     def __iter__(self) -> Iterator[LoadedModel]:
-        return iter([self._models[id] for id in self._entries if id in self._models])
+        loaded = [self._models[id] for id in self._entries if id in self._models]
+        return iter([model for model in loaded if isinstance(model, LoadedModel)])
 
     def __getitem__(self, id: str) -> LoadedModel:
-        return self._models[id]
+        """The loaded model that generates."""
+        return next(model for model in self if model.info.id == id)
 
     def __contains__(self, id: str) -> bool:
         return id in self._models
+
+    @property
+    def embedders(self) -> list[LoadedEmbedder]:
+        """The loaded embedding models and rerankers, in the configured order."""
+        loaded = [self._models[id] for id in self._entries if id in self._models]
+        return [model for model in loaded if isinstance(model, LoadedEmbedder)]
 
     @property
     def sources(self) -> list[ModelSource]:
@@ -156,7 +167,7 @@ class ModelPool:
     @property
     def has_checks(self) -> bool:
         """Whether the check of a loaded model has not ended."""
-        return any(model.check is not None for model in self._models.values())
+        return any(model.check is not None for model in self)
 
     def advance_check(self) -> None:
         """Compute a step of the first check that has not ended.
@@ -188,13 +199,16 @@ class ModelPool:
         total = self._models[source.id].info.weight_bytes
         self._on_loading(Loading(source.id, total, total))
 
-    def _add(self, id: str, model: LoadedModel) -> None:
+    def _add(self, id: str, model: AnyLoadedModel) -> None:
         self._models[id] = model
         alone = model.rules.batching == "none"
-        engine = model.engine
-        self.account.kv[id] = KVReservations(
-            engine.kv_cost, alone=alone, held=lambda: engine.held_bytes
-        )
+        if isinstance(model, LoadedModel):
+            engine = model.engine
+            self.account.kv[id] = KVReservations(
+                engine.kv_cost, alone=alone, held=lambda: engine.held_bytes
+            )
+        else:
+            self.account.kv[id] = KVReservations(NO_CACHES)
         # Its files may not have been on disk at the start, or have changed since.
         entry = self._entries[id]
         entry.context_length, entry.defaults = model.info.context_length, model.config.defaults

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from protocol.messages import ModelDefaults, ModelSource, ModelState
 from worker.folder.generation_config import NO_DEFAULTS
 from worker.models.model_config import ModelConfig
-from worker.models.weight_loader import LoadedModel, WeightLoad
+from worker.models.weight_loader import AnyLoadedModel, EmbeddingLoad, WeightLoad
 
 AWAITING_MEMORY = "it waits for memory"
 
@@ -48,7 +48,7 @@ class ModelEntry:
 
 
 def describe_state(
-    entry: ModelEntry, loaded: LoadedModel | None, load: WeightLoad | None
+    entry: ModelEntry, loaded: AnyLoadedModel | None, load: WeightLoad | EmbeddingLoad | None
 ) -> ModelState:
     """The `ModelState` of one model; `load` is this model's load in progress, if any."""
     id, pinned, context_length = entry.source.id, entry.pinned, entry.context_length

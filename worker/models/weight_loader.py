@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import time
@@ -19,6 +20,10 @@ from protocol.batching import BatchRules
 from protocol.messages import Configure, ModelInfo
 from protocol.units import MS_PER_S
 from worker.cache.prefix_cache import PrefixCache
+from worker.embedding.model import EmbeddingModel, load_embedding_model
+from worker.embedding_batches.batch_check import check_batches
+from worker.embedding_batches.engine import Compute, EmbeddingEngine
+from worker.embedding_batches.text_budget import TextBudget
 from worker.engine.engine import Engine, weight_bytes_of
 from worker.engine.prefill_budget import PrefillLimits
 from worker.folder.mlx_lm_folder import folder_for_mlx_lm
@@ -31,6 +36,8 @@ logger = logging.getLogger(__name__)
 # The largest slice that is read between two steps; a larger array is one slice. A slow disk
 # reads it in a tenth of a second.
 LOAD_SLICE_BYTES = 64 * 1024 * 1024
+# The longest call of texts where no stream waits: a small request comes after it.
+CALL_S = 0.25
 
 
 @dataclass(slots=True)
@@ -61,6 +68,19 @@ class LoadedModel:
             store.write(self.config.content_key, self.check.rules)
             log_rules(self.info.id, self.check.rules)
             self.check = None
+
+
+@dataclass(slots=True)
+class LoadedEmbedder:
+    """One loaded embedding model or reranker."""
+
+    info: ModelInfo
+    engine: EmbeddingEngine
+    config: ModelConfig
+    rules: BatchRules
+
+
+AnyLoadedModel = LoadedModel | LoadedEmbedder
 
 
 class WeightLoad:
@@ -115,7 +135,7 @@ class WeightLoad:
             self._check = ModelCheck(
                 model,
                 vocabulary_size=self.config.vocabulary_size,
-                limits=self._prefill_limits,
+                limits=prefill_limits_of(self._configure),
                 load_s=self._read_s,
             )
             self._rules = self._check.rules
@@ -129,15 +149,6 @@ class WeightLoad:
             return True
         return self._check.is_overdue
 
-    @property
-    def _prefill_limits(self) -> PrefillLimits:
-        return PrefillLimits(
-            max_tokens=self._configure.prefill_step_tokens,
-            max_rows=self._configure.prefill_rows,
-            slice_s=self._configure.prefill_slice_s,
-            reserve_bytes=self._configure.prefill_reserve_bytes,
-        )
-
     def finish(self) -> LoadedModel:
         """The loaded model; called after `advance` has returned True."""
         assert self._model is not None
@@ -145,7 +156,7 @@ class WeightLoad:
         engine = Engine(
             self._model,
             max_running=configure.max_running,
-            prefill=self._prefill_limits,
+            prefill=prefill_limits_of(self._configure),
             name=config.content_key,
             prompt_cache=self._prompt_cache,
             rules=self._rules,
@@ -185,6 +196,99 @@ class WeightLoad:
         self.total_bytes = weight_bytes_of(model)
         self._slices = slice_weights(weights)
         self._model = model
+
+
+class EmbeddingLoad:
+    """The load of an embedding model or a reranker, with the interface of `WeightLoad`."""
+
+    def __init__(self, config: ModelConfig, configure: Configure) -> None:
+        self.config = config
+        self.done_bytes = 0
+        self.total_bytes = config.file_bytes
+        self._configure = configure
+        self._started_at = time.monotonic()
+        self._model: EmbeddingModel | None = None
+        self._rules = BatchRules()
+        self._slices: Iterator[list[mx.array]] = iter(())
+
+    def advance(self) -> bool:
+        """Build the model at the first call, then read one slice a call; True if all is read.
+
+        The last call compares the results of a batch with those of single texts.
+
+        Raises:
+            Exception: any error of MLX for damaged files or an unknown model.
+        """
+        if self._model is None:
+            self._build_model()
+        elif (weights := next(self._slices, None)) is not None:
+            mx.eval(weights)
+            self.done_bytes += sum(array.nbytes for array in weights)
+        else:
+            config = self.config
+            self._rules = check_batches(
+                computation_of(self._model), config.vocabulary_size, config.context_length
+            )
+            return True
+        return False
+
+    def finish(self) -> LoadedEmbedder:
+        """The loaded model; called after `advance` has returned True."""
+        assert self._model is not None
+        config = self.config
+        log_rules(config.id, self._rules)
+        limits = prefill_limits_of(self._configure)
+        limits = dataclasses.replace(limits, slice_s=min(limits.slice_s, CALL_S))
+        info = ModelInfo(
+            id=config.id,
+            family=config.family,
+            context_length=config.context_length,
+            vocabulary_size=config.vocabulary_size,
+            weight_bytes=self.total_bytes,
+            load_ms=(time.monotonic() - self._started_at) * MS_PER_S,
+            capabilities=config.capabilities,
+            has_chat_template=False,
+        )
+        engine = EmbeddingEngine(
+            computation_of(self._model),
+            TextBudget(limits, self._model.cost),
+            batched=self._rules.batching != "none",
+        )
+        return LoadedEmbedder(info=info, engine=engine, config=config, rules=self._rules)
+
+    def _build_model(self) -> None:
+        """Build the model's modules; their arrays are read lazily."""
+        assert self.config.texts is not None
+        self._model = load_embedding_model(
+            self.config.path,
+            self.config.texts.facts,
+            trusted=self.config.source.trust_remote_code,
+        )
+        weights = self._model.arrays()
+        self.total_bytes = sum(array.nbytes for array in weights)
+        self._slices = slice_weights(weights)
+
+
+def computation_of(model: EmbeddingModel) -> Compute:
+    """What computes the vectors of an embedding model, and the scores of a reranker."""
+
+    def compute(rows: list[list[int]]) -> Iterator[mx.array]:
+        if model.facts.kind == "embedding":
+            yield model.embed(rows)
+        else:
+            yield model.score(rows)[:, None]
+
+    return compute
+
+
+def prefill_limits_of(configure: Configure) -> PrefillLimits:
+    """The bounds of a slice of prefill."""
+    return PrefillLimits(
+        max_tokens=configure.prefill_step_tokens,
+        max_rows=configure.prefill_rows,
+        slice_s=configure.prefill_slice_s,
+        reserve_bytes=configure.prefill_reserve_bytes,
+    )
 
 
 def build_modules(path: Path, *, trusted: bool) -> nn.Module:

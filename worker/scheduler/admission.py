@@ -18,7 +18,7 @@ from worker.memory.accounting import KVReservations
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
 from worker.prompt_errors import context_length_exceeded
-from worker.scheduler.waiting_queue import NONE_RUNNING, WaitingQueue
+from worker.scheduler.waiting_queue import NONE_RUNNING, Waiting, WaitingQueue
 
 # The words by which clients recognise the error; see `PromptBuilder.limit`.
 MEMORY_LIMIT = "This model's maximum context length is {longest} tokens in this server's memory"
@@ -69,7 +69,7 @@ class Admission:
         """
         id = model.info.id
         head = self._waiting.peek(id, running, self.max_running)
-        if head is None or len(model.engine) >= self.max_running:
+        if not isinstance(head, PreparedRequest) or len(model.engine) >= self.max_running:
             return None
         most = model.engine.longest_prompt
         if most is not None and len(head.context) > most:
@@ -134,7 +134,7 @@ class Admission:
         waiting = [
             each
             for each in self._waiting.for_model(id)
-            if not each.started and not each.submit.resume
+            if not each.started and not has_tokens(each)
         ]
         expired = [p for p in waiting if p.received_at <= latest or self._pool.cannot_fit(id)]
         self._waiting.remove({p.submit.id for p in expired})
@@ -156,6 +156,11 @@ class Admission:
             part = model.engine.kv_cost.longest_within(part_bytes, prepared.worst_case)
             tokens = max(tokens, part)
         return min(tokens, prepared.worst_case)
+
+
+def has_tokens(waiting: Waiting) -> bool:
+    """Whether a request resumes after tokens that were delivered."""
+    return isinstance(waiting, PreparedRequest) and bool(waiting.submit.resume)
 
 
 def stretch_after(answer_tokens: int) -> int:

@@ -27,6 +27,7 @@ from protocol.stats import Stats
 from protocol.units import MS_PER_S
 from worker.engine.engine import FailedRow, Token
 from worker.intake.prepared import ModelOpened, ModelOpenFailed, PreparedRequest, RequestDeferred
+from worker.intake.prepared_texts import PreparedEmbedding
 from worker.intake.preprocessor import Preprocessor
 from worker.intake.receiver import Work
 from worker.memory.budget import Measure
@@ -34,11 +35,12 @@ from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
 from worker.scheduler.admission import Admission
 from worker.scheduler.device_clock import DeviceClock
+from worker.scheduler.embedding_jobs import EmbeddingJobs
 from worker.scheduler.memory_pressure import MemoryPressure
 from worker.scheduler.model_commands import ModelCommands
+from worker.scheduler.preemption.shares import preempt_for_shares
 from worker.scheduler.reservations import Reservations
 from worker.scheduler.running import RunningRequest, list_places, make_output_processor
-from worker.scheduler.shares import preempt_for_shares
 from worker.scheduler.waiting_queue import WaitingQueue
 
 logger = logging.getLogger(__name__)
@@ -90,6 +92,7 @@ class EngineCore:
         )
         self._memory_pressure = MemoryPressure(pool, self._waiting, measure_memory)
         self._running: dict[int, RunningRequest] = {}
+        self._embeddings = EmbeddingJobs(pool, self._waiting, clock=clock)
         self._reservations = Reservations(
             pool, self._admission, self._running, partial(self._preempt, for_memory=True)
         )
@@ -134,7 +137,7 @@ class EngineCore:
     @property
     def _busy(self) -> bool:
         has_loads = self._pool.loads.current is not None or self._pool.has_checks
-        return bool(self._running or self._events or has_loads)
+        return bool(self._running or len(self._embeddings) or self._events or has_loads)
 
     def _wait_timeout_s(self) -> float | None:
         """How long to wait for work before memory waits and idle models are checked again."""
@@ -146,7 +149,7 @@ class EngineCore:
     def _handle(self, work: Work) -> bool:
         """Handle one piece of work; False on `Shutdown`."""
         match work:
-            case PreparedRequest():
+            case PreparedRequest() | PreparedEmbedding():
                 self._enqueue(work)
             case Rejected():
                 self._events.append(work)
@@ -167,7 +170,7 @@ class EngineCore:
                 return False
         return True
 
-    def _enqueue(self, prepared: PreparedRequest) -> None:
+    def _enqueue(self, prepared: PreparedRequest | PreparedEmbedding) -> None:
         id, model = prepared.submit.id, prepared.submit.model
         if (reason := self._pool.loads.failure_of(model)) is not None:
             self._events.append(
@@ -179,6 +182,7 @@ class EngineCore:
 
     def _cancel(self, ids: list[int]) -> None:
         self._waiting.remove(ids)
+        self._embeddings.cancel(ids)
         for id in ids:
             if (running := self._running.pop(id, None)) is not None:
                 self._release(running.model, id)
@@ -230,6 +234,8 @@ class EngineCore:
     def _admit(self) -> None:
         """Start every waiting request that fits."""
         self._device_clock.begin()
+        if not self._admission.closed:
+            self._events += self._embeddings.admit(self._admission.max_running)
         for model in self._pool:
             # One admitted before may have evicted it.
             if model.info.id not in self._pool or self._waiting.peek(model.info.id) is None:
@@ -300,7 +306,7 @@ class EngineCore:
     # ------------------------------------------------------------ step
 
     def _step(self) -> None:
-        """One device step of every model that has rows."""
+        """One device step of every model that has rows, and a slice of the texts for vectors."""
         self._device_ms = 0.0
         self._reservations.extend()
         for model in self._pool:
@@ -316,6 +322,9 @@ class EngineCore:
                     self._process_token(model, token, now)
                 for row in model.engine.take_failed():
                     self._retry_alone(row)
+        started_at = self._clock()
+        self._events += self._embeddings.step(self._device_clock.begin)
+        self._device_ms += (self._clock() - started_at) * MS_PER_S
 
     def _retry_alone(self, row: FailedRow) -> None:
         """Queue a request again whose model failed beside others; the second time it fails."""
@@ -374,7 +383,7 @@ class EngineCore:
         preparation = self._preprocessor.take_totals()
         preparing = len(self._preprocessor)
         stats = Stats(
-            running=len(self._running),
+            running=len(self._running) + len(self._embeddings),
             waiting=len(self._waiting) + preparing,
             memory=self._memory_pressure.memory,
             device_ms=device_ms,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 from worker.models.pool import ModelPool
 from worker.scheduler.admission import Admission
+from worker.scheduler.preemption.shortage import preempt_for_memory
 from worker.scheduler.running import RunningRequest, in_order_of_arrival, list_holders
-from worker.scheduler.shortage import preempt_for_memory
 
 
 class Reservations:

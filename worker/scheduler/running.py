@@ -18,8 +18,8 @@ from worker.outputs.output_processor import OutputProcessor
 from worker.outputs.text import Text
 from worker.outputs.thinking_budget import ThinkingBudget
 from worker.outputs.tool_constraint import ToolCallConstraint
-from worker.scheduler.shares import PROGRESS_TOKENS, Place
-from worker.scheduler.shortage import Holder
+from worker.scheduler.preemption.shares import PROGRESS_TOKENS, Place
+from worker.scheduler.preemption.shortage import Holder
 
 
 @dataclasses.dataclass(slots=True)

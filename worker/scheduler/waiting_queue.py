@@ -17,10 +17,13 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 
 from worker.intake.prepared import PreparedRequest
-from worker.scheduler.shares import share_of
+from worker.intake.prepared_texts import PreparedEmbedding
+from worker.scheduler.preemption.shares import share_of
 
 FAIR_TURN = 4
 NONE_RUNNING: Mapping[str, int] = {}
+
+Waiting = PreparedRequest | PreparedEmbedding
 
 
 class WaitingQueue:
@@ -28,7 +31,7 @@ class WaitingQueue:
 
     def __init__(self) -> None:
         # By model, then by client and priority; no queue is empty.
-        self._queues: dict[str, dict[tuple[str, int], deque[PreparedRequest]]] = {}
+        self._queues: dict[str, dict[tuple[str, int], deque[Waiting]]] = {}
         # How many places of each model were given.
         self._turns: Counter[str] = Counter()
 
@@ -40,11 +43,11 @@ class WaitingQueue:
         """The models that have waiting requests."""
         return list(self._queues)
 
-    def append(self, prepared: PreparedRequest) -> None:
+    def append(self, prepared: Waiting) -> None:
         """Add a request at the back of the queue of its client and priority."""
         self._queue_of(prepared).append(prepared)
 
-    def push_front(self, prepared: PreparedRequest) -> None:
+    def push_front(self, prepared: Waiting) -> None:
         """Add a preempted request at the front of the queue of its client and priority."""
         self._queue_of(prepared).appendleft(prepared)
 
@@ -53,7 +56,7 @@ class WaitingQueue:
         model: str,
         running: Mapping[str, int] = NONE_RUNNING,
         places: int = sys.maxsize,
-    ) -> PreparedRequest | None:
+    ) -> Waiting | None:
         """The next request for this model.
 
         `running` are the running requests of each client, of `places` that may run.
@@ -62,14 +65,14 @@ class WaitingQueue:
         is_fair = (self._turns[model] + 1) % FAIR_TURN == 0
         share = share_of(places)
 
-        def rank(head: PreparedRequest) -> tuple[bool, int, int, float]:
+        def rank(head: Waiting) -> tuple[bool, int, int, float]:
             held = running.get(head.submit.client, 0)
             priority = 0 if is_fair else head.submit.priority
             return held >= share, priority, held, head.received_at
 
         return min(heads, key=rank, default=None)
 
-    def take(self, prepared: PreparedRequest) -> None:
+    def take(self, prepared: Waiting) -> None:
         """Remove a request that is given a place."""
         self.remove([prepared.submit.id])
         self._turns[prepared.submit.model] += 1
@@ -81,7 +84,7 @@ class WaitingQueue:
             waiting[client] += len(queue)
         return waiting
 
-    def for_model(self, model: str) -> list[PreparedRequest]:
+    def for_model(self, model: str) -> list[Waiting]:
         """The requests for this model, by client."""
         return [each for queue in self._queues.get(model, {}).values() for each in queue]
 
@@ -99,11 +102,11 @@ class WaitingQueue:
         queues = self._queues.get(model, {}).values()
         return min((queue[0].received_at for queue in queues), default=None)
 
-    def _queue_of(self, prepared: PreparedRequest) -> deque[PreparedRequest]:
+    def _queue_of(self, prepared: Waiting) -> deque[Waiting]:
         queues = self._queues.setdefault(prepared.submit.model, {})
         return queues.setdefault((prepared.submit.client, prepared.submit.priority), deque())
 
 
-def without(queue: Iterable[PreparedRequest], ids: Collection[int]) -> deque[PreparedRequest]:
+def without(queue: Iterable[Waiting], ids: Collection[int]) -> deque[Waiting]:
     """The requests of `queue` that are not in `ids`."""
     return deque(each for each in queue if each.submit.id not in ids)

@@ -39,7 +39,7 @@ class TokenizationEndpoints:
     async def tokenize(self, http_request: Request) -> Response:
         """The token ids of a text, or of the prompt that a chat completion would have."""
         request = await self._submitter.read(http_request, TokenizeRequest)
-        model = self._submitter.resolve(request.model)
+        model = self._submitter.resolve(request.model, None)
         result = await self._submitter.tokenize(
             http_request, to_tokenize(self._chat_format, request, model)
         )
@@ -57,7 +57,7 @@ class TokenizationEndpoints:
     async def detokenize(self, http_request: Request) -> Response:
         """The text of token ids."""
         request = await self._submitter.read(http_request, DetokenizeRequest)
-        model = self._submitter.resolve(request.model)
+        model = self._submitter.resolve(request.model, None)
         prompt = TokenPrompt(request.tokens)
         tokenize = Tokenize(id=0, model=model, prompt=as_raw(prompt), param="tokens")
         text = embed((await self._submitter.tokenize(http_request, tokenize)).value)
@@ -66,14 +66,14 @@ class TokenizationEndpoints:
     async def apply_template(self, http_request: Request) -> Response:
         """The text that the chat template makes of messages."""
         request = await self._submitter.read(http_request, ApplyTemplateRequest)
-        model = self._submitter.resolve(request.model)
+        model = self._submitter.resolve(request.model, None)
         tokenize = to_template_request(self._chat_format, request, model)
         result = await self._submitter.tokenize(http_request, tokenize)
         return json_response(RenderedTemplate(prompt=embed(result.value)))
 
     async def describe(self, http_request: Request) -> Response:
         """The tokenizer's configuration, of the model that the query parameter `model` names."""
-        model = self._submitter.resolve(http_request.query_params.get("model"))
+        model = self._submitter.resolve(http_request.query_params.get("model"), None)
         tokenize = Tokenize(id=0, model=model, prompt=as_raw(None), param="model")
         result = await self._submitter.tokenize(http_request, tokenize)
         return Response(result.value, media_type=JSON_MEDIA_TYPE)

@@ -13,7 +13,7 @@ from protocol.messages import Sampling, Step, Submit, TextPrompt
 from tests.worker.driver import make_pool, run_loop, tokens_of
 from worker.intake.prepared import prepare
 from worker.intake.receiver import Work
-from worker.scheduler.shares import PROGRESS_TOKENS, Place, preempt_for_shares
+from worker.scheduler.preemption.shares import PROGRESS_TOKENS, Place, preempt_for_shares
 
 CLIENTS = ("a", "b", "c")
 ANSWER_TOKENS = 24

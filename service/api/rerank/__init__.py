@@ -1,0 +1,1 @@
+"""The order of documents by their relevance to a query."""

@@ -1,0 +1,159 @@
+"""The texts of a request for vectors or scores, as rows of token ids."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from protocol.embedding import Embed
+from protocol.events import Rejected, TooLong
+from protocol.messages import Request, Submit
+from protocol.structs import Message
+from worker.embedding.texts import EmbeddingTexts
+from worker.models.model_config import ModelConfig
+from worker.prompt_errors import PromptError
+
+# Token ids of 4 bytes.
+TOKEN_TYPE = "I"
+TOKEN_BYTES = 4
+VALUE_BYTES = 4
+# All vectors of one answer.
+MAX_ANSWER_BYTES = 32 * 1024 * 1024
+TOO_LONG = (
+    "This model's maximum context length is {limit} tokens{where}, but `{param}` has {tokens}."
+)
+
+
+class PreparedTexts(Message, frozen=True):
+    """The rows of a request, each as the bytes of its token ids."""
+
+    rows: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedEmbedding:
+    """A request whose texts are token ids that fit the model's context.
+
+    `rows` are the texts that are not computed yet, by index; `prompt_tokens` are those of all.
+    `received_at` and `admitted_at` are monotonic times in seconds; `started`: `Started` was sent,
+    and the request was preempted. `alone`: the model failed on it beside others.
+    """
+
+    submit: Embed
+    rows: Mapping[int, Sequence[int]]
+    prompt_tokens: int
+    received_at: float
+    config: ModelConfig
+    started: bool = False
+    admitted_at: float | None = None
+    alone: bool = False
+
+    @property
+    def longest(self) -> tuple[int, int]:
+        """The tokens of the longest row, and its index."""
+        return max((len(row), index) for index, row in self.rows.items())
+
+
+def to_embedding(
+    config: ModelConfig, submit: Embed, prepared: PreparedTexts, received_at: float
+) -> PreparedEmbedding:
+    """The request with its prepared rows."""
+    rows = {index: array(TOKEN_TYPE, row) for index, row in enumerate(prepared.rows)}
+    tokens = sum(map(len, rows.values()))
+    return PreparedEmbedding(submit, rows, tokens, received_at, config)
+
+
+def encode_rows(texts: EmbeddingTexts, request: Embed, limit_tokens: int) -> PreparedTexts:
+    """The rows of a request.
+
+    Raises:
+        PromptError: the model is of another kind or has no such vectors, or a text is too long.
+    """
+    inputs = msgspec.msgpack.decode(request.prompt, type=list[str | list[int]])
+    check_kind(texts, request)
+    check_dimensions(texts, request, len(inputs))
+    rows = []
+    for index, text in enumerate(inputs):
+        param = name_of(request, index, len(inputs))
+        row = encode_text(texts, request, text, param)
+        if len(row) > limit_tokens:
+            raise too_long(param, len(row), limit_tokens)
+        rows.append(array(TOKEN_TYPE, row).tobytes())
+    return PreparedTexts(rows)
+
+
+def encode_text(
+    texts: EmbeddingTexts, request: Embed, text: str | list[int], param: str
+) -> list[int]:
+    """The row of one text, or the token ids as they are."""
+    if isinstance(text, str):
+        if request.query is not None:
+            return texts.pair(request.query, text)
+        return texts.tokenize([text], find_prompt(texts, request))[0]
+    size = texts.facts.vocabulary_size
+    if outside := next((token for token in text if token >= size), None):
+        message = f"`{param}`: token id {outside} is outside 0 to {size - 1}."
+        raise PromptError("invalid_value", message, param)
+    return text
+
+
+def find_prompt(texts: EmbeddingTexts, request: Embed) -> str | None:
+    """What the model puts before texts of the request's type."""
+    prompts, name = texts.facts.prompts, request.input_type
+    if name is None:
+        return texts.prompt_of(None)
+    if not prompts:
+        message = "This model has no prompts, so it does not support `input_type`."
+        raise PromptError("unsupported_parameter", message, "input_type")
+    return prompts.get(name)
+
+
+def check_kind(texts: EmbeddingTexts, request: Embed) -> None:
+    """Refuse vectors of a reranker, and scores of an embedding model."""
+    if texts.facts.kind == "rerank" and request.query is None:
+        raise PromptError("model_not_supported", "This model reranks: it has no vectors.", "model")
+    if texts.facts.kind == "embedding" and request.query is not None:
+        raise PromptError("model_not_supported", "This model does not rerank.", "model")
+
+
+def check_dimensions(texts: EmbeddingTexts, request: Embed, count: int) -> None:
+    """Refuse lengths of vectors that the model is not trained for, and too many values."""
+    facts, dimensions = texts.facts, request.dimensions
+    if dimensions is not None and not facts.allows(dimensions):
+        shorter = ", ".join(map(str, facts.matryoshka)) or "none shorter"
+        allowed = f"{facts.dimensions} and {shorter}" if facts.matryoshka else f"{facts.dimensions}"
+        if facts.any_length:
+            allowed = f"1 to {facts.dimensions}"
+        message = f"This model's vectors have `dimensions` {allowed}, not {dimensions}."
+        raise PromptError("invalid_value", message, "dimensions")
+    width = dimensions or max(facts.dimensions, 1)
+    if count * width * VALUE_BYTES > MAX_ANSWER_BYTES:
+        most = MAX_ANSWER_BYTES // (width * VALUE_BYTES)
+        message = f"An answer holds {most} vectors of {width} dimensions, not {count}."
+        raise PromptError("invalid_value", message, request.param)
+
+
+def name_of(request: Embed, index: int, count: int) -> str:
+    """The request's parameter that has this text."""
+    return f"{request.param}[{index}]" if count > 1 else request.param
+
+
+def too_long(param: str, tokens: int, limit_tokens: int, where: str = "") -> PromptError:
+    """The error for a text that is longer than a limit; `where` says which one it is."""
+    message = TOO_LONG.format(limit=limit_tokens, where=where, param=param, tokens=tokens)
+    details = TooLong(tokens, 0, limit_tokens)
+    return PromptError("context_length_exceeded", message, param, too_long=details)
+
+
+def reject_other_kind(config: ModelConfig, request: Request) -> Rejected | None:
+    """The rejection of a request that this kind of model cannot serve, if it cannot."""
+    if isinstance(request, Embed) and config.texts is None:
+        message = "This model has no embeddings; configure one with kind = embedding."
+    elif isinstance(request, Submit) and config.texts is not None:
+        message = "This model generates no text: it is for embeddings or for reranking."
+    else:
+        return None
+    return Rejected(request.id, "model_not_supported", message, "model")

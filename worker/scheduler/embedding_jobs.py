@@ -1,0 +1,212 @@
+"""The requests for vectors and scores: admitted in fair turns, computed in slices, preempted.
+
+They wait in the same queue as the others, by model and client. A model's running requests are
+its places: a client above its share yields to others that wait, and keeps what is computed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from protocol.events import Embedded, Event, Failed, Finished, Started
+from protocol.units import MS_PER_S
+from worker.embedding_batches.engine import Computed, Values
+from worker.engine.engine import FailedRow
+from worker.engine.prefill_budget import MIN_PREFILL_S, PREFILL_PER_DECODE
+from worker.intake.prepared_texts import PreparedEmbedding, name_of, too_long
+from worker.models.pool import ModelPool
+from worker.models.weight_loader import LoadedEmbedder
+from worker.scheduler.preemption.shares import Place, preempt_for_shares
+from worker.scheduler.waiting_queue import WaitingQueue
+
+NOT_NUMBERS = "The model gave values that are no numbers (NaN or infinite)."
+# As torch's `normalize`, so that a vector of zeros stays one.
+LEAST_LENGTH = 1e-12
+
+
+@dataclasses.dataclass(slots=True)
+class RunningEmbedding:
+    """One request whose texts are in its model's engine; times are monotonic, in seconds."""
+
+    model: LoadedEmbedder
+    prepared: PreparedEmbedding
+    admitted_at: float
+
+    @property
+    def id(self) -> int:
+        """The request's id."""
+        return self.prepared.submit.id
+
+
+class EmbeddingJobs:
+    """The running requests of all embedding models and rerankers, by id."""
+
+    def __init__(
+        self,
+        pool: ModelPool,
+        waiting: WaitingQueue,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._waiting = waiting
+        self._clock = clock
+        self._running: dict[int, RunningEmbedding] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def cancel(self, ids: Iterable[int]) -> None:
+        """Drop these requests; unknown ids are ignored."""
+        for id in ids:
+            if id in self._running:
+                self._release(id)
+
+    def admit(self, max_running: int) -> list[Event]:
+        """Start the waiting requests of each loaded model, up to `max_running` of them."""
+        events: list[Event] = []
+        for model in self._pool.embedders:
+            self._preempt(model, max_running)
+            while (prepared := self._next(model, max_running)) is not None:
+                events += self._start(model, prepared)
+        return events
+
+    def step(self, begin: Callable[[float], None]) -> list[Event]:
+        """One slice of each model's texts, a short one beside decoding rows.
+
+        Raises:
+            RuntimeError: the device failed.
+        """
+        events: list[Event] = []
+        busy = [model for model in self._pool.embedders if len(model.engine)]
+        for model in busy:
+            for computed in model.engine.step(begin, self._longest_s()):
+                events += self._process(computed)
+            for failed in model.engine.take_failed():
+                events += self._retry_alone(failed)
+            self._pool.mark_used(model.info.id)
+        return events
+
+    def _longest_s(self) -> float:
+        """The longest that a slice may take: as prefill beside decoding rows."""
+        decode_s = max((model.engine.decode_s for model in self._pool), default=0.0)
+        return max(PREFILL_PER_DECODE * decode_s, MIN_PREFILL_S) if decode_s else float("inf")
+
+    def _next(self, model: LoadedEmbedder, max_running: int) -> PreparedEmbedding | None:
+        """Remove and return this model's next request, in fair turns of the clients."""
+        if len(model.engine) >= max_running:
+            return None
+        held = Counter(each.client for each in self._places(model))
+        head = self._waiting.peek(model.info.id, held, max_running)
+        if not isinstance(head, PreparedEmbedding):
+            return None
+        self._waiting.take(head)
+        return head
+
+    def _start(self, model: LoadedEmbedder, prepared: PreparedEmbedding) -> Iterator[Event]:
+        submit, (tokens, index) = prepared.submit, prepared.longest
+        most = model.engine.longest(tokens)
+        if tokens > most:
+            param = name_of(submit, index, len(prepared.rows))
+            yield too_long(param, tokens, most, " in this server's memory").to_rejected(submit.id)
+            return
+        model.engine.insert(
+            submit.id, prepared.rows, alone=prepared.alone, priority=submit.priority
+        )
+        now = self._clock()
+        admitted_at = now if prepared.admitted_at is None else prepared.admitted_at
+        self._running[submit.id] = RunningEmbedding(model, prepared, admitted_at)
+        if not prepared.started:
+            fingerprint = model.config.fingerprint
+            yield Started(submit.id, prepared.prompt_tokens, fingerprint=fingerprint)
+
+    def _places(self, model: LoadedEmbedder) -> list[Place]:
+        """The places of this model's requests in order of arrival; the oldest one is fixed."""
+        own = [each for each in self._running.values() if each.model is model]
+        own.sort(key=lambda each: (each.prepared.received_at, each.id))
+        return [
+            Place(
+                id=each.id,
+                client=each.prepared.submit.client,
+                fixed=position == 0,
+                priority=each.prepared.submit.priority,
+            )
+            for position, each in enumerate(own)
+        ]
+
+    def _preempt(self, model: LoadedEmbedder, max_running: int) -> None:
+        """Queue requests of a client above its share again, without what is computed of them."""
+        waiting = self._waiting.waiting_of(model.info.id)
+        for id in preempt_for_shares(self._places(model), waiting, max_running):
+            self._requeue(id)
+
+    def _requeue(self, id: int, *, alone: bool = False) -> None:
+        running = self._running[id]
+        rows = running.model.engine.left(id)
+        self._release(id)
+        self._waiting.push_front(
+            dataclasses.replace(
+                running.prepared,
+                rows=rows,
+                started=True,
+                admitted_at=running.admitted_at,
+                alone=alone or running.prepared.alone,
+            )
+        )
+
+    def _process(self, computed: Computed) -> Iterator[Event]:
+        """The events of texts that are computed, and the end behind the last ones."""
+        running = self._running[computed.id]
+        values = shorten(running, computed.values)
+        if not np.isfinite(values).all():
+            yield self._fail(computed.id, NOT_NUMBERS)
+            return
+        yield Embedded(computed.id, computed.indices, values.astype("<f4").tobytes())
+        if running.model.engine.left(computed.id):
+            return
+        self._release(computed.id)
+        prepared = running.prepared
+        yield Finished(
+            id=computed.id,
+            reason="stop",
+            prompt_tokens=prepared.prompt_tokens,
+            completion_tokens=0,
+            queue_ms=(running.admitted_at - prepared.received_at) * MS_PER_S,
+            prefill_ms=(self._clock() - running.admitted_at) * MS_PER_S,
+            decode_ms=0.0,
+        )
+
+    def _retry_alone(self, failed: FailedRow) -> Iterator[Event]:
+        """Queue a request again whose model failed beside others; the second time it fails."""
+        if self._running[failed.id].prepared.alone:
+            yield self._fail(failed.id, f"The model failed twice: {failed.reason}")
+        else:
+            self._requeue(failed.id, alone=True)
+
+    def _fail(self, id: int, message: str) -> Failed:
+        self._release(id)
+        return Failed(id, message)
+
+    def _release(self, id: int) -> None:
+        running = self._running.pop(id)
+        running.model.engine.remove([id])
+        self._pool.mark_used(running.model.info.id)
+
+
+def shorten(running: RunningEmbedding, values: Values) -> Values:
+    """The vectors [texts, dimensions] as long as the request's, and of length 1 as before."""
+    dimensions = running.prepared.submit.dimensions
+    texts = running.model.config.texts
+    if dimensions is None or dimensions == values.shape[1] or texts is None:
+        return values
+    cut = values[:, :dimensions]
+    if not texts.facts.normalised:
+        return cut
+    length = np.sqrt(np.sum(np.square(cut), axis=1, keepdims=True))
+    shortened: Values = cut / np.maximum(length, np.float32(LEAST_LENGTH))
+    return shortened

@@ -1,0 +1,1 @@
+"""Which running requests yield to others: for shares, and for memory."""
