@@ -29,6 +29,11 @@ class EmbeddingModel:
         self._modules = modules
         self._memory = memory
 
+    @property
+    def modules(self) -> RowModules:
+        """What computes the results."""
+        return self._modules
+
     def arrays(self) -> list[mx.array]:
         """The weights, which are read when they are evaluated."""
         return [array for _, array in tree_flatten(self._modules.parameters())]

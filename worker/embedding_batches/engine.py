@@ -8,6 +8,7 @@ A call may be computed in parts, one after the other, with steps of other models
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -25,9 +26,9 @@ from worker.engine.engine import FailedRow
 PADDING_SHARE, PADDING_TOKENS = 1.25, 16
 
 Values = np.ndarray[Any, np.dtype[np.float32]]
-# The arrays to compute for rows of token ids, one after the other; the last has the results,
-# [rows, values].
-Compute = Callable[[list[list[int]]], Iterator[mx.array]]
+# The arrays of rows of token ids, each made of the one before; the last has the results, [rows,
+# values].
+Compute = Callable[[list[list[int]]], deque[mx.array]]
 
 
 class Computed(NamedTuple):
@@ -61,15 +62,30 @@ class WaitingTexts:
 
 @dataclass(slots=True)
 class Call:
-    """One device call: its texts by request and index, and the parts that are left of it."""
+    """One device call: its texts by request and index, and the parts that are left of it.
+
+    `part_s` is how long a part is expected to take; 0 is unknown.
+    """
 
     texts: list[tuple[int, int]]
-    tokens: int
-    parts: Iterator[mx.array]
-    elapsed_s: float = 0.0
-    # The time of its longest part.
+    rows: list[list[int]]
+    parts: deque[mx.array] = field(default_factory=deque)
     part_s: float = 0.0
+    elapsed_s: float = 0.0
     last: mx.array | None = None
+
+    @property
+    def tokens(self) -> int:
+        """The length of all rows with their padding."""
+        return max(map(len, self.rows))
+
+    def take(self, seconds: float) -> int:
+        """Take the parts that are expected to fit this time, one at least; how many they are."""
+        fitting = seconds / self.part_s if self.part_s else 1.0
+        count = len(self.parts) if fitting >= len(self.parts) else max(int(fitting), 1)
+        for _ in range(count):
+            self.last = self.parts.popleft()
+        return count
 
 
 class EmbeddingEngine:
@@ -84,6 +100,8 @@ class EmbeddingEngine:
         self._arrivals = 0
         self._call: Call | None = None
         self._failed: list[FailedRow] = []
+        # How many parts the calls of this model have.
+        self._parts = 1
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -128,13 +146,14 @@ class EmbeddingEngine:
         Raises:
             RuntimeError: the device failed; the state of this process cannot be trusted.
         """
-        call = self._call or self._plan(longest_s)
+        call = self._call = self._call or self._plan(longest_s)
         if call is None:
             return []
-        self._call = call
-        rest_s = self._budget.expect(len(call.texts), call.tokens) - call.elapsed_s
+        rest_s = self._budget.expect(len(call.rows), call.tokens) - call.elapsed_s
         begin(max(rest_s, 0.0))
         try:
+            if call.last is None:
+                self._set_up(call)
             is_complete = self._advance(call, longest_s)
         except MODEL_ERRORS as error:
             self._call = None
@@ -143,23 +162,25 @@ class EmbeddingEngine:
         if not is_complete:
             return []
         self._call = None
-        self._budget.record(call.elapsed_s, len(call.texts), call.tokens)
+        self._budget.record(call.elapsed_s, len(call.rows), call.tokens)
         return self._take(call)
+
+    def _set_up(self, call: Call) -> None:
+        """Make the parts of a call, which computes nothing."""
+        call.parts = self._compute(call.rows)
+        self._parts = len(call.parts)
+        call.part_s = self._budget.expect(len(call.rows), call.tokens) / self._parts
 
     def _advance(self, call: Call, longest_s: float) -> bool:
         """Compute parts until the time is over; whether the call is complete."""
-        began = time.perf_counter()
-        while (part := next(call.parts, None)) is not None:
-            part_began = time.perf_counter()
-            mx.eval(part)
-            now = time.perf_counter()
-            call.last = part
-            call.part_s = max(call.part_s, now - part_began)
-            if now - began + call.part_s > longest_s:
-                call.elapsed_s += now - began
-                return False
-        call.elapsed_s += time.perf_counter() - began
-        return True
+        began = now = time.perf_counter()
+        while call.parts and (now == began or now - began + call.part_s <= longest_s):
+            count = call.take(longest_s - (now - began))
+            mx.eval(call.last)
+            before, now = now, time.perf_counter()
+            call.part_s = (now - before) / count
+        call.elapsed_s += now - began
+        return not call.parts
 
     def _plan(self, longest_s: float) -> Call | None:
         """The next call: texts of similar lengths, of the request that is next and of others."""
@@ -172,10 +193,9 @@ class EmbeddingEngine:
         first, *others = [requests[index] for index in order]
         texts = list(self._choose(first, others))
         rows = [self._requests[id].rows[index] for id, index in texts]
-        count = self._budget.plan([len(row) for row in rows], min(longest_s, self._budget.slice_s))
-        chosen = rows[:count]
-        parts = self._compute([list(row) for row in chosen])
-        return Call(texts[:count], max(map(len, chosen)), parts)
+        seconds = min(longest_s * self._parts, self._budget.slice_s)
+        count = self._budget.plan([len(row) for row in rows], seconds)
+        return Call(texts[:count], [list(row) for row in rows[:count]])
 
     def _choose(
         self, first: WaitingTexts, others: Sequence[WaitingTexts]

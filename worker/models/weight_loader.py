@@ -6,6 +6,7 @@ import dataclasses
 import io
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from worker.cache.prefix_cache import PrefixCache
 from worker.embedding.model import EmbeddingModel, load_embedding_model
 from worker.embedding_batches.batch_check import check_batches
 from worker.embedding_batches.engine import Compute, EmbeddingEngine
+from worker.embedding_batches.layer_parts import in_parts, list_layers
 from worker.embedding_batches.text_budget import TextBudget
 from worker.engine.engine import Engine, weight_bytes_of
 from worker.engine.prefill_budget import PrefillLimits
@@ -272,11 +274,12 @@ class EmbeddingLoad:
 def computation_of(model: EmbeddingModel) -> Compute:
     """What computes the vectors of an embedding model, and the scores of a reranker."""
 
-    def compute(rows: list[list[int]]) -> Iterator[mx.array]:
+    layers = list_layers(model.modules)
+
+    def compute(rows: list[list[int]]) -> deque[mx.array]:
         if model.facts.kind == "embedding":
-            yield model.embed(rows)
-        else:
-            yield model.score(rows)[:, None]
+            return in_parts(layers, lambda: model.embed(rows))
+        return in_parts(layers, lambda: model.score(rows)[:, None])
 
     return compute
 

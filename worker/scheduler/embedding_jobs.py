@@ -17,7 +17,6 @@ from protocol.events import Embedded, Event, Failed, Finished, Started
 from protocol.units import MS_PER_S
 from worker.embedding_batches.engine import Computed, Values
 from worker.engine.engine import FailedRow
-from worker.engine.prefill_budget import MIN_PREFILL_S, PREFILL_PER_DECODE
 from worker.intake.prepared_texts import PreparedEmbedding, name_of, too_long
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedEmbedder
@@ -27,6 +26,8 @@ from worker.scheduler.waiting_queue import WaitingQueue
 NOT_NUMBERS = "The model gave values that are no numbers (NaN or infinite)."
 # As torch's `normalize`, so that a vector of zeros stays one.
 LEAST_LENGTH = 1e-12
+# A shorter slice would take longer to begin than to compute.
+MIN_SLICE_S = 0.002
 
 
 @dataclasses.dataclass(slots=True)
@@ -93,9 +94,9 @@ class EmbeddingJobs:
         return events
 
     def _longest_s(self) -> float:
-        """The longest that a slice may take: as prefill beside decoding rows."""
+        """The longest that a slice may take: as long as a decode step beside decoding rows."""
         decode_s = max((model.engine.decode_s for model in self._pool), default=0.0)
-        return max(PREFILL_PER_DECODE * decode_s, MIN_PREFILL_S) if decode_s else float("inf")
+        return max(decode_s, MIN_SLICE_S) if decode_s else float("inf")
 
     def _next(self, model: LoadedEmbedder, max_running: int) -> PreparedEmbedding | None:
         """Remove and return this model's next request, in fair turns of the clients."""
