@@ -23,15 +23,17 @@ STALL_S = 2.0
 @contextmanager
 def faulty(
     *flags: str,
-    source: str = "unused",
+    source: str | None = "unused",
     wait: bool = True,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Daemon]:
-    """A service whose worker is the fake one; a fault of its start is asked for by `source`."""
+    """A service whose worker is the fake one; a fault of its start is asked for by `source`.
+
+    Without a source the flags name the models.
+    """
     quick = ["--blas", "off", "--allocator", "off", "--stall-s", str(STALL_S), *flags]
-    with running(
-        f"fake={source}", flags=quick, program=PROGRAM, wait=wait, environ=environ
-    ) as daemon:
+    models = [] if source is None else [f"fake={source}"]
+    with running(*models, flags=quick, program=PROGRAM, wait=wait, environ=environ) as daemon:
         yield daemon
 
 

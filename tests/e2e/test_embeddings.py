@@ -18,40 +18,37 @@ import pytest
 
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
+from tests.e2e.embedders import CHAT, EMBEDDER, configure, table
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import add_key, bearer
 from tests.prompts import PROMPTS
 
 PATH = "/v1/embeddings"
-CHAT, EMBEDDER, RERANKER = "chat", "embedder", "reranker"
 DIMENSIONS, SHORTER = 64, 16
 CONTEXT_TOKENS = 4096
 TOLERANCE = 1e-5
 # Of so many tokens that a worker is killed before all are computed.
+FAKES = {"fake": "generation", "fake-embedder": "embedding", "fake-reranker": "rerank"}
+KILLING: dict[str, dict[str, Any]] = {
+    PATH: {"input": ["[die]"]},
+    "/v1/rerank": {"query": "x", "documents": ["[die]"]},
+}
 MANY_TEXTS = 300
 MANY_WORDS = 100
 
 
-def table(id: str, path: Path, **settings: str) -> str:
-    lines = [f'id = "{id}"', f'source = "{path}"', *(f"{k} = {v}" for k, v in settings.items())]
-    return "\n".join(["[[models]]", *lines, ""])
-
-
 @pytest.fixture(scope="module")
-def config(llama_path: Path, qwen_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def flags(llama_path: Path, qwen_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A chat model, and a decoder with pooling whose vectors may be cut."""
-    path = tmp_path_factory.mktemp("embedders") / "mlxd.toml"
     settings = {"pooling": '"lasttoken"', "dimensions": f"[{SHORTER}]"}
     settings["prompts"] = '{query = "find: "}'
-    path.write_text(
-        table(CHAT, llama_path) + table(EMBEDDER, qwen_path, kind='"embedding"', **settings)
-    )
-    return path
+    embedder = table(EMBEDDER, qwen_path, kind='"embedding"', **settings)
+    return configure(tmp_path_factory.mktemp("embedders"), table(CHAT, llama_path), embedder)
 
 
 @pytest.fixture(scope="module")
-def service(config: Path) -> Iterator[Daemon]:
-    with running(flags=["--config", str(config)]) as daemon:
+def service(flags: list[str]) -> Iterator[Daemon]:
+    with running(flags=flags) as daemon:
         yield daemon
 
 
@@ -247,10 +244,10 @@ def test_small_requests_are_answered_beside_a_huge_list(service: Daemon) -> None
         assert len(huge.result()["data"]) == MANY_TEXTS
 
 
-def test_a_killed_worker_is_only_a_pause(config: Path) -> None:
+def test_a_killed_worker_is_only_a_pause(flags: list[str]) -> None:
     texts = [f"{index} " + "word " * MANY_WORDS for index in range(MANY_TEXTS)]
     with (
-        running(flags=["--config", str(config)]) as daemon,
+        running(flags=flags) as daemon,
         plain_http.client(daemon.url) as client,
         ThreadPoolExecutor() as executor,
     ):
@@ -273,17 +270,28 @@ def test_a_client_that_leaves_ends_its_request(service: Daemon) -> None:
     service.wait_until("requests.running", be=0)
 
 
-def test_a_request_that_kills_every_worker_is_blamed() -> None:
-    with faulty() as daemon, plain_http.client(daemon.url) as client:
-        response = client.post("/v1/embeddings", json={"input": ["[die]"]})
-        assert response.status_code == 400
+def test_a_request_that_kills_every_worker_is_blamed(tmp_path: Path) -> None:
+    fakes = [table(id, tmp_path / id, kind=f'"{kind}"') for id, kind in FAKES.items()]
+    with (
+        faulty(*configure(tmp_path, *fakes), source=None) as daemon,
+        plain_http.client(daemon.url) as client,
+    ):
+        assert client.post(PATH, json={"input": ["a", "b"]}).status_code == 200
+        for path, body in KILLING.items():
+            response = client.post(path, json=body)
+            assert response.status_code == 500
+            assert response.headers["x-should-retry"] == "false"
+            assert response.json()["error"]["code"] == "worker_crashed"
+        assert client.post(PATH, json={"input": "a"}).status_code == 200
 
 
-def test_tokens_are_the_keys(config: Path, tmp_path: Path) -> None:
+def test_tokens_are_the_keys(flags: list[str], tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
     key = add_key(keys, "k", "--tokens-per-minute", "50")
-    flags = ["--config", str(config), "--keys-file", str(keys)]
-    with running(flags=flags) as daemon, plain_http.client(daemon.url) as client:
+    with (
+        running(flags=[*flags, "--keys-file", str(keys)]) as daemon,
+        plain_http.client(daemon.url) as client,
+    ):
         body = {"model": EMBEDDER, "input": "word " * 100}
         assert client.post(PATH, json=body).status_code == 401
         assert client.post(PATH, json=body, headers=bearer(key)).status_code == 200
