@@ -34,8 +34,8 @@ class EmbeddingFacts(msgspec.Struct, frozen=True, kw_only=True):
     row with those that the tokenizer adds. `prompts` are put before a text, by their names;
     `default_prompt` names the one of requests that name none. `matryoshka` are the lengths that
     its vectors may be cut to; with `any_length` each one may. `separator` is the token that ends
-    the first part of a pair, `answers` are the tokens of "yes" and "no" of a reranker that
-    answers so. `problems` are sentences for the log.
+    the first part of a pair, if the model is to know the parts; `answers` are the tokens of "yes"
+    and "no" of a reranker that answers so. `problems` are sentences for the log.
     """
 
     kind: Kind

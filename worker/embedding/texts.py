@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from transformers import AutoTokenizer
 
-from worker.embedding.facts import EmbeddingFacts, EmbeddingSettings, NotAnEmbeddingModel
+from worker.embedding.facts import EmbeddingFacts, EmbeddingSettings
 from worker.embedding.model_folder import read_facts
 from worker.embedding.sentence_transformers import read_length_file
 from worker.embedding.yes_no import YesNoPrompt, find_answers
@@ -20,6 +20,8 @@ from worker.folder.remote_code import has_tokenizer_code, needs_trust
 
 # Tokenizers without a limit state a number of this size.
 NO_LIMIT_TOKENS = 10**9
+# What tokenizers give besides the ids, if their model is to know the parts of a pair.
+TOKEN_TYPES = "token_type_ids"
 
 
 class EmbeddingTexts:
@@ -102,7 +104,8 @@ def open_texts(
     limit = tokenizer.model_max_length
     known = limit if isinstance(limit, int) and 0 < limit < NO_LIMIT_TOKENS else None
     facts = read_facts(folder, settings, tokenizer_limit=known)
-    facts = msgspec.structs.replace(facts, separator=tokenizer.sep_token_id)
+    if TOKEN_TYPES in tokenizer.model_input_names:
+        facts = msgspec.structs.replace(facts, separator=tokenizer.sep_token_id)
     if facts.kind == "rerank" and facts.architecture == "decoder":
         answers = find_answers(tokenizer, folder)
         facts = msgspec.structs.replace(facts, answers=answers)
@@ -113,6 +116,3 @@ def open_texts(
 def has_plain_tokenizer(folder: Path) -> bool:
     """Whether a tokenizer can be read without running code."""
     return (folder / "tokenizer.json").exists()
-
-
-__all__ = ["EmbeddingTexts", "NotAnEmbeddingModel", "open_texts"]

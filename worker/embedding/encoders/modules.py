@@ -13,7 +13,13 @@ import mlx.nn as nn
 from worker.embedding.encoders import bert, gemma, modernbert
 from worker.embedding.encoders.decoder import load_decoder
 from worker.embedding.encoders.heads import BertHead, DenseLayers, ModernBertHead, RobertaHead
-from worker.embedding.encoders.weights import Renames, fill, read_weights, rename
+from worker.embedding.encoders.weights import (
+    Renames,
+    fill,
+    lay_out,
+    read_weights,
+    rename,
+)
 from worker.embedding.facts import EmbeddingFacts, NotAnEmbeddingModel
 from worker.embedding.model_folder import ROBERTA_PADDING
 from worker.embedding.sentence_transformers import DenseLayer, read_dense_layers, read_modules
@@ -55,25 +61,44 @@ def build_modules(
             one that is not computed here.
         Exception: any other error of mlx-lm or MLX.
     """
-    dense = read_dense_layers(folder, read_modules(folder) or ())
     if facts.architecture == "decoder":
-        encoder = load_decoder(folder, keep_head=facts.answers is not None, trusted=trusted)
-        head = DenseLayers(dense) if dense else None
-        if head is not None:
-            fill(head, read_dense_weights(dense))
-        return RowModules(encoder, head)
-    try:
-        modules = RowModules(build_encoder(config, facts), build_head(config, facts, dense))
-    except KeyError as error:
-        raise NotAnEmbeddingModel(f"its config.json has no {error.args[0]}") from error
-    weights = to_float32(read_named_weights(folder, facts, modules), facts)
-    if dense and not any(name.startswith("head.") for name in weights):
-        weights |= {f"head.{name}": each for name, each in read_dense_weights(dense).items()}
-    fill(modules, weights)
+        modules = build_decoder(folder, facts, trusted=trusted)
+    else:
+        modules = build_encoder(folder, config, facts)
+    lay_out(modules)
     return modules
 
 
-def build_encoder(config: Mapping[str, Any], facts: EmbeddingFacts) -> nn.Module:
+def build_decoder(folder: Path, facts: EmbeddingFacts, *, trusted: bool) -> RowModules:
+    """A decoder of mlx-lm, and the linear layers behind its pooling."""
+    dense = read_dense_layers(folder, read_modules(folder) or ())
+    decoder = load_decoder(folder, keep_head=facts.answers is not None, trusted=trusted)
+    if not dense:
+        return RowModules(decoder, None)
+    head = DenseLayers(dense)
+    fill(head, read_dense_weights(dense))
+    return RowModules(decoder, head)
+
+
+def build_encoder(folder: Path, config: Mapping[str, Any], facts: EmbeddingFacts) -> RowModules:
+    """An encoder, and what follows the states.
+
+    Raises:
+        NotAnEmbeddingModel: as `build_modules`.
+    """
+    dense = read_dense_layers(folder, read_modules(folder) or ())
+    try:
+        modules = RowModules(make_encoder(config, facts), make_head(config, facts, dense))
+    except KeyError as error:
+        raise NotAnEmbeddingModel(f"its config.json has no {error.args[0]}") from error
+    weights = read_named_weights(folder, facts, modules)
+    if dense and not any(name.startswith("head.") for name in weights):
+        weights |= {f"head.{name}": each for name, each in read_dense_weights(dense).items()}
+    fill(modules, to_float32(weights, facts))
+    return modules
+
+
+def make_encoder(config: Mapping[str, Any], facts: EmbeddingFacts) -> nn.Module:
     """The encoder of a configuration.
 
     Raises:
@@ -95,7 +120,7 @@ def build_encoder(config: Mapping[str, Any], facts: EmbeddingFacts) -> nn.Module
             raise NotAnEmbeddingModel("a decoder is no encoder")
 
 
-def build_head(
+def make_head(
     config: Mapping[str, Any], facts: EmbeddingFacts, dense: tuple[DenseLayer, ...]
 ) -> nn.Module | None:
     """What follows the states of an encoder; None if nothing does."""

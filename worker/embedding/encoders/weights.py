@@ -84,6 +84,19 @@ def quantise(model: nn.Module, weights: Mapping[str, mx.array]) -> None:
     nn.quantize(model, class_predicate=choose)
 
 
+def lay_out(model: nn.Module) -> None:
+    """Lay out matrices for the processor, where it computes.
+
+    MLX (0.32.4) multiplies there by a matrix whose columns are contiguous 2.4 times as fast. Go
+    without it once it does not.
+    """
+    if mx.default_device() != mx.Device(mx.cpu):
+        return
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.weight = mx.contiguous(module.weight.T).T
+
+
 def several(names: Sequence[str]) -> str:
     """Some names and the count of the others."""
     shown = ", ".join(names[:SHOWN_NAMES])

@@ -1,0 +1,1 @@
+"""Tiny embedding models and rerankers as folders of the hub."""

@@ -1,0 +1,102 @@
+"""Vectors and scores equal those that sentence-transformers computes of the same folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from tests.models.embedding.folders import write_folder
+from tests.models.embedding.samples import PAIRS, SAMPLES, TEXTS
+from worker.embedding.facts import EmbeddingSettings
+from worker.embedding.model import EmbeddingModel, load_embedding_model
+from worker.embedding.texts import EmbeddingTexts, open_texts
+
+EXPECTED: dict[str, Any] = json.loads(Path(__file__).with_name("vectors.json").read_text())
+TOLERANCE, BATCH_TOLERANCE = 1e-4, 1e-5
+
+
+class Opened(NamedTuple):
+    texts: EmbeddingTexts
+    model: EmbeddingModel
+
+
+Open = Callable[[str], Opened]
+
+
+@pytest.fixture(scope="module")
+def open_sample(tmp_path_factory: pytest.TempPathFactory) -> Open:
+    opened: dict[str, Opened] = {}
+
+    def open_once(name: str) -> Opened:
+        if name not in opened:
+            sample = SAMPLES[name]
+            folder = write_folder(sample, EXPECTED[name]["shapes"], tmp_path_factory.mktemp(name))
+            settings = EmbeddingSettings(kind="rerank" if sample.kind == "rerank" else None)
+            texts = open_texts(folder, settings)
+            opened[name] = Opened(texts, load_embedding_model(folder, texts.facts))
+        return opened[name]
+
+    return open_once
+
+
+def rows_of(name: str, texts: EmbeddingTexts) -> list[list[int]]:
+    sample = SAMPLES[name]
+    if sample.kind == "rerank":
+        return [texts.pair(query, document) for query, document in PAIRS]
+    return texts.tokenize(TEXTS, texts.prompt_of(sample.prompt_name))
+
+
+def compute(model: EmbeddingModel, rows: list[list[int]]) -> np.ndarray[Any, Any]:
+    is_reranker = model.facts.kind == "rerank"
+    return np.array(model.score(rows) if is_reranker else model.embed(rows))
+
+
+def test_a_sample_is_stored_for_each_kind_of_model() -> None:
+    assert list(EXPECTED) == list(SAMPLES)
+    assert {SAMPLES[name].kind for name in EXPECTED} == {"embedding", "rerank"}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_texts_and_pairs_have_the_token_ids_of_the_folder(name: str, open_sample: Open) -> None:
+    assert rows_of(name, open_sample(name).texts) == EXPECTED[name]["rows"]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_values_are_those_of_sentence_transformers(name: str, open_sample: Open) -> None:
+    model = open_sample(name).model
+    expected = np.array(EXPECTED[name]["values"])
+    values = compute(model, EXPECTED[name]["rows"])
+    assert values.shape == expected.shape
+    assert np.abs(values - expected).max() < TOLERANCE
+    # The values of no two rows are the same: a constant would not pass.
+    assert len(np.unique(np.round(expected, 4), axis=0)) == len(expected)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_batch_of_mixed_lengths_gives_what_single_rows_give(name: str, open_sample: Open) -> None:
+    model = open_sample(name).model
+    rows = EXPECTED[name]["rows"]
+    alone = np.concatenate([compute(model, [row]) for row in rows])
+    for order in (rows, rows[::-1]):
+        together = compute(model, order)
+        together = together if order is rows else together[::-1]
+        assert np.abs(together - alone).max() < BATCH_TOLERANCE * max(1.0, np.abs(alone).max())
+
+
+@pytest.mark.parametrize("name", ["bert-mean", "embedding-gemma", "qwen3-reranker"])
+def test_a_broken_weight_gives_values_that_are_not_finite(name: str, open_sample: Open) -> None:
+    model = open_sample(name).model
+    rows = EXPECTED[name]["rows"]
+    array = next(each for each in model.arrays() if each.ndim == 1)
+    kept = mx.array(array)
+    for broken in (mx.nan, mx.inf):
+        array[:] = broken
+        assert not np.isfinite(compute(model, rows)).any()
+    array[:] = kept
+    assert np.isfinite(compute(model, rows)).all()
