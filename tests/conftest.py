@@ -119,6 +119,15 @@ def smollm2_4bit_path() -> Path:
     return published(smollm2.quantised_path)
 
 
+@pytest.fixture(scope="session")
+def minilm_path() -> Path:
+    """all-MiniLM-L6-v2 in float32."""
+    # Here because `onnx`, with which it is made, takes a second to import.
+    from tests.models.embedding import minilm
+
+    return published(minilm.folder_path)
+
+
 def published(make: Callable[[], Path]) -> Path:
     """A model out of a package; without it a test is skipped, or fails where CI runs it."""
     try:

@@ -14,7 +14,8 @@ from service.host.hub import refuse_open_hub
 from service.host.local_models import inspect_model
 from service.server import EXIT_FAILED, EXIT_OK
 
-# The files that mlx-lm (0.32.2) reads of a model: its DEFAULT_ALLOW_PATTERNS.
+# The files that mlx-lm (0.32.2) reads of a model: its DEFAULT_ALLOW_PATTERNS; and those that
+# embedding models have besides.
 PATTERNS = [
     "*.json",
     "model*.safetensors",
@@ -25,6 +26,8 @@ PATTERNS = [
     "*.txt",
     "*.jsonl",
     "*.jinja",
+    "*_Dense/model.safetensors",
+    "sentencepiece.bpe.model",
 ]
 
 

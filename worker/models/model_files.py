@@ -18,6 +18,8 @@ from worker.folder.generation_config import read_generation_config
 from worker.folder.json_values import parse_token_ids, read_object
 
 WEIGHT_FILES = "model*.safetensors"
+# What embedding models have besides the files that mlx-lm reads.
+EMBEDDING_PATTERNS = ("*_Dense/model.safetensors", "sentencepiece.bpe.model")
 LORA_WEIGHTS_FILE = "adapters.safetensors"
 
 
@@ -54,7 +56,7 @@ def find_download(id: str, *, download: bool, revision: str | None = None) -> Pa
             snapshot_download(
                 id,
                 revision=revision,
-                allow_patterns=DEFAULT_ALLOW_PATTERNS,
+                allow_patterns=[*DEFAULT_ALLOW_PATTERNS, *EMBEDDING_PATTERNS],
                 local_files_only=not download,
             )
         )

@@ -27,6 +27,7 @@ RIGHT: dict[str, Callable[[Any], bool]] = {
     "closing": lambda value: "sunny" in value,
     "continued": bool,
     "counted": bool,
+    "embedded": bool,
     "formatted": lambda value: value in ("good", "bad"),
     "last_event": lambda value: bool(value == "message_stop"),
     "lengths": lambda value: bool(value == [16]),
@@ -79,7 +80,14 @@ CLIENTS = (
         "AI_APICallError",
         (*TALK, "structured"),
     ),
-    Client("openai-node", NPM, ("openai",), "openai_node.cjs", "NotFoundError"),
+    Client(
+        "openai-node",
+        NPM,
+        ("openai",),
+        "openai_node.cjs",
+        "NotFoundError",
+        (*TALK, "embedded"),
+    ),
     Client(
         "instructor with a re-ask",
         "instructor",

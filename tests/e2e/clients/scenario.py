@@ -26,6 +26,12 @@ CONFIG = """
 [[models]]
 id = "mlxd-demo"
 sampling = { temperature = 0 }
+
+# The built-in model again: its vectors mean little, and are vectors.
+[[models]]
+id = "embedder"
+kind = "embedding"
+pooling = "mean"
 """
 
 # No client asks anyone but the service: no telemetry, no look for a newer version, no hub.

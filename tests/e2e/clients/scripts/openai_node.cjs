@@ -1,4 +1,5 @@
-// Node's `openai`: its tool runner, a stream, and a model that is not there. Prints a report.
+// Node's `openai`: its tool runner, a stream, vectors as base64 (its default) and as numbers, and a
+// model that is not there. Prints a report.
 const OpenAI = require("openai");
 const { QUESTION, GREETING, WEATHER, cityAsked, weatherIn, print } = require("./asked.cjs");
 
@@ -20,7 +21,12 @@ async function main() {
   });
   for await (const chunk of stream) streamed += chunk.choices[0]?.delta.content ?? "";
   const error = await client.chat.completions.create({ ...greeting, model: "absent" }).catch((e) => e);
+  const embedded = { model: "embedder", input: ["water", "wine"] };
+  const packed = await client.embeddings.create(embedded);
+  const plainly = await client.embeddings.create({ ...embedded, encoding_format: "float" });
+  const numbers = (answer) => JSON.stringify(answer.data.map((each) => each.embedding));
   print({
+    embedded: numbers(packed) === numbers(plainly) && packed.data[1].embedding.length > 100,
     city: cityAsked(), closing, streamed, error: error.constructor.name,
     plain: plain.choices[0].message.content,
   });
