@@ -15,6 +15,14 @@ from service.config.secrets import conceal_secrets
 from service.schema.capabilities import OPERATOR
 from service.supervision.preloads import Preloads, describe_preloads
 
+# The body of a request to each endpoint.
+EXAMPLES = {
+    "chat/completions": '{"model": "default", "stream": true, '
+    '"messages": [{"role": "user", "content": "Hello!"}]}',
+    "embeddings": '{"input": "Hello!"}',
+    "rerank": '{"query": "Hello?", "documents": ["Hello!", "Goodbye!"]}',
+}
+
 
 class StartupScreen:
     """Shows progress bars on a terminal, and plain lines elsewhere."""
@@ -70,7 +78,10 @@ class StartupScreen:
         self._console.print(table, soft_wrap=True)
         # On one line at any terminal width, so that it can be copied.
         self._console.print(
-            "\n" + curl_line(url, keyed=keyed), soft_wrap=True, highlight=False, markup=False
+            "\n" + curl_line(url, models, keyed=keyed),
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
         )
 
     def close(self) -> None:
@@ -109,10 +120,17 @@ def describe(model: ModelInfo) -> str:
     return f"{model.id}  ({model.family}, {size}, context {model.context_length:,}, {loaded})"
 
 
-def curl_line(url: str, *, keyed: bool = False) -> str:
-    """An example of a streamed request."""
+def curl_line(url: str, models: Sequence[ModelInfo] = (), *, keyed: bool = False) -> str:
+    """An example of a request: a streamed chat, or what the models are for that do not generate."""
     key = " -H 'authorization: Bearer YOUR_KEY'" if keyed else ""
-    body = (
-        '{"model": "default", "stream": true, "messages": [{"role": "user", "content": "Hello!"}]}'
-    )
-    return f"curl -N {url}/v1/chat/completions{key} -H 'content-type: application/json' -d '{body}'"
+    uses = [use_of(model) for model in models]
+    use = "chat/completions" if "chat/completions" in uses or not uses else uses[0]
+    content = f"-H 'content-type: application/json' -d '{EXAMPLES[use]}'"
+    return f"curl -N {url}/v1/{use}{key} {content}"
+
+
+def use_of(model: ModelInfo) -> str:
+    """The endpoint that a model is for."""
+    if "embeddings" in model.capabilities:
+        return "embeddings"
+    return "rerank" if "rerank" in model.capabilities else "chat/completions"

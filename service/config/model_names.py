@@ -35,7 +35,9 @@ OWN_USE: Mapping[ModelKind, str] = {
 
 
 class ModelNames:
-    """The configured models in order, with their aliases; `default` is an alias of the first.
+    """The configured models in order, with their aliases.
+
+    `default` is an alias of the first; in a request it is the first of the kind that it needs.
 
     An alias that ends in `*` is every name that begins so. A name that is configured as it is
     comes first, then the longest of these beginnings.
@@ -62,13 +64,13 @@ class ModelNames:
         return self._kinds[id]
 
     def resolve(self, name: str | None, kind: ModelKind | None = None) -> str:
-        """The id of the model `name`, of the first model of this `kind` without a name.
+        """The id of the model `name`; without a name, or for `default`, the first of this `kind`.
 
         Raises:
             ModelNotFound: `name` is neither a configured id nor an alias.
             InvalidRequest: the model is of another kind than `kind`.
         """
-        if name is None:
+        if name is None or name == RESERVED_ID:
             of_kind = (id for id in self._ids if kind in (None, self._kinds[id]))
             id = next(of_kind, self._ids[0])
         else:

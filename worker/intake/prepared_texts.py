@@ -15,11 +15,14 @@ from protocol.structs import Message
 from worker.embedding.texts import EmbeddingTexts
 from worker.models.model_config import ModelConfig
 from worker.prompt_errors import PromptError
+from worker.prompts.builder import index_outside
 
 # Token ids of 4 bytes.
 TOKEN_TYPE = "I"
 TOKEN_BYTES = 4
 VALUE_BYTES = 4
+# The tokenizer works on so many at a time: their tokens are in memory several times.
+TEXTS_AT_ONCE = 64
 # All vectors of one answer.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 TOO_LONG = (
@@ -76,28 +79,35 @@ def encode_rows(texts: EmbeddingTexts, request: Embed, limit_tokens: int) -> Pre
     check_kind(texts, request)
     check_dimensions(texts, request, len(inputs))
     rows = []
-    for index, text in enumerate(inputs):
-        param = name_of(request, index, len(inputs))
-        row = encode_text(texts, request, text, param)
-        if len(row) > limit_tokens:
-            raise too_long(param, len(row), limit_tokens)
-        rows.append(array(TOKEN_TYPE, row).tobytes())
+    for start in range(0, len(inputs), TEXTS_AT_ONCE):
+        some = inputs[start : start + TEXTS_AT_ONCE]
+        for index, row in enumerate(encode_some(texts, request, some), start):
+            param = name_of(request, index, len(inputs))
+            if len(row) > limit_tokens:
+                raise too_long(param, len(row), limit_tokens)
+            check_ids(texts, row, param)
+            rows.append(array(TOKEN_TYPE, row).tobytes())
     return PreparedTexts(rows)
 
 
-def encode_text(
-    texts: EmbeddingTexts, request: Embed, text: str | list[int], param: str
-) -> list[int]:
-    """The row of one text, or the token ids as they are."""
-    if isinstance(text, str):
-        if request.query is not None:
-            return texts.pair(request.query, text)
-        return texts.tokenize([text], find_prompt(texts, request))[0]
+def encode_some(
+    texts: EmbeddingTexts, request: Embed, inputs: list[str | list[int]]
+) -> list[list[int]]:
+    """The rows of some texts; token ids are rows as they are."""
+    written = [text for text in inputs if isinstance(text, str)]
+    if request.query is not None:
+        return [texts.pair(request.query, text) for text in written]
+    if written:
+        return texts.tokenize(written, find_prompt(texts, request))
+    return [row for row in inputs if isinstance(row, list)]
+
+
+def check_ids(texts: EmbeddingTexts, row: list[int], param: str) -> None:
+    """Refuse token ids outside the vocabulary, which a request may have."""
     size = texts.facts.vocabulary_size
-    if outside := next((token for token in text if token >= size), None):
-        message = f"`{param}`: token id {outside} is outside 0 to {size - 1}."
+    if (index := index_outside(row, size)) is not None:
+        message = f"`{param}`: token id {row[index]} is outside 0 to {size - 1}."
         raise PromptError("invalid_value", message, param)
-    return text
 
 
 def find_prompt(texts: EmbeddingTexts, request: Embed) -> str | None:

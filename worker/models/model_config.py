@@ -18,6 +18,7 @@ from mlx_lm.utils import load_tokenizer
 
 from protocol.messages import ModelDefaults, ModelSource
 from worker.embedding.facts import EmbeddingSettings
+from worker.embedding.model_folder import detect_kind
 from worker.embedding.texts import EmbeddingTexts, open_texts
 from worker.folder.chat_templates import ChatTemplates, read_chat_templates
 from worker.folder.generation_config import (
@@ -217,6 +218,7 @@ class ModelConfigLoader:
         tokenizer = read_tokenizer()
         syntaxes = call_syntaxes_of(tokenizer, family)
         vocabulary_size = vocabulary_size_of(config, tokenizer)
+        refuse_embedding_folder(source, path)
         texts = texts_of(source, path)
         context_length = longest_input_of(config, texts, self._limit_tokens(source))
         named = stop_tokens_of(path, tokenizer) | family.stop_tokens(tokenizer)
@@ -347,6 +349,17 @@ def longest_input_of(
 def defaults_of(source: ModelSource, generation_config: GenerationConfig) -> ModelDefaults:
     """The sampling that a model's files ask for, unless its configuration ignores them."""
     return generation_config.defaults if source.generation_config else NO_DEFAULTS
+
+
+def refuse_embedding_folder(source: ModelSource, path: Path) -> None:
+    """Refuse a folder of a model that does not generate, where it is not configured as one.
+
+    Raises:
+        ValueError: it is one by its files.
+    """
+    kind = detect_kind(path) if source.embedding is None else None
+    if kind is not None:
+        raise ValueError(f'it does not generate; configure it with kind = "{kind}"')
 
 
 def cannot_load(id: str, error: BaseException) -> LoadError:

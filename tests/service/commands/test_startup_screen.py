@@ -16,7 +16,7 @@ from protocol.messages import (
 )
 from protocol.stats import Device, Memory
 from protocol.wiring import Wiring
-from service.commands.startup_screen import StartupScreen, summary
+from service.commands.startup_screen import StartupScreen, curl_line, summary
 from service.supervision.preloads import Preloads
 
 GIB = 1 << 30
@@ -72,6 +72,14 @@ def test_the_example_request_is_one_line_on_a_narrow_terminal() -> None:
     [line] = [line for line in show(terminal=True).splitlines() if "curl" in line]
     assert "http://127.0.0.1:8000/v1/chat/completions" in line
     assert line.rstrip().endswith("'")
+
+
+def test_the_example_is_of_what_the_models_are_for() -> None:
+    vectors = msgspec.structs.replace(MODELS[0], capabilities=["embeddings"])
+    scores = msgspec.structs.replace(MODELS[0], capabilities=["rerank"])
+    assert "/v1/embeddings" in curl_line("", [vectors])
+    assert "/v1/rerank" in curl_line("", [scores])
+    assert "/v1/chat/completions" in curl_line("", [vectors, *MODELS])
 
 
 def test_load_progress_is_a_bar_on_a_terminal() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from protocol.messages import ModelInfo, ModelState
 from service.config.model_names import ModelNames
-from service.config.model_settings import ModelSettings
-from service.errors import ModelNotFound
+from service.config.model_settings import ModelKind, ModelSettings
+from service.errors import InvalidRequest, ModelNotFound
 
 NAMES = ModelNames([ModelSettings("org/first", aliases=("one",)), ModelSettings("/x", "second")])
 INFO = ModelInfo(
@@ -97,3 +97,38 @@ def test_all_configured_models_are_listed_loaded_or_not() -> None:
 def test_without_a_worker_nothing_is_loaded() -> None:
     assert not any(model.loaded for model in NAMES.list_models([]).data)
     assert NAMES.describe("default", []).id == "org/first"
+
+
+KINDS = ModelNames(
+    [
+        ModelSettings("/a", "vectors", kind="embedding"),
+        ModelSettings("/b", "chat"),
+        ModelSettings("/c", "scores", kind="rerank"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "id"), [("embedding", "vectors"), ("generation", "chat"), ("rerank", "scores")]
+)
+def test_a_request_without_a_model_gets_the_first_one_of_its_kind(kind: ModelKind, id: str) -> None:
+    assert KINDS.resolve(None, kind) == KINDS.resolve("default", kind) == id
+    assert KINDS.resolve(None) == "vectors"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("chat", "embedding", "it generates text. Configure an embedding model"),
+        ("scores", "embedding", "it is for /v1/rerank"),
+        ("vectors", "generation", "it is for /v1/embeddings"),
+        ("vectors", "rerank", "Configure a reranker"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_in_words(
+    name: str, kind: ModelKind, words: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        KINDS.resolve(name, kind)
+    assert (caught.value.code, caught.value.param) == ("model_not_supported", "model")
+    assert words in caught.value.message

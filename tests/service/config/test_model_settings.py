@@ -1,4 +1,4 @@
-"""A model's table: which revision it has, and whether its own code runs."""
+"""A model's table: its revision, whether its own code runs, and what kind of model it is."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from protocol.embedding import EmbeddingSource
 from service.config.model_settings import pull_command, read_models, to_sources, trusted_ids
 from service.config.scalars import SettingsError
 
@@ -58,3 +59,49 @@ def test_any_revision_of_a_model_that_is_not_trusted_is_taken() -> None:
 def test_the_switch_for_generation_config_is_sent_to_the_worker() -> None:
     [source], _ = to_sources([read(generation_config=False)], 0)
     assert source.generation_config is False
+
+
+def test_an_embedding_model_says_how_its_vectors_are_made() -> None:
+    model = read(
+        kind="embedding",
+        pooling="cls",
+        normalise=False,
+        dimensions=[64, 32],
+        prompts={"query": "find: "},
+    )
+    [source], _ = to_sources([model], 0)
+    assert source.embedding == EmbeddingSource(
+        kind="embedding",
+        pooling="cls",
+        normalise=False,
+        matryoshka=[32, 64],
+        prompts={"query": "find: ", "document": ""},
+    )
+
+
+def test_what_is_not_set_is_left_to_the_folder() -> None:
+    [generating, embedding, rerank], _ = to_sources(
+        [read(), read(kind="embedding"), read(kind="rerank")], 0
+    )
+    assert generating.embedding is None
+    assert embedding.embedding == EmbeddingSource(kind="embedding")
+    assert rerank.embedding == EmbeddingSource(kind="rerank")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"kind": "chat"}, "Invalid enum value"),
+        ({"kind": "embedding", "pooling": "first"}, "Invalid enum value"),
+        ({"kind": "embedding", "dimensions": [0]}, ">= 1"),
+        ({"kind": "embedding", "prompts": {"passage": "x"}}, "passage"),
+        ({"kind": "embedding", "adapter": "/a"}, "adapter has no effect"),
+        ({"kind": "rerank", "chat_template": "/a"}, "chat_template has no effect"),
+        ({"kind": "rerank", "pooling": "cls"}, "pooling has no effect"),
+        ({"pooling": "cls"}, "pooling has no effect"),
+        ({"dimensions": [64]}, "dimensions has no effect"),
+    ],
+)
+def test_settings_of_another_kind_of_model_are_refused(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        read(**fields)

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from openai.types import EmbeddingCreateParams
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as TextParams
 
@@ -48,7 +49,12 @@ def supports(info: ModelInfo | None, path: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("documented", "path"), [(ChatParams, "/v1/chat/completions"), (TextParams, "/v1/completions")]
+    ("documented", "path"),
+    [
+        (ChatParams, "/v1/chat/completions"),
+        (TextParams, "/v1/completions"),
+        (EmbeddingCreateParams, "/v1/embeddings"),
+    ],
 )
 def test_every_documented_parameter_is_listed(documented: type, path: str) -> None:
     listed = supports(CAPABLE, path)

@@ -25,13 +25,14 @@ from protocol.messages import (
     Submit,
     TextPrompt,
 )
+from protocol.stats import Memory
 from tests.worker.driver import end_of, events_of, is_end, make_config_loader, make_configure
 from worker.embedding.model import EmbeddingModel, load_embedding_model
-from worker.intake.prepared import prepare, prepare_texts
-from worker.intake.prepared_texts import PreparedTexts, to_embedding
+from worker.intake.prepared import PreparedRequest, prepare, prepare_texts
+from worker.intake.prepared_texts import PreparedEmbedding, PreparedTexts, to_embedding
 from worker.intake.preprocessor import Preprocessor
 from worker.intake.receiver import Inbox, Work
-from worker.memory.budget import measure
+from worker.memory.budget import Budget
 from worker.models import weight_loader
 from worker.models.pool import ModelPool
 from worker.scheduler.core import EngineCore
@@ -42,16 +43,33 @@ TOLERANCE = 1e-5
 AfterStep = Callable[[Step], Iterable[Work]]
 
 
+def sources_of(qwen: Path, llama: Path) -> list[ModelSource]:
+    embedding = EmbeddingSource(kind="embedding", pooling="lasttoken")
+    return [
+        ModelSource(EMBEDDER, str(qwen), embedding=embedding),
+        ModelSource(CHAT, str(llama)),
+    ]
+
+
 def make_pool(qwen: Path, llama: Path) -> ModelPool:
     """A pool of an embedding model and a chat model, both loaded."""
+    pool = ModelPool(make_configure(sources_of(qwen, llama)), make_config_loader())
+    pool.load_all()
+    return pool
+
+
+def make_small_pool(qwen: Path, llama: Path) -> ModelPool:
+    """A pool whose memory holds one of the two models; none is loaded."""
     embedding = EmbeddingSource(kind="embedding", pooling="lasttoken")
     sources = [
         ModelSource(EMBEDDER, str(qwen), embedding=embedding),
         ModelSource(CHAT, str(llama)),
     ]
-    pool = ModelPool(make_configure(sources), make_config_loader())
-    pool.load_all()
-    return pool
+    sizes = [
+        sum(file.stat().st_size for file in path.glob("*.safetensors")) for path in (qwen, llama)
+    ]
+    budget = Budget(max(sizes) + min(sizes) // 2, 0, 0)
+    return ModelPool(make_configure(sources, preload=[]), make_config_loader(), budget)
 
 
 @pytest.fixture
@@ -70,10 +88,10 @@ def stream(id: int, tokens: int) -> Submit:
 
 def to_work(pool: ModelPool, asked: Submit | Embed) -> Work:
     """A request as the preprocessor delivers it."""
+    [source] = [source for source in pool.sources if source.id == asked.model]
+    config = make_config_loader().load(source, download=False)
     if isinstance(asked, Submit):
-        return prepare(pool[CHAT].config, asked)
-    [model] = pool.embedders
-    config = model.config
+        return prepare(config, asked)
     prepared = prepare_texts(config.texts, asked, config.context_length)
     if not isinstance(prepared, PreparedTexts):
         return prepared
@@ -100,6 +118,8 @@ def run(
         for work in after_step(message):
             if isinstance(work, Cancel):
                 open_ids.difference_update(work.ids)
+            elif isinstance(work, PreparedRequest | PreparedEmbedding):
+                open_ids.add(work.submit.id)
             inbox.put(work)
         if not open_ids:
             inbox.put(Shutdown())
@@ -111,7 +131,7 @@ def run(
         Preprocessor(pool.sources, make_config_loader(), inbox),
         inbox,
         send=send,
-        measure_memory=lambda: measure(0),
+        measure_memory=Memory,
         max_running=max_running,
     )
     core.run()
@@ -217,6 +237,23 @@ def test_a_client_above_its_share_yields_and_keeps_what_is_computed(pool: ModelP
     for each in lists:
         given = [e for e in events_of(steps, each.id) if isinstance(e, Embedded)]
         assert sorted(index for event in given for index in event.indices) == list(range(30))
+
+
+def test_models_of_both_kinds_are_evicted_for_each_other(qwen_path: Path, llama_path: Path) -> None:
+    pool = make_small_pool(qwen_path, llama_path)
+    later: list[Submit | Embed] = [stream(2, 5), request(3, ["wine"]), stream(4, 5)]
+    loaded: list[list[str]] = []
+
+    def follow(step: Step) -> Iterable[Work]:
+        if not any(is_end(event) for event in step.events):
+            return []
+        loaded.append([state.id for state in pool.states() if state.status == "loaded"])
+        return [to_work(pool, later.pop(0))] if later else []
+
+    steps = run(pool, [request(1, ["water"])], after_step=follow)
+    assert loaded == [[EMBEDDER], [CHAT], [EMBEDDER], [CHAT]]
+    assert all(isinstance(end_of(steps, id), Finished) for id in (1, 2, 3, 4))
+    assert pool.account.kv.keys() == pool.account.weight_bytes.keys() == {CHAT}
 
 
 def test_values_that_are_no_numbers_fail_their_request_alone(
