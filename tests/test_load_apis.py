@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.load.apis import APIS, ApiName
+from tests.load.apis import APIS, GENERATING, TEXTS, ApiName
 from tests.load.timings import Timing, ask
 from tests.load.workload import Workload
 
@@ -109,32 +109,46 @@ async def timing_of(api: ApiName, content: str | Any, *, status: int = 200) -> T
         return await ask(client, body, 0.0, api)
 
 
-@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("api", GENERATING)
 async def test_a_stream_has_its_tokens_and_pieces_of_text(api: ApiName) -> None:
     timing = await timing_of(api, "".join(STREAMS[api]))
     assert timing.error is None
     assert (timing.prompt_tokens, timing.tokens, len(timing.text_at)) == (9, 3, 3)
 
 
-@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("api", GENERATING)
 async def test_a_stream_without_its_end_failed(api: ApiName) -> None:
     timing = await timing_of(api, "".join(STREAMS[api][:-1]))
     assert timing.error == "no end"
 
 
-@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("api", GENERATING)
 async def test_an_error_in_a_stream_is_counted_by_its_kind(api: ApiName) -> None:
     timing = await timing_of(api, "".join([*STREAMS[api][:-1], FAILURES[api]]))
     assert timing.error == "in the stream: worker_crashed"
 
 
-@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("api", GENERATING)
 async def test_a_whole_answer_has_its_tokens(api: ApiName) -> None:
     timing = await timing_of(api, WHOLE[api])
     assert (timing.prompt_tokens, timing.tokens, timing.error) == (9, 3, None)
 
 
-@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("api", GENERATING)
 async def test_a_refusal_is_counted_by_its_status(api: ApiName) -> None:
     timing = await timing_of(api, {"error": {"type": "overloaded"}}, status=503)
     assert timing.error == "503 overloaded"
+
+
+async def test_embeddings_have_the_tokens_of_their_texts() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content)
+        assert request.url.path == "/v1/embeddings"
+        assert len(set(body["input"])) == TEXTS
+        assert body.keys() == {"model", "input", "encoding_format"}
+        return httpx.Response(200, json={"data": [], "usage": {"prompt_tokens": 9}})
+
+    transport = httpx.MockTransport(answer)
+    async with httpx.AsyncClient(transport=transport, base_url="http://load") as client:
+        timing = await ask(client, Workload(stream=False).body(1), 0.0, "embeddings")
+    assert (timing.prompt_tokens, timing.tokens, timing.error) == (9, 9, None)

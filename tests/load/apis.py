@@ -5,13 +5,13 @@ Only the fields that are measured are decoded, since the client shares the machi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
 
-ApiName = Literal["chat", "responses", "messages"]
+ApiName = Literal["chat", "responses", "messages", "embeddings"]
 Body = dict[str, Any]
 
 
@@ -242,10 +242,46 @@ def prompt_tokens_of(counts: Counts) -> int:
     return counts.input_tokens + counts.cache_read_input_tokens
 
 
+# ---------------------------------------------------------------- embeddings
+
+# The texts of one request.
+TEXTS = 32
+# What only answers have.
+ANSWER_FIELDS = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "stream", "stream_options")
+
+
+class EmbeddingAnswer(msgspec.Struct):
+    """A whole answer, without its vectors."""
+
+    usage: Counts | None = None
+    error: Any = None
+
+
+EMBEDDINGS = msgspec.json.Decoder(EmbeddingAnswer)
+
+
+def to_embedding_body(body: Body) -> Body:
+    """A request for the vectors of as many texts as `TEXTS`, no two of which are equal."""
+    other = {k: v for k, v in body.items() if k not in ("messages", *ANSWER_FIELDS)}
+    text = body["messages"][-1]["content"]
+    texts = [f"{number} {text}" for number in range(TEXTS)]
+    return {**other, "input": texts, "encoding_format": "base64"}
+
+
+def read_embeddings(data: bytes) -> Piece:
+    """A whole answer; its tokens are those of its texts."""
+    answer = EMBEDDINGS.decode(data)
+    tokens = (answer.usage or Counts()).prompt_tokens
+    return Piece(prompt_tokens=tokens, tokens=tokens, error=code_of(answer.error))
+
+
 # ----------------------------------------------------------------
 
 APIS: Mapping[ApiName, Api] = {
     "chat": Api("/v1/chat/completions", dict, read_chat, read_chat),
     "responses": Api("/v1/responses", to_response_body, read_response_event, read_response),
     "messages": Api("/v1/messages", to_message_body, read_message_event, read_message),
+    "embeddings": Api("/v1/embeddings", to_embedding_body, read_embeddings, read_embeddings),
 }
+# Those whose answers are generated, and may be streamed.
+GENERATING: Sequence[ApiName] = ("chat", "responses", "messages")

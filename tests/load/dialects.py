@@ -12,7 +12,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tests.e2e.daemon import running
-from tests.load.apis import APIS, ApiName
+from tests.load.apis import GENERATING, ApiName
 from tests.load.generator import ClosedLoop
 from tests.load.run import measure
 from tests.load.tables import spread, wide_console
@@ -65,7 +65,7 @@ def costs_table(costs: Costs) -> Table:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this script's arguments."""
-    parser.add_argument("--apis", default=",".join(APIS), help="besides chat, by commas")
+    parser.add_argument("--apis", default=",".join(GENERATING), help="besides chat, by commas")
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--requests", type=int, default=2, help="for each of those at once")
     parser.add_argument("--tokens", type=int, default=400, help="of each answer")
@@ -78,7 +78,7 @@ def main(options: argparse.Namespace) -> int:
     """Measure; returns 1 if an API costs more than `--most` times chat completions."""
     console = wide_console()
     asked = options.apis.split(",")
-    apis = [name for name in APIS if name == BASE or name in asked]
+    apis = [name for name in GENERATING if name == BASE or name in asked]
     with Progress(console=console, transient=True) as progress:
         costs = run_rounds(apis, options, progress)
     console.print(costs_table(costs))

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 from rich.progress import Progress
 
-from tests.load.apis import APIS
+from tests.load import embedding_speed
+from tests.load.apis import APIS, GENERATING
 from tests.load.figures import Figures, summarise
 from tests.load.generator import ClosedLoop, Load, OpenLoop, generate
 from tests.load.picture import draw_latency
@@ -66,7 +67,7 @@ def workload_of(options: argparse.Namespace, model: str) -> Workload:
         options.prompt_words,
         options.answer_tokens,
         options.shared_words,
-        not options.plain,
+        not options.plain and options.api in GENERATING,
         options.sampling,
         model,
         options.extra,
@@ -94,6 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pid", type=int, help="the server's process id, where it cannot be found")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     parser.add_argument("--png", type=Path, help="a file for a picture of the latency")
+    parser.add_argument(
+        "--beside",
+        nargs=2,
+        metavar=("PYTHON", "FOLDER"),
+        help="with --api embeddings: sentence-transformers of that Python, and the model's folder",
+    )
     add_workload(parser)
 
 
@@ -109,6 +116,12 @@ def main(options: argparse.Namespace) -> int:
     console.print(figures_table("requests a second" if options.rate else "at once", figures))
     for remark in remarks(figures):
         console.print(remark)
+    if options.beside:
+        python, folder = options.beside
+        rounds = embedding_speed.compare(
+            options.url, workload, python, Path(folder), options.rounds, options.rounds
+        )
+        console.print(embedding_speed.describe(rounds))
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(figures)))
     if options.png:
