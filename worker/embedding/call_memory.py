@@ -19,7 +19,7 @@ from worker.engine.attention_cost import FUSED_HEAD_DIMS
 
 # How many arrays of each kind are held at the same time: measured, with room to spare.
 SCORE_ARRAYS = 2
-STATE_ARRAYS = 8
+STATE_ARRAYS = 20
 WIDE_ARRAYS = 4
 
 

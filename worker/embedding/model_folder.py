@@ -82,13 +82,12 @@ def read_facts(
         )
     architecture = architecture_of(config)
     modules = read_modules(folder) or ()
-    unknown = [module.kind for module in modules if module.kind not in USED_MODULES]
-    if unknown:
-        raise NotAnEmbeddingModel(f"its module {unknown[0]} is not computed here")
+    check_order(modules)
     check_head(config, kind, architecture)
     problems: list[str] = []
     pooling = pooling_of(modules, settings, architecture, kind, problems)
     written = read_object(folder / SETTINGS_FILE)[0]
+    prompts = prompts_of(written) if settings.prompts is None else settings.prompts
     dense = read_dense_layers(folder, modules)
     lengths, any_length = matryoshka_of(config, settings)
     hidden = int(text_config(config).get("hidden_size") or 0)
@@ -103,8 +102,8 @@ def read_facts(
         vocabulary_size=int(text_config(config).get("vocab_size") or 0),
         pooling=pooling,
         normalised=normalised if settings.normalise is None else settings.normalise,
-        prompts=prompts_of(written) if settings.prompts is None else settings.prompts,
-        default_prompt=text_or_none(written.get("default_prompt_name")),
+        prompts=prompts,
+        default_prompt=named if (named := written.get("default_prompt_name")) in prompts else None,
         similarity=text_or_none(written.get("similarity_fn_name")),
         matryoshka=lengths,
         any_length=any_length,
@@ -204,6 +203,22 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of config.json that has the sizes of the language model."""
     nested = config.get("text_config")
     return nested if isinstance(nested, Mapping) and "hidden_size" not in config else config
+
+
+def check_order(modules: Sequence[Module]) -> None:
+    """Refuse modules that do not follow each other as they are computed here.
+
+    Raises:
+        NotAnEmbeddingModel: one is unknown, code of the model's own, or in another place.
+    """
+    unknown = [each for each in modules if each.is_foreign or each.kind not in USED_MODULES]
+    if unknown:
+        raise NotAnEmbeddingModel(f"its module {unknown[0].kind[:100]} is not computed here")
+    used = [USED_MODULES.index(each.kind) for each in modules if each.kind not in INERT]
+    once = [place for place in used if USED_MODULES[place] != DENSE]
+    if used != sorted(used) or len(once) != len(set(once)):
+        order = " > ".join(module.kind for module in modules)
+        raise NotAnEmbeddingModel(f"its modules {order} are not computed in this order")
 
 
 def has_module(modules: Sequence[Module], kind: str) -> bool:

@@ -13,6 +13,7 @@ from worker.embedding.facts import POOLINGS, NotAnEmbeddingModel, Pooling
 from worker.folder.json_values import read_object
 from worker.folder.remote_code import is_inside
 
+PACKAGE = "sentence_transformers"
 MODULES_FILE = "modules.json"
 SETTINGS_FILE = "config_sentence_transformers.json"
 # The files of the first module, by the age of the model; only the first that exists is read.
@@ -46,11 +47,15 @@ POOLING_FLAGS: Mapping[str, Pooling] = {
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One module: its kind, the last word of its class, and its folder inside the model's."""
+    """One module: its kind, the last word of its class, and its folder inside the model's.
+
+    A foreign one has a class of another package, or of the model's own code.
+    """
 
     kind: str
     path: str
     config: dict[str, Any]
+    is_foreign: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,8 @@ def _read_module(folder: Path, entry: object) -> Module:
     if path and not is_inside(path):
         raise NotAnEmbeddingModel(f"{MODULES_FILE} names {path[:100]!r}, outside of the folder")
     config = read_object(folder / path / "config.json")[0] if path else {}
-    return Module(kind.rpartition(".")[2], path, config)
+    package, _, name = kind.rpartition(".")
+    return Module(name, path, config, is_foreign=package.split(".")[0] != PACKAGE)
 
 
 def read_pooling(modules: tuple[Module, ...]) -> Pooling | None:

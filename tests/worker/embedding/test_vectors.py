@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 import pytest
 
-from tests.models.embedding.folders import write_folder
 from tests.models.embedding.samples import PAIRS, SAMPLES, TEXTS
-from worker.embedding.facts import EmbeddingSettings
-from worker.embedding.model import EmbeddingModel, load_embedding_model
-from worker.embedding.texts import EmbeddingTexts, open_texts
+from tests.worker.embedding.opening import (
+    EXPECTED,
+    Opened,
+    compute,
+    open_folder,
+    settings_of,
+    write_sample,
+)
+from worker.embedding.texts import EmbeddingTexts
 
-EXPECTED: dict[str, Any] = json.loads(Path(__file__).with_name("vectors.json").read_text())
 TOLERANCE, BATCH_TOLERANCE = 1e-4, 1e-5
-
-
-class Opened(NamedTuple):
-    texts: EmbeddingTexts
-    model: EmbeddingModel
-
-
 Open = Callable[[str], Opened]
 
 
@@ -35,11 +29,8 @@ def open_sample(tmp_path_factory: pytest.TempPathFactory) -> Open:
 
     def open_once(name: str) -> Opened:
         if name not in opened:
-            sample = SAMPLES[name]
-            folder = write_folder(sample, EXPECTED[name]["shapes"], tmp_path_factory.mktemp(name))
-            settings = EmbeddingSettings(kind="rerank" if sample.kind == "rerank" else None)
-            texts = open_texts(folder, settings)
-            opened[name] = Opened(texts, load_embedding_model(folder, texts.facts))
+            folder = write_sample(name, tmp_path_factory.mktemp(name))
+            opened[name] = open_folder(folder, settings_of(name))
         return opened[name]
 
     return open_once
@@ -50,11 +41,6 @@ def rows_of(name: str, texts: EmbeddingTexts) -> list[list[int]]:
     if sample.kind == "rerank":
         return [texts.pair(query, document) for query, document in PAIRS]
     return texts.tokenize(TEXTS, texts.prompt_of(sample.prompt_name))
-
-
-def compute(model: EmbeddingModel, rows: list[list[int]]) -> np.ndarray[Any, Any]:
-    is_reranker = model.facts.kind == "rerank"
-    return np.array(model.score(rows) if is_reranker else model.embed(rows))
 
 
 def test_a_sample_is_stored_for_each_kind_of_model() -> None:

@@ -72,7 +72,7 @@ def as_backbone(config: dict[str, Any], *, keep_head: bool) -> tuple[Callable[..
 
         def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
             if not any(name.startswith(BACKBONE) for name in weights):
-                weights = {f"{BACKBONE}{name}": array for name, array in weights.items()}
+                weights = {in_model(name): array for name, array in weights.items()}
             if hasattr(model_class, "sanitize"):
                 weights = super().sanitize(weights)
             if keep_head:
@@ -80,3 +80,8 @@ def as_backbone(config: dict[str, Any], *, keep_head: bool) -> tuple[Callable[..
             return {name: each for name, each in weights.items() if not name.startswith(HEAD)}
 
     return Backbone, arguments_class
+
+
+def in_model(name: str) -> str:
+    """The name of a backbone's weight in the whole model."""
+    return name if name.startswith(HEAD) else f"{BACKBONE}{name}"

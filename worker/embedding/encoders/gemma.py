@@ -11,19 +11,20 @@ import mlx.nn as nn
 from mlx_lm.models.gemma3_text import MLP, RMSNorm
 
 from worker.embedding.encoders.attention import (
-    activation_of,
     attend,
     padding_mask,
     split_heads,
     window_mask,
 )
 from worker.embedding.encoders.layer_types import GLOBAL, LOCAL, layer_types_of, theta_of
+from worker.embedding.facts import NotAnEmbeddingModel
 
 RENAMES = ((re.compile(r"^(model|language_model)\."), ""),)
 UNUSED = re.compile(r"^lm_head\.")
 GLOBAL_EVERY_LAYERS = 6
 GLOBAL_THETA, LOCAL_THETA = 1_000_000.0, 10_000.0
 LOCAL_TOKENS = 4096
+ACTIVATION = "gelu_pytorch_tanh"
 
 
 class GemmaAttention(nn.Module):
@@ -76,8 +77,7 @@ class GemmaEncoder(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        # mlx-lm's layer computes this one.
-        activation_of(config.get("hidden_activation", "gelu_pytorch_tanh"))
+        check_layers(config)
         every = config.get("sliding_window_pattern", GLOBAL_EVERY_LAYERS)
         self._types = layer_types_of(config, lambda index: (index + 1) % every == 0)
         thetas = {
@@ -102,3 +102,16 @@ class GemmaEncoder(nn.Module):
         for kind, layer in zip(self._types, self.layers, strict=True):
             states = layer(states, masks[kind])
         return self.norm(states)
+
+
+def check_layers(config: Mapping[str, Any]) -> None:
+    """Refuse what mlx-lm's layers and this attention do not compute.
+
+    Raises:
+        NotAnEmbeddingModel: the configuration has it.
+    """
+    activation = config.get("hidden_activation", ACTIVATION)
+    if activation != ACTIVATION:
+        raise NotAnEmbeddingModel(f"its activation {str(activation)[:100]!r} is not computed here")
+    if config.get("attn_logit_softcapping") is not None:
+        raise NotAnEmbeddingModel("it caps attention scores, which is not computed here")
