@@ -40,6 +40,11 @@ ENCODERS: Mapping[str, Architecture] = {
 }
 GEMMA_TEXT = "gemma3_text"
 CLASSIFIER = "ForSequenceClassification"
+# Other names of the two prompts that a request can choose by the type of its texts.
+PROMPT_NAMES: Mapping[str, Sequence[str]] = {
+    "query": ("search_query", "retrieval.query", "Retrieval-query", "s2p_query"),
+    "document": ("passage", "search_document", "retrieval.passage", "Retrieval-document"),
+}
 # The position of a RoBERTa's first token is behind that of its padding.
 ROBERTA_PADDING = 1
 # What sentence-transformers does with an encoder that has no modules.
@@ -193,10 +198,18 @@ def matryoshka_of(
 
 
 def prompts_of(written: Mapping[str, Any]) -> dict[str, str]:
-    """The prompts that the folder has, without empty ones."""
+    """The prompts that the folder has, without empty ones; queries' and documents' by these names.
+
+    A folder's own prompt of one of these names is kept, also if it is empty.
+    """
     prompts = written.get("prompts")
-    entries = prompts.items() if isinstance(prompts, Mapping) else ()
-    return {name: text for name, text in entries if isinstance(text, str) and text}
+    entries = prompts if isinstance(prompts, Mapping) else {}
+    found = {name: text for name, text in entries.items() if isinstance(text, str) and text}
+    for name, others in PROMPT_NAMES.items():
+        other = next((found[other] for other in others if other in found), None)
+        if name not in entries and other is not None:
+            found[name] = other
+    return found
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

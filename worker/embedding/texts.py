@@ -42,22 +42,29 @@ class EmbeddingTexts:
         """The rows of texts, each behind the `prompt`, with the tokens that the model adds.
 
         Control tokens in a text stay text. A row may be longer than `max_tokens`.
+
+        Raises:
+            ValueError: the tokenizer gives a token that the model does not have.
         """
         written = [self._as_written(f"{prompt or ''}{text}") for text in texts]
         rows: list[list[int]] = self._tokenizer(
             written, truncation=False, split_special_tokens=True, verbose=False
         )["input_ids"]
-        return rows
+        return [self._checked(row) for row in rows]
 
     def pair(self, query: str, document: str, instruction: str | None = None) -> list[int]:
-        """The row of a query and a document; `instruction` is for rerankers that read one."""
+        """The row of a query and a document; `instruction` is for rerankers that read one.
+
+        Raises:
+            ValueError: as `tokenize`.
+        """
         if self._yes_no is not None:
-            return self._yes_no.row(query, document, instruction)
+            return self._checked(self._yes_no.row(query, document, instruction))
         query, document = self._as_written(query), self._as_written(document)
         row: list[int] = self._tokenizer(
             query, document, truncation=False, split_special_tokens=True, verbose=False
         )["input_ids"]
-        return row
+        return self._checked(row)
 
     def prompt_of(self, name: str | None) -> str | None:
         """The prompt with this name, else the model's default one; None without.
@@ -78,6 +85,13 @@ class EmbeddingTexts:
             verbose=False,
         )["input_ids"]
         return ids
+
+    def _checked(self, row: list[int]) -> list[int]:
+        """A row whose tokens the model has: others would read beyond its weights."""
+        largest, size = max(row, default=0), self.facts.vocabulary_size
+        if largest >= size > 0:
+            raise ValueError(f"the tokenizer gives the token {largest}, and the model has {size}")
+        return row
 
     def _as_written(self, text: str) -> str:
         return text.lower() if self._lower_case else text

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.models.embedding.folders import write_folder
@@ -94,6 +95,24 @@ def test_prompts_are_read_without_empty_ones_and_may_be_replaced(tmp_path: Path)
     settings = EmbeddingSettings(prompts={"passage": "p: "})
     facts = facts_of(sample, tmp_path, settings)
     assert (facts.prompts, facts.default_prompt) == ({"passage": "p: "}, None)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "query", "document"),
+    [
+        ({"search_query": "q: ", "search_document": "d: "}, "q: ", "d: "),
+        ({"query": "q: ", "passage": "p: "}, "q: ", "p: "),
+        ({"query": "q: ", "s2p_query": "s: ", "document": "", "passage": "p: "}, "q: ", None),
+        ({"clustering": "c: "}, None, None),
+        ({"query": 5, "document": None}, None, None),
+        (["query"], None, None),
+    ],
+)
+def test_prompts_of_queries_and_documents_are_found_by_their_other_names(
+    prompts: Any, query: str | None, document: str | None, tmp_path: Path
+) -> None:
+    found = facts_of(Sample(BERT, "bert", (MEAN,), {"prompts": prompts}), tmp_path).prompts
+    assert (found.get("query"), found.get("document")) == (query, document)
 
 
 @pytest.mark.parametrize(
@@ -209,9 +228,29 @@ def test_every_architecture_is_told_from_its_configuration(tmp_path: Path) -> No
     assert facts_of(causal, tmp_path / "causal").architecture == "decoder"
 
 
-def test_facts_pass_through_json(tmp_path: Path) -> None:
-    import msgspec
+def test_the_files_of_newer_versions_say_the_same(tmp_path: Path) -> None:
+    package = "sentence_transformers.base.modules"
+    newer = Sample(
+        EMBEDDING_GEMMA,
+        "gemma",
+        (
+            ("sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+             {"embedding_dimension": HIDDEN, "pooling_mode": "mean", "include_prompt": True}),
+            (f"{package}.dense.Dense", {"in_features": HIDDEN, "out_features": 40, "bias": False}),
+            (f"{package}.dense.Dense", {"in_features": 40, "out_features": 24, "bias": False}),
+            (f"{package}.normalize.Normalize", {}),
+        ),
+        SAMPLES["embedding-gemma"].settings,
+    )  # fmt: skip
+    older = facts_of(SAMPLES["embedding-gemma"], tmp_path / "older")
+    assert facts_of(newer, tmp_path / "newer") == older
+    folder = write_folder(classes(1), {}, tmp_path / "reranker")
+    module = {"idx": 0, "name": "0", "path": "", "type": f"{package}.transformer.Transformer"}
+    (folder / "modules.json").write_text(json.dumps([module]))
+    assert read_facts(folder, EmbeddingSettings()).kind == "rerank"
 
+
+def test_facts_pass_through_json(tmp_path: Path) -> None:
     facts = facts_of(SAMPLES["embedding-gemma"], tmp_path)
     text = msgspec.json.encode(facts)
     assert msgspec.json.decode(text, type=EmbeddingFacts) == facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,13 @@ def test_a_tokenizer_with_code_of_its_own_runs_only_if_it_is_trusted(tmp_path: P
     (folder / "tokenizer.json").unlink()
     with pytest.raises(RemoteCodeError, match="trust_remote_code"):
         open_texts(folder)
+
+
+def test_a_token_that_the_model_does_not_have_is_refused(tmp_path: Path) -> None:
+    sample = SAMPLES["bert-mean"]
+    folder = write_folder(replace(sample, config={**sample.config, "vocab_size": 9}), {}, tmp_path)
+    texts = open_texts(folder)
+    with pytest.raises(ValueError, match=r"gives the token \d+, and the model has 9"):
+        texts.tokenize(["the most known"])
+    with pytest.raises(ValueError, match="gives the token"):
+        texts.pair("the most known", "the most known")

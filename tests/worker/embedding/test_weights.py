@@ -161,6 +161,14 @@ def test_a_folder_without_safetensors_is_named(name: str, file: str, tmp_path: P
         open_folder(tmp_path)
 
 
+def test_a_model_of_another_type_is_named(tmp_path: Path) -> None:
+    folder = write_sample("bert-mean", tmp_path)
+    config = (folder / "config.json").read_text().replace('"bert"', '"deberta"')
+    (folder / "config.json").write_text(config)
+    with pytest.raises(NotAnEmbeddingModel, match="'deberta' is no decoder of mlx-lm"):
+        open_folder(folder)
+
+
 def similarity(values: np.ndarray, expected: np.ndarray) -> float:
     """The least cosine of two lists of vectors; of scores, one less the largest difference."""
     if values.ndim == 1:

@@ -14,6 +14,7 @@ import mlx.nn as nn
 from mlx_lm.utils import _get_classes, load_model
 
 from worker.embedding.facts import NotAnEmbeddingModel
+from worker.embedding.model_folder import ENCODERS
 from worker.folder.mlx_lm_folder import folder_for_mlx_lm
 
 HEAD = "lm_head"
@@ -61,8 +62,17 @@ def as_backbone(config: dict[str, Any], *, keep_head: bool) -> tuple[Callable[..
     """mlx-lm's classes of a model, for folders that may have its backbone alone.
 
     Such folders have the names of the backbone's weights, and no head.
+
+    Raises:
+        NotAnEmbeddingModel: mlx-lm has no such model.
     """
-    model_class, arguments_class = _get_classes(config)
+    try:
+        model_class, arguments_class = _get_classes(config)
+    except ValueError as error:
+        known = ", ".join([*ENCODERS, "EmbeddingGemma"])
+        name = str(config["model_type"])[:100]
+        message = f"the type {name!r} is no decoder of mlx-lm, and of encoders there are {known}"
+        raise NotAnEmbeddingModel(message) from error
 
     class Backbone(model_class):  # type: ignore[misc, valid-type]
         def __init__(self, arguments: Any) -> None:
