@@ -46,9 +46,11 @@ def call_memory_of(modules: RowModules, config: Mapping[str, Any]) -> CallMemory
     on_metal = mx.metal.is_available() and mx.default_device() == mx.Device(mx.gpu)
     is_fused = on_metal and head_dim in FUSED_HEAD_DIMS
     states = max(hidden, heads * head_dim)
+    # The mask of a window has a byte for each pair, a bias one value for each head.
+    mask_bytes = heads * value_bytes if sizes.get("model_type") == "mpnet" else 1
+    written = 0 if is_fused else SCORE_ARRAYS * heads * value_bytes
     return CallMemory(
-        # The mask of a window has a byte for each pair.
-        score_bytes=1 if is_fused else SCORE_ARRAYS * heads * value_bytes + 1,
+        score_bytes=written + mask_bytes,
         token_bytes=(STATE_ARRAYS * states + WIDE_ARRAYS * wide) * value_bytes,
     )
 

@@ -11,7 +11,7 @@ Kind = Literal["embedding", "rerank"]
 Pooling = Literal["cls", "mean", "max", "lasttoken", "mean_sqrt_len_tokens", "weightedmean"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 # What computes the states: an encoder of this district, or a decoder of mlx-lm.
-Architecture = Literal["bert", "roberta", "modernbert", "gemma", "decoder"]
+Architecture = Literal["bert", "roberta", "mpnet", "modernbert", "gemma", "decoder"]
 
 
 class EmbeddingSettings(msgspec.Struct, frozen=True, kw_only=True):

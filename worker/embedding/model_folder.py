@@ -35,6 +35,7 @@ ENCODERS: Mapping[str, Architecture] = {
     "bert": "bert",
     "camembert": "roberta",
     "modernbert": "modernbert",
+    "mpnet": "mpnet",
     "roberta": "roberta",
     "xlm-roberta": "roberta",
 }
@@ -45,7 +46,7 @@ PROMPT_NAMES: Mapping[str, Sequence[str]] = {
     "query": ("search_query", "retrieval.query", "Retrieval-query", "s2p_query"),
     "document": ("passage", "search_document", "retrieval.passage", "Retrieval-document"),
 }
-# The position of a RoBERTa's first token is behind that of its padding.
+# The position of a RoBERTa's first token is behind that of its padding; so is an MPNet's.
 ROBERTA_PADDING = 1
 # What sentence-transformers does with an encoder that has no modules.
 DEFAULT_ENCODER_POOLING: Pooling = "mean"
@@ -177,12 +178,17 @@ def max_tokens_of(
     `limit` is that of the tokenizer.
     """
     positions = context_tokens_of(config)
-    if architecture == "roberta":
-        padding = config.get("pad_token_id")
-        positions -= (padding if isinstance(padding, int) else ROBERTA_PADDING) + 1
+    if architecture in ("roberta", "mpnet"):
+        positions -= first_position_of(config, architecture)
     own = read_length_file(folder).get("max_seq_length")
     lengths = [positions, *(each for each in (own, limit) if is_count(each))]
     return min(lengths)
+
+
+def first_position_of(config: Mapping[str, Any], architecture: Architecture) -> int:
+    """The position of a row's first token."""
+    padding = config.get("pad_token_id") if architecture == "roberta" else None
+    return (padding if isinstance(padding, int) else ROBERTA_PADDING) + 1
 
 
 def matryoshka_of(

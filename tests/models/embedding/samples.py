@@ -49,6 +49,12 @@ XLM_ROBERTA: JSON = {
     "eos_token_id": 2,
     "type_vocab_size": 1,
 }
+MPNET: JSON = {
+    **XLM_ROBERTA,
+    "model_type": "mpnet",
+    "architectures": ["MPNetModel"],
+    "relative_attention_num_buckets": 32,
+}
 MODERNBERT: JSON = {
     **ENCODER,
     "model_type": "modernbert",
@@ -166,6 +172,7 @@ SAMPLES: Mapping[str, Sample] = {
         "roberta",
         (pooling("mean_tokens"), UNIT),
     ),
+    "mpnet-mean": Sample(MPNET, "roberta", (pooling("mean_tokens"), UNIT)),
     "modernbert-mean": Sample(MODERNBERT, "bert", (pooling("mean_tokens"), UNIT)),
     "embedding-gemma": Sample(
         EMBEDDING_GEMMA,
@@ -192,6 +199,11 @@ SAMPLES: Mapping[str, Sample] = {
     ),
     "xlm-roberta-reranker": Sample(
         {**XLM_ROBERTA, **ONE_CLASS, "architectures": ["XLMRobertaForSequenceClassification"]},
+        "roberta",
+        kind="rerank",
+    ),
+    "mpnet-reranker": Sample(
+        {**MPNET, **ONE_CLASS, "architectures": ["MPNetForSequenceClassification"]},
         "roberta",
         kind="rerank",
     ),

@@ -19,6 +19,7 @@ from tests.models.embedding.samples import (
     HIDDEN,
     MAX_TOKENS,
     MODERNBERT,
+    MPNET,
     POOLING,
     QWEN3,
     SAMPLES,
@@ -218,6 +219,7 @@ def test_every_architecture_is_told_from_its_configuration(tmp_path: Path) -> No
         "bert": BERT,
         "roberta": XLM_ROBERTA,
         "modernbert": MODERNBERT,
+        "mpnet": MPNET,
         "gemma": EMBEDDING_GEMMA,
         "decoder": QWEN3,
     }.items():

@@ -24,7 +24,7 @@ Weights = dict[str, mx.array]
 Change = Callable[[Weights], Weights]
 TOLERANCE = 1e-4
 HALF_COSINE, BITS_COSINE = 0.99, 0.98
-ENCODERS = ("bert-mean", "xlm-roberta-cls", "modernbert-mean", "embedding-gemma")
+ENCODERS = ("bert-mean", "xlm-roberta-cls", "mpnet-mean", "modernbert-mean", "embedding-gemma")
 EVERY_KIND = (*ENCODERS, "qwen3-embedding", "mistral-last", "bert-reranker", "qwen3-reranker")
 
 
@@ -78,6 +78,8 @@ def values_after(name: str, folder: Path, change: Change) -> tuple[np.ndarray, n
         ("bert-mean", with_extra("embeddings.position_ids")),
         ("xlm-roberta-cls", prefixed("roberta.")),
         ("xlm-roberta-cls", with_extra("lm_head.dense.weight", "pooler.dense.bias")),
+        ("mpnet-mean", prefixed("mpnet.")),
+        ("mpnet-mean", with_extra("lm_head.bias", "pooler.dense.bias")),
         ("modernbert-mean", prefixed("model.")),
         ("modernbert-mean", with_extra("head.dense.weight", "decoder.bias")),
         ("embedding-gemma", prefixed("model.")),

@@ -33,21 +33,24 @@ POOLER = re.compile(r"^pooler\.")
 
 
 class BertEmbeddings(nn.Module):
-    """The first states: a token's own, its position's and its type's."""
+    """The first states: a token's own, its position's and, where there are types, its type's."""
 
     def __init__(self, config: Mapping[str, Any], first_position: int) -> None:
         super().__init__()
         size = config["hidden_size"]
         self.word_embeddings = nn.Embedding(config["vocab_size"], size)
         self.position_embeddings = nn.Embedding(config["max_position_embeddings"], size)
-        self.token_type_embeddings = nn.Embedding(config.get("type_vocab_size", 2), size)
+        if types := config.get("type_vocab_size", 2):
+            self.token_type_embeddings = nn.Embedding(types, size)
         self.norm = nn.LayerNorm(size, eps=config.get("layer_norm_eps", 1e-12))
         self._first_position = first_position
 
-    def __call__(self, ids: mx.array, types: mx.array) -> mx.array:
+    def __call__(self, ids: mx.array, types: mx.array | None = None) -> mx.array:
         positions = mx.arange(self._first_position, self._first_position + ids.shape[1])
         states = self.word_embeddings(ids) + self.position_embeddings(positions)
-        return self.norm(states + self.token_type_embeddings(types))
+        if types is not None:
+            states = states + self.token_type_embeddings(types)
+        return self.norm(states)
 
 
 class BertAttention(nn.Module):

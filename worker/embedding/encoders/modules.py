@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from worker.embedding.encoders import bert, gemma, modernbert
+from worker.embedding.encoders import bert, gemma, modernbert, mpnet
 from worker.embedding.encoders.decoder import load_decoder
 from worker.embedding.encoders.heads import BertHead, DenseLayers, ModernBertHead, RobertaHead
 from worker.embedding.encoders.weights import (
@@ -21,7 +21,7 @@ from worker.embedding.encoders.weights import (
     rename,
 )
 from worker.embedding.facts import EmbeddingFacts, NotAnEmbeddingModel
-from worker.embedding.model_folder import ROBERTA_PADDING
+from worker.embedding.model_folder import first_position_of
 from worker.embedding.sentence_transformers import DenseLayer, read_dense_layers, read_modules
 
 # The weights of what follows the states, in the names of transformers and, for `dense`, in
@@ -32,12 +32,14 @@ RENAMES: Mapping[str, Renames] = {
     "bert": bert.RENAMES,
     "roberta": bert.RENAMES,
     "modernbert": modernbert.RENAMES,
+    "mpnet": mpnet.RENAMES,
     "gemma": gemma.RENAMES,
 }
 UNUSED: Mapping[str, re.Pattern[str]] = {
     "bert": bert.UNUSED,
     "roberta": bert.UNUSED,
     "modernbert": modernbert.UNUSED,
+    "mpnet": mpnet.UNUSED,
     "gemma": gemma.UNUSED,
 }
 
@@ -109,9 +111,10 @@ def make_encoder(config: Mapping[str, Any], facts: EmbeddingFacts) -> nn.Module:
         case "bert":
             return bert.BertEncoder(config, separator=facts.separator)
         case "roberta":
-            padding = config.get("pad_token_id")
-            first = (padding if isinstance(padding, int) else ROBERTA_PADDING) + 1
+            first = first_position_of(config, facts.architecture)
             return bert.BertEncoder(config, first_position=first)
+        case "mpnet":
+            return mpnet.MpnetEncoder(config)
         case "modernbert":
             return modernbert.ModernBertEncoder(config)
         case "gemma":
@@ -129,7 +132,7 @@ def make_head(
     match facts.architecture:
         case "bert":
             return BertHead(config)
-        case "roberta":
+        case "roberta" | "mpnet":
             return RobertaHead(config)
         case _:
             return ModernBertHead(config)
@@ -147,7 +150,7 @@ def read_named_weights(
             named[f"encoder.{name}"] = array
         elif modules.head is not None or name.startswith("dense."):
             named[f"head.{name}"] = array
-    if facts.architecture == "roberta":
+    if facts.architecture in ("roberta", "mpnet"):
         return {name: each for name, each in named.items() if not name.startswith("head.pooler.")}
     return named
 
