@@ -64,7 +64,7 @@ class Service:
 
     def __init__(self, *, accepts_tokens: bool = False) -> None:
         self.worker = RecordingWorker()
-        self.record = RequestRecord()
+        self.logged = RequestRecord()
         self.registry = RequestRegistry(
             self.worker, max_in_flight=4, load_wait_s=0, queue_timeout_s=60
         )
@@ -78,7 +78,7 @@ class Service:
         self.api = EmbeddingsEndpoint(submitter, accepts_tokens=accepts_tokens)
 
     def begin(self, reader: Reader) -> asyncio.Future[Response]:
-        state = {"request_reader": reader, "record": self.record}
+        state = {"request_reader": reader, "record": self.logged}
         request = Request({"type": "http", "headers": [], "state": state})
         return asyncio.ensure_future(self.api.create(request))
 
@@ -118,8 +118,8 @@ async def test_vectors_come_in_any_order_and_their_texts_in_theirs() -> None:
     body = msgspec.json.decode((await handler).body)
     assert [each["embedding"] for each in body["data"]] == [[1, 2], [3, 4], [5, 6]]
     assert body["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
-    assert (service.record.prompt_tokens, service.record.completion_tokens) == (7, 0)
-    assert (service.record.operation, service.record.finish) == ("embeddings", "stop")
+    assert (service.logged.prompt_tokens, service.logged.completion_tokens) == (7, 0)
+    assert (service.logged.operation, service.logged.finish) == ("embeddings", "stop")
 
 
 async def test_a_text_that_a_new_worker_computes_again_is_one_text() -> None:
@@ -133,7 +133,7 @@ async def test_a_text_that_a_new_worker_computes_again_is_one_text() -> None:
     service.step(Started(again.id, 7), Embedded(again.id, [0, 1], pack(1, 2)), end_of(again.id))
     body = msgspec.json.decode((await handler).body)
     assert [each["embedding"] for each in body["data"]] == [[1], [2]]
-    assert service.record.prompt_tokens == 7
+    assert service.logged.prompt_tokens == 7
 
 
 @pytest.mark.parametrize("form", ["float", "base64"])
