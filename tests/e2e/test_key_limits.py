@@ -16,7 +16,7 @@ import pytest
 from service.app import list_operations
 from service.openapi.operation import Operation
 from tests.e2e import plain_http
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import KEYS, NAMED, PLAIN, add_key, bearer
 from tests.e2e.wire import completion
