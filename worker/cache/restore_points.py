@@ -20,7 +20,7 @@ MAX_PROMPTS = 128
 # 4 MiB of token ids.
 MAX_TOKENS = 1 << 20
 CHUNK_TOKENS = 4096
-# Of prompts that have as much in common, so many of those used last are looked at.
+# Of prompts that have as much in common, so many are looked at.
 MAX_CLOSEST = 3
 # A restore point this close after another saves too little to stop for.
 MIN_GAP_TOKENS = 16
@@ -79,7 +79,10 @@ class RestorePoints:
         return sorted(points)
 
     def _find(self, tokens: Tokens) -> tuple[int, list[Known]]:
-        """How much the closest known prompts have in common, and these, the one used last first."""
+        """How much the closest known prompts have in common, and these, the shortest first.
+
+        It ends nearest to where they part: others are branches that went on from there.
+        """
         most, closest = 0, list[Known]()
         for known in reversed(self._known.values()):
             common = common_length(known.tokens, tokens)
@@ -87,7 +90,7 @@ class RestorePoints:
                 most, closest = common, []
             if common == most > 0:
                 closest.append(known)
-        return most, closest
+        return most, sorted(closest, key=lambda known: len(known.tokens))
 
     def _note(self, known: Known, replaced: Sequence[Known]) -> None:
         """Keep this prompt, which begins with the `replaced` ones."""

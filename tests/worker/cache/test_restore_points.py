@@ -63,3 +63,12 @@ def test_what_is_known_is_bounded() -> None:
     for n in range(2 * MAX_PROMPTS):
         points.plan([n] * 10, 0, ())
     assert 4 not in points.plan([0] * 4 + [9000] * 600, 0, ())
+
+
+def test_branches_that_went_on_do_not_hide_where_the_conversation_parts() -> None:
+    points, history = RestorePoints(), list(range(5000))
+    points.plan([*history, *[-1] * 90], 0, ())
+    for branch in range(6):
+        points.plan([*history, *[-9 - branch] * (300 + branch)], 0, ())
+    following = [*history, *range(6000, 6900), *[-2] * 90]
+    assert len(following) - 90 - SLACK_TOKENS in points.plan(following, 4990, ())
