@@ -19,6 +19,7 @@ from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+LONG_TOKENS = 2500
 PHASES = ("preparation_ms", "load_ms", "restart_ms", "queue_ms", "prefill_ms", "decode_ms")
 MODELS = ("tiny-llama", "tiny-qwen", "tiny-gemma")
 TOOL = {
@@ -270,11 +271,13 @@ def kill_worker(daemon: Daemon) -> None:
 
 
 def test_a_crash_adds_to_the_times_and_tokens(llama_path: Path) -> None:
-    body = {"model": "default", "prompt": "Go on and on", "max_tokens": 400, "temperature": 0}
+    body = {"model": "default", "prompt": "Go on and on", "max_tokens": 8, "temperature": 0}
     with running(llama_path) as daemon, plain_http.client(daemon.url) as http:
         undisturbed = post(http, COMPLETIONS, body)["usage"]["mlxd"]
         assert undisturbed["restart_ms"] == 0
-        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        # So long that it is not complete before the kill.
+        long = {"max_tokens": LONG_TOKENS, "stream_options": {"include_usage": True}}
+        asked = {**body, **long, "stream": True}
         with http.stream("POST", COMPLETIONS, json=asked) as response:
             lines = response.iter_lines()
             for _ in range(20):
@@ -284,7 +287,7 @@ def test_a_crash_adds_to_the_times_and_tokens(llama_path: Path) -> None:
         usage = events[-1]["usage"]
         recent = http.get("/status").json()["recent"][0]
     mlxd = usage["mlxd"]
-    assert usage["completion_tokens"] == 400
+    assert usage["completion_tokens"] == LONG_TOKENS
     assert mlxd["restart_ms"] > 0
     # The prompt was in the cache at first, and is computed again with the answer so far.
     assert mlxd["memory_tokens"] == usage["prompt_tokens"] - 1
