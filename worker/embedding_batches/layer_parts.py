@@ -19,9 +19,19 @@ Call = Callable[..., Any]
 
 
 def list_layers(modules: nn.Module) -> list[nn.Module]:
-    """The layers of a model: the modules in its lists of this name."""
+    """The layers of a model, the modules in its lists of this name, and their largest parts.
+
+    The parts of a layer are attention and what follows it, where these are modules of modules.
+    """
     lists = (getattr(module, "layers", None) for _, module in modules.named_modules())
-    return [layer for each in lists if isinstance(each, list) for layer in each]
+    layers = [layer for each in lists if isinstance(each, list) for layer in each]
+    inner = [part for layer in layers for part in layer.children().values()]
+    return [*layers, *(part for part in inner if has_modules(part))]
+
+
+def has_modules(part: object) -> bool:
+    """Whether a part of a layer is a module that has modules."""
+    return isinstance(part, nn.Module) and bool(part.children())
 
 
 def in_parts(layers: Sequence[nn.Module], compute: Callable[[], mx.array]) -> deque[mx.array]:
