@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -75,6 +76,7 @@ class WorkerProcess:
         self._on_message = on_message
         self._on_exit = on_exit
         self._on_closed = on_closed
+        self._is_closed = False
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._channel.fileno(), self._read)
 
@@ -99,10 +101,24 @@ class WorkerProcess:
             for message in self._channel.take():
                 self._on_message(message)
         except Closed:
+            self._is_closed = True
             self._loop.remove_reader(self._channel.fileno())
             if self._on_closed is not None:
                 self._on_closed()
             threading.Thread(target=self._reap, name="worker-reaper", daemon=True).start()
+
+    def notice_exit(self) -> None:
+        """Read to the end what a worker that has exited has sent, if the event loop does not.
+
+        uvloop (0.23) has been seen to end its watch of a pipe on Linux whose other end was killed.
+        """
+        if self._is_closed or self._process.poll() is None:
+            return
+        while self._is_readable():
+            self._read()
+
+    def _is_readable(self) -> bool:
+        return not self._is_closed and bool(select.select([self._channel.fileno()], [], [], 0)[0])
 
     def _reap(self) -> None:
         """Wait for the exit and report its status; kill a worker that does not exit in time."""

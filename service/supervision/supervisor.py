@@ -323,6 +323,7 @@ class Supervisor:
         tick_s = min(MAX_TICK_S, shortest_s / TICKS_PER_TIMEOUT)
         while True:
             await asyncio.sleep(tick_s)
+            run.worker.notice_exit()
             now = time.monotonic()
             hang = run.clocks.advance(now, 2 * tick_s, ready=self.ready is not None)
             self._raise_max_running(run, now)

@@ -17,6 +17,7 @@ from service.supervision.supervisor import TICKS_PER_TIMEOUT
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import STALL_S, Asked, Reply, assert_served, complete_all, faulty
+from tests.e2e.wire import connect, post, read_answer
 from tests.fakes.worker import ABORT_TEXT, FLOOD_LINE, FLOOD_LINES, SLOW_PINGS
 
 FROZEN = f"no answer to a ping for {STALL_S:g} s"
@@ -218,6 +219,19 @@ def test_an_idle_worker_that_answers_pings_may_be_silent_for_ever(own: Daemon) -
     later_s = before["uptime_s"] + 1.5 * STALL_S
     own.wait_for(lambda: own.health()["worker"]["uptime_s"] > later_s)
     assert own.health()["worker"]["pid"] == before["pid"]
+
+
+def test_a_worker_that_is_killed_with_requests_unread_is_replaced(own: Daemon) -> None:
+    worker = own.wait_until("status", be="healthy")["worker"]
+    os.kill(worker["pid"], signal.SIGSTOP)
+    with connect(own) as client:
+        client.sendall(post(Asked("unread").body))
+        own.wait_until("requests.waiting", be=1)
+        os.kill(worker["pid"], signal.SIGKILL)
+        status, _, body = read_answer(client)
+    assert status == 200
+    assert json.loads(body)["choices"][0]["text"] == Asked("unread").expected
+    assert own.health()["worker"]["restarts"] == worker["restarts"] + 1
 
 
 # ---------------------------------------------------------------- loading
