@@ -110,7 +110,9 @@ class WorkerProcess:
     def notice_exit(self) -> None:
         """Read to the end what a worker that has exited has sent, if the event loop does not.
 
-        uvloop (0.23) has been seen to end its watch of a pipe on Linux whose other end was killed.
+        A worker that is killed before it has read all leaves an error on the pipe. libuv (of
+        uvloop 0.23) then calls the reader once and watches the pipe no more, so that its end is
+        not seen behind a message. It can go when uvloop calls again.
         """
         if self._is_closed or self._process.poll() is None:
             return
@@ -118,7 +120,11 @@ class WorkerProcess:
             self._read()
 
     def _is_readable(self) -> bool:
-        return not self._is_closed and bool(select.select([self._channel.fileno()], [], [], 0)[0])
+        if self._is_closed:
+            return False
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def _reap(self) -> None:
         """Wait for the exit and report its status; kill a worker that does not exit in time."""

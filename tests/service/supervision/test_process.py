@@ -1,14 +1,38 @@
-"""The environment of the worker process, and which `worker` package it runs."""
+"""The environment of the worker process, which `worker` package it runs, and its exit."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+import pytest
+
 import worker
+from protocol.messages import Ping, Pong, ToService
+from service.commands.serve import loop_factory
 from service.config.api_keys import API_KEYS_VARIABLE
 from service.supervision.preloads import Preloads
-from service.supervision.process import WORKER_COMMAND, worker_environ
+from service.supervision.process import WORKER_COMMAND, WorkerProcess, worker_environ
+from tests.waiting import HANG_S, wait_for
+
+# It sends a message, reads nothing, and says that it has sent.
+DEAF_WORKER = """
+import pathlib, sys, time
+from multiprocessing.connection import Connection
+from protocol.channel import worker_end
+from protocol.messages import Pong
+channel = worker_end(Connection(int(sys.argv[2])))
+channel.send(Pong())
+channel.flush(60)
+pathlib.Path(sys.argv[1]).touch()
+time.sleep(600)
+"""
 
 
 def test_the_environment_is_inherited_and_has_the_preloaded_libraries() -> None:
@@ -46,3 +70,32 @@ def test_a_worker_that_runs_a_models_code_gets_no_secrets() -> None:
     assert kept.items() <= environ.items()
     assert environ["HF_HUB_DISABLE_IMPLICIT_TOKEN"] == "1"
     assert secrets.items() <= worker_environ(secrets, Preloads()).items()
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, loop_factory()])
+def test_the_exit_of_a_worker_that_has_not_read_all_is_noticed_behind_its_last_message(
+    make_loop: Callable[[], asyncio.AbstractEventLoop] | None, tmp_path: Path
+) -> None:
+    async def kill_unread() -> tuple[list[ToService], int]:
+        messages: list[ToService] = []
+        status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        sent = tmp_path / "sent"
+        process = WorkerProcess(
+            [sys.executable, "-c", DEAF_WORKER, str(sent)],
+            worker_environ(os.environ, Preloads()),
+            on_message=messages.append,
+            on_exit=status.set_result,
+        )
+        process.send(Ping())
+        # The event loop does not run until the worker is dead.
+        wait_for(sent.exists)
+        process.kill()
+        wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE)
+        async with asyncio.timeout(HANG_S):
+            while not status.done():
+                process.notice_exit()
+                await asyncio.sleep(0.01)
+        return messages, await status
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        assert runner.run(kill_unread()) == ([Pong()], -signal.SIGKILL)
