@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from worker.cache.known_prompts import Tokens, common_length
 
 MAX_PROMPTS = 128
 # 4 MiB of token ids.
 MAX_TOKENS = 1 << 20
-CHUNK_TOKENS = 4096
 # Of prompts that have as much in common, so many are looked at.
 MAX_CLOSEST = 3
 # A restore point this close after another saves too little to stop for.
@@ -35,8 +36,6 @@ LONG_TAIL_TOKENS, LONGER_PART = 128, 4
 GUESSED_TAILS = (64, 256)
 # So many new tokens make the guess worth its slice where no line has changed so far.
 LONG_TURN_TOKENS = 512
-
-Tokens = np.ndarray[Any, np.dtype[np.int32]]
 
 
 class Known(NamedTuple):
@@ -129,14 +128,3 @@ def expected_tails(common: int, known: Known, tokens: Tokens, *, new_tokens: int
 def has_near(points: Sequence[int], guess: int) -> bool:
     """Whether another point is at most `MIN_GAP_TOKENS` before this guess, or right there."""
     return any(0 <= guess - point < MIN_GAP_TOKENS for point in points)
-
-
-def common_length(first: Tokens, second: Tokens) -> int:
-    """How many tokens two prompts have in common at their beginning."""
-    length = min(len(first), len(second))
-    for start in range(0, length, CHUNK_TOKENS):
-        end = min(start + CHUNK_TOKENS, length)
-        differs = first[start:end] != second[start:end]
-        if differs.any():
-            return start + int(differs.argmax())
-    return length
