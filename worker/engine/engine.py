@@ -130,11 +130,6 @@ class Engine:
         return model
 
     @property
-    def held_bytes(self) -> int:
-        """The bytes of the caches of the rows that decode, free slots and gaps included."""
-        return sum(self.kv_cost.batch_bytes(*size) for size in self._generator.capacities)
-
-    @property
     def is_trimmable(self) -> bool:
         """Whether the model's caches can be cut at any token."""
         return all(type(layer) is KVCache for layer in make_prompt_cache(self._generator.model))

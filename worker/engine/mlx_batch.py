@@ -40,7 +40,6 @@ from worker.engine.batches.slot_cache import (
     extend_layers,
     extract_row,
     share_positions,
-    slot_caches,
     to_slots,
 )
 from worker.engine.sampler import Row, Sample, Sibling, draw_tokens
@@ -102,12 +101,6 @@ class RowGenerationBatch(GenerationBatch):
         for history, token in zip(self.tokens, tokens, strict=True):
             history.append(token)
         return tokens, self._current_logprobs
-
-    @property
-    def capacity(self) -> tuple[int, int]:
-        """The slots and the tokens of its caches."""
-        slotted = next(iter(slot_caches(self.prompt_cache)), None)
-        return slotted.capacity if slotted else (len(self), max(map(len, self.tokens), default=0))
 
     def extract_cache(self, idx: int) -> list[Any]:
         slot = self._slots.slots[idx]

@@ -247,11 +247,6 @@ class RowBatchGenerator(MlxBatchGenerator):
         return self._failed_calls.take()
 
     @property
-    def capacities(self) -> list[tuple[int, int]]:
-        """The slots and the tokens of the caches of each batch that decodes."""
-        return self._generation_batch.capacities
-
-    @property
     def rules(self) -> BatchRules:
         """What the rows may share."""
         return self._planner.rules

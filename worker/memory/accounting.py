@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from protocol.units import format_bytes
 from worker.cache.kv_cost import KVCost
@@ -14,27 +14,18 @@ from worker.memory.preparation import PreparationMemory
 class KVReservations:
     """The KV cache reserved for each sequence of one model, in tokens, by sequence id.
 
-    In a batch each row is padded to the longest; rows that are `alone` are not padded. `held`
-    tells the bytes of the rows' caches: with free slots and gaps they may be more.
+    In a batch each row is padded to the longest; rows that are `alone` are not padded.
     """
 
-    def __init__(
-        self, cost: KVCost, *, alone: bool = False, held: Callable[[], int] = lambda: 0
-    ) -> None:
+    def __init__(self, cost: KVCost, *, alone: bool = False) -> None:
         self.cost = cost
         self._alone = alone
-        self._held = held
         # Stored because it is read several times a step.
         self.reserved_bytes = 0
         self._tokens: dict[int, int] = {}
 
     def __len__(self) -> int:
         return len(self._tokens)
-
-    @property
-    def counted_bytes(self) -> int:
-        """What counts against the budget: what is reserved, or what is held if that is more."""
-        return max(self.reserved_bytes, self._held())
 
     def additional_bytes(self, id: int, tokens: int) -> int:
         """How many bytes a reservation of `tokens` tokens for this sequence would add."""
@@ -83,8 +74,8 @@ class MemoryAccount:
 
     @property
     def kv_bytes(self) -> int:
-        """The KV caches of the sequences of all models, as reserved or as held."""
-        return sum(kv.counted_bytes for kv in self.kv.values())
+        """The KV caches reserved for the sequences of all models."""
+        return sum(kv.reserved_bytes for kv in self.kv.values())
 
     @property
     def reserved_bytes(self) -> int:

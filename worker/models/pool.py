@@ -203,10 +203,7 @@ class ModelPool:
         self._models[id] = model
         alone = model.rules.batching == "none"
         if isinstance(model, LoadedModel):
-            engine = model.engine
-            self.account.kv[id] = KVReservations(
-                engine.kv_cost, alone=alone, held=lambda: engine.held_bytes
-            )
+            self.account.kv[id] = KVReservations(model.engine.kv_cost, alone=alone)
         else:
             self.account.kv[id] = KVReservations(NO_CACHES)
         # Its files may not have been on disk at the start, or have changed since.

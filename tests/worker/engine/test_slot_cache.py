@@ -75,9 +75,9 @@ def test_gaps_cost_no_more_than_to_close_them_does_before_they_are(
 
 
 def test_rows_join_and_leave_without_a_copy_of_the_others() -> None:
-    batch = Batch([40] * 8)
+    batch = Batch([40] * 16)
     batch.join([30])
-    assert batch.capacity == (count_slots(9), STEP_TOKENS)
+    assert batch.capacity == (count_slots(17), STEP_TOKENS)
     before = batch.pointers()
     batch.join([20])
     batch.step(1)

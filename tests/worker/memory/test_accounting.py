@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from worker.cache.kv_cost import KVCost, LayerCost
-from worker.cache.prefix_cache import PrefixCache
-from worker.memory.accounting import KVReservations, MemoryAccount
-from worker.memory.budget import UNLIMITED
+from worker.memory.accounting import KVReservations
 
 COST = KVCost([LayerCost(row_bytes=0, token_bytes=10.0, window_tokens=0)], 512)
 
@@ -33,16 +31,3 @@ def test_the_padding_is_reserved_once_the_rows_share_a_batch() -> None:
     kv.reserve(2, 1024)
     kv.set_alone(False)
     assert kv.reserved_bytes == 2 * 10_240
-
-
-def test_caches_that_hold_more_than_is_reserved_count_with_what_they_hold() -> None:
-    held_bytes = 0
-    kv = KVReservations(COST, held=lambda: held_bytes)
-    kv.reserve(1, 256)
-    reserved_bytes = kv.reserved_bytes
-    assert kv.counted_bytes == reserved_bytes > 0
-    held_bytes = 2 * reserved_bytes
-    account = MemoryAccount(UNLIMITED, PrefixCache(0))
-    account.kv["model"] = kv
-    assert account.kv_bytes == 2 * reserved_bytes
-    assert UNLIMITED.for_models - account.available_bytes == 2 * reserved_bytes

@@ -35,9 +35,6 @@ class DecodingBatch(Protocol):
     tokens: list[list[int]]
     prompt_cache: list[Any]
 
-    @property
-    def capacity(self) -> tuple[int, int]: ...
-
     def __len__(self) -> int: ...
 
     def extend(self, batch: Self) -> None: ...
@@ -88,11 +85,6 @@ class DecodeGroups(Generic[Batch]):
     def prompt_cache(self) -> list[Any]:
         """The caches of all layers of every batch."""
         return [layer for batch in self._batches for layer in batch.prompt_cache]
-
-    @property
-    def capacities(self) -> list[tuple[int, int]]:
-        """The slots and the tokens of each batch's caches."""
-        return [batch.capacity for batch in self._batches]
 
     def extend(self, new: Batch) -> None:
         """Add rows to the batch where they cost the least padding, or as a batch of their own."""

@@ -12,8 +12,8 @@ import mlx.core as mx
 
 # The arrays' tokens are a multiple of this, as those of mlx-lm's caches.
 STEP_TOKENS = 256
-# Room for more, as shares of the rows and of the tokens that are there.
-FREE_ROWS_SHARE, FREE_TOKENS_SHARE = 1 / 4, 1 / 16
+# Room for more rows, as a share of those that are there. The memory budget does not count it.
+FREE_ROWS_SHARE = 1 / 8
 
 
 def make_room(array: mx.array | None, new: mx.array, start: int) -> mx.array:
@@ -21,10 +21,10 @@ def make_room(array: mx.array | None, new: mx.array, start: int) -> mx.array:
     rows, heads, tokens, width = new.shape
     end = start + tokens
     if array is None:
-        return mx.zeros((rows, heads, count_tokens(end), width), new.dtype)
+        return mx.zeros((rows, heads, round_up(end), width), new.dtype)
     if end <= array.shape[2]:
         return array
-    return copy_rows(array, range(rows), slice(0, start), (rows, count_tokens(end)), start)
+    return copy_rows(array, range(rows), slice(0, start), (rows, round_up(end)), start)
 
 
 def place_rows(
@@ -47,7 +47,7 @@ def place_rows(
         array, end = other[:0, :, :0], 0
     used = max(rows, max(slots) + 1)
     if used > array.shape[0] or last > end:
-        room = max(array.shape[0], count_slots(used)), max(array.shape[2], count_tokens(last))
+        room = max(array.shape[0], count_slots(used)), max(array.shape[2], round_up(last))
         array = copy_rows(array, range(rows if end else 0), slice(0, end), room, last)
     start = last - other_end
     for row, slot in enumerate(slots):
@@ -85,11 +85,6 @@ def consecutive(rows: Sequence[int]) -> Iterator[range]:
 def count_slots(rows: int) -> int:
     """The slots of a new array for this many rows."""
     return rows + int(rows * FREE_ROWS_SHARE)
-
-
-def count_tokens(tokens: int) -> int:
-    """The tokens of a new array whose longest row has this many."""
-    return round_up(tokens) + int(tokens * FREE_TOKENS_SHARE) // STEP_TOKENS * STEP_TOKENS
 
 
 def round_up(tokens: int) -> int:

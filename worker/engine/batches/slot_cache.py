@@ -22,7 +22,6 @@ from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
 from worker.engine.batches.slot_arrays import (
     copy_rows,
     count_slots,
-    count_tokens,
     make_room,
     place_rows,
     round_up,
@@ -117,7 +116,7 @@ class SlotKVCache:
         in_place = list(keep) == list(range(len(keep)))
         if in_place and slots * tokens <= MAX_HELD_SHARE * len(keep) * round_up(longest):
             return
-        size = count_slots(len(keep)), count_tokens(longest)
+        size = count_slots(len(keep)), round_up(longest)
         taken = slice(unused, self.end)
         self.keys = copy_rows(self.keys, keep, taken, size, longest)
         self.values = copy_rows(self.values, keep, taken, size, longest)
@@ -160,11 +159,6 @@ class SlotKVCache:
     def nbytes(self) -> int:
         """The bytes of the arrays, free slots included."""
         return sum(array.nbytes for array in self.state if array is not None)
-
-    @property
-    def capacity(self) -> tuple[int, int]:
-        """The slots and the tokens of the arrays."""
-        return (0, 0) if self.keys is None else (self.keys.shape[0], self.keys.shape[2])
 
     def empty(self) -> bool:
         """Whether it holds no keys yet."""
