@@ -12,7 +12,8 @@ from tests.worker.embedding.opening import compute, open_folder, settings_of, wr
 
 # Rows and their length; fewer tokens take less than the allocator's pages.
 CALLS = ((64, 8), (16, 32), (4, 64), (64, 64))
-MOST_TIMES = 3
+# A call takes less where the host is slow to queue work: buffers are free before others are needed.
+MOST_TIMES = 8
 
 
 @pytest.mark.parametrize("name", SAMPLES)
