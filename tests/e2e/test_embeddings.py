@@ -27,12 +27,12 @@ PATH = "/v1/embeddings"
 DIMENSIONS, SHORTER = 64, 16
 CONTEXT_TOKENS = 4096
 TOLERANCE = 1e-5
-# Of so many tokens that a worker is killed before all are computed.
 FAKES = {"fake": "generation", "fake-embedder": "embedding", "fake-reranker": "rerank"}
 KILLING: dict[str, dict[str, Any]] = {
     PATH: {"input": ["[die]"]},
     "/v1/rerank": {"query": "x", "documents": ["[die]"]},
 }
+# Enough that they are still being computed when another request comes, or the worker is killed.
 MANY_TEXTS = 300
 MANY_WORDS = 100
 

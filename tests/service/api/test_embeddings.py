@@ -6,7 +6,6 @@ import asyncio
 import base64
 import struct
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -30,33 +29,13 @@ from service.inflight.registry import RequestRegistry
 from service.requestlog.record import RequestRecord
 from service.security.clients import ClientNames, PeerNames
 from service.security.peer_processes import PeerProcesses
+from tests.service.api.body_reader import BodyReader
 from tests.service.inflight.recording_worker import RecordingWorker
 
 pytestmark = pytest.mark.anyio
 
 STATS = Stats(running=0, waiting=0, memory=Memory(), device_ms=0.0, host_ms=0.0)
 LARGE = 4096
-
-
-class Reader:
-    """The body of one request, and what is reserved for it."""
-
-    def __init__(self, **body: Any) -> None:
-        self._body = msgspec.json.encode(body)
-        self.reserved: list[int] = []
-        self.leave: Callable[[], None] = lambda: None
-        self.is_full = False
-
-    async def body(self) -> bytes:
-        return self._body
-
-    async def reserve(self, nbytes: int) -> None:
-        self.reserved.append(nbytes)
-        if self.is_full:
-            raise BodyMemoryFull("no memory")
-
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
-        self.leave = callback
 
 
 class Service:
@@ -77,7 +56,7 @@ class Service:
         )
         self.api = EmbeddingsEndpoint(submitter, accepts_tokens=accepts_tokens)
 
-    def begin(self, reader: Reader) -> asyncio.Future[Response]:
+    def begin(self, reader: BodyReader) -> asyncio.Future[Response]:
         state = {"request_reader": reader, "record": self.logged}
         request = Request({"type": "http", "headers": [], "state": state})
         return asyncio.ensure_future(self.api.create(request))
@@ -111,7 +90,7 @@ def end_of(id: int) -> Finished:
 
 async def test_vectors_come_in_any_order_and_their_texts_in_theirs() -> None:
     service = Service()
-    handler = service.begin(Reader(input=["a", "b", "c"]))
+    handler = service.begin(BodyReader({"input": ["a", "b", "c"]}))
     id = (await service.sent()).id
     service.step(Started(id, 7), Embedded(id, [2, 0], pack(5, 6, 1, 2)))
     service.step(Embedded(id, [1], pack(3, 4)), end_of(id))
@@ -124,7 +103,7 @@ async def test_vectors_come_in_any_order_and_their_texts_in_theirs() -> None:
 
 async def test_a_text_that_a_new_worker_computes_again_is_one_text() -> None:
     service = Service()
-    handler = service.begin(Reader(input=["a", "b"]))
+    handler = service.begin(BodyReader({"input": ["a", "b"]}))
     id = (await service.sent()).id
     service.step(Started(id, 7), Embedded(id, [0], pack(1)))
     service.registry.worker_lost()
@@ -150,7 +129,7 @@ async def test_a_large_answer_counts_in_memory_and_is_encoded_in_a_thread(
     monkeypatch.setattr(endpoint, "encode_answer", encode)
     values = [index / 7 for index in range(LARGE)]
     for count in (4, LARGE):
-        service, reader = Service(), Reader(input=["a"] * 8, encoding_format=form)
+        service, reader = Service(), BodyReader({"input": ["a"] * 8, "encoding_format": form})
         handler = service.begin(reader)
         id = (await service.sent()).id
         row = pack(*values[:count])
@@ -166,7 +145,7 @@ async def test_a_large_answer_counts_in_memory_and_is_encoded_in_a_thread(
 
 
 async def test_an_answer_for_which_there_is_no_memory_is_refused() -> None:
-    service, reader = Service(), Reader(input=["a"] * 8)
+    service, reader = Service(), BodyReader({"input": ["a"] * 8})
     reader.is_full = True
     handler = service.begin(reader)
     id = (await service.sent()).id
@@ -177,7 +156,7 @@ async def test_an_answer_for_which_there_is_no_memory_is_refused() -> None:
 
 
 async def test_a_client_that_leaves_cancels_its_request() -> None:
-    service, reader = Service(), Reader(input="a")
+    service, reader = Service(), BodyReader({"input": "a"})
     handler = service.begin(reader)
     id = (await service.sent()).id
     service.step(Started(id, 7))
@@ -189,7 +168,7 @@ async def test_a_client_that_leaves_cancels_its_request() -> None:
 
 async def test_values_that_are_no_numbers_are_an_error_that_a_client_does_not_try_again() -> None:
     service = Service()
-    handler = service.begin(Reader(input="a"))
+    handler = service.begin(BodyReader({"input": "a"}))
     id = (await service.sent()).id
     service.step(Started(id, 7), Failed(id, "NaN"))
     with pytest.raises(GenerationFailed, match="NaN"):
@@ -199,7 +178,7 @@ async def test_values_that_are_no_numbers_are_an_error_that_a_client_does_not_tr
 @pytest.mark.parametrize(("given", "texts"), [([1, 2], [[1, 2]]), ([[1], [2]], [[1], [2]])])
 async def test_token_ids_are_sent_where_the_setting_accepts_them(given: Any, texts: Any) -> None:
     service = Service(accepts_tokens=True)
-    handler = service.begin(Reader(input=given))
+    handler = service.begin(BodyReader({"input": given}))
     message = await service.sent()
     assert msgspec.msgpack.decode(message.prompt) == texts
     service.step(Started(message.id, 2), Failed(message.id, "x"))

@@ -27,30 +27,10 @@ from service.http.unknown_fields import ignored_of
 from service.inflight.registry import RequestRegistry
 from service.security.clients import ClientNames, PeerNames
 from service.security.peer_processes import PeerProcesses
+from tests.service.api.body_reader import BodyReader
 from tests.service.inflight.recording_worker import RecordingWorker
 
 pytestmark = pytest.mark.anyio
-
-
-class Reader:
-    """The body of one request, and what is reserved for it."""
-
-    def __init__(self, body: Any) -> None:
-        self._body = msgspec.json.encode(body)
-        self.reserved: list[int] = []
-        self.leave: Callable[[], None] = lambda: None
-        self.is_full = False
-
-    async def body(self) -> bytes:
-        return self._body
-
-    async def reserve(self, nbytes: int) -> None:
-        self.reserved.append(nbytes)
-        if self.is_full:
-            raise BodyMemoryFull("no memory")
-
-    def on_disconnect(self, callback: Callable[[], None]) -> None:
-        self.leave = callback
 
 
 class Service:
@@ -85,14 +65,14 @@ def service() -> Service:
     return Service()
 
 
-def request_of(reader: Reader) -> Request:
+def request_of(reader: BodyReader) -> Request:
     return Request({"type": "http", "headers": [], "state": {"request_reader": reader}})
 
 
 async def answer(
     service: Service,
     endpoint: Callable[[Request], Awaitable[Response]],
-    reader: Reader,
+    reader: BodyReader,
     **result: Any,
 ) -> Any:
     """The decoded body of the answer to one request, whose result is this."""
@@ -105,20 +85,20 @@ async def answer(
 async def test_a_result_is_in_the_shape_of_its_request(service: Service) -> None:
     endpoints = service.api
     tokens = {"value": b"[1,2]", "count": 2}
-    body = await answer(service, endpoints.tokenize, Reader({"prompt": "x"}), **tokens)
+    body = await answer(service, endpoints.tokenize, BodyReader({"prompt": "x"}), **tokens)
     assert body == {"count": 2, "max_model_len": 9, "tokens": [1, 2], "token_strs": None}
-    reader = Reader({"prompt": "x", "return_token_strs": True})
+    reader = BodyReader({"prompt": "x", "return_token_strs": True})
     body = await answer(service, endpoints.tokenize, reader, **tokens, strings=b'["a","b"]')
     assert body["token_strs"] == ["a", "b"]
-    reader = Reader({"content": "x"})
+    reader = BodyReader({"content": "x"})
     assert await answer(service, endpoints.tokenize, reader, **tokens) == {"tokens": [1, 2]}
-    body = await answer(service, endpoints.detokenize, Reader({"tokens": [1]}), value=b'"t"')
+    body = await answer(service, endpoints.detokenize, BodyReader({"tokens": [1]}), value=b'"t"')
     assert body == {"prompt": "t", "content": "t"}
 
 
 async def test_a_large_result_counts_in_the_memory_of_its_request(service: Service) -> None:
     for nbytes in (10, SMALL_BODY_BYTES, SMALL_BODY_BYTES + 1):
-        reader = Reader({"tokens": [1]})
+        reader = BodyReader({"tokens": [1]})
         value = b'"' + b"x" * (nbytes - 2) + b'"'
         await answer(service, service.api.detokenize, reader, value=value)
         is_large = nbytes > SMALL_BODY_BYTES
@@ -130,7 +110,7 @@ async def test_a_large_result_counts_in_the_memory_of_its_request(service: Servi
 
 
 async def test_a_client_that_leaves_cancels_its_request(service: Service) -> None:
-    reader = Reader({"prompt": "x"})
+    reader = BodyReader({"prompt": "x"})
     handler = asyncio.ensure_future(service.api.tokenize(request_of(reader)))
     message = await service.sent()
     reader.leave()
@@ -140,7 +120,7 @@ async def test_a_client_that_leaves_cancels_its_request(service: Service) -> Non
 
 
 async def test_what_the_model_ignores_is_named(service: Service) -> None:
-    request = request_of(Reader({"messages": [{"role": "user", "content": "x"}]}))
+    request = request_of(BodyReader({"messages": [{"role": "user", "content": "x"}]}))
     handler = asyncio.ensure_future(service.api.tokenize(request))
     message = await service.sent()
     result = Tokenized(message.id, context_length=9, value=b"[]", ignored=["reasoning_effort"])

@@ -155,15 +155,6 @@ class SlotKVCache:
         """The arrays, free slots included."""
         return self.keys, self.values
 
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the arrays, free slots included."""
-        return sum(array.nbytes for array in self.state if array is not None)
-
-    def empty(self) -> bool:
-        """Whether it holds no keys yet."""
-        return self.keys is None
-
 
 # ------------------------------------------------------------ a batch's layers
 

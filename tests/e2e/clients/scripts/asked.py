@@ -14,6 +14,19 @@ ABSENT_MODEL = "absent"
 DEMO_MODEL = Path(__file__).parents[4] / "worker/demo/model"
 # No client has one, and most want one.
 KEY = "none"
+# As the tools of chat completions are written.
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather of a city",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
 
 cities: list[str] = []
 

@@ -9,21 +9,8 @@ from typing import Any, Literal
 
 import litellm
 import openai
-from asked import ABSENT_MODEL, GREETING, KEY, MODEL, QUESTION, print_report, weather_in
+from asked import ABSENT_MODEL, GREETING, KEY, MODEL, QUESTION, WEATHER, print_report, weather_in
 from pydantic import BaseModel
-
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Get the weather of a city",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}},
-            "required": ["city"],
-        },
-    },
-}
 
 
 class Mood(BaseModel):
