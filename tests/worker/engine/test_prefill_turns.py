@@ -1,4 +1,4 @@
-"""Turns of prefill: the shortest prompt of the lowest priority first, and nobody starves."""
+"""Turns of prefill: the shortest prompt of the lowest priority first, and no prompt starves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows in slots hold what was written to them, whoever joins and leaves."""
+"""Rows in slots hold what was written to them, while others join and leave."""
 
 from __future__ import annotations
 
