@@ -19,7 +19,8 @@ STANDARD_ERROR = 2
 # How long the worker's text waits for a terminal or a pipe that nobody reads, before it is
 # dropped. The worker's own writes wait no longer than that.
 BLOCKED_S = 1.0
-FINISH_TIMEOUT_S = 3.0
+# What the rest takes at most, on a busy machine too, is less.
+FINISH_TIMEOUT_S = 10.0
 
 
 class StandardErrorCopy:
@@ -51,6 +52,8 @@ class StandardErrorCopy:
                 break
             is_open = self._copy_once() != 0
         self._copy_rest()
+        with contextlib.suppress(OSError, ValueError):
+            self._note_dropped_bytes(BLOCKED_S)
         os.close(self._source)
         os.close(self._end_read)
 
@@ -74,17 +77,20 @@ class StandardErrorCopy:
     def _write(self, text: bytes) -> None:
         """Write to the target as long as it takes text."""
         for start in range(0, len(text), select.PIPE_BUF):
-            piece = text[start : start + select.PIPE_BUF]
-            if not self._takes_text():
+            # While text is dropped, the target is not waited for.
+            self._note_dropped_bytes(timeout_s=0)
+            if self._dropped_bytes or not self._takes_text(BLOCKED_S):
                 self._dropped_bytes += len(text) - start
                 return
-            if self._dropped_bytes:
-                dropped, self._dropped_bytes = self._dropped_bytes, 0
-                notice = f"\n({dropped} bytes of the worker's standard error were dropped)\n"
-                piece = notice.encode() + piece
-            os.write(self._target, piece)
+            os.write(self._target, text[start : start + select.PIPE_BUF])
 
-    def _takes_text(self) -> bool:
-        """Whether a write will not block; while text is dropped, this is not waited for."""
-        timeout_s = 0 if self._dropped_bytes else BLOCKED_S
+    def _note_dropped_bytes(self, timeout_s: float) -> None:
+        """Write how much was dropped, if the target takes text within the time-out."""
+        if self._dropped_bytes and self._takes_text(timeout_s):
+            dropped, self._dropped_bytes = self._dropped_bytes, 0
+            notice = f"\n({dropped} bytes of the worker's standard error were dropped)\n"
+            os.write(self._target, notice.encode())
+
+    def _takes_text(self, timeout_s: float) -> bool:
+        """Whether a write of at most `PIPE_BUF` bytes will not block."""
         return bool(select.select([], [self._target], [], timeout_s)[1])

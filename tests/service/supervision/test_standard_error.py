@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
+import select
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -68,26 +69,39 @@ def test_dropped_bytes_are_counted_once_the_terminal_is_read_again(
     worker: Pipe, terminal: Pipe
 ) -> None:
     copy = StandardErrorCopy(worker[0], terminal[1])
-    os.set_blocking(terminal[0], False)
-    with os.fdopen(worker[1], "wb", buffering=0) as stream:
-        stream.write(b"x" * MORE_THAN_A_PIPE)
-        received, written = b"", MORE_THAN_A_PIPE
-        while (notice := NOTICE.search(received)) is None:
-            written += stream.write(b"again\n")
-            received += read_now(terminal[0])
-    copy.finish()
-    received += read_now(terminal[0])
-    assert 0 < int(notice[1]) < MORE_THAN_A_PIPE
-    assert len(NOTICE.sub(b"", received)) + int(notice[1]) == written
+    write_all(worker[1], b"x" * MORE_THAN_A_PIPE)
+    with ThreadPoolExecutor() as threads:
+        received = threads.submit(read_up_to, terminal[0], b"the end")
+        write_all(worker[1], b"again\n")
+        copy.finish()
+        wait_for_the_end_of_the_copy(worker[1])
+        write_all(terminal[1], b"the end")
+        text = received.result(HANG_S).removesuffix(b"the end")
+    dropped = sum(int(notice) for notice in NOTICE.findall(text))
+    assert dropped > 0
+    assert len(NOTICE.sub(b"", text)) + dropped == MORE_THAN_A_PIPE + len(b"again\n")
+    os.close(worker[1])
 
 
-def read_now(descriptor: int) -> bytes:
-    """What can be read without waiting."""
-    read = b""
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            read += os.read(descriptor, MORE_THAN_A_PIPE)
-    return read
+def write_all(descriptor: int, text: bytes) -> None:
+    """Write it all; it blocks while the pipe is full."""
+    while text:
+        text = text[os.write(descriptor, text) :]
+
+
+def read_up_to(descriptor: int, end: bytes) -> bytes:
+    """What is read until it ends with `end`."""
+    text = b""
+    while not text.endswith(end):
+        text += os.read(descriptor, MORE_THAN_A_PIPE)
+    return text
+
+
+def wait_for_the_end_of_the_copy(write_end: int) -> None:
+    """Wait until nobody has the other end of the worker's standard error open any more."""
+    poll = select.poll()
+    poll.register(write_end, 0)
+    assert poll.poll(HANG_S * 1000), "the copy never closed the pipe that it reads"
 
 
 def test_the_end_is_told_while_a_child_of_the_worker_has_its_standard_error_open(
