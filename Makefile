@@ -21,7 +21,7 @@ PROCESSES := $(shell n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 8 ] && echo $$((
 # A file's tests share services, so that a file stays in one process; tests/conftest.py orders them.
 PYTEST := $(PYTHON) -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
-.PHONY: serve test test-fast long real-model families ci clients clients-latest bench soak check format clean FORCE
+.PHONY: serve test test-fast long real-model real-model-tests real-model-load families ci clients clients-latest bench soak check format clean FORCE
 
 serve: .venv/runtime
 	$(PYTHON) -m service serve $(ARGS)
@@ -37,8 +37,12 @@ long: .venv/dev
 	$(PYTEST) -m long --ignore tests/worker/families --ignore tests/test_smollm2.py \
 		--ignore tests/e2e/test_real_model.py --ignore tests/e2e/test_foreign_clients.py $(ARGS)
 
-real-model: .venv/dev
+real-model: real-model-tests real-model-load
+
+real-model-tests: .venv/dev
 	$(PYTEST) -m long tests/test_smollm2.py tests/e2e/test_real_model.py $(ARGS)
+
+real-model-load: .venv/dev
 	$(PYTHON) -m tests.load soak --model smollm2 --minutes 0.5 --kill-every-s 10 \
 		--clients 4 --cases 6 --longest-words 40 --longest-tokens 24
 	$(PYTHON) -m tests.load compare --model smollm2 --rounds 1 --concurrency 1 --requests 1 \
