@@ -17,6 +17,7 @@ from tests.load import (
     prefix,
     run,
     soak,
+    texts,
 )
 
 
@@ -32,6 +33,7 @@ def main() -> int:
         beside,
         dialects,
         interference,
+        texts,
         prefix,
         lookup,
         soak,

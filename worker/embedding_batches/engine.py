@@ -7,11 +7,12 @@ A call may be computed in parts, one after the other, with steps of other models
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -26,9 +27,20 @@ from worker.engine.engine import FailedRow
 PADDING_SHARE, PADDING_TOKENS = 1.25, 16
 
 Values = np.ndarray[Any, np.dtype[np.float32]]
-# The arrays of rows of token ids, each made of the one before; the last has the results, [rows,
-# values].
-Compute = Callable[[list[list[int]]], deque[mx.array]]
+# How many steps beside decoding rows a call is planned for. More texts share a call then, and a
+# small request waits longer.
+STEPS_PER_CALL = 16
+# The work of a part, in tokens, before a speed is measured.
+FIRST_PART_TOKENS = 2.0
+
+
+class Compute(Protocol):
+    """Sets up rows of token ids: arrays, each made of those before, the last with the results
+    [rows, values]. With `part_tokens` none has more work than so many tokens."""
+
+    def __call__(
+        self, rows: list[list[int]], part_tokens: float | None = None
+    ) -> deque[mx.array]: ...
 
 
 class Computed(NamedTuple):
@@ -73,6 +85,7 @@ class Call:
     part_s: float = 0.0
     elapsed_s: float = 0.0
     last: mx.array | None = None
+    is_sliced: bool = False
 
     @property
     def tokens(self) -> int:
@@ -80,8 +93,11 @@ class Call:
         return max(map(len, self.rows))
 
     def take(self, seconds: float) -> int:
-        """Take the parts that are expected to fit this time, one at least; how many they are."""
-        fitting = seconds / self.part_s if self.part_s else 1.0
+        """Take the parts that are expected to fit this time, one at least; how many they are.
+
+        Slices take unlike times, so they are computed one by one.
+        """
+        fitting = seconds / self.part_s if self.part_s and not self.is_sliced else 1.0
         count = len(self.parts) if fitting >= len(self.parts) else max(int(fitting), 1)
         for _ in range(count):
             self.last = self.parts.popleft()
@@ -89,19 +105,26 @@ class Call:
 
 
 class EmbeddingEngine:
-    """The requests of one model. Without `batched` each text is a call of its own."""
+    """The requests of one model. Without `batched` each text is a call of its own, without
+    `sliced` no part of a call is shorter than a layer's attention, or what follows it."""
 
-    def __init__(self, compute: Compute, budget: TextBudget, *, batched: bool = True) -> None:
+    def __init__(
+        self,
+        compute: Compute,
+        budget: TextBudget,
+        *,
+        batched: bool = True,
+        sliced: bool = True,
+    ) -> None:
         self._compute = compute
         self._budget = budget
         self._batched = batched
+        self._sliced = sliced
         self._turns = PrefillTurns()
         self._requests: dict[int, WaitingTexts] = {}
         self._arrivals = 0
         self._call: Call | None = None
         self._failed: list[FailedRow] = []
-        # How many parts the calls of this model have.
-        self._parts = 1
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -141,7 +164,8 @@ class EmbeddingEngine:
     def step(self, begin: Callable[[float], None], longest_s: float) -> list[Computed]:
         """Compute the next part of a call, or several that take at most `longest_s` together.
 
-        `begin` is called before with the seconds that this is expected to take.
+        It is infinite where no rows decode; a call takes no longer than a slice of prefill even
+        then. `begin` is called before with the seconds that this is expected to take.
 
         Raises:
             RuntimeError: the device failed; the state of this process cannot be trusted.
@@ -153,8 +177,8 @@ class EmbeddingEngine:
         begin(max(rest_s, 0.0))
         try:
             if call.last is None:
-                self._set_up(call)
-            is_complete = self._advance(call, longest_s)
+                self._set_up(call, longest_s)
+            is_complete = self._advance(call, min(longest_s, self._budget.slice_s))
         except MODEL_ERRORS as error:
             self._call = None
             self._fail(call, error)
@@ -165,11 +189,17 @@ class EmbeddingEngine:
         self._budget.record(call.elapsed_s, len(call.rows), call.tokens)
         return self._take(call)
 
-    def _set_up(self, call: Call) -> None:
-        """Make the parts of a call, which computes nothing."""
-        call.parts = self._compute(call.rows)
-        self._parts = len(call.parts)
-        call.part_s = self._budget.expect(len(call.rows), call.tokens) / self._parts
+    def _set_up(self, call: Call, longest_s: float) -> None:
+        """Make the parts of a call, which computes nothing; slices beside decoding rows."""
+        expected_s = self._budget.expect(len(call.rows), call.tokens)
+        call.is_sliced = self._sliced and math.isfinite(longest_s)
+        if call.is_sliced:
+            tokens = len(call.rows) * call.tokens
+            fitting = longest_s / expected_s * tokens if expected_s else FIRST_PART_TOKENS
+            call.parts = self._compute(call.rows, fitting)
+        else:
+            call.parts = self._compute(call.rows)
+        call.part_s = expected_s / len(call.parts)
 
     def _advance(self, call: Call, longest_s: float) -> bool:
         """Compute parts until the time is over; whether the call is complete."""
@@ -193,7 +223,7 @@ class EmbeddingEngine:
         first, *others = [requests[index] for index in order]
         texts = list(self._choose(first, others))
         rows = [self._requests[id].rows[index] for id, index in texts]
-        seconds = min(longest_s * self._parts, self._budget.slice_s)
+        seconds = min(longest_s * STEPS_PER_CALL, self._budget.slice_s)
         count = self._budget.plan([len(row) for row in rows], seconds)
         return Call(texts[:count], [list(row) for row in rows[:count]])
 

@@ -24,7 +24,7 @@ from worker.cache.prefix_cache import PrefixCache
 from worker.embedding.model import EmbeddingModel, load_embedding_model
 from worker.embedding_batches.batch_check import check_batches
 from worker.embedding_batches.engine import Compute, EmbeddingEngine
-from worker.embedding_batches.layer_parts import in_parts, list_layers
+from worker.embedding_batches.layer_parts import Layers, in_parts
 from worker.embedding_batches.text_budget import TextBudget
 from worker.engine.engine import Engine, weight_bytes_of
 from worker.engine.prefill_budget import PrefillLimits
@@ -255,6 +255,7 @@ class EmbeddingLoad:
             computation_of(self._model),
             TextBudget(limits, self._model.cost),
             batched=self._rules.batching != "none",
+            sliced=self._rules.slices_prompts,
         )
         return LoadedEmbedder(info=info, engine=engine, config=config, rules=self._rules)
 
@@ -274,12 +275,12 @@ class EmbeddingLoad:
 def computation_of(model: EmbeddingModel) -> Compute:
     """What computes the vectors of an embedding model, and the scores of a reranker."""
 
-    layers = list_layers(model.modules)
+    layers = Layers.of(model.modules)
 
-    def compute(rows: list[list[int]]) -> deque[mx.array]:
+    def compute(rows: list[list[int]], part_tokens: float | None = None) -> deque[mx.array]:
         if model.facts.kind == "embedding":
-            return in_parts(layers, lambda: model.embed(rows))
-        return in_parts(layers, lambda: model.score(rows)[:, None])
+            return in_parts(layers, lambda: model.embed(rows), part_tokens=part_tokens)
+        return in_parts(layers, lambda: model.score(rows)[:, None], part_tokens=part_tokens)
 
     return compute
 

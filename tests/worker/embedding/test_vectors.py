@@ -18,6 +18,7 @@ from tests.worker.embedding.opening import (
     write_sample,
 )
 from worker.embedding.texts import EmbeddingTexts
+from worker.models.weight_loader import computation_of
 
 TOLERANCE, BATCH_TOLERANCE = 1e-4, 1e-5
 Open = Callable[[str], Opened]
@@ -73,6 +74,20 @@ def test_a_batch_of_mixed_lengths_gives_what_single_rows_give(name: str, open_sa
         together = compute(model, order)
         together = together if order is rows else together[::-1]
         assert np.abs(together - alone).max() < BATCH_TOLERANCE * max(1.0, np.abs(alone).max())
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_slices_of_tokens_give_what_whole_rows_give(name: str, open_sample: Open) -> None:
+    model = open_sample(name).model
+    rows = EXPECTED[name]["rows"]
+    compute_parts = computation_of(model)
+    whole, sliced = compute_parts(rows), compute_parts(rows, 0.0)
+    assert len(sliced) > 3 * len(whole)
+    # One by one, as beside streams.
+    for part in sliced:
+        mx.eval(part)
+    scale = max(1.0, np.abs(np.array(whole[-1])).max())
+    assert np.abs(np.array(sliced[-1]) - np.array(whole[-1])).max() < BATCH_TOLERANCE * scale
 
 
 @pytest.mark.parametrize("name", ["bert-mean", "embedding-gemma", "qwen3-reranker"])

@@ -22,22 +22,26 @@ class Model:
 
     def __init__(self, parts: int = 1, fails_on: int = -1) -> None:
         self.calls: list[Rows] = []
+        self.part_tokens: list[float | None] = []
         self._parts = parts
         self._fails_on = fails_on
 
-    def compute(self, rows: Rows) -> deque[mx.array]:
+    def compute(self, rows: Rows, part_tokens: float | None = None) -> deque[mx.array]:
         self.calls.append(rows)
+        self.part_tokens.append(part_tokens)
         if any(row[0] == self._fails_on for row in rows):
             raise ValueError("no such row")
         return deque(mx.array([[sum(row), len(row)] for row in rows]) for _ in range(self._parts))
 
 
-def make_engine(model: Model, *, rows: int = 64, batched: bool = True) -> EmbeddingEngine:
+def make_engine(
+    model: Model, *, rows: int = 64, batched: bool = True, sliced: bool = True
+) -> EmbeddingEngine:
     limits = PrefillLimits(max_tokens=512, max_rows=rows, slice_s=1e9)
     budget = TextBudget(limits, lambda rows, tokens: 0)
     # As if a speed were measured.
     budget.record(1e-9, 1, 1)
-    return EmbeddingEngine(model.compute, budget, batched=batched)
+    return EmbeddingEngine(model.compute, budget, batched=batched, sliced=sliced)
 
 
 def step(engine: EmbeddingEngine, longest_s: float = float("inf")) -> dict[int, dict[int, Any]]:
@@ -136,6 +140,20 @@ def test_a_call_is_computed_in_parts_and_dropped_with_its_last_request() -> None
     engine.remove([1])
     assert run(engine, [2]) == {2: {0: [10, 5]}}
     assert len(model.calls) == 2
+
+
+def test_parts_are_slices_beside_decoding_rows_alone_and_where_the_model_allows() -> None:
+    for sliced in (True, False):
+        model = Model()
+        engine = make_engine(model, sliced=sliced)
+        engine.insert(1, {0: [1] * 9})
+        step(engine)
+        engine.insert(2, {0: [1] * 10})
+        # The time of two tokens, at the speed that was measured.
+        step(engine, longest_s=2e-9)
+        [alone, beside] = model.part_tokens
+        assert alone is None
+        assert (beside is not None) == sliced
 
 
 def test_results_of_a_request_that_was_cancelled_in_its_call_are_dropped() -> None:

@@ -23,8 +23,8 @@ RENAMES = (
     (re.compile(r"\.attention\.self\."), ".attention."),
     (re.compile(r"\.attention\.output\.dense\."), ".attention.output."),
     (re.compile(r"\.attention\.output\.LayerNorm\."), ".attention_norm."),
-    (re.compile(r"\.intermediate\.dense\."), ".widen."),
-    (re.compile(r"\.output\.dense\."), ".narrow."),
+    (re.compile(r"\.intermediate\.dense\."), ".feed_forward.widen."),
+    (re.compile(r"\.output\.dense\."), ".feed_forward.narrow."),
     (re.compile(r"\.output\.LayerNorm\."), ".output_norm."),
 )
 # Not of the states: the heads of pretraining, and constants that old files have.
@@ -73,23 +73,34 @@ class BertAttention(nn.Module):
         return self.output(attend(queries, keys, values, scale=self._scale, mask=mask))
 
 
+class BertFeedForward(nn.Module):
+    """Two linear layers, with an activation between."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        size, wide = config["hidden_size"], config["intermediate_size"]
+        self.widen = nn.Linear(size, wide)
+        self.narrow = nn.Linear(wide, size)
+        self._activate = activation_of(config.get("hidden_act", "gelu"))
+
+    def __call__(self, states: mx.array) -> mx.array:
+        return self.narrow(self._activate(self.widen(states)))
+
+
 class BertLayer(nn.Module):
     """One layer, normalised behind each of its halves."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        size, wide = config["hidden_size"], config["intermediate_size"]
-        epsilon = config.get("layer_norm_eps", 1e-12)
+        size, epsilon = config["hidden_size"], config.get("layer_norm_eps", 1e-12)
         self.attention = BertAttention(config)
         self.attention_norm = nn.LayerNorm(size, eps=epsilon)
-        self.widen = nn.Linear(size, wide)
-        self.narrow = nn.Linear(wide, size)
+        self.feed_forward = BertFeedForward(config)
         self.output_norm = nn.LayerNorm(size, eps=epsilon)
-        self._activate = activation_of(config.get("hidden_act", "gelu"))
 
     def __call__(self, states: mx.array, mask: mx.array) -> mx.array:
         states = self.attention_norm(states + self.attention(states, mask))
-        return self.output_norm(states + self.narrow(self._activate(self.widen(states))))
+        return self.output_norm(states + self.feed_forward(states))
 
 
 class BertEncoder(nn.Module):
