@@ -289,7 +289,7 @@ class ModelInfo(Data, frozen=True):
     """The facts of a loaded model; `thinks` is whether its answers may have reasoning.
 
     `call_syntaxes` are the names of those in which it writes tool calls, `reasoning_markers`
-    what begins and ends its reasoning: empty if nothing does.
+    what begins and ends its reasoning: empty if nothing does. `problems` are its folder's, in words.
     """
 
     id: str
@@ -310,6 +310,7 @@ class ModelInfo(Data, frozen=True):
     inner_systems: bool = True
     call_syntaxes: list[str] = []
     reasoning_markers: list[str] = []
+    problems: list[str] = []
 
 
 class Loading(Message, frozen=True):

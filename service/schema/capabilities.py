@@ -66,7 +66,8 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     (`ceiling`), or refused (`strict`, setting `strict_max_tokens`).
     `call_syntaxes` are the names of those in which the model writes tool calls; `generic_json`
     stands for JSON in tags, which its prompts ask for. `reasoning_markers` begin and end its
-    reasoning. Both are empty until the model is loaded.
+    reasoning. `problems` say what was assumed of its folder, or cannot be used, as the log does.
+    All three are empty until the model is loaded.
     """
 
     id: str
@@ -76,6 +77,7 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     system_messages: SystemMessages | None
     call_syntaxes: list[str]
     reasoning_markers: list[str]
+    problems: list[str]
     kv_cache: KVCacheCapability
     batching: ModelBatching | None
     labels: dict[str, list[str]]
@@ -109,6 +111,7 @@ def describe_capabilities(
         system_messages=describe_systems(state.info),
         call_syntaxes=state.info.call_syntaxes if state.info else [],
         reasoning_markers=state.info.reasoning_markers if state.info else [],
+        problems=state.info.problems if state.info else [],
         kv_cache=KVCacheCapability(kv_quantisation),
         batching=describe_batching(state.rules),
         labels={place: list(keys) for place, keys in LABELS.items()},

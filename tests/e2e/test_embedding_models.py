@@ -122,7 +122,9 @@ def test_every_path_of_reranking_is_the_same(http: httpx.Client) -> None:
         ({"rank_fields": ["title"]}, "unsupported_parameter", "rank_fields"),
         ({"model": "bert-mean"}, "model_not_supported", "model"),
         ({"documents": ["a", "word " * 999]}, "context_length_exceeded", "documents[1]"),
-        ({"query": "word " * 999}, "context_length_exceeded", "documents[0]"),
+        ({"query": "word " * 999}, "context_length_exceeded", "query"),
+        ({"query": "word " * 99_999}, "context_length_exceeded", "query"),
+        ({"documents": ["a", "word " * 99_999]}, "context_length_exceeded", "documents[1]"),
     ],
 )
 def test_bad_input_is_refused_in_words_that_name_the_field(

@@ -25,6 +25,8 @@ from tests.prompts import PROMPTS
 
 PATH = "/v1/embeddings"
 DIMENSIONS, SHORTER = 64, 16
+# A model whose folder and configuration say nothing of its pooling.
+ASSUMED = "assumed"
 CONTEXT_TOKENS = 4096
 TOLERANCE = 1e-5
 FAKES = {"fake": "generation", "fake-embedder": "embedding", "fake-reranker": "rerank"}
@@ -39,11 +41,13 @@ MANY_WORDS = 100
 
 @pytest.fixture(scope="module")
 def flags(llama_path: Path, qwen_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A chat model, and a decoder with pooling whose vectors may be cut."""
+    """A chat model, a decoder with pooling whose vectors may be cut, and one that says nothing."""
     settings = {"pooling": '"lasttoken"', "dimensions": f"[{SHORTER}]"}
     settings["prompts"] = '{query = "find: "}'
     embedder = table(EMBEDDER, qwen_path, kind='"embedding"', **settings)
-    return configure(tmp_path_factory.mktemp("embedders"), table(CHAT, llama_path), embedder)
+    assumed = table(ASSUMED, qwen_path, kind='"embedding"', preload="false")
+    folder = tmp_path_factory.mktemp("embedders")
+    return configure(folder, table(CHAT, llama_path), embedder, assumed)
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +208,26 @@ def test_the_lists_of_models_and_capabilities_say_what_it_is_for(http: httpx.Cli
     assert "/v1/chat/completions" not in capabilities[EMBEDDER]["endpoints"]
     assert capabilities[EMBEDDER]["endpoints"][PATH]["dimensions"] == {"support": "honoured"}
     assert PATH not in capabilities[CHAT]["endpoints"]
+
+
+def test_what_is_assumed_of_a_folder_is_logged_once_and_in_the_capabilities(
+    service: Daemon, http: httpx.Client
+) -> None:
+    for _ in range(2):
+        answer = http.post(PATH, json={"model": ASSUMED, "input": ["a", "b"]})
+        assert answer.status_code == 200, answer.text
+    capabilities = {each["id"]: each for each in http.get("/v1/capabilities").json()["data"]}
+    [problem] = capabilities[ASSUMED]["problems"]
+    assert "lasttoken is assumed" in problem
+    assert capabilities[EMBEDDER]["problems"] == []
+    service.wait_line(problem)
+    assert service.output.count(problem) == 1
+
+
+def test_a_huge_text_is_refused_by_its_bytes(http: httpx.Client) -> None:
+    status, code, param, message = refusal(http, input=["a", "word " * 400_000])
+    assert (status, code, param) == (400, "context_length_exceeded", "input[1]")
+    assert "at least" in message
 
 
 def test_its_tokens_can_be_counted_before(http: httpx.Client) -> None:

@@ -5,7 +5,7 @@ Runs off the device thread with a tokenizer of its own, and calls no MLX.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from worker.embedding.facts import EmbeddingFacts, EmbeddingSettings
 from worker.embedding.model_folder import read_facts
 from worker.embedding.sentence_transformers import read_length_file
+from worker.embedding.word_bound import WordBound
 from worker.embedding.yes_no import YesNoPrompt, find_answers
 from worker.folder.remote_code import has_tokenizer_code, needs_trust
 
@@ -23,20 +24,34 @@ NO_LIMIT_TOKENS = 10**9
 # What tokenizers give besides the ids, if their model is to know the parts of a pair.
 TOKEN_TYPES = "token_type_ids"
 
+Bound = Callable[[str], int]
+
 
 class EmbeddingTexts:
     """Makes the rows of one model. One thread at a time may use it."""
 
-    def __init__(self, facts: EmbeddingFacts, tokenizer: Any, *, lower_case: bool = False) -> None:
+    def __init__(
+        self,
+        facts: EmbeddingFacts,
+        tokenizer: Any,
+        *,
+        lower_case: bool = False,
+        byte_bound: Bound | None = None,
+    ) -> None:
         self.facts = facts
         self._tokenizer = tokenizer
         self._lower_case = lower_case
+        self._bounds = [WordBound(tokenizer).at_least, *([byte_bound] if byte_bound else [])]
         self._yes_no = None if facts.answers is None else YesNoPrompt(self._encode_plain)
 
     @property
     def tokenizer(self) -> Any:
         """The tokenizer, as transformers has it."""
         return self._tokenizer
+
+    def at_least(self, text: str) -> int:
+        """A number of tokens that a text has at least, without its tokenization; 0: not known."""
+        return max(bound(self._as_written(text)) for bound in self._bounds)
 
     def tokenize(self, texts: Sequence[str], prompt: str | None = None) -> list[list[int]]:
         """The rows of texts, each behind the `prompt`, with the tokens that the model adds.
@@ -98,9 +113,15 @@ class EmbeddingTexts:
 
 
 def open_texts(
-    folder: Path, settings: EmbeddingSettings | None = None, *, trusted: bool = False
+    folder: Path,
+    settings: EmbeddingSettings | None = None,
+    *,
+    trusted: bool = False,
+    byte_bound: Bound | None = None,
 ) -> EmbeddingTexts:
     """The tokenizer and the facts of a model's folder.
+
+    `byte_bound` is a number of tokens that a text has at least, by its bytes.
 
     Raises:
         NotAnEmbeddingModel: it gives no vectors and no scores, or in a way that is not computed.
@@ -124,7 +145,7 @@ def open_texts(
         answers = find_answers(tokenizer, folder)
         facts = msgspec.structs.replace(facts, answers=answers)
     lower_case = read_length_file(folder).get("do_lower_case") is True
-    return EmbeddingTexts(facts, tokenizer, lower_case=lower_case)
+    return EmbeddingTexts(facts, tokenizer, lower_case=lower_case, byte_bound=byte_bound)
 
 
 def has_plain_tokenizer(folder: Path) -> bool:

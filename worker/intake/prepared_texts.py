@@ -25,8 +25,11 @@ VALUE_BYTES = 4
 TEXTS_AT_ONCE = 64
 # All vectors of one answer.
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
+# The bytes of shorter texts are not counted: their tokens are found soon.
+MIN_BOUND_CHARS = 64 * 1024
 TOO_LONG = (
-    "This model's maximum context length is {limit} tokens{where}, but `{param}` has {tokens}."
+    "This model's maximum context length is {limit} tokens{where}, but `{param}` has "
+    "{least}{tokens}."
 )
 
 
@@ -78,16 +81,39 @@ def encode_rows(texts: EmbeddingTexts, request: Embed, limit_tokens: int) -> Pre
     inputs = msgspec.msgpack.decode(request.prompt, type=list[str | list[int]])
     check_kind(texts, request)
     check_dimensions(texts, request, len(inputs))
+    check_bounds(texts, request, inputs, limit_tokens)
     rows = []
     for start in range(0, len(inputs), TEXTS_AT_ONCE):
         some = inputs[start : start + TEXTS_AT_ONCE]
         for index, row in enumerate(encode_some(texts, request, some), start):
             param = name_of(request, index, len(inputs))
             if len(row) > limit_tokens:
+                check_query(texts, request, limit_tokens)
                 raise too_long(param, len(row), limit_tokens)
             check_ids(texts, row, param)
             rows.append(array(TOKEN_TYPE, row).tobytes())
     return PreparedTexts(rows)
+
+
+def check_bounds(
+    texts: EmbeddingTexts, request: Embed, inputs: list[str | list[int]], limit_tokens: int
+) -> None:
+    """Refuse texts whose bytes prove that they do not fit, before any is tokenized."""
+    named = [(name_of(request, index, len(inputs)), text) for index, text in enumerate(inputs)]
+    for param, text in [("query", request.query or ""), *named]:
+        if isinstance(text, str) and len(text) >= MIN_BOUND_CHARS:
+            tokens = texts.at_least(text)
+            if tokens > limit_tokens:
+                raise too_long(param, tokens, limit_tokens, least="at least ")
+
+
+def check_query(texts: EmbeddingTexts, request: Embed, limit_tokens: int) -> None:
+    """Refuse a query that does not fit with any document."""
+    if request.query is None:
+        return
+    tokens = len(texts.pair(request.query, ""))
+    if tokens > limit_tokens:
+        raise too_long("query", tokens, limit_tokens)
 
 
 def encode_some(
@@ -151,9 +177,13 @@ def name_of(request: Embed, index: int, count: int) -> str:
     return f"{request.param}[{index}]" if count > 1 else request.param
 
 
-def too_long(param: str, tokens: int, limit_tokens: int, where: str = "") -> PromptError:
+def too_long(
+    param: str, tokens: int, limit_tokens: int, where: str = "", *, least: str = ""
+) -> PromptError:
     """The error for a text that is longer than a limit; `where` says which one it is."""
-    message = TOO_LONG.format(limit=limit_tokens, where=where, param=param, tokens=tokens)
+    message = TOO_LONG.format(
+        limit=limit_tokens, where=where, param=param, tokens=tokens, least=least
+    )
     details = TooLong(tokens, 0, limit_tokens)
     return PromptError("context_length_exceeded", message, param, too_long=details)
 

@@ -85,7 +85,8 @@ class ModelConfig:
 
     `family` is the `model_type` of config.json, `file_bytes` the weights' size on disk,
     `content_key` the key of the model's prompt cache, `defaults` the sampling of requests that
-    leave it to the model. `texts` is set for an embedding model or a reranker.
+    leave it to the model. `texts` is set for an embedding model or a reranker. `problems` are
+    what was assumed or cannot be used of its folder, in words.
     """
 
     source: ModelSource
@@ -103,6 +104,7 @@ class ModelConfig:
     parsers: OutputParsers
     grammars: GrammarCompiler
     texts: EmbeddingTexts | None = None
+    problems: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -198,7 +200,7 @@ class ModelConfigLoader:
             context_length=model.context_length,
             named_templates=templates.named,
         )
-        texts = texts_of(model.source, path)
+        texts = texts_of(model.source, path, tokenizer)
         return PromptParts(prompts, OutputParsers(tokenizer, syntaxes), texts)
 
     def _load(self, source: ModelSource, *, download: bool) -> ModelConfig:
@@ -219,7 +221,7 @@ class ModelConfigLoader:
         syntaxes = call_syntaxes_of(tokenizer, family)
         vocabulary_size = vocabulary_size_of(config, tokenizer)
         refuse_embedding_folder(source, path)
-        texts = texts_of(source, path)
+        texts = texts_of(source, path, tokenizer)
         context_length = longest_input_of(config, texts, self._limit_tokens(source))
         named = stop_tokens_of(path, tokenizer) | family.stop_tokens(tokenizer)
         turn_end = find_turn_end(tokenizer, named)
@@ -227,6 +229,7 @@ class ModelConfigLoader:
         content_key = content_key_of(path, source.adapter_path)
         generation_config = read_generation_config(path)
         problems = [*generation_config.problems, *templates.problems]
+        problems += texts.facts.problems if texts is not None else ()
         if turn_end is not None:
             text = tokenizer.convert_ids_to_tokens(turn_end)
             problems.append(f"no file names {text}, with which its template ends turns: it stops")
@@ -258,6 +261,7 @@ class ModelConfigLoader:
             parsers=OutputParsers(tokenizer, syntaxes),
             grammars=GrammarCompiler(make_vocabulary(tokenizer, vocabulary_size, stop_tokens)),
             texts=texts,
+            problems=tuple(problems),
         )
 
 
@@ -326,7 +330,7 @@ def folder_of(source: ModelSource, *, download: bool = False) -> Path:
     return find_model_folder(source.source, download=download, revision=source.revision)
 
 
-def texts_of(source: ModelSource, path: Path) -> EmbeddingTexts | None:
+def texts_of(source: ModelSource, path: Path, tokenizer: TokenizerWrapper) -> EmbeddingTexts | None:
     """What prepares the texts of an embedding model or a reranker; None for any other model.
 
     Raises:
@@ -335,7 +339,8 @@ def texts_of(source: ModelSource, path: Path) -> EmbeddingTexts | None:
     if source.embedding is None:
         return None
     settings = msgspec.convert(source.embedding, EmbeddingSettings, from_attributes=True)
-    return open_texts(path, settings, trusted=source.trust_remote_code)
+    bound = TokenBound(tokenizer, make_token_bytes(tokenizer)).at_least
+    return open_texts(path, settings, trusted=source.trust_remote_code, byte_bound=bound)
 
 
 def longest_input_of(

@@ -175,6 +175,7 @@ class WeightLoad:
             weight_bytes=self.total_bytes,
             load_ms=(time.monotonic() - self._started_at) * MS_PER_S,
             capabilities=config.capabilities,
+            problems=list(config.problems),
             has_chat_template=prompts.has_chat_template,
             template_variables=variables.names,
             reasoning_effort=variables.effort is not None,
@@ -249,6 +250,7 @@ class EmbeddingLoad:
             weight_bytes=self.total_bytes,
             load_ms=(time.monotonic() - self._started_at) * MS_PER_S,
             capabilities=config.capabilities,
+            problems=list(config.problems),
             has_chat_template=False,
         )
         engine = EmbeddingEngine(
