@@ -128,7 +128,7 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
                 parts.clients.find_name,
             ),
             *([Middleware(Cors, origins)] if origins else []),
-            Middleware(ErrorMiddleware),
+            Middleware(ErrorMiddleware, settings.replica_tag),
             parts.observability.middleware(),
             Middleware(HeaderLimitMiddleware, settings.max_header_bytes),
             Middleware(
@@ -215,6 +215,7 @@ def response_format(parts: ServiceParts) -> ResponseFormat:
         parts.thinking,
         ignores_effort="reasoning_effort" in softened_parameters(parts.settings),
         refuses_hosted=parts.settings.hosted_tools == "refuse",
+        ids=parts.stores.ids,
     )
 
 

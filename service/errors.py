@@ -146,8 +146,9 @@ class RouteNotFound(MlxdError):
 class StoredObjectNotFound(MlxdError):
     """No response, conversation or item that the caller owns has this id."""
 
-    def __init__(self, kind: str, id: str) -> None:
-        super().__init__(f"{kind.capitalize()} with id '{excerpt(id, 100)}' not found.")
+    def __init__(self, kind: str, id: str, reason: str = "") -> None:
+        ending = f": {reason}." if reason else "."
+        super().__init__(f"{kind.capitalize()} with id '{excerpt(id, 100)}' not found{ending}")
 
 
 class MethodNotAllowed(MlxdError):

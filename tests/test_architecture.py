@@ -197,7 +197,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.schema",
         "service.requestlog",
     ),
-    "service.store": ("service.store.backends",),
+    # The form of ids.
+    "service.store": ("service.store.backends", "service.schema"),
     "service.store.backends": (),
     "service.server": ("service.inflight", "service.supervision", "service.transport"),
     "service.inflight": ("service.supervision", "service.schema", "service.requestlog"),

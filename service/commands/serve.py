@@ -127,7 +127,10 @@ async def serve(
     """Open the store, serve, and return the process's exit code."""
     try:
         async with running_stores(
-            settings.response_store, settings.response_store_bytes, settings.response_store_ttl_s
+            settings.response_store,
+            settings.response_store_bytes,
+            settings.response_store_ttl_s,
+            tag=settings.replica_tag,
         ) as stores:
             return await serve_with(
                 stores,
@@ -210,7 +213,10 @@ async def serve_with(
 def make_observability(settings: Settings, environ: Mapping[str, str]) -> Observability:
     """Telemetry with the exporters that the environment names."""
     return Observability(
-        read_exporters(environ), version("mlxd"), record_content=settings.record_content == "on"
+        read_exporters(environ),
+        version("mlxd"),
+        record_content=settings.record_content == "on",
+        instance=settings.replica_tag,
     )
 
 

@@ -64,6 +64,8 @@ class SettingField:
                 types=(inspect.IntType(ge=low, le=high), inspect.LiteralType(values=words))
             ):
                 return f"a whole number from {low} to {high}, or {' or '.join(map(str, words))}"
+            case inspect.StrType(pattern=str(pattern)):
+                return f"a string that matches {pattern}"
             case inspect.StrType(min_length=None):
                 return "a string"
             case _:
@@ -110,6 +112,12 @@ class SettingField:
 
     def _invalid(self, value: object, origin: str) -> SettingsError:
         return SettingsError(f"{origin}: {excerpt(repr(value), 100)} is not {self.kind}")
+
+
+def path_meta(description: str, *, min_length: int | None = None) -> msgspec.Meta:
+    """The annotation of a setting that is a path, or one of the words that are none."""
+    schema = {"format": PATH}
+    return msgspec.Meta(description=description, min_length=min_length, extra_json_schema=schema)
 
 
 def list_setting_fields(

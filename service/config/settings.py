@@ -17,7 +17,7 @@ from msgspec import Meta
 from protocol.units import GIB, MIB
 from service.config.api_keys import ApiKey
 from service.config.model_settings import DEMO, ModelSettings
-from service.config.scalars import PATH, SettingField, list_setting_fields
+from service.config.scalars import SettingField, list_setting_fields, path_meta
 
 TIB = 1024 * GIB
 
@@ -37,24 +37,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "loopback-only"
     tls_cert: Annotated[
         str,
-        Meta(
-            description="A certificate with its chain (PEM); with it the service accepts only TLS.",
-            extra_json_schema={"format": PATH},
-        ),
+        path_meta("A certificate with its chain (PEM); with it the service accepts only TLS."),
     ] = ""
     tls_key: Annotated[
         str,
-        Meta(
-            description="The private key of the certificate (PEM).",
-            extra_json_schema={"format": PATH},
-        ),
+        path_meta("The private key of the certificate (PEM)."),
     ] = ""
     keys_file: Annotated[
         str,
-        Meta(
-            description="The file of `mlxd keys`; if it exists, keys are required; off is no file.",
+        path_meta(
+            "The file of `mlxd keys`; if it exists, keys are required; off is no file.",
             min_length=1,
-            extra_json_schema={"format": PATH},
         ),
     ] = "~/.config/mlxd/keys.json"
     key_max_concurrent: Annotated[
@@ -221,10 +214,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 2 * GIB
     prompt_cache_dir: Annotated[
         str,
-        Meta(
-            description="A folder that keeps the prompt cache across restarts, in a subfolder "
-            "mlxd-prompt-cache; its files contain prompts. Empty is off.",
-            extra_json_schema={"format": PATH},
+        path_meta(
+            "A folder that keeps the prompt cache across restarts, in a subfolder "
+            "mlxd-prompt-cache; its files contain prompts. Empty is off."
         ),
     ] = ""
     prompt_cache_dir_bytes: Annotated[
@@ -241,11 +233,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
     response_store: Annotated[
         str,
-        Meta(
-            description="Where responses and conversations, with prompts and answers, are kept: "
+        path_meta(
+            "Where responses and conversations, with prompts and answers, are kept: "
             "memory, off, or the path of an SQLite file.",
             min_length=1,
-            extra_json_schema={"format": PATH},
         ),
     ] = "memory"
     response_store_bytes: Annotated[
@@ -262,10 +253,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 86400.0
     installation_key_file: Annotated[
         str,
-        Meta(
-            description="The key that signs encoded thinking, made when needed; off: none is kept.",
+        path_meta(
+            "The key that signs encoded thinking, made when needed; off: none is kept.",
             min_length=1,
-            extra_json_schema={"format": PATH},
         ),
     ] = "~/.config/mlxd/installation.key"
     keep_alive_s: Annotated[
@@ -346,26 +336,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     blas: Annotated[
         str,
-        Meta(
-            description="The OpenBLAS library for MLX on Linux: auto, off, or a path.",
-            min_length=1,
-            extra_json_schema={"format": PATH},
-        ),
+        path_meta("The OpenBLAS library for MLX on Linux: auto, off, or a path.", min_length=1),
     ] = "auto"
     allocator: Annotated[
         str,
-        Meta(
-            description="The jemalloc library for the worker on Linux: auto, off, or a path.",
-            min_length=1,
-            extra_json_schema={"format": PATH},
+        path_meta(
+            "The jemalloc library for the worker on Linux: auto, off, or a path.", min_length=1
         ),
     ] = "auto"
     log_file: Annotated[
         str,
-        Meta(
-            description="The log file; empty logs to standard error.",
-            extra_json_schema={"format": PATH},
-        ),
+        path_meta("The log file; empty logs to standard error."),
     ] = ""
     log_file_bytes: Annotated[
         int,
@@ -382,6 +363,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["auto", "text", "json"],
         Meta(description="The format of the log; auto is text on a terminal, else json."),
     ] = "auto"
+    replica_tag: Annotated[
+        str,
+        Meta(
+            description="The name of this service among several behind a proxy: in the ids of "
+            "responses and conversations, and in x-mlxd-replica. Empty is none.",
+            pattern="^[a-z0-9]{0,16}$",
+        ),
+    ] = ""
     record_content: Annotated[
         Literal["off", "on"],
         Meta(description="Whether exported traces contain prompts and answers."),

@@ -41,6 +41,8 @@ ADDED_HEADERS_KEY = "added_headers"
 # What an endpoint says of tools that the model is not told of, and of messages left out.
 LEFT_OUT_HEADER = "x-mlxd-left-out"
 DROPPED_HEADER = "x-mlxd-dropped-messages"
+# The tag of the replica that answers, where it has one.
+REPLICA_HEADER = "x-mlxd-replica"
 VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -60,8 +62,9 @@ class ErrorMiddleware:
     incomplete, and the server closes the connection.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, replica_tag: str = "") -> None:
         self.app = app
+        self._replica_tag = replica_tag
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -79,6 +82,8 @@ class ErrorMiddleware:
                 headers[REQUEST_ID_HEADER] = request_id
                 if is_anthropic(scope["path"], scope["headers"]):
                     headers[ANTHROPIC_ID_HEADER] = request_id
+                if self._replica_tag:
+                    headers[REPLICA_HEADER] = self._replica_tag
                 if ignored := ignored_of(scope):
                     headers[IGNORED_HEADER] = header_of(ignored)
                 headers.raw.extend(added_headers(scope))

@@ -31,7 +31,12 @@ from service.errors import (
     excerpt,
 )
 from service.http.anthropic_errors import REQUEST_ID_HEADER as ANTHROPIC_ID_HEADER
-from service.http.error_middleware import DROPPED_HEADER, LEFT_OUT_HEADER, REQUEST_ID_HEADER
+from service.http.error_middleware import (
+    DROPPED_HEADER,
+    LEFT_OUT_HEADER,
+    REPLICA_HEADER,
+    REQUEST_ID_HEADER,
+)
 from service.http.header_limits import require_json
 from service.http.unknown_fields import IGNORED_HEADER
 from service.security.addresses import is_address, is_loopback
@@ -51,6 +56,7 @@ EXPOSED_HEADERS = (
     IGNORED_HEADER,
     LEFT_OUT_HEADER,
     DROPPED_HEADER,
+    REPLICA_HEADER,
     *RATE_LIMIT_HEADERS,
 )
 

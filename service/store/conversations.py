@@ -77,7 +77,7 @@ class ConversationStore:
         entry = self._find(owner, id)
         (data,) = await self._index.backend.read([data_key(id)])
         if data is None:
-            raise StoredObjectNotFound("conversation", id)
+            raise self._index.ids.not_found("conversation", id)
         return StoredConversation(id, entry.created_at, data)
 
     async def update(self, owner: str, id: str, data: bytes) -> StoredConversation:
@@ -204,7 +204,7 @@ class ConversationStore:
     def _find(self, owner: str, id: str) -> Entry:
         entry = self._index.find("conversation", owner, id)
         if entry is None:
-            raise StoredObjectNotFound("conversation", id)
+            raise self._index.ids.not_found("conversation", id)
         return entry
 
 

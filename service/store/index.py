@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from service.schema.object_ids import ObjectIds
 from service.store.backends.backend import Backend
 from service.store.backends.rows import (
     UNFINISHED,
@@ -82,12 +83,18 @@ class StoreIndex:
     """
 
     def __init__(
-        self, backend: Backend, max_bytes: int, ttl_s: float, clock: Clock | None = None
+        self,
+        backend: Backend,
+        max_bytes: int,
+        ttl_s: float,
+        clock: Clock | None = None,
+        ids: ObjectIds | None = None,
     ) -> None:
         self.backend = backend
         self.max_bytes = max_bytes
         self.ttl_s = ttl_s
         self.clock = clock or Clock()
+        self.ids = ids or ObjectIds()
         self.usage = Usage()
         self.entries: dict[str, Entry] = {}
         self.evictions = 0

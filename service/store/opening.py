@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from service.errors import StoreUnavailable
+from service.schema.object_ids import ObjectIds
 from service.store.backends.database import LoadedRows
 from service.store.backends.memory import MemoryBackend
 from service.store.backends.rows import UNFINISHED, RowKey, data_key, entry_key
@@ -38,6 +39,11 @@ class Stores:
     conversations: ConversationStore
     index: StoreIndex
 
+    @property
+    def ids(self) -> ObjectIds:
+        """The maker of their ids."""
+        return self.index.ids
+
     async def run(self) -> None:
         """Evict what expires, and remove it from the file, until cancelled."""
         is_failing = False
@@ -59,18 +65,21 @@ class Stores:
 
 
 async def open_stores(
-    where: str, max_bytes: int, ttl_s: float, *, clock: Clock | None = None
+    where: str, max_bytes: int, ttl_s: float, *, clock: Clock | None = None, tag: str = ""
 ) -> Stores:
     """The stores of the setting `response_store`: memory, off, or the path of a file.
+
+    Their ids have the `tag` of this replica.
 
     Raises:
         StoreUnavailable: the file cannot be opened.
     """
     if where in (MEMORY, OFF):
-        return open_memory_stores(max_bytes if where == MEMORY else 0, ttl_s, clock=clock)
+        max_bytes = max_bytes if where == MEMORY else 0
+        return open_memory_stores(max_bytes, ttl_s, clock=clock, tag=tag)
     backend, rows = await SqliteBackend.open(Path(where))
     try:
-        index = StoreIndex(backend, max_bytes, ttl_s, clock)
+        index = StoreIndex(backend, max_bytes, ttl_s, clock, ObjectIds(tag))
         restore_rows(index, rows)
         await fail_unfinished(index)
         index.apply()
@@ -86,13 +95,15 @@ async def open_stores(
 
 
 @asynccontextmanager
-async def running_stores(where: str, max_bytes: int, ttl_s: float) -> AsyncIterator[Stores]:
+async def running_stores(
+    where: str, max_bytes: int, ttl_s: float, *, tag: str = ""
+) -> AsyncIterator[Stores]:
     """The stores of the setting, evicting what expires, until the end of the block.
 
     Raises:
         StoreUnavailable: the file cannot be opened.
     """
-    stores = await open_stores(where, max_bytes, ttl_s)
+    stores = await open_stores(where, max_bytes, ttl_s, tag=tag)
     task = asyncio.create_task(stores.run())
     try:
         yield stores
@@ -102,9 +113,11 @@ async def running_stores(where: str, max_bytes: int, ttl_s: float) -> AsyncItera
         await stores.close()
 
 
-def open_memory_stores(max_bytes: int, ttl_s: float, *, clock: Clock | None = None) -> Stores:
+def open_memory_stores(
+    max_bytes: int, ttl_s: float, *, clock: Clock | None = None, tag: str = ""
+) -> Stores:
     """Stores in memory. With `max_bytes` 0 they keep nothing, and find nothing."""
-    index = StoreIndex(MemoryBackend(), max_bytes, ttl_s, clock)
+    index = StoreIndex(MemoryBackend(), max_bytes, ttl_s, clock, ObjectIds(tag))
     return Stores(ResponseStore(index), ConversationStore(index), index)
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from service.errors import InvalidRequest, StoredObjectNotFound
+from service.errors import InvalidRequest, MlxdError
 from service.store.backends.rows import UNFINISHED, Status, StoredItem, data_key, item_keys
 from service.store.index import Entry, StoreIndex
 from service.store.items import Item, items_until
@@ -60,7 +60,8 @@ class ResponseStore:
         Close the result in any case: until then, the items before it are kept.
 
         Raises:
-            InvalidRequest: the previous response is unknown (`previous_response_not_found`).
+            InvalidRequest: the previous response is unknown (`previous_response_not_found`), or
+                the conversation is another replica's.
             StoredObjectNotFound: the conversation is unknown.
             StoreUnavailable: the items cannot be read.
         """
@@ -68,7 +69,8 @@ class ResponseStore:
         if previous_response_id is not None:
             before = self._index.find("response", owner, previous_response_id)
             if before is None:
-                raise previous_response_not_found(previous_response_id)
+                reason = self._index.ids.explain(previous_response_id)
+                raise previous_response_not_found(previous_response_id, reason)
             if before.status in UNFINISHED:
                 raise InvalidRequest(
                     f"Previous response with id '{previous_response_id[:100]}' has not ended.",
@@ -78,7 +80,7 @@ class ResponseStore:
         elif conversation_id is not None:
             before = self._index.find("conversation", owner, conversation_id)
             if before is None:
-                raise StoredObjectNotFound("conversation", conversation_id)
+                raise self._conversation_not_found(conversation_id)
         response = OpenResponse(self._index, owner, id, before)
         try:
             items = items_until(None if before is None else before.turn)
@@ -111,7 +113,7 @@ class ResponseStore:
                     outputs=to_stored(outputs, parts),
                     log=entry.log,
                 )
-        raise StoredObjectNotFound("response", id)
+        raise self._index.ids.not_found("response", id)
 
     async def list_inputs(
         self, owner: str, id: str, query: PageQuery, *, with_context: bool = True
@@ -157,15 +159,24 @@ class ResponseStore:
     def _find(self, owner: str, id: str) -> Entry:
         entry = self._index.find("response", owner, id)
         if entry is None:
-            raise StoredObjectNotFound("response", id)
+            raise self._index.ids.not_found("response", id)
         return entry
 
+    def _conversation_not_found(self, id: str) -> MlxdError:
+        """The error for the conversation of a request: sent to the wrong replica, it is invalid."""
+        error = self._index.ids.not_found("conversation", id)
+        if not self._index.ids.explain(id):
+            return error
+        return InvalidRequest(error.message, param="conversation", code="conversation_not_found")
 
-def previous_response_not_found(id: str) -> InvalidRequest:
+
+def previous_response_not_found(id: str, reason: str = "") -> InvalidRequest:
     """The error for an unknown `previous_response_id`, in the same words for another owner's."""
+    reason = reason or (
+        "it was evicted, deleted or never stored, it expired, or the service was restarted"
+    )
     return InvalidRequest(
-        f"Previous response with id '{id[:100]}' not found: it was evicted, deleted or never "
-        "stored, it expired, or the service was restarted.",
+        f"Previous response with id '{id[:100]}' not found: {reason}.",
         param="previous_response_id",
         code="previous_response_not_found",
     )

@@ -15,6 +15,7 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import (
+    SERVICE_INSTANCE_ID,
     SERVICE_NAME,
     SERVICE_VERSION,
     OTELResourceDetector,
@@ -41,14 +42,19 @@ HEADER_LOGGER = "opentelemetry.util.re"
 
 
 class Telemetry:
-    """The providers. Prometheus reads `registry`; `tracer_provider` is None without traces."""
+    """The providers. Prometheus reads `registry`; `tracer_provider` is None without traces.
 
-    def __init__(self, exporters: Exporters, version: str) -> None:
+    `instance` names this service among several; OpenTelemetry's own variables override it.
+    """
+
+    def __init__(self, exporters: Exporters, version: str, instance: str = "") -> None:
         logging.getLogger(HEADER_LOGGER).addFilter(conceal_header)
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        own = Resource({SERVICE_NAME: NAME, SERVICE_VERSION: version})
-        self._resource = own.merge(OTELResourceDetector().detect())
+        own = {SERVICE_NAME: NAME, SERVICE_VERSION: version}
+        if instance:
+            own[SERVICE_INSTANCE_ID] = instance
+        self._resource = Resource(own).merge(OTELResourceDetector().detect())
         self.meter_provider = self._make_meter_provider(exporters.metrics)
         self.tracer_provider = (
             self._make_tracer_provider(exporters.traces) if exporters.traces else None

@@ -23,8 +23,10 @@ from service.telemetry.worker_metrics import create_worker_metrics
 class Observability:
     """Telemetry, step statistics and recent requests; read by `/metrics` and `/status`."""
 
-    def __init__(self, exporters: Exporters, version: str, *, record_content: bool) -> None:
-        self.telemetry = Telemetry(exporters, version)
+    def __init__(
+        self, exporters: Exporters, version: str, *, record_content: bool, instance: str = ""
+    ) -> None:
+        self.telemetry = Telemetry(exporters, version, instance)
         self.step_stats = StepStats()
         self.recent = RecentRequests()
         self._meter = self.telemetry.meter_provider.get_meter(NAME, version)

@@ -37,7 +37,11 @@ def make_parts(settings: Settings | None = None) -> ServiceParts:
         clients=ClientNames(PeerNames(PeerProcesses())),
         observability=Observability(Exporters(), "tested", record_content=False),
         thinking=make_thinking(settings),
-        stores=open_memory_stores(settings.response_store_bytes, settings.response_store_ttl_s),
+        stores=open_memory_stores(
+            settings.response_store_bytes,
+            settings.response_store_ttl_s,
+            tag=settings.replica_tag,
+        ),
         version="tested",
         keys_required=lambda: False,
     )

@@ -8,7 +8,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 
-from service.api.responses.output.items import new_id
 from service.api.responses.shapes.conversations import (
     ConversationObject,
     ConversationUpdate,
@@ -37,6 +36,7 @@ class ConversationEndpoints:
     def __init__(self, submitter: Submitter, stores: Stores) -> None:
         self._submitter = submitter
         self._store = stores.conversations
+        self._ids = stores.ids
 
     async def create(self, http_request: Request) -> HttpResponse:
         """Make a conversation; without a body it is empty.
@@ -52,9 +52,9 @@ class ConversationEndpoints:
             message = "This server stores no conversations (setting response_store)."
             raise InvalidRequest(message, code="unsupported_parameter")
         made = ConversationObject(
-            id=new_id("conv"), created_at=int(time.time()), metadata=request.metadata or {}
+            id=self._ids.new("conv"), created_at=int(time.time()), metadata=request.metadata or {}
         )
-        items = [store_input(item) for item in request.items or []]
+        items = [store_input(item, self._ids) for item in request.items or []]
         await self._store.create(
             owner_of(http_request), made.id, ENCODER.encode(made), items, made.created_at
         )
@@ -87,7 +87,7 @@ class ConversationEndpoints:
         added = await self._store.add_items(
             owner_of(http_request),
             id_of(http_request),
-            [store_input(item) for item in request.items],
+            [store_input(item, self._ids) for item in request.items],
         )
         return json_response(
             ItemList(

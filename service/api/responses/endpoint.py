@@ -21,7 +21,7 @@ from service.api.responses.format import (
     finish,
     left_out_of,
 )
-from service.api.responses.output.items import Output, new_id
+from service.api.responses.output.items import Output
 from service.api.responses.output.stream import ResponseWriter
 from service.api.responses.shapes.request import PromptRequest, ResponseRequest, TokenCountRequest
 from service.api.responses.shapes.response import InputTokens
@@ -86,7 +86,8 @@ class ResponsesEndpoint:
         self._format = response_format
         self._submitter = submitter
         self._store = stores.responses
-        self._resolver = ItemResolver(stores.responses, response_format.thinking)
+        self._ids = stores.ids
+        self._resolver = ItemResolver(stores, response_format.thinking)
         self._runs = runs
         self._keep_alive_s = keep_alive_s
 
@@ -150,7 +151,7 @@ class ResponsesEndpoint:
     async def _open(self, http_request: Request, request: PromptRequest) -> OpenResponse:
         return await self._store.open(
             owner_of(http_request),
-            new_id("resp"),
+            self._ids.new("resp"),
             previous_response_id=request.previous_response_id,
             conversation_id=request.conversation_id,
         )

@@ -40,6 +40,7 @@ from service.errors import InvalidRequest, MlxdError, StoredObjectNotFound, Work
 from service.generation.answers import sum_usage, to_sampling
 from service.generation.dialect import ResponseHeader
 from service.inflight.blamed_requests import INVALID_PROMPT
+from service.schema.object_ids import ObjectIds
 from service.store.encoded_thinking import EncodedThinking
 
 FAILING = "server_error"
@@ -74,11 +75,13 @@ class ResponseFormat:
         *,
         ignores_effort: bool = False,
         refuses_hosted: bool = False,
+        ids: ObjectIds | None = None,
     ) -> None:
         self._defaults_of = defaults_of
         self.thinking = thinking
         self._ignores_effort = ignores_effort
         self._refuses_hosted = refuses_hosted
+        self._ids = ids
 
     def check(self, request: PromptRequest) -> None:
         """Check the rules that the settings make.
@@ -145,7 +148,7 @@ class ResponseFormat:
         offered = {each.name: each for each in request.offered}
         has_summary = request.summary is not None
         if not request.has_encrypted_reasoning:
-            return Output(offered, has_summary=has_summary)
+            return Output(offered, has_summary=has_summary, ids=self._ids)
 
         def complete(item: OutputItem) -> OutputItem:
             if not isinstance(item, OutputReasoning):
@@ -154,7 +157,7 @@ class ResponseFormat:
             encoded = self.thinking.encode(model, text)
             return msgspec.structs.replace(item, encrypted_content=encoded)
 
-        return Output(offered, has_summary=has_summary, complete=complete)
+        return Output(offered, has_summary=has_summary, complete=complete, ids=self._ids)
 
     def to_writer(self, base: Response, output: Output) -> ResponseWriter:
         """The writer of a stream; `base` is the response while it has no output."""

@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from service.api.responses.output.items import new_id
 from service.api.responses.shapes.items import (
     InputItem,
     ItemReference,
@@ -18,12 +17,13 @@ from service.api.responses.shapes.items import (
 )
 from service.api.responses.shapes.response import OutputItem, Response
 from service.errors import InvalidRequest, excerpt
+from service.schema.object_ids import ObjectIds
 from service.store.backends.rows import StoredItem
 from service.store.encoded_thinking import EncodedThinking
 from service.store.open_response import OpenResponse
-from service.store.opening import COMMON_OWNER
+from service.store.opening import COMMON_OWNER, Stores
 from service.store.pages import DEFAULT_LIMIT, ItemPage, PageQuery
-from service.store.responses import ResponseStore, StoredResponse
+from service.store.responses import StoredResponse
 
 INPUT_PREFIXES = {
     "message": "msg",
@@ -56,8 +56,9 @@ def owner_of(http_request: Request) -> str:
 class ItemResolver:
     """Replaces what items leave to the service: references, and reasoning without its text."""
 
-    def __init__(self, store: ResponseStore, thinking: EncodedThinking) -> None:
-        self._store = store
+    def __init__(self, stores: Stores, thinking: EncodedThinking) -> None:
+        self._store = stores.responses
+        self._ids = stores.ids
         self._thinking = thinking
 
     async def resolve(
@@ -78,12 +79,13 @@ class ItemResolver:
                 case ItemReference(id=id):
                     own = await self._store.find_item(owner, id or "")
                     if own is None:
-                        raise unknown_item(f"input[{index}].id", id or "")
+                        reason = self._ids.explain(id or "")
+                        raise unknown_item(f"input[{index}].id", id or "", reason)
                     shown = read_item(own)
                 case ReasoningItem() if not item.text:
                     shown = await self._find_reasoning(item, owner, f"input[{index}]")
             resolved.append(shown)
-            stored.append(own or store_input(shown))
+            stored.append(own or store_input(shown, self._ids))
         return resolved, stored
 
     async def _find_reasoning(self, item: ReasoningItem, owner: str, path: str) -> ReasoningItem:
@@ -104,9 +106,10 @@ class ItemResolver:
         return known if isinstance(known, ReasoningItem) else item
 
 
-def unknown_item(param: str, id: str) -> InvalidRequest:
-    """The error for a reference to an item that is not stored, or is another owner's."""
-    message = f"`{param}`: Item with id '{excerpt(id, 100)}' not found."
+def unknown_item(param: str, id: str, reason: str = "") -> InvalidRequest:
+    """The error for a reference to an item that is not stored here, or is another owner's."""
+    ending = f": {reason}." if reason else "."
+    message = f"`{param}`: Item with id '{excerpt(id, 100)}' not found{ending}"
     return InvalidRequest(message, param=param, code="item_not_found")
 
 
@@ -115,11 +118,11 @@ def read_item(stored: StoredItem) -> InputItem:
     return DECODER.decode(stored.data)
 
 
-def store_input(item: InputItem) -> StoredItem:
+def store_input(item: InputItem, ids: ObjectIds) -> StoredItem:
     """An item of the input as it is stored: with an id, and with content that is a list."""
     fields: dict[str, Any] = msgspec.to_builtins(item)
     fields = {name: value for name, value in fields.items() if value is not None}
-    id: str = fields.get("id") or new_id(INPUT_PREFIXES[fields["type"]])
+    id: str = fields.get("id") or ids.new(INPUT_PREFIXES[fields["type"]])
     if isinstance(item, MessageItem):
         if isinstance(item.content, str):
             kind = "output_text" if item.role == "assistant" else "input_text"

@@ -85,6 +85,10 @@ def test_every_setting_is_described_in_a_sentence(name: str) -> None:
         ("unknown_fields", "ignore"),
         ("log_level", "LOUD"),
         ("host", ""),
+        ("replica_tag", "A"),
+        ("replica_tag", "a_b"),
+        ("replica_tag", "ä"),
+        ("replica_tag", "a" * 17),
     ],
 )
 def test_an_invalid_value_is_refused_with_its_variable_or_flag(name: str, text: str) -> None:

@@ -30,7 +30,7 @@ async def fail(request: Request) -> Response:
     raise ZeroDivisionError("a secret")
 
 
-def starlette() -> ASGIApp:
+def starlette(replica_tag: str = "") -> ASGIApp:
     routes = [
         Route("/hello", hello),
         Route("/refuse", refuse, methods=["POST"]),
@@ -38,7 +38,7 @@ def starlette() -> ASGIApp:
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(ErrorMiddleware)],
+        middleware=[Middleware(ErrorMiddleware, replica_tag)],
         exception_handlers=EXCEPTION_HANDLERS,
     )
 
@@ -55,6 +55,14 @@ async def test_a_response_has_a_request_id() -> None:
     response = await send_request("/hello")
     assert re.fullmatch(r"req_[0-9a-f]{32}", response.headers["x-request-id"])
     assert response.text == response.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/hello", "/fail", "/nowhere"])
+async def test_every_response_names_its_replica_if_it_has_a_tag(path: str) -> None:
+    tagged = httpx.ASGITransport(starlette("b"))
+    async with httpx.AsyncClient(transport=tagged, base_url="http://test") as client:
+        assert (await client.get(path)).headers["x-mlxd-replica"] == "b"
+    assert "x-mlxd-replica" not in (await send_request(path)).headers
 
 
 async def test_two_requests_have_two_ids() -> None:

@@ -21,6 +21,16 @@ def test_without_an_exporter_of_traces_the_app_is_unchanged() -> None:
     telemetry.shut_down()
 
 
+@pytest.mark.parametrize(("tag", "instances"), [("", []), ("a", ["a"])])
+def test_the_metrics_name_the_replica(tag: str, instances: list[str]) -> None:
+    telemetry = Telemetry(Exporters(), "1", tag)
+    telemetry.meter_provider.get_meter("tests").create_counter("tests").add(1)
+    samples = [sample for metric in telemetry.registry.collect() for sample in metric.samples]
+    (info,) = [sample for sample in samples if sample.name == "target_info"]
+    assert [v for k, v in info.labels.items() if k == "service_instance_id"] == instances
+    telemetry.shut_down()
+
+
 def test_the_shutdown_does_not_wait_for_an_exporter_that_hangs(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

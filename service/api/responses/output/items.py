@@ -36,6 +36,7 @@ from service.api.responses.shapes.response import (
 )
 from service.api.responses.shapes.tools import Offered
 from service.generation.logprob_encoder import to_chat_logprob
+from service.schema.object_ids import ObjectIds
 
 ItemKind = Literal["message", "reasoning", "function_call", "custom_tool_call"]
 PREFIXES: dict[ItemKind, str] = {
@@ -45,11 +46,6 @@ PREFIXES: dict[ItemKind, str] = {
     "custom_tool_call": "ctc",
 }
 CALL_ID_DIGITS = 24
-
-
-def new_id(prefix: str) -> str:
-    """A random public id."""
-    return f"{prefix}_{uuid.uuid4().hex}"
 
 
 @dataclass(slots=True)
@@ -155,7 +151,7 @@ Change = Opened | Extended | Closed
 
 
 class Output:
-    """The items of one answer. `complete` is applied to each item that is closed."""
+    """The items of one answer, with ids of `ids`. `complete` is applied to each that is closed."""
 
     def __init__(
         self,
@@ -163,10 +159,12 @@ class Output:
         *,
         has_summary: bool,
         complete: Callable[[OutputItem], OutputItem] = lambda item: item,
+        ids: ObjectIds | None = None,
     ) -> None:
         self._offered = offered
         self._has_summary = has_summary
         self._complete = complete
+        self._ids = ids or ObjectIds()
         self._open: OpenItem | None = None
         self.items: list[OutputItem] = []
         self.finished: Finished | None = None
@@ -200,7 +198,7 @@ class Output:
         return self.items if self._open is None else [*self.items, self._open.to_item("incomplete")]
 
     def _start(self, kind: ItemKind) -> OpenItem:
-        id = new_id(PREFIXES[kind])
+        id = self._ids.new(PREFIXES[kind])
         self._open = OpenItem(kind, len(self.items), id, has_summary=self._has_summary)
         return self._open
 
