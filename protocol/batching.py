@@ -9,6 +9,9 @@ from protocol.structs import Data
 Batching = Literal["full", "decode", "none"]
 """Rows share prefill and decode, decode alone, or nothing: each is a batch of its own."""
 
+SpeculationMode = Literal["auto", "off", "on"]
+"""Whether drafts are verified: auto where the model's check finds that they change no answer."""
+
 
 class BatchRules(Data, frozen=True):
     """How a model's rows are computed, so that each gets the tokens that it gets alone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from protocol.structs import Data, Message
@@ -118,7 +119,8 @@ class TextDelta(Message, frozen=True):
 
     `logprobs` has one item for each of `tokens` if the request asks for them, except for a
     stop token. The text of the answer's first `settled` tokens is sent completely. Of all
-    events that one token causes, the one that contains the token is sent last.
+    events that one token causes, the one that contains the token is sent last. `accepted` of the
+    tokens were drafted, and `rejected` drafted tokens were wrong.
     """
 
     id: int
@@ -127,6 +129,8 @@ class TextDelta(Message, frozen=True):
     logprobs: list[TokenLogprob] = []
     settled: int = 0
     kind: TextKind = "content"
+    accepted: int = 0
+    rejected: int = 0
 
 
 class ToolCallStarted(Message, frozen=True):
@@ -153,7 +157,7 @@ class Finished(Message, frozen=True):
     to the time from the request's arrival to its end: `preparation_ms` until its tokens and its
     grammar are ready, `load_ms` while its model was opened and loaded, `queue_ms` while it waited
     for the device, also after a preemption. `restart_ms` is what the service adds while there was
-    no worker.
+    no worker. `accepted_tokens` of the answer were drafted, `rejected_tokens` drafted ones wrong.
     """
 
     id: int
@@ -171,6 +175,8 @@ class Finished(Message, frozen=True):
     load_ms: float = 0.0
     restart_ms: float = 0.0
     use: PromptUse = PromptUse()
+    accepted_tokens: int = 0
+    rejected_tokens: int = 0
 
 
 class TooLong(Data, frozen=True):
@@ -243,3 +249,9 @@ Event = (
     | Tokenized
     | Embedded
 )
+
+
+def count_drafts(events: Iterable[Event]) -> tuple[int, int]:
+    """How many drafted tokens were accepted, and how many rejected."""
+    deltas = [event for event in events if isinstance(event, TextDelta)]
+    return sum(each.accepted for each in deltas), sum(each.rejected for each in deltas)

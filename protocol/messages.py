@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from protocol.batching import BatchRules
+from protocol.batching import BatchRules, SpeculationMode
 from protocol.embedding import Embed, EmbeddingSource
 from protocol.events import Event, Origin, Rejected, Tokenized
 from protocol.grammars import Grammar
@@ -141,6 +141,7 @@ class ModelSource(Data, frozen=True):
     revision: str | None = None
     trust_remote_code: bool = False
     embedding: EmbeddingSource | None = None
+    speculation: SpeculationMode = "auto"
 
 
 # ---------------------------------------------------------------- to the worker
@@ -187,22 +188,21 @@ class Sibling(Data, frozen=True):
 class Submit(Message, frozen=True):
     """A prompt, and one sequence or several to generate from it.
 
-    `id`, the seed of `sampling` and `resume` are those of the first sequence; `siblings` are
-    the others. So a prompt is sent and prepared once for all of them.
+    `id`, the seed of `sampling` and `resume` are those of the first sequence; `siblings` are the
+    others, for which the prompt is prepared once.
 
     `max_tokens` None means up to the context length. With `ceiling` it is cut to the room that
     the context leaves for the answer, else a request above the room is rejected. `stop` are
-    stop strings. With `echo` the
-    prompt's text is returned. `resume` are the token ids of this answer that were delivered
-    before, by an earlier worker: they are replayed without events, and generation continues
-    after them. `logprobs` and `prompt_logprobs` request log-probabilities of the answer's and
-    the prompt's tokens, and are the number of alternatives. Without `calls` no text is parsed
-    as a tool call. `grammar` constrains the whole answer. `client` is whose request it is:
-    clients that wait get fair turns. A request of a lower `priority` comes first, as in vLLM. With
-    `skip_special_tokens` the text, also that of `echo`,
-    is without control tokens. After `thinking_budget` tokens of reasoning its end marker is
-    written, and the model goes on with content; a model without such markers ignores it. With
-    `progress` the end of its prefill has a `Progress`, too, before the first token.
+    stop strings. With `echo` the prompt's text is returned. `resume` are the token ids of this
+    answer that were delivered before, by an earlier worker: they are replayed without events, and
+    generation continues after them. `logprobs` and `prompt_logprobs` request log-probabilities of
+    the answer's and the prompt's tokens, and are the number of alternatives. Without `calls` no
+    text is parsed as a tool call. `grammar` constrains the whole answer. `client` is whose request
+    it is: clients that wait get fair turns. A request of a lower `priority` comes first. With
+    `skip_special_tokens` the text, also that of `echo`, is without control tokens. After
+    `thinking_budget` tokens of reasoning its end marker is written; a model without such markers
+    ignores it. With `progress` the end of its prefill has a `Progress`, too, before the first
+    token. `prediction` is a text that the answer may repeat.
     """
 
     id: int
@@ -224,6 +224,7 @@ class Submit(Message, frozen=True):
     thinking_budget: int | None = None
     progress: bool = False
     priority: int = 0
+    prediction: str = ""
 
     def sequences(self) -> list[Submit]:
         """Each sequence as a `Submit` of its own; all share one prompt."""

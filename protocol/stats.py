@@ -41,6 +41,7 @@ class Stats(Data, frozen=True):
     prepared. `preparation_ms` and `preparation_bytes` are the time spent since the last step
     and the encoded prompts prepared in it. `preempted` sequences were queued again since
     then; `recomputed_tokens` are prefilled again for sequences that were preempted before.
+    Of drafted tokens `accepted_tokens` were right and `rejected_tokens` wrong.
     """
 
     running: int
@@ -53,3 +54,5 @@ class Stats(Data, frozen=True):
     preparation_bytes: int = 0
     preempted: int = 0
     recomputed_tokens: int = 0
+    accepted_tokens: int = 0
+    rejected_tokens: int = 0

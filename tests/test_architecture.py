@@ -47,6 +47,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.outputs",
         "worker.prompts",
         "worker.engine",
+        "worker.drafts",
         "worker.embedding_batches",
         "worker.memory",
     ),
@@ -93,7 +94,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "worker.embedding_batches": ("worker.engine",),
     "worker.selfcheck": ("worker.engine", "worker.cache"),
     # The freed buffers of the device.
-    "worker.engine": ("worker.cache", "worker.memory"),
+    "worker.engine": ("worker.drafts", "worker.cache", "worker.memory"),
+    "worker.drafts": (),
     "worker.tool_calls": ("worker.call_readers",),
     "worker.call_readers": (),
     "worker.memory": ("worker.cache",),

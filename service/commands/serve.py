@@ -324,7 +324,7 @@ def print_error(reason: str) -> None:
 
 def to_configure(settings: Settings) -> Configure:
     """The worker's configuration."""
-    sources, preload = to_sources(settings.models, settings.idle_unload_s)
+    sources, preload = to_sources(settings.models, settings.idle_unload_s, settings.speculation)
     return Configure(
         models=sources,
         preload=preload,

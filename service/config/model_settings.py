@@ -11,6 +11,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from protocol.batching import SpeculationMode
 from protocol.embedding import EmbeddingSource, Pooling
 from protocol.messages import ModelSource
 from protocol.model_location import BuiltIn, Folder, HubModel, location_of
@@ -27,6 +28,14 @@ MAX_IDLE_S = 30 * 86400.0
 ModelKind = Literal["generation", "embedding", "rerank"]
 MODEL_KINDS: tuple[ModelKind, ...] = get_args(ModelKind)
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
+SpeculationSetting = Annotated[
+    SpeculationMode,
+    Meta(
+        description="Drafts of the next tokens, from a request's prediction and from what the text "
+        "repeats, are verified several in one pass. auto: where a model's check finds that this "
+        "changes no answer; on: also where rounding may; off: never."
+    ),
+]
 
 
 class EmbeddingPrompts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +61,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     - `revision`: a branch, a tag or a commit of a hub model.
     - `trust_remote_code`: Python code in its folder runs, with all rights of the service. A
       hub model needs a commit as its `revision`, and is never downloaded by the service.
+    - `speculation`: whether drafts are verified; None is the service's setting.
     - `kind`: an embedding model serves /v1/embeddings, a reranker /v1/rerank; neither generates.
       The other settings of an embedding model are those of its folder unless set: `pooling` (how
       a text's vector is made of its tokens'), `normalise` (to the length 1), `dimensions` (the
@@ -71,6 +81,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     generation_config: bool = True
     revision: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     trust_remote_code: bool = False
+    speculation: SpeculationMode | None = None
     kind: ModelKind = "generation"
     pooling: Pooling | None = None
     normalise: bool | None = None
@@ -80,7 +91,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 # The settings of embedding models alone, and those of models that generate.
 EMBEDDING_SETTINGS = ("pooling", "normalise", "dimensions", "prompts")
-GENERATION_SETTINGS = ("adapter", "chat_template")
+GENERATION_SETTINGS = ("adapter", "chat_template", "speculation")
 
 ConfiguredModels = Annotated[tuple[ModelSettings, ...], Meta(min_length=1)]
 DEMO = ModelSettings(source=None, id=DEMO_ID)
@@ -136,7 +147,9 @@ def read_models(tables: object, origin: str) -> tuple[ModelSettings, ...]:
 
 
 def to_sources(
-    models: Iterable[ModelSettings], idle_unload_s: float
+    models: Iterable[ModelSettings],
+    idle_unload_s: float,
+    speculation: SpeculationMode = "auto",
 ) -> tuple[list[ModelSource], list[str]]:
     """The models for the worker's `Configure`, and the ids of those to load at the start.
 
@@ -157,6 +170,7 @@ def to_sources(
             revision=model.revision,
             trust_remote_code=model.trust_remote_code,
             embedding=_to_embedding_source(model),
+            speculation=model.speculation or speculation,
         )
         for model in models
     ]

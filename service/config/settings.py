@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from protocol.units import GIB, MIB
 from service.config.api_keys import ApiKey
-from service.config.model_settings import DEMO, ModelSettings
+from service.config.model_settings import DEMO, ModelSettings, SpeculationSetting
 from service.config.scalars import SettingField, list_setting_fields, path_meta
 
 TIB = 1024 * GIB
@@ -191,6 +191,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "whether that pays."
         ),
     ] = "off"
+    speculation: SpeculationSetting = "auto"
     idle_unload_s: Annotated[
         float,
         Meta(description="A model idle for this time is unloaded; 0 is never.", ge=0, le=2592000),

@@ -228,15 +228,20 @@ def sum_usage(ends: Iterable[Finished], answers_per_prompt: int = 1) -> Usage:
     prompt = sum(end.prompt_tokens for end in ends[::answers_per_prompt])
     completion = sum(end.completion_tokens for end in ends)
     cached = sum(end.cached_tokens for end in ends[::answers_per_prompt])
-    details = CompletionTokensDetails(sum(end.reasoning_tokens for end in ends))
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
         prompt_tokens_details=PromptTokensDetails(cached),
         mlxd=describe_use(ends, answers_per_prompt),
-        completion_tokens_details=details,
+        completion_tokens_details=details_of(ends),
     )
+
+
+def details_of(ends: Iterable[Finished]) -> CompletionTokensDetails:
+    """The tokens of complete answers by their kind."""
+    counts = [(end.reasoning_tokens, end.accepted_tokens, end.rejected_tokens) for end in ends]
+    return CompletionTokensDetails(*(sum(each) for each in zip(*counts, strict=True)))
 
 
 def describe_use(ends: Sequence[Finished], answers_per_prompt: int = 1) -> MlxdUsage:
@@ -257,6 +262,8 @@ def describe_use(ends: Sequence[Finished], answers_per_prompt: int = 1) -> MlxdU
         computed_tokens=sum(use.computed_tokens for use in uses),
         common_tokens=uses[0].common_tokens if uses else 0,
         parted=to_parted(uses[0].parted) if uses else None,
+        accepted_prediction_tokens=sum(end.accepted_tokens for end in ends),
+        rejected_prediction_tokens=sum(end.rejected_tokens for end in ends),
     )
 
 
@@ -269,7 +276,7 @@ class UsageCounter:
         self._cached_tokens = 0
         # By the index of the sequence.
         self._completion_tokens: dict[int, int] = {}
-        self._reasoning_tokens: dict[int, int] = {}
+        self._ends: list[Finished] = []
 
     def add(self, index: int, event: Event) -> None:
         """Count one event of sequence `index`."""
@@ -282,18 +289,18 @@ class UsageCounter:
                 self._completion_tokens[index] = count + len(tokens)
             case Finished():
                 self._completion_tokens[index] = event.completion_tokens
-                self._reasoning_tokens[index] = event.reasoning_tokens
+                self._ends.append(event)
 
     @property
     def usage(self) -> Usage:
-        """The counts so far; the reasoning of a sequence is counted at its end."""
+        """The counts so far; those of a kind are counted at the sequence's end."""
         completion = sum(self._completion_tokens.values())
         return Usage(
             prompt_tokens=self._prompt_tokens,
             completion_tokens=completion,
             total_tokens=self._prompt_tokens + completion,
             prompt_tokens_details=PromptTokensDetails(self._cached_tokens),
-            completion_tokens_details=CompletionTokensDetails(sum(self._reasoning_tokens.values())),
+            completion_tokens_details=details_of(self._ends),
         )
 
 

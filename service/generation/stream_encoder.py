@@ -171,4 +171,12 @@ class ChunkWriter(Generic[RequestT, ChoiceT]):
 
 def is_plain(delta: TextDelta) -> bool:
     """Whether the client gets nothing of this event but its text, as content."""
-    return delta == TextDelta(delta.id, delta.text, delta.tokens, settled=delta.settled)
+    plain = TextDelta(
+        delta.id,
+        delta.text,
+        delta.tokens,
+        settled=delta.settled,
+        accepted=delta.accepted,
+        rejected=delta.rejected,
+    )
+    return delta == plain

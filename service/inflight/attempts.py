@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from protocol.events import Finished, Progress, PromptUse, Started
+from protocol.events import Finished, Progress, PromptUse, Started, TextDelta
 from protocol.units import MS_PER_S
 
 # A sequence that a worker gets at once has not waited for one.
@@ -24,11 +24,13 @@ class Attempts:
     """The attempts of one sequence. `now` is monotonic time in seconds."""
 
     __slots__ = (
+        "_accepted_tokens",
         "_computed_tokens",
         "_lost_ms",
         "_phase",
         "_prefill_s",
         "_prefilled",
+        "_rejected_tokens",
         "_since",
         "_started",
         "_use",
@@ -42,6 +44,9 @@ class Attempts:
         # What the first attempt found in the cache.
         self._use: PromptUse | None = None
         self._computed_tokens = 0
+        # Of drafted tokens, up to the start of the attempt in progress and in it.
+        self._accepted_tokens = [0, 0]
+        self._rejected_tokens = [0, 0]
         # Of the attempt in progress: its start, the time of its prefill once that has ended, and
         # how many tokens were ready at its last report.
         self._started: Started | None = None
@@ -93,6 +98,11 @@ class Attempts:
         self._prefill_s = now - self._since
         self._phase, self._since = "decode", now
 
+    def count_drafts(self, event: TextDelta) -> None:
+        """Count the drafted tokens of the attempt in progress."""
+        self._accepted_tokens[1] += event.accepted
+        self._rejected_tokens[1] += event.rejected
+
     def withdraw(self, now: float) -> None:
         """The worker is lost, or does not have the sequence any more."""
         if self._phase == "restart":
@@ -106,6 +116,8 @@ class Attempts:
         self._lose(self._phase, now)
         self._phase, self._since, self._started = "restart", now, None
         self._prefill_s = 0.0
+        for counts in (self._accepted_tokens, self._rejected_tokens):
+            counts[:] = [sum(counts), 0]
 
     def complete(self, event: Finished) -> Finished:
         """The last event, with what earlier attempts have spent."""
@@ -126,6 +138,8 @@ class Attempts:
             restart_ms=event.restart_ms + lost["restart"],
             cached_tokens=use.memory_tokens + use.disk_tokens,
             use=use,
+            accepted_tokens=event.accepted_tokens + self._accepted_tokens[0],
+            rejected_tokens=event.rejected_tokens + self._rejected_tokens[0],
         )
 
     def _count_computed(self, started: Started) -> int:

@@ -272,6 +272,8 @@ class RequestRegistry:
         match event:
             case TextDelta(tokens=tokens):
                 sequence.add_tokens(tokens, self._clock)
+                if event.accepted or event.rejected:
+                    sequence.attempts.count_drafts(event)
                 return self._crash_policy.record_progress(sequence.id, len(sequence.tokens))
             case Finished() | Rejected() | Failed() | Tokenized():
                 self._remove(sequence.id)

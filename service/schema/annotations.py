@@ -24,6 +24,7 @@ LABELS: dict[str, tuple[str, ...]] = {
         "prompt_cache_breakpoint",
         "provider_specific_fields",
     ),
+    "prediction.content[]": ("cache_control", "prompt_cache_breakpoint"),
     "messages[].tool_calls[]": ("cache_control", "index", "provider_specific_fields"),
     "messages[].tool_calls[].function": ("provider_specific_fields",),
     "messages[].function_call": ("provider_specific_fields",),

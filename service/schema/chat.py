@@ -14,6 +14,7 @@ from service.schema.logprobs import ChatLogprobs
 from service.schema.messages import (
     Conversation,
     FunctionCall,
+    TextPart,
     ToolCall,
     check_conversation,
     is_continuable,
@@ -69,6 +70,20 @@ class PromptCacheOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     ttl: Literal["30m"] | None = None
 
 
+class Prediction(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A text that the answer may repeat, which makes it quicker; it does not change the answer."""
+
+    type: Literal["content"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        """The whole text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
 class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     """A conversation to answer."""
 
@@ -102,7 +117,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     logprobs: bool | None = None
     modalities: list[Literal["text", "audio"]] | None = None
     moderation: dict[str, Any] | None = None
-    prediction: dict[str, Any] | None = None
+    prediction: Prediction | None = None
     reasoning_effort: ReasoningEffort | None = None
     service_tier: ServiceTier | None = None
     store: bool | None = None

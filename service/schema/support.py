@@ -85,7 +85,7 @@ PARAMETERS: dict[str, Parameter] = {
     "n": HONOURED,
     "parallel_tool_calls": HONOURED,
     "parse_special": HONOURED,
-    "prediction": refused(),
+    "prediction": HONOURED,
     "presence_penalty": HONOURED,
     "priority": HONOURED,
     "prompt": HONOURED,

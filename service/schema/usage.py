@@ -15,9 +15,15 @@ class PromptTokensDetails(msgspec.Struct, frozen=True):
 
 
 class CompletionTokensDetails(msgspec.Struct, frozen=True):
-    """`reasoning_tokens` of the answer are in the model's reasoning block."""
+    """`reasoning_tokens` of the answer are in the model's reasoning block.
+
+    `accepted_prediction_tokens` of the answer were drafted, from the request's prediction or from
+    what the text repeats; `rejected_prediction_tokens` were drafted and are not in the answer.
+    """
 
     reasoning_tokens: int = 0
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
 
 
 class Parted(msgspec.Struct, frozen=True):
@@ -62,7 +68,8 @@ class MlxdUsage(msgspec.Struct, frozen=True):
     answer with the same prompt. `computed_tokens` were computed, for all answers, and again after
     a preemption or a crash. `common_tokens` is how many of its first tokens the closest known
     prompt has, cached or not, and `parted` where it parts from it, of a request's first prompt; it
-    is null where the prompt is known as a whole.
+    is null where the prompt is known as a whole. `accepted_prediction_tokens` of the answers were
+    drafted, and `rejected_prediction_tokens` were drafted and are in no answer.
     """
 
     queue_ms: float = 0.0
@@ -77,6 +84,8 @@ class MlxdUsage(msgspec.Struct, frozen=True):
     computed_tokens: int = 0
     common_tokens: int = 0
     parted: Parted | None = None
+    accepted_prediction_tokens: int = 0
+    rejected_prediction_tokens: int = 0
 
 
 class Usage(msgspec.Struct, frozen=True):

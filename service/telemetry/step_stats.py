@@ -27,6 +27,8 @@ class Totals(msgspec.Struct):
     preparation_bytes: int = 0
     preempted: int = 0
     recomputed_tokens: int = 0
+    accepted_tokens: int = 0
+    rejected_tokens: int = 0
 
 
 class StepStats:
@@ -51,6 +53,8 @@ class StepStats:
         totals.preparation_bytes += stats.preparation_bytes
         totals.preempted += stats.preempted
         totals.recomputed_tokens += stats.recomputed_tokens
+        totals.accepted_tokens += stats.accepted_tokens
+        totals.rejected_tokens += stats.rejected_tokens
         second.tokens += tokens
         second.running, second.waiting = stats.running, stats.waiting
         if stats.running > second.most_running:

@@ -147,6 +147,18 @@ WORKER_COUNTERS = (
         read=lambda totals: totals.recomputed_tokens,
     ),
     WorkerCounter(
+        name="mlxd.prediction.accepted_tokens",
+        unit="{token}",
+        description="Drafted tokens that became tokens of an answer.",
+        read=lambda totals: totals.accepted_tokens,
+    ),
+    WorkerCounter(
+        name="mlxd.prediction.rejected_tokens",
+        unit="{token}",
+        description="Drafted tokens that were computed and are in no answer.",
+        read=lambda totals: totals.rejected_tokens,
+    ),
+    WorkerCounter(
         name="mlxd.output.tokens",
         unit="{token}",
         description="Generated tokens, including those of unfinished answers.",

@@ -27,6 +27,8 @@ from worker.engine.attention_cost import probe_attention
 from worker.engine.batches.compiled_sampling import choose_sampling
 from worker.engine.batches.decode_groups import PaddingCost
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
+from worker.engine.batches.speculation.drafted_pass import VerifiedToken
+from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.mlx_batch import GeneratedToken, PromptProgress, make_stop_sequences
 from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
 from worker.engine.row_generator import RowBatchGenerator
@@ -42,7 +44,8 @@ EMPTY_PREFIX = Prefix(0, [])
 class Token(msgspec.Struct, frozen=True):
     """One row's next token; `reason` is set on its last, `fault` where its row failed.
 
-    `score` is set where the row requests log-probabilities.
+    `score` is set where the row requests log-probabilities. `accepted`: the token was drafted.
+    `rejected` drafted tokens of its row were wrong when it was computed.
     """
 
     id: int
@@ -50,6 +53,8 @@ class Token(msgspec.Struct, frozen=True):
     reason: FinishReason | None
     fault: str | None = None
     score: Score | None = None
+    accepted: bool = False
+    rejected: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,7 @@ class Engine:
         prompt_cache: PrefixCache | None = None,
         rules: BatchRules | None = None,
         compiled_sampling: bool = False,
+        speculation: Speculation | None = None,
     ) -> None:
         self._name = name
         self._prompt_cache = PrefixCache(0) if prompt_cache is None else prompt_cache
@@ -103,8 +109,10 @@ class Engine:
             completion_batch_size=max_running,
             prefill_step_size=prefill.max_tokens,
             sampler=choose_sampling(compiled_sampling),
+            speculation=speculation,
         )
         self._prefill_budget = budget
+        self.speculates = speculation is not None
         self.rules = rules or BatchRules()
         # Why a row's caches could not be kept, if that has failed.
         self.cache_fault: str | None = None
@@ -291,10 +299,13 @@ class Engine:
         for uid in (prompt.uid, *(sibling.uid for sibling in prefilling.row.siblings)):
             yield self._id_of[uid], cached + done, cached + total
 
-    def _to_token(self, id: int, response: GeneratedToken) -> Token:
+    def _to_token(self, id: int, response: GeneratedToken | VerifiedToken) -> Token:
         score = None if response.logprobs is None else response.logprobs.read()
         fault = self._rows[id].fault
-        return Token(id, response.token, response.finish_reason, fault, score)
+        accepted, rejected = False, 0
+        if isinstance(response, VerifiedToken):
+            accepted, rejected = response.accepted, response.rejected
+        return Token(id, response.token, response.finish_reason, fault, score, accepted, rejected)
 
     def take_failed(self) -> list[FailedRow]:
         """Remove and return the rows that the last step has lost; errors keep arrays alive."""

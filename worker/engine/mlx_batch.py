@@ -12,6 +12,7 @@ tests/worker/engine/test_engine.py compares the output with mlx-lm's own:
 - prefill: mlx-lm frees MLX's buffers after each slice.
 - rows alone: mlx-lm has no batches for some caches, and wrong ones for some models.
 - slots: rows of plain attention are not copied when others join or leave (slot_cache.py).
+- drafts: a pass verifies several tokens of a row (batches/speculation/).
 
 `row_generator.py` extends mlx-lm's scheduler of these batches.
 """
@@ -33,15 +34,22 @@ from mlx_lm.generate import (
     StopSequences,
 )
 
+from protocol.events import FinishReason
 from worker.cache.radix_node import arrays_of
+from worker.drafts.drafter import Draft
 from worker.engine.batches.row_slots import RowSlots
 from worker.engine.batches.slot_cache import (
     are_slots,
+    can_drop_tokens,
+    drop_tokens,
     extend_layers,
     extract_row,
     share_positions,
     to_slots,
 )
+from worker.engine.batches.speculation.drafted_pass import run_drafted_pass
+from worker.engine.batches.speculation.speculation import Drafts, Speculation, learn
+from worker.engine.batches.speculation.verification import Verification
 from worker.engine.sampler import Row, Sample, Sibling, draw_tokens
 from worker.engine.token_logprobs import PendingScore, ScoringModel, score_rows
 
@@ -62,6 +70,8 @@ class RowGenerationBatch(GenerationBatch):
     """
 
     is_alone = False
+    # None: nothing is drafted.
+    speculation: Speculation | None = None
     prompt_cache: list[Any]
     tokens: list[list[int]]
     samplers: list[Row]
@@ -75,6 +85,68 @@ class RowGenerationBatch(GenerationBatch):
         # The constructor computes the first step.
         self._slots = RowSlots(len(uids))
         super().__init__(model, uids, *parts)
+
+    def next(self) -> list[Any]:
+        """The next token of each row, and behind it those that were drafted right."""
+        speculation = self.speculation
+        if speculation is None or not self.uids:
+            return self._next_plain()
+        if (drafts := self._draft(speculation)) is not None:
+            with speculation.measure(len(self.uids), drafts.places):
+                return run_drafted_pass(self, drafts)
+        with speculation.measure(len(self.uids), 1):
+            return self._next_plain()
+
+    def _next_plain(self) -> list[Any]:
+        responses: list[Any] = super().next()
+        return responses
+
+    def _draft(self, speculation: Speculation) -> Drafts | None:
+        """What is drafted for the next pass, if anything."""
+        if not can_drop_tokens(self.prompt_cache):
+            return None
+        counts = zip(self.max_tokens, self._num_tokens, strict=True)
+        tokens_left = [most - count - 1 for most, count in counts]
+        return speculation.plan(self.samplers, tokens_left, lambda: read_tokens(self._next_tokens))
+
+    def compute_places(self, tokens: list[list[int]]) -> mx.array:
+        """The logits behind these next tokens of each row: [slots, places, vocabulary]."""
+        if self._slots.is_wasteful:
+            self.close_gaps()
+        self._slots.count_step()
+        logits: mx.array = self.model(self._slots.spread(mx.array(tokens)), cache=self.prompt_cache)
+        if any(row.depends_on_history for row in self.samplers):
+            mx.async_eval(logits)
+            self._update_rows([row[0] for row in tokens])
+        return logits
+
+    def draw_places(self, logits: mx.array, drafts: list[Draft]) -> Verification:
+        """Draw at the places of the rows' drafts."""
+        return Verification(logits, self._slots.slots, self.samplers, drafts, self.fallback_sampler)
+
+    def keep_places(self, kept: Sequence[int], places: int) -> None:
+        """Take back all but the first places of each row, of those computed last."""
+        dropped = [places - each for each in kept]
+        of_slot = dict(zip(self._slots.slots, dropped, strict=True))
+        common = min(dropped)
+        drop_tokens(self.prompt_cache, [of_slot.get(n, common) for n in range(self._slots.width)])
+
+    @property
+    def pending_scores(self) -> list[PendingScore | None]:
+        """The scores of the rows' next tokens."""
+        return self._next_logprobs
+
+    def count_tokens(self, row: int, tokens: list[int]) -> FinishReason | None:
+        """Add tokens to a row; why it ends with them. Only the last one can end it."""
+        self.tokens[row] += tokens
+        self._num_tokens[row] += len(tokens)
+        if any(self._matchers[row].advance(token) for token in tokens):
+            return "stop"
+        return "length" if self._num_tokens[row] >= self.max_tokens[row] else None
+
+    def continue_with(self, tokens: list[int], scores: list[PendingScore | None]) -> None:
+        """The rows' next tokens, which are drawn, with their scores."""
+        self._next_tokens, self._next_logprobs = mx.array(tokens, mx.uint32), scores
 
     def _step(self) -> tuple[list[int], list[PendingScore | None]]:
         is_first = self._current_tokens is None
@@ -100,6 +172,9 @@ class RowGenerationBatch(GenerationBatch):
         tokens = read_tokens(inputs)
         for history, token in zip(self.tokens, tokens, strict=True):
             history.append(token)
+        for row, token in zip(self.samplers, tokens, strict=True):
+            # The row has drawn the token after this one.
+            learn(row, row.position - 2, token)
         return tokens, self._current_logprobs
 
     def extract_cache(self, idx: int) -> list[Any]:
@@ -167,6 +242,7 @@ class RowPromptBatch(PromptProcessingBatch):
     """A prefill batch that passes its rows to a `RowGenerationBatch`."""
 
     decode_batch = RowGenerationBatch
+    speculation: Speculation | None = None
     model: nn.Module
     prefill_step_size: int
     uids: list[int]
@@ -248,6 +324,7 @@ class RowPromptBatch(PromptProcessingBatch):
             self.stop_sequences,
             self.max_tokens,
         )
+        batch.speculation = self.speculation
         self.uids, self.prompt_cache, self.tokens = [], [], []
         self.samplers, self.logits_processors, self.max_tokens = [], [], []
         return batch

@@ -26,6 +26,7 @@ from worker.engine.batches.decode_groups import DecodeGroups, PaddingCost
 from worker.engine.batches.model_errors import FailedCall, FailedCalls
 from worker.engine.batches.prefill_planner import PrefillPlanner, WaitingPrompt
 from worker.engine.batches.prefill_turns import PrefillBatch, PromptRow
+from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.batches.wired_limit import wired_limit_unchanged
 from worker.engine.mlx_batch import (
     WHOLE_TOKENS,
@@ -58,7 +59,13 @@ class RowBatchGenerator(MlxBatchGenerator):
     _old_wired_limit: int | None = None
 
     def __init__(
-        self, model: nn.Module, padding: PaddingCost, budget: PrefillBudget, **settings: Any
+        self,
+        model: nn.Module,
+        padding: PaddingCost,
+        budget: PrefillBudget,
+        *,
+        speculation: Speculation | None = None,
+        **settings: Any,
     ) -> None:
         # mlx-lm's own stream would be a second queue beside that of the prompt cache's work, whose
         # buffers both would read.
@@ -74,6 +81,7 @@ class RowBatchGenerator(MlxBatchGenerator):
         self._prefills: list[PrefillBatch[RowPromptBatch]] = []
         self._planned: PrefillBatch[RowPromptBatch] | None = None
         self._slice = Slice()
+        self._speculation = speculation
 
     # ------------------------------------------------------------ plan
 
@@ -139,6 +147,7 @@ class RowBatchGenerator(MlxBatchGenerator):
             lone = LonePromptBatch.empty(self.model, self.sampler, step_tokens)
             return LonePromptBatch.create(lone, sequences[0])
         batch: RowPromptBatch = RowPromptBatch.empty(self.model, self.sampler, step_tokens)
+        batch.speculation = self._speculation
         # mlx-lm makes a batch of the first sequences that wait.
         others, self._unprocessed_sequences = self._unprocessed_sequences, deque(sequences)
         try:

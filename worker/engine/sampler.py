@@ -28,6 +28,7 @@ import numpy as np
 
 from protocol.messages import Sampling
 from worker.cache.prefix_cache import PrefixReuse
+from worker.drafts.drafter import Drafter
 from worker.engine.bitmask import BitMask, mask_logits
 from worker.engine.logits_processors import LogitsProcessors, make_logits_processors
 from worker.engine.token_logprobs import PromptScorer
@@ -80,6 +81,7 @@ class Row:
     scores the prompt. `siblings` have the same prompt and start decoding when this
     row's prefill ends. A row that is `alone` is a batch of its own. `reuse` is where its prompt's
     tokens come from, once it is inserted. Of prompts in prefill a lower `priority` comes first.
+    With a `drafter` its next tokens may be drafted.
     """
 
     sampling: Sampling
@@ -94,6 +96,7 @@ class Row:
     alone: bool = False
     reuse: PrefixReuse = field(default_factory=PrefixReuse)
     priority: int = 0
+    drafter: Drafter | None = None
 
     @property
     def depends_on_history(self) -> bool:
@@ -151,6 +154,7 @@ def make_row(
     logprobs: int | None = None,
     scorer: PromptScorer | None = None,
     priority: int = 0,
+    drafter: Drafter | None = None,
 ) -> Row:
     """A row that continues after the prompt and the tokens of `resume`, drawn earlier.
 
@@ -167,6 +171,7 @@ def make_row(
         logprobs=logprobs,
         scorer=scorer,
         priority=priority,
+        drafter=drafter,
     )
     for token in resume:
         row.accept(token)

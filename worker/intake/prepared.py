@@ -48,6 +48,7 @@ class PreparedPrompt(Message, frozen=True):
     offered_calls: Lark | None
     dropped_messages: int = 0
     message_map: MessageMap = NO_MESSAGES
+    prediction: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class PreparedRequest:
     in the prompt at which prefill stops to store a reusable state. `ignored` are the
     parameters that this model ignores. `alone`: the model failed on it beside others, so that
     it runs in a batch of its own. `dropped_messages` of the conversation are not in the prompt.
-    `message_map` says where those are that are in it.
+    `message_map` says where those are that are in it. `prediction` may be the answer's tokens.
     """
 
     submit: Submit
@@ -90,6 +91,7 @@ class PreparedRequest:
     alone: bool = False
     dropped_messages: int = 0
     message_map: MessageMap = NO_MESSAGES
+    prediction: Sequence[int] = ()
 
     @property
     def is_bounded(self) -> bool:
@@ -218,6 +220,7 @@ def prepare_prompt(
             offered_calls=parsers.optional_call_grammar(submit) if enforces_calls else None,
             dropped_messages=short.dropped_messages,
             message_map=prompts.map_messages(short, prompt),
+            prediction=prompts.encode_prediction(submit.prediction),
         )
     except Exception as error:
         return to_rejection(submit.id, error)
@@ -278,4 +281,5 @@ def to_request(
         offered_calls=prepared.offered_calls,
         dropped_messages=prepared.dropped_messages,
         message_map=prepared.message_map,
+        prediction=prepared.prediction,
     )

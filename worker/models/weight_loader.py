@@ -26,6 +26,7 @@ from worker.embedding_batches.batch_check import check_batches
 from worker.embedding_batches.engine import Compute, EmbeddingEngine
 from worker.embedding_batches.layer_parts import Layers, in_parts
 from worker.embedding_batches.text_budget import TextBudget
+from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.engine import Engine, weight_bytes_of
 from worker.engine.prefill_budget import PrefillLimits
 from worker.folder.mlx_lm_folder import folder_for_mlx_lm
@@ -163,6 +164,7 @@ class WeightLoad:
             prompt_cache=self._prompt_cache,
             rules=self._rules,
             compiled_sampling=configure.compiled_sampling,
+            speculation=Speculation() if config.source.speculation == "on" else None,
         )
         log_rules(config.id, engine.rules)
         prompts = config.prompts

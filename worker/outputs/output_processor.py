@@ -45,7 +45,7 @@ class AnswerRecord:
 
     Times are seconds, `since` is when `phase` began. All phases together are the time from the
     request's arrival. `use` is that of the first admission; `computed_tokens` are those of the
-    admissions that have ended.
+    admissions that have ended. `accepted_tokens` and `rejected_tokens` count drafted tokens.
     """
 
     since: float
@@ -54,6 +54,8 @@ class AnswerRecord:
     has_token: bool = False
     use: PromptUse | None = None
     computed_tokens: int = 0
+    accepted_tokens: int = 0
+    rejected_tokens: int = 0
 
     def enter(self, phase: Phase, now: float) -> None:
         """The current phase ends, and this one begins."""
@@ -174,7 +176,20 @@ class OutputProcessor:
         if not record.has_token:
             record.has_token = True
             return self._process_first(token, now)
+        if token.accepted or token.rejected:
+            return self._process_drafted(token, now)
         return self._process_next(token, now)
+
+    def _process_drafted(self, token: Token, now: float) -> list[Event]:
+        """The events of a token that was drafted, or behind which drafts were wrong."""
+        self.record.accepted_tokens += token.accepted
+        self.record.rejected_tokens += token.rejected
+        events = self._process_next(token, now)
+        place = next(n for n in reversed(range(len(events))) if isinstance(events[n], TextDelta))
+        events[place] = msgspec.structs.replace(
+            events[place], accepted=int(token.accepted), rejected=token.rejected
+        )
+        return events
 
     def _process_first(self, token: Token, now: float) -> list[Event]:
         """The events of the first token, after the prompt's log-probabilities if requested."""
@@ -274,6 +289,8 @@ class OutputProcessor:
             preparation_ms=record.in_ms("preparation"),
             load_ms=record.in_ms("load"),
             use=msgspec.structs.replace(record.use or PromptUse(), computed_tokens=computed),
+            accepted_tokens=record.accepted_tokens,
+            rejected_tokens=record.rejected_tokens,
         )
 
     @property

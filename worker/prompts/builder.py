@@ -42,6 +42,10 @@ class ShortPrompt:
     dropped_messages: int = 0
 
 
+# An answer is hardly ever longer.
+MAX_PREDICTION_CHARS = 1 << 18
+
+
 class PromptBuilder:
     """Converts the prompts of one model to token ids.
 
@@ -296,6 +300,13 @@ class PromptBuilder:
             **({} if parse_special else {"split_special_tokens": True}),
         )
         return ids
+
+    def encode_prediction(self, text: str) -> tuple[int, ...]:
+        """The tokens that an answer with this text would have; of a long text the beginning."""
+        if not text:
+            return ()
+        text = text[:MAX_PREDICTION_CHARS]
+        return tuple(self.encode(text, special_tokens=False, parse_special=False))
 
     def _build_fill_in_middle(self, text: str, suffix: str) -> list[int]:
         if self.fill_in_middle is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from protocol.events import Event, Failed, Rejected, TextDelta
+from protocol.events import Event, Failed, Rejected, TextDelta, count_drafts
 from protocol.messages import (
     Cancel,
     CommandResult,
@@ -173,9 +173,7 @@ class EngineCore:
     def _enqueue(self, prepared: PreparedRequest | PreparedEmbedding) -> None:
         id, model = prepared.submit.id, prepared.submit.model
         if (reason := self._pool.loads.failure_of(model)) is not None:
-            self._events.append(
-                Rejected(id=id, code="model_load_failed", message=reason, param="model")
-            )
+            self._events.append(Rejected(id, "model_load_failed", reason, param="model"))
             return
         self._waiting.append(prepared)
         self._pool.request_load(prepared.config)
@@ -225,9 +223,7 @@ class EngineCore:
         self._commands.finish_load(model, "model_load_failed", reason)
         ids = [prepared.submit.id for prepared in self._waiting.for_model(model)]
         self._waiting.remove(ids)
-        self._events += [
-            Rejected(id=id, code="model_load_failed", message=reason, param="model") for id in ids
-        ]
+        self._events += [Rejected(id, "model_load_failed", reason, param="model") for id in ids]
 
     # ------------------------------------------------------------ admit
 
@@ -339,6 +335,9 @@ class EngineCore:
             self._preempt(row.id, alone=True)
 
     def _process_token(self, model: LoadedModel, token: Token, now: float) -> None:
+        if token.id not in self._running:
+            # An earlier token of the same step has ended the answer, as by a stop string.
+            return
         events = self._events_of(token, now)
         self._events += events
         if not isinstance(events[-1], TextDelta):
@@ -382,6 +381,7 @@ class EngineCore:
         events, self._events = self._events, []
         preparation = self._preprocessor.take_totals()
         preparing = len(self._preprocessor)
+        accepted_tokens, rejected_tokens = count_drafts(events)
         stats = Stats(
             running=len(self._running) + len(self._embeddings),
             waiting=len(self._waiting) + preparing,
@@ -393,6 +393,8 @@ class EngineCore:
             preparation_bytes=preparation.nbytes,
             preempted=self._preempted,
             recomputed_tokens=self._recomputed_tokens,
+            accepted_tokens=accepted_tokens,
+            rejected_tokens=rejected_tokens,
         )
         self._preempted = self._recomputed_tokens = 0
         self._send(Step(events, stats))

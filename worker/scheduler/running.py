@@ -9,6 +9,7 @@ import msgspec
 
 from protocol.events import Event, Parting, Progress, Started
 from protocol.units import MS_PER_S
+from worker.drafts.drafter import Drafter
 from worker.engine.engine import Token
 from worker.engine.sampler import Constraint, effective_stop_token_ids, make_row
 from worker.engine.token_logprobs import PromptScorer
@@ -176,6 +177,7 @@ def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> Outp
         logprobs=submit.logprobs,
         scorer=make_scorer(prepared),
         priority=submit.priority,
+        drafter=make_drafter(prepared) if model.engine.speculates else None,
     )
     return OutputProcessor(
         submit,
@@ -192,6 +194,11 @@ def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> Outp
         received_at=prepared.received_at,
         record=prepared.record,
     )
+
+
+def make_drafter(prepared: PreparedRequest) -> Drafter:
+    """The drafts of its answer."""
+    return Drafter(prepared.prompt, prepared.submit.resume, prepared.prediction)
 
 
 def make_constraint(

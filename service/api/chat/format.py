@@ -81,6 +81,7 @@ class ChatFormat:
             skip_special_tokens=request.skip_special_tokens is not False,
             progress=request.reports_progress,
             priority=request.priority or 0,
+            prediction=request.prediction.text if request.prediction else "",
         )
         return to_siblings(submit, request.candidates)
 

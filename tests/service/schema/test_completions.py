@@ -85,7 +85,11 @@ def test_a_response_has_the_shape_that_the_openai_package_parses() -> None:
             "completion_tokens": 2,
             "total_tokens": 3,
             "prompt_tokens_details": {"cached_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": 0,
+                "accepted_prediction_tokens": 0,
+                "rejected_prediction_tokens": 0,
+            },
         },
     }
     OpenAICompletion.model_validate_json(body, strict=True)

@@ -25,7 +25,6 @@ EFFECTIVE: dict[str, Any] = {
     "audio": {"voice": "alloy", "format": "wav"},
     "modalities": ["text", "audio"],
     "moderation": {"model": "m"},
-    "prediction": {"type": "content", "content": "x"},
     "service_tier": "flex",
     "store": True,
     "verbosity": "low",

@@ -8,17 +8,19 @@ arrays of positions once for all layers. Which slot a row has is known to the ba
 - A row that joins is written to a free slot.
 - A row that leaves leaves a gap, which is computed until it is taken or closed.
 - The arrays are copied when they are full, and when they hold far more than the rows need.
+- What a row has computed in vain is a hole among its tokens, until all holes are closed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.base import create_causal_mask
+import numpy as np
 from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
 
+from worker.engine.batches.row_positions import Mask, RowPositions, make_causal_mask
 from worker.engine.batches.slot_arrays import (
     copy_rows,
     count_slots,
@@ -29,33 +31,6 @@ from worker.engine.batches.slot_arrays import (
 
 # The arrays are copied to smaller ones if they hold this many times what the rows need.
 MAX_HELD_SHARE = 1.5
-
-Mask = mx.array | Literal["causal"] | None
-
-
-class RowPositions:
-    """The paddings before the rows of a batch. Layers share one, and with it its arrays."""
-
-    def __init__(self, paddings: Iterable[int]) -> None:
-        self.paddings = tuple(paddings)
-        self.is_padded = any(self.paddings)
-        self._offsets: tuple[int, mx.array] | None = None
-        self._mask: tuple[tuple[int, int, int | None], mx.array] | None = None
-
-    def offsets(self, end: int) -> mx.array:
-        """The rows' tokens, if all rows end at `end`: [rows]."""
-        if self._offsets is None or self._offsets[0] != end:
-            self._offsets = end, mx.array([end - padding for padding in self.paddings])
-        return self._offsets[1]
-
-    def mask(self, tokens: int, end: int, window: int | None) -> Mask:
-        """The mask of the next `tokens` tokens of each row: [rows, 1, tokens, end + tokens]."""
-        if not self.is_padded and window is None:
-            return None if tokens == 1 else "causal"
-        key = tokens, end, window
-        if self._mask is None or self._mask[0] != key:
-            self._mask = key, make_causal_mask(tokens, end, window, mx.array(self.paddings))
-        return self._mask[1]
 
 
 class SlotKVCache:
@@ -106,8 +81,8 @@ class SlotKVCache:
 
     def filter(self, keep: Sequence[int]) -> None:
         """Keep the rows in these slots, in this order; the first ones in place are not copied."""
-        kept = [self.positions.paddings[slot] for slot in keep]
-        self.positions = RowPositions(kept)
+        self.positions = self.positions.keep(keep)
+        kept = self.positions.paddings
         if self.keys is None or self.values is None:
             return
         unused = min(kept, default=0)
@@ -120,7 +95,7 @@ class SlotKVCache:
         taken = slice(unused, self.end)
         self.keys = copy_rows(self.keys, keep, taken, size, longest)
         self.values = copy_rows(self.values, keep, taken, size, longest)
-        self.positions = RowPositions(padding - unused for padding in kept)
+        self.positions = self.positions.shift(-unused)
         self.end = longest
 
     def extend(self, other: SlotKVCache, slots: Sequence[int] = ()) -> None:
@@ -128,11 +103,9 @@ class SlotKVCache:
         rows, added = len(self.positions.paddings), len(other.positions.paddings)
         slots = slots or range(rows, rows + added)
         size, end = (rows, self.end), max(self.end, other.end)
-        paddings = [padding + end - self.end for padding in self.positions.paddings]
-        paddings += [end] * (max(slots) + 1 - rows)
-        for slot, padding in zip(slots, other.positions.paddings, strict=True):
-            paddings[slot] = padding + end - other.end
-        self.positions, self.end = RowPositions(paddings), end
+        joined = other.positions.shift(end - other.end)
+        self.positions = self.positions.shift(end - self.end).place(joined, slots, end)
+        self.end = end
         if self.keys is not None or other.keys is not None:
             self.keys = place_rows(self.keys, size, other.keys, other.end, slots)
             self.values = place_rows(self.values, size, other.values, other.end, slots)
@@ -142,11 +115,23 @@ class SlotKVCache:
         cache = KVCache()
         if self.keys is None or self.values is None:
             return cache
-        taken = slice(self.positions.paddings[idx], self.end)
+        taken = self.positions.columns(idx, self.end)
         cache.keys = mx.contiguous(self.keys[idx : idx + 1, :, taken])
         cache.values = mx.contiguous(self.values[idx : idx + 1, :, taken])
         cache.offset = cache.keys.shape[2]
         return cache
+
+    def close_holes(self, places: mx.array, positions: RowPositions, end: int) -> None:
+        """Move the tokens of each row to where these positions have them.
+
+        `places`, of [slots, `end`], are where they are now.
+        """
+        if self.keys is not None and self.values is not None:
+            slots, room = places.shape[0], round_up(end + 1)
+            taken = mx.pad(places, [(0, 0), (0, room - end)])[:, None, :, None]
+            self.keys = mx.take_along_axis(self.keys[:slots], taken, axis=2)
+            self.values = mx.take_along_axis(self.values[:slots], taken, axis=2)
+        self.positions, self.end = positions, end
 
     # ------------------------------------------------------------ what is held
 
@@ -196,9 +181,9 @@ def extract_row(layers: Sequence[Any], row: int) -> list[Any]:
 
 def share_positions(layers: Sequence[Any]) -> None:
     """Let layers whose rows have the same paddings share one object again."""
-    known: dict[tuple[int, ...], RowPositions] = {}
+    known: dict[object, RowPositions] = {}
     for cache in slot_caches(layers):
-        cache.positions = known.setdefault(cache.positions.paddings, cache.positions)
+        cache.positions = known.setdefault(cache.positions.key, cache.positions)
 
 
 def are_slots(layers: Sequence[Any]) -> bool:
@@ -231,9 +216,41 @@ def slot_caches(layers: Sequence[Any]) -> Iterable[SlotKVCache]:
                 yield from slot_caches(layer.caches)
 
 
-def make_causal_mask(
-    tokens: int, end: int, window: int | None = None, paddings: mx.array | None = None
-) -> mx.array:
-    """mlx-lm's mask: [tokens, end + tokens], or with paddings [rows, 1, tokens, end + tokens]."""
-    mask: mx.array = create_causal_mask(tokens, end, window_size=window, left_padding=paddings)
-    return mask
+# ------------------------------------------------------------ drafts
+
+
+def can_drop_tokens(layers: Sequence[Any]) -> bool:
+    """Whether the last tokens of each row can be taken back: all layers have the same slots."""
+    if not layers or not all(isinstance(layer, SlotKVCache) for layer in layers):
+        return False
+    first = layers[0]
+    return all(
+        layer.positions is first.positions and layer.end == first.end for layer in layers[1:]
+    )
+
+
+def drop_tokens(layers: Sequence[SlotKVCache], dropped: Sequence[int]) -> None:
+    """Take the last tokens of the row in each slot back, so many of each. Nothing is read.
+
+    What all rows drop is computed over again. What only some drop is a hole.
+    """
+    first, common = layers[0], min(dropped)
+    end, positions = first.end - common, first.positions
+    if any(dropped) and max(dropped) > common:
+        positions = positions.drop_last([each - common for each in dropped], end)
+    for layer in layers:
+        layer.positions, layer.end = positions, end
+    if positions.is_wasteful(end):
+        close_holes(layers)
+
+
+def close_holes(layers: Sequence[SlotKVCache]) -> None:
+    """Copy the tokens of all rows, without holes."""
+    first = layers[0]
+    visible, lengths = first.positions.visible(first.end), first.positions.lengths(first.end)
+    end = max(lengths)
+    # A stable sort: what is hidden comes first, and the tokens keep their order.
+    places = mx.array(np.argsort(visible, axis=1, kind="stable")[:, -end:].astype(np.int32))
+    positions = RowPositions(end - length for length in lengths)
+    for layer in layers:
+        layer.close_holes(places, positions, end)

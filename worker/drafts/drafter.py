@@ -1,0 +1,113 @@
+"""The drafts of one answer: from the request's prediction, or from what the text repeats.
+
+Every token of the answer shows whether a draft would have been right, drafted or not. So the share
+of right ones is known without a pass of the model, and an answer that repeats nothing is not
+drafted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from worker.drafts.source import DraftSource
+from worker.drafts.token_lookup import TokenLookup
+
+# The expected shares of right tokens, by the bit length of how many tokens before agree.
+TEXT_RATES = (0.0, 0.0, 0.4, 0.6, 0.8, 0.9, 0.95)
+PREDICTION_RATES = (0.0, 0.8, 0.8, 0.85, 0.9, 0.95, 0.97)
+# How many tokens the expected share counts for, and how fast older tokens lose their weight.
+PRIOR_TOKENS = 4.0
+KEPT_SHARE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Tokens that may come next, and how likely each is right if those before it are."""
+
+    tokens: Sequence[int] = ()
+    rates: Sequence[float] = ()
+
+
+NO_DRAFT = Draft()
+
+
+class HitRates:
+    """The share of right tokens of one source, by how many tokens before agree."""
+
+    def __init__(self, expected: Sequence[float]) -> None:
+        self._expected = expected
+        self._tried = [PRIOR_TOKENS] * len(expected)
+        self._right = [rate * PRIOR_TOKENS for rate in expected]
+
+    def count(self, matched: int, right: bool) -> None:
+        """Count a token that was proposed after `matched` tokens that agreed."""
+        level = self._level(matched)
+        self._tried[level] = self._tried[level] * KEPT_SHARE + 1.0
+        self._right[level] = self._right[level] * KEPT_SHARE + right
+
+    def rate(self, matched: int) -> float:
+        """How likely the next token is right after `matched` tokens that agreed."""
+        level = self._level(matched)
+        return self._right[level] / self._tried[level]
+
+    def _level(self, matched: int) -> int:
+        return min(matched.bit_length(), len(self._expected) - 1)
+
+
+class Drafter:
+    """Drafts of one answer behind `prompt`, of which `resume` are the tokens so far.
+
+    Its text is entered when the first draft is asked for, on the device's thread.
+    """
+
+    def __init__(
+        self, prompt: Sequence[int], resume: Sequence[int] = (), prediction: Sequence[int] = ()
+    ) -> None:
+        self.known_tokens = len(resume)
+        self._prompt = prompt
+        self._resume = resume
+        self._prediction = prediction
+        self._history: list[int] = []
+        self._sources: list[tuple[DraftSource, HitRates]] | None = None
+
+    def learn(self, index: int, token: int) -> None:
+        """Take the answer's token of this index, unless it is known."""
+        if index != self.known_tokens:
+            return
+        self._follow(token)
+        self.known_tokens += 1
+
+    def draft(self, count: int) -> Draft:
+        """At most `count` tokens, from the source that is the most likely to be right."""
+        best, best_rate = None, 0.0
+        for source, rates in self._open():
+            rate = rates.rate(source.matched) if source.matched else 0.0
+            if rate > best_rate:
+                best, best_rate = (source, rates), rate
+        if best is None:
+            return NO_DRAFT
+        source, rates = best
+        tokens = source.propose(count)
+        return Draft(tokens, [rates.rate(source.matched + n) for n in range(len(tokens))])
+
+    def _open(self) -> list[tuple[DraftSource, HitRates]]:
+        """The sources, the first of which wins where they are equal."""
+        if self._sources is None:
+            self._history += self._prompt
+            self._sources = []
+            if self._prediction:
+                predicted = TokenLookup(self._prediction, self._history, is_beginning=True)
+                self._sources.append((predicted, HitRates(PREDICTION_RATES)))
+            self._sources.append((TokenLookup(self._history, self._history), HitRates(TEXT_RATES)))
+            for token in self._resume:
+                self._follow(token)
+        return self._sources
+
+    def _follow(self, token: int) -> None:
+        sources = self._open()
+        self._history.append(token)
+        for source, rates in sources:
+            if source.matched:
+                rates.count(source.matched, source.propose(1) == [token])
+            source.follow(token)

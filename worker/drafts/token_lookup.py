@@ -1,0 +1,101 @@
+"""A text whose words may come again: the prompt and the answer so far, or a prediction.
+
+An answer that repeats a place of the text is expected to go on as the text does. The place is
+kept while that is so. After a token that differs it is looked up again by the last two tokens:
+of the latest places where the text has them, the one with the longest run of equal tokens before
+it is taken. Each token costs the same, whatever the length of the text, and the text is entered
+in linear time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# The tokens by which a place is found.
+PAIR_TOKENS = 2
+MAX_PLACES = 16
+MAX_COMPARED_TOKENS = 32
+# More of a longer text is not entered: the first tokens of a text are left out.
+MAX_ENTERED_TOKENS = 1 << 16
+
+
+class TokenLookup:
+    """Drafts from `text`; `history` are the tokens of prompt and answer, and may be the text.
+
+    A text that `is_beginning` is expected from the answer's first token on.
+    """
+
+    def __init__(
+        self, text: Sequence[int], history: Sequence[int], *, is_beginning: bool = False
+    ) -> None:
+        self._text = text
+        self._history = history
+        self._grows = text is history
+        # By the pair of tokens before it: the latest place, and the place before each place.
+        self._latest: dict[tuple[int, int], int] = {}
+        self._earlier: dict[int, int] = {}
+        self._entered = max(PAIR_TOKENS - 1, len(text) - MAX_ENTERED_TOKENS)
+        self._place = 0
+        self.matched = 1 if is_beginning and text else 0
+        self._enter(len(text) - 1)
+        if not self.matched:
+            self._find()
+
+    def follow(self, token: int) -> None:
+        """The answer goes on with this token, which is the last one of the history."""
+        if self.matched and self._text[self._place] == token:
+            self._place += 1
+            self.matched += 1
+            if self._place == len(self._text):
+                self.matched = 0
+        else:
+            self.matched = 0
+        if self._grows:
+            # The place behind the last token has no next token yet.
+            self._enter(len(self._text) - 1)
+        if not self.matched:
+            self._find()
+
+    def propose(self, count: int) -> list[int]:
+        """At most `count` tokens that may come next; none without a guess."""
+        if not self.matched:
+            return []
+        proposed = list(self._text[self._place : self._place + count])
+        if self._grows:
+            # A text that repeats itself goes on with what it is expected to have.
+            for index in range(count - len(proposed)):
+                proposed.append(proposed[index])
+        return proposed
+
+    def _enter(self, end: int) -> None:
+        """Enter the places before `end`, by the two tokens before each."""
+        text, latest = self._text, self._latest
+        for place in range(self._entered + 1, end + 1):
+            pair = text[place - 2], text[place - 1]
+            before = latest.get(pair)
+            if before is not None:
+                self._earlier[place] = before
+            latest[pair] = place
+        self._entered = max(self._entered, end)
+
+    def _find(self) -> None:
+        history = self._history
+        if len(history) < PAIR_TOKENS:
+            return
+        place = self._latest.get((history[-2], history[-1]))
+        for _ in range(MAX_PLACES):
+            if place is None:
+                return
+            length = self._compare(place)
+            if length > self.matched:
+                self._place, self.matched = place, length
+            place = self._earlier.get(place)
+
+    def _compare(self, place: int) -> int:
+        """How many of the tokens before a place of the text are the last ones of the history."""
+        text, history = self._text, self._history
+        most = min(place, len(history), MAX_COMPARED_TOKENS)
+        length = PAIR_TOKENS
+        while length < most and text[place - 1 - length] == history[-1 - length]:
+            length += 1
+        return length

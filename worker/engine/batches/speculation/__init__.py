@@ -1,0 +1,1 @@
+"""Speculative decoding: how many drafted tokens a pass verifies, and which of them are right."""

@@ -1,0 +1,83 @@
+"""Decides before each pass of a batch whether it verifies drafts.
+
+A pass without drafts is put up before the tokens of the last one are read. A pass with drafts needs
+these tokens first, so they are waited for only where a draft is expected to pay.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from worker.drafts.drafter import Draft
+from worker.engine.batches.speculation.draft_plan import Candidate, draft_rows
+from worker.engine.batches.speculation.pass_costs import PassCosts
+from worker.engine.sampler import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """The next token of each row, and what is drafted behind it."""
+
+    pending: list[int]
+    drafts: list[Draft]
+
+    @property
+    def places(self) -> int:
+        """The places of each row that a pass computes."""
+        return 1 + max(len(draft.tokens) for draft in self.drafts)
+
+    def inputs(self) -> list[list[int]]:
+        """The tokens of each place; behind a shorter draft are any."""
+        return [
+            [token, *draft.tokens, *[0] * (self.places - 1 - len(draft.tokens))]
+            for token, draft in zip(self.pending, self.drafts, strict=True)
+        ]
+
+
+class Speculation:
+    """The speculation of one model's batches, with what its passes cost."""
+
+    def __init__(self, costs: PassCosts | None = None) -> None:
+        self._costs = costs or PassCosts()
+
+    def plan(
+        self, rows: Sequence[Row], tokens_left: Sequence[int], read: Callable[[], list[int]]
+    ) -> Drafts | None:
+        """The drafts of the next pass; None where none is expected to pay.
+
+        `tokens_left` are those that each row may have after its next one, which `read` waits for.
+        """
+        if all(row.drafter is None for row in rows):
+            return None
+        if not all(map(is_known, rows)) and not self._may_pay(rows, tokens_left):
+            return None
+        pending = read()
+        for row, token in zip(rows, pending, strict=True):
+            learn(row, row.position - 1, token)
+        candidates = list(map(Candidate, rows, tokens_left, pending))
+        drafts = draft_rows(candidates, self._costs)
+        return None if drafts is None else Drafts(pending, drafts)
+
+    def _may_pay(self, rows: Sequence[Row], tokens_left: Sequence[int]) -> bool:
+        return draft_rows(list(map(Candidate, rows, tokens_left)), self._costs) is not None
+
+    @contextmanager
+    def measure(self, rows: int, places: int) -> Iterator[None]:
+        """Measure the pass in this block, which waits for its results or for those before."""
+        started_at = time.perf_counter()
+        yield
+        self._costs.record(rows, places, time.perf_counter() - started_at)
+
+
+def is_known(row: Row) -> bool:
+    """Whether the drafter has the row's next token, or there is none."""
+    return row.drafter is None or row.drafter.known_tokens >= row.position
+
+
+def learn(row: Row, index: int, token: int) -> None:
+    """Let the row's drafter have this token of its answer, unless it has it."""
+    if row.drafter is not None:
+        row.drafter.learn(index, token)
