@@ -17,14 +17,15 @@ in `_s`.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from protocol.batching import BatchRules, SpeculationMode
+from protocol.batching import SpeculationMode
 from protocol.embedding import Embed, EmbeddingSource
 from protocol.events import Event, Origin, Rejected, Tokenized
 from protocol.grammars import Grammar
+from protocol.model_states import ModelState
 from protocol.stats import Device, Memory, Stats
 from protocol.structs import Data, Message
 from protocol.tokenization import Tokenize
@@ -95,16 +96,6 @@ class Sampling(Data, frozen=True):
     ignore_eos: bool = False
     stop_tokens: list[int] = []
     unset: list[str] = []
-
-
-class ModelDefaults(Data, frozen=True):
-    """The sampling that a model's own files ask for, by the names of `Sampling`; None: nothing."""
-
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
 
 
 class ToolUse(Data, frozen=True):
@@ -279,39 +270,11 @@ class Pin(Message, frozen=True):
     pinned: bool
 
 
-# What a client asks of a model; each has an id, a model and an encoded or plain prompt.
+# What a client asks of a model.
 Request = Submit | Tokenize | Embed
 ToWorker = Configure | Request | Cancel | SetMaxRunning | Load | Unload | Pin | Ping | Shutdown
 
 # ---------------------------------------------------------------- to the service
-
-
-class ModelInfo(Data, frozen=True):
-    """The facts of a loaded model; `thinks` is whether its answers may have reasoning.
-
-    `call_syntaxes` are the names of those in which it writes tool calls, `reasoning_markers`
-    what begins and ends its reasoning: empty if nothing does. `problems` are its folder's, in words.
-    """
-
-    id: str
-    family: str
-    context_length: int
-    vocabulary_size: int
-    weight_bytes: int
-    load_ms: float
-    capabilities: list[str] = []
-    has_chat_template: bool = True
-    template_variables: list[str] = []
-    reasoning_effort: bool = False
-    thinks: bool = False
-    fill_in_middle: bool = False
-    # Whether its template renders a system message at the beginning, several, and later ones.
-    system_messages: bool = True
-    leading_systems: bool = True
-    inner_systems: bool = True
-    call_syntaxes: list[str] = []
-    reasoning_markers: list[str] = []
-    problems: list[str] = []
 
 
 class Loading(Message, frozen=True):
@@ -320,30 +283,6 @@ class Loading(Message, frozen=True):
     model: str
     done_bytes: int
     total_bytes: int
-
-
-LoadStatus = Literal["unloaded", "loading", "loaded", "failed"]
-
-
-class ModelState(Data, frozen=True):
-    """The current state of one configured model.
-
-    `bytes` is the size of its weights, `done_bytes` how much of them is loaded. `reason` says
-    why the last load failed, or what a pending load waits for. `context_length` and
-    `defaults` are known once the model's files are on disk, also before it is loaded. `rules`
-    are those of a loaded model.
-    """
-
-    id: str
-    status: LoadStatus
-    pinned: bool = False
-    bytes: int = 0
-    done_bytes: int = 0
-    reason: str | None = None
-    info: ModelInfo | None = None
-    context_length: int | None = None
-    defaults: ModelDefaults = ModelDefaults()
-    rules: BatchRules | None = None
 
 
 class ModelsChanged(Message, frozen=True):

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from protocol.messages import Loading, ModelInfo, Ready
+from protocol.messages import Loading, Ready
+from protocol.model_states import ModelInfo
 from protocol.units import format_bytes
 from protocol.wiring import describe_wiring
 from service.config.secrets import conceal_secrets

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from protocol.messages import ModelState
+from protocol.model_states import ModelState
 from service.config.model_settings import RESERVED_ID, ModelKind, ModelSettings, model_id
 from service.config.sampling_defaults import SamplingDefaults, combine
 from service.errors import InvalidRequest, ModelNotFound

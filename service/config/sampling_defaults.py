@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from protocol.messages import ModelDefaults
+from protocol.model_states import ModelDefaults
 from service.schema.models import DefaultParameters
 from service.schema.parameters import (
     MinP,

@@ -20,7 +20,8 @@ from protocol.events import (
     TokenLogprob,
     ToolCallStarted,
 )
-from protocol.messages import ModelDefaults, Sampling, Submit
+from protocol.messages import Sampling, Submit
+from protocol.model_states import ModelDefaults
 from service.errors import InternalError
 from service.generation.logprob_encoder import LogprobGate
 from service.inflight.request import InflightRequest

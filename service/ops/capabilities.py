@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from protocol.messages import ModelState
+from protocol.model_states import ModelState
 from service.config.model_names import ModelNames
 from service.config.model_settings import ModelKind
 from service.http.json_io import json_response

@@ -9,9 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from protocol.messages import (
-    ModelState,
-)
+from protocol.model_states import ModelState
 from protocol.stats import Device, Memory, Stats
 from service.http.json_io import json_response
 from service.inflight.registry import RequestRegistry

@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from protocol.messages import ModelState, Submit
+from protocol.messages import Submit
+from protocol.model_states import ModelState
 from protocol.units import MS_PER_S
 from service.errors import InvalidRequest
 from service.http.json_io import json_response

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from protocol.messages import ModelInfo, ModelState
+from protocol.model_states import ModelInfo, ModelState
 from service.schema.annotations import LABELS
 from service.schema.batching import ModelBatching, describe_batching
 from service.schema.settings_in_force import SettingsInForce

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from protocol.messages import LoadStatus
+from protocol.model_states import LoadStatus
 
 HealthStatus = Literal["healthy", "loading", "restarting", "draining", "failed"]
 WorkerPhase = Literal["loading", "idle", "busy"]

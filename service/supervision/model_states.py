@@ -8,17 +8,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from protocol.messages import (
-    CommandResult,
-    Configure,
-    Load,
-    ModelInfo,
-    ModelsChanged,
-    ModelState,
-    Pin,
-    ToWorker,
-    Unload,
-)
+from protocol.messages import CommandResult, Configure, Load, ModelsChanged, Pin, ToWorker, Unload
+from protocol.model_states import ModelInfo, ModelState
 from service.errors import WorkerUnavailable
 from service.supervision.refusals import error_for_code
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.messages import ModelDefaults, Sampling
+from protocol.messages import Sampling
+from protocol.model_states import ModelDefaults
 from service.config.sampling_defaults import SamplingDefaults
 from service.schema.models import DefaultParameters
 from worker.folder.generation_config import TYPES

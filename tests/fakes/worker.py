@@ -32,9 +32,7 @@ from protocol.messages import (
     Configure,
     Fatal,
     Loading,
-    ModelInfo,
     ModelsChanged,
-    ModelState,
     Ping,
     Pong,
     Prompt,
@@ -46,6 +44,7 @@ from protocol.messages import (
     ToService,
     ToWorker,
 )
+from protocol.model_states import ModelInfo, ModelState
 from protocol.stats import Device, Memory, Stats
 from protocol.tokenization import Tokenize
 from tests.fakes.faults import fault_now, fault_of, text_of, text_of_prompt

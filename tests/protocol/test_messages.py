@@ -14,10 +14,8 @@ from protocol.messages import (
     Configure,
     Fatal,
     Loading,
-    ModelInfo,
     ModelsChanged,
     ModelSource,
-    ModelState,
     Ready,
     Sampling,
     Shutdown,
@@ -29,6 +27,7 @@ from protocol.messages import (
     ToService,
     ToWorker,
 )
+from protocol.model_states import ModelInfo, ModelState
 from protocol.stats import Device, Memory, Stats
 from protocol.tokenization import Tokenize
 

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from protocol.messages import ModelDefaults, Sampling
+from protocol.messages import Sampling
+from protocol.model_states import ModelDefaults
 from worker.folder.json_values import parse_token_ids, read_object
 
 FILE = "generation_config.json"

@@ -16,7 +16,8 @@ import msgspec
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import load_tokenizer
 
-from protocol.messages import ModelDefaults, ModelSource
+from protocol.messages import ModelSource
+from protocol.model_states import ModelDefaults
 from worker.embedding.facts import EmbeddingSettings
 from worker.embedding.model_folder import detect_kind
 from worker.embedding.texts import EmbeddingTexts, open_texts

@@ -10,7 +10,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
-from protocol.messages import Configure, Loading, ModelSource, ModelState
+from protocol.messages import Configure, Loading, ModelSource
+from protocol.model_states import ModelState
 from protocol.units import format_bytes
 from worker.cache.disk_store import DiskStore
 from worker.cache.kv_cost import KVCost

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from protocol.messages import ModelDefaults, ModelSource, ModelState
+from protocol.messages import ModelSource
+from protocol.model_states import ModelDefaults, ModelState
 from worker.folder.generation_config import NO_DEFAULTS
 from worker.models.model_config import ModelConfig
 from worker.models.weight_loader import AnyLoadedModel, EmbeddingLoad, WeightLoad

@@ -18,7 +18,8 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import load_adapters, load_model
 
 from protocol.batching import BatchRules
-from protocol.messages import Configure, ModelInfo
+from protocol.messages import Configure
+from protocol.model_states import ModelInfo
 from protocol.units import MS_PER_S
 from worker.cache.prefix_cache import PrefixCache
 from worker.embedding.model import EmbeddingModel, load_embedding_model

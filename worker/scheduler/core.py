@@ -16,13 +16,13 @@ from protocol.messages import (
     CommandResult,
     Load,
     ModelsChanged,
-    ModelState,
     Pin,
     SetMaxRunning,
     Shutdown,
     Step,
     Unload,
 )
+from protocol.model_states import ModelState
 from protocol.stats import Stats
 from protocol.units import MS_PER_S
 from worker.engine.engine import FailedRow, Token

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from protocol.events import Finished, Origin
-from protocol.messages import ChatPrompt, ModelDefaults, Submit
+from protocol.messages import ChatPrompt, Submit
+from protocol.model_states import ModelDefaults
 from service.api.responses.conversation import to_messages
 from service.api.responses.output.items import Output
 from service.api.responses.output.stream import ResponseWriter

@@ -9,11 +9,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from protocol.messages import (
-    Loading,
-    ModelInfo,
-    Ready,
-)
+from protocol.messages import Loading, Ready
+from protocol.model_states import ModelInfo
 from protocol.stats import Device, Memory
 from protocol.wiring import Wiring
 from service.commands.startup_screen import StartupScreen, curl_line, summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from protocol.messages import ModelInfo, ModelState
+from protocol.model_states import ModelInfo, ModelState
 from service.config.model_names import ModelNames
 from service.config.model_settings import ModelKind, ModelSettings
 from service.errors import InvalidRequest, ModelNotFound

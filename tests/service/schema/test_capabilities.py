@@ -10,7 +10,7 @@ from openai.types import EmbeddingCreateParams
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as TextParams
 
-from protocol.messages import ModelInfo, ModelState
+from protocol.model_states import ModelInfo, ModelState
 from service.schema.capabilities import ModelCapabilities, describe_capabilities
 from tests.service.parts import request_types
 

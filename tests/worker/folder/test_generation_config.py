@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.messages import ModelDefaults, ModelSource, Sampling, Submit, TextPrompt
+from protocol.messages import ModelSource, Sampling, Submit, TextPrompt
+from protocol.model_states import ModelDefaults
 from tests.worker.driver import make_config_loader, make_configure
 from worker.folder.generation_config import (
     GenerationConfig,

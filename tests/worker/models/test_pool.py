@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from protocol.messages import Loading, ModelDefaults, ModelSource
+from protocol.messages import Loading, ModelSource
+from protocol.model_states import ModelDefaults
 from tests.worker.driver import make_configure
 from worker.models.families import build_registry
 from worker.models.model_config import LoadError, ModelConfigLoader
