@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -141,11 +143,14 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
 
 
 def build_routes(version: str, operations: Sequence[Operation]) -> list[Route]:
-    """Starlette's routes of the table, and `/openapi.json`."""
-    description = describe_api(version, operations)
+    """Starlette's routes of the table, and `/openapi.json`.
+
+    The description is made for the first who asks: it is a third of the time of a start.
+    """
+    describe = functools.cache(partial(describe_api, version, operations))
 
     async def openapi(request: Request) -> Response:
-        return JSONResponse(description)
+        return JSONResponse(await asyncio.to_thread(describe))
 
     return [
         *[

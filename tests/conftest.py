@@ -22,8 +22,9 @@ from hypothesis import settings
 
 from tests import long_tests, preloaded, service_tests
 from worker.open_files import open_files_limit_kept
+from worker.transformers_scan import models_scanned_once
 
-with open_files_limit_kept():
+with open_files_limit_kept(), models_scanned_once():
     # Here first: it would lower the limit on open files of this process and of its children.
     import mlx_lm  # noqa: F401
 

@@ -222,7 +222,12 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "service.requestlog": (),
 }
 # Root modules that any district above protocol may import.
-EVERYWHERE = ("service.errors", "worker.open_files", "worker.prompt_errors")
+EVERYWHERE = (
+    "service.errors",
+    "worker.open_files",
+    "worker.prompt_errors",
+    "worker.transformers_scan",
+)
 # Composed of the districts; nothing imports them.
 ENTRANCES = ("service.__main__", "worker.__main__")
 MIN_MODULES, MAX_MODULES = 3, 10

@@ -8,8 +8,9 @@ import sys
 from multiprocessing.connection import Connection
 
 from worker.open_files import open_files_limit_kept
+from worker.transformers_scan import models_scanned_once
 
-with open_files_limit_kept():
+with open_files_limit_kept(), models_scanned_once():
     from worker.main import run
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from worker.open_files import open_files_limit_kept
+from worker.transformers_scan import models_scanned_once
 
-with open_files_limit_kept():
+with open_files_limit_kept(), models_scanned_once():
     from protocol.embedding import Embed
     from protocol.events import Rejected, Tokenized
     from protocol.tokenization import Tokenize

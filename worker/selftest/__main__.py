@@ -7,8 +7,9 @@ import os
 import sys
 
 from worker.open_files import open_files_limit_kept
+from worker.transformers_scan import models_scanned_once
 
-with open_files_limit_kept():
+with open_files_limit_kept(), models_scanned_once():
     from worker.selftest.program import run
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from worker.demo import demo_model_path
 from worker.demo.training.corpus import mixture, weather
 from worker.demo.training.corpus.document import Chat
 from worker.open_files import open_files_limit_kept
+from worker.transformers_scan import models_scanned_once
 
-with open_files_limit_kept():
+with open_files_limit_kept(), models_scanned_once():
     from mlx_lm import load
 
     from worker.engine.engine import Engine
