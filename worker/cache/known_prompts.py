@@ -1,21 +1,23 @@
 """The prompts that a model has computed, as token ids alone: what a new prompt has in common.
 
 The prompt cache knows what is still cached. This also knows what was evicted, or could not be
-cached, so that a reply can say where its prompt parted from an earlier one. A prompt replaces the
-one that it goes on from, so a conversation is one entry, however many turns it has.
+cached, so that a reply can say where its prompt parted from an earlier one, and prefill stops
+where the next one will (`restore_points`). A prompt replaces the one that it goes on from, so a
+conversation is one entry, however many turns it has.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 # 4 MiB of token ids; of longer prompts only the first part is known.
 MAX_TOKENS = 1 << 20
-MAX_PROMPTS = 64
+MAX_PROMPTS = 128
 CHUNK_TOKENS = 4096
 
 Tokens = np.ndarray[Any, np.dtype[np.int32]]
@@ -34,55 +36,104 @@ class Closest(NamedTuple):
 NOTHING_KNOWN = Closest()
 
 
+@dataclass(eq=False, slots=True)
+class KnownPrompt:
+    """A prompt of `length` tokens, which its answer may follow.
+
+    `tails` are how far from its end the next prompt is expected to part from it.
+    """
+
+    tokens: Tokens
+    length: int
+    tails: Sequence[int] = ()
+
+
+class Match(NamedTuple):
+    """A known prompt, and how many tokens a new one has in common with it and its answer."""
+
+    known: KnownPrompt
+    common: int
+
+    @property
+    def tail(self) -> int:
+        """How many tokens of the known prompt the new one does not have."""
+        return max(self.known.length - self.common, 0)
+
+
+class Comparison(NamedTuple):
+    """A new prompt, and what it has in common with those known before, the last used first."""
+
+    prompt: KnownPrompt
+    matches: Sequence[Match]
+
+    @property
+    def closest(self) -> Closest:
+        """What is in common with the closest one."""
+        common = max((match.common for match in self.matches), default=0)
+        if common == len(self.prompt.tokens):
+            return Closest(common)
+        known = [match.known for match in self.matches if match.common == common]
+        return Closest(common, any(len(each.tokens) > common for each in known))
+
+
 class KnownPrompts:
     """The most recently used prompts of one model, within bounds."""
 
     def __init__(self, max_tokens: int = MAX_TOKENS, max_prompts: int = MAX_PROMPTS) -> None:
         self._max_tokens = max_tokens
         self._max_prompts = max_prompts
-        # By a number of their own, least recently used first.
-        self._prompts: OrderedDict[int, Tokens] = OrderedDict()
-        self._number = 0
+        # Least recently used first.
+        self._prompts: OrderedDict[KnownPrompt, None] = OrderedDict()
         self._held_tokens = 0
 
     def __len__(self) -> int:
         return len(self._prompts)
 
-    def note(self, tokens: Sequence[int]) -> Closest:
-        """What is in common with the closest known prompt; from now on this one is known, too.
+    def note(self, prompt: Sequence[int]) -> Comparison:
+        """Compare a prompt with those that are known; from now on it is one of them."""
+        noted = KnownPrompt(to_array(prompt[: self._max_tokens]), len(prompt))
+        matches = self._compare(noted.tokens)
+        self._add(noted, matches)
+        return Comparison(noted, matches)
 
-        `tokens` are a prompt, or a prompt and its answer.
-        """
-        noted = np.fromiter(tokens[: self._max_tokens], np.int32)
-        number, closest = self._find(noted)
-        if number is not None and closest.tokens == len(noted):
-            self._prompts.move_to_end(number)
-            return closest
-        if number is not None and closest.tokens == len(self._prompts[number]):
-            self._remove(number)
-        self._number += 1
-        self._prompts[self._number] = noted
-        self._held_tokens += len(noted)
+    def note_answer(self, tokens: Sequence[int]) -> None:
+        """Note what was computed of a known prompt, and of its answer."""
+        computed = to_array(tokens[: self._max_tokens])
+        matches = self._compare(computed)
+        own = [match.known for match in matches if match.common >= match.known.length]
+        prompt = max(own, key=lambda known: known.length, default=None)
+        if prompt is None:
+            self._add(KnownPrompt(computed, len(computed)), matches)
+        else:
+            self._add(KnownPrompt(computed, prompt.length, prompt.tails), matches)
+
+    def _compare(self, tokens: Tokens) -> list[Match]:
+        prompts = reversed(self._prompts)
+        return [Match(known, common_length(known.tokens, tokens)) for known in prompts]
+
+    def _add(self, noted: KnownPrompt, matches: Sequence[Match]) -> None:
+        """Keep a prompt in place of those that it goes on from, unless it is in another one."""
+        size = len(noted.tokens)
+        holder = next((known for known, common in matches if common == size), None)
+        if holder is not None:
+            self._prompts.move_to_end(holder)
+            return
+        for known, common in matches:
+            if common == len(known.tokens):
+                self._remove(known)
+        self._prompts[noted] = None
+        self._held_tokens += size
         while len(self._prompts) > self._max_prompts or self._held_tokens > self._max_tokens:
             self._remove(next(iter(self._prompts)))
-        return closest
 
-    def _remove(self, number: int) -> None:
-        self._held_tokens -= len(self._prompts.pop(number))
+    def _remove(self, known: KnownPrompt) -> None:
+        del self._prompts[known]
+        self._held_tokens -= len(known.tokens)
 
-    def _find(self, tokens: Tokens) -> tuple[int | None, Closest]:
-        """The number of the closest prompt, of several the one used last, and what is common."""
-        best: int | None = None
-        closest = Closest(0, differs=bool(self._prompts))
-        for number in reversed(self._prompts):
-            known = self._prompts[number]
-            common = common_length(known, tokens)
-            if common > closest.tokens:
-                differs = common < min(len(known), len(tokens))
-                best, closest = number, Closest(common, differs)
-            if common == len(tokens):
-                break
-        return best, closest
+
+def to_array(tokens: Sequence[int]) -> Tokens:
+    """Token ids as an array."""
+    return np.fromiter(tokens, np.int32, len(tokens))
 
 
 def common_length(first: Tokens, second: Tokens) -> int:

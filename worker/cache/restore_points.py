@@ -10,19 +10,10 @@ is kept, too.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import numpy as np
+from worker.cache.known_prompts import Comparison, Match
 
-from worker.cache.known_prompts import Tokens, common_length
-
-MAX_PROMPTS = 128
-# 4 MiB of token ids.
-MAX_TOKENS = 1 << 20
-# Of prompts that have as much in common, so many are looked at.
-MAX_CLOSEST = 3
 # A restore point this close after another saves too little to stop for.
 MIN_GAP_TOKENS = 16
 # A changing line this far from the end is looked for there at the next turn.
@@ -32,97 +23,63 @@ MAX_TAIL_TOKENS = 4096
 # changes is longer or shorter by up to about a part of it.
 SLACK_TOKENS = 24
 LONG_TAIL_TOKENS, LONGER_PART = 128, 4
+# So many places where a line has changed are remembered beyond another change.
+MAX_KEPT_TAILS = 2
 # Where a line may change while nothing is known: so far from the end.
 GUESSED_TAILS = (64, 256)
 # So many new tokens make the guess worth its slice where no line has changed so far.
 LONG_TURN_TOKENS = 512
 
 
-class Known(NamedTuple):
-    """A prompt, and how far from its end the next one was expected to part."""
+def plan_restore_points(
+    comparison: Comparison, cached: int, breakpoints: Sequence[int]
+) -> list[int]:
+    """The positions in a prompt to stop at, in order; `cached` tokens of it are restored.
 
-    tokens: Tokens
-    tails: Sequence[int] = ()
-
-
-class RestorePoints:
-    """Plans the restore points of one model's prompts from those that it has had last."""
-
-    def __init__(self) -> None:
-        # Least recently used first.
-        self._known: OrderedDict[int, Known] = OrderedDict()
-        self._count = 0
-        self._held_tokens = 0
-
-    def plan(self, prompt: Sequence[int], cached: int, breakpoints: Sequence[int]) -> list[int]:
-        """The positions in `prompt` to stop at, in order; `cached` tokens of it are restored.
-
-        They are the `breakpoints` and what is guessed, each some way after what is cached.
-        """
-        tokens = np.fromiter(prompt, np.int32, len(prompt))
-        common, closest = self._find(tokens)
-        tails = sorted(
-            {
-                tail
-                for known in closest[:MAX_CLOSEST]
-                for tail in expected_tails(common, known, tokens, new_tokens=len(tokens) - cached)
-            }
-            or set(GUESSED_TAILS if not closest else ())
-        )
-        self._note(Known(tokens, tails), [each for each in closest if len(each.tokens) == common])
-        first = cached + MIN_GAP_TOKENS
-        points = [end for end in breakpoints if first <= end < len(tokens)]
-        for guess in sorted({common, *(len(tokens) - tail for tail in tails)}):
-            if first <= guess < len(tokens) and not has_near(points, guess):
-                points.append(guess)
-        return sorted(points)
-
-    def _find(self, tokens: Tokens) -> tuple[int, list[Known]]:
-        """How much the closest known prompts have in common, and these, the shortest first.
-
-        It ends nearest to where they part: others are branches that went on from there.
-        """
-        most, closest = 0, list[Known]()
-        for known in reversed(self._known.values()):
-            common = common_length(known.tokens, tokens)
-            if common > most:
-                most, closest = common, []
-            if common == most > 0:
-                closest.append(known)
-        return most, sorted(closest, key=lambda known: len(known.tokens))
-
-    def _note(self, known: Known, replaced: Sequence[Known]) -> None:
-        """Keep this prompt, which begins with the `replaced` ones."""
-        for number in [n for n, each in self._known.items() if any(each is r for r in replaced)]:
-            self._remove(number)
-        if len(known.tokens) > MAX_TOKENS:
-            return
-        self._count += 1
-        self._known[self._count] = known
-        self._held_tokens += len(known.tokens)
-        while len(self._known) > MAX_PROMPTS or self._held_tokens > MAX_TOKENS:
-            self._remove(next(iter(self._known)))
-
-    def _remove(self, number: int) -> None:
-        self._held_tokens -= len(self._known.pop(number).tokens)
-
-
-def expected_tails(common: int, known: Known, tokens: Tokens, *, new_tokens: int) -> Sequence[int]:
-    """How far from its end the prompt after this one may part from it.
-
-    This one has `common` tokens in common with a known one.
+    They are the `breakpoints` and what is guessed, each some way after what is cached. The prompt
+    remembers how far from its end it is guessed.
     """
-    known_length = len(known.tokens)
-    if common == known_length == len(tokens):
-        return known.tails
-    tail = known_length - common
-    if tail > min(MAX_TAIL_TOKENS, known_length // 2):
+    prompt = comparison.prompt
+    prompt.tails = tails = expect_tails(comparison, new_tokens=prompt.length - cached)
+    first = cached + MIN_GAP_TOKENS
+    points = [end for end in breakpoints if first <= end < prompt.length]
+    common = comparison.closest.tokens
+    for guess in sorted({common, *(prompt.length - tail for tail in tails)}):
+        if first <= guess < prompt.length and not has_near(points, guess):
+            points.append(guess)
+    return sorted(points)
+
+
+def expect_tails(comparison: Comparison, *, new_tokens: int) -> Sequence[int]:
+    """How far from its end the prompt after this one may part from it."""
+    closest = [match for match in comparison.matches if match.common == comparison.closest.tokens]
+    if not comparison.closest.tokens:
+        return GUESSED_TAILS
+    goes_on = min(closest, key=lambda match: match.tail)
+    if not goes_on.tail:
+        known = goes_on.known
+        if known.length == comparison.prompt.length:
+            # The same prompt again.
+            return known.tails
+        return GUESSED_TAILS[:1] if new_tokens >= LONG_TURN_TOKENS else ()
+    # A branch may have more in common than what this prompt goes on from: that has changed the
+    # line which the branch does not have.
+    earlier = [m for m in comparison.matches if m.tail and 2 * m.common > comparison.closest.tokens]
+    nearest = min(earlier, key=lambda match: match.tail)
+    tails = {*tails_after(goes_on), *tails_after(nearest)}
+    return sorted(tails)
+
+
+def tails_after(match: Match) -> Sequence[int]:
+    """How far from its end the prompt after this one may part, if it goes on from the known one."""
+    tail, known = match.tail, match.known
+    if tail > min(MAX_TAIL_TOKENS, known.length // 2):
         # It does not go on from it.
         return GUESSED_TAILS
-    if tail:
-        longer = [tail + tail // LONGER_PART] if tail >= LONG_TAIL_TOKENS else []
-        return [tail + SLACK_TOKENS, *longer]
-    return GUESSED_TAILS[:1] if new_tokens >= LONG_TURN_TOKENS else ()
+    if tail < LONG_TAIL_TOKENS:
+        return [tail + SLACK_TOKENS]
+    # A long text has changed, or a message was edited: then the line that changes is where it was.
+    return [*known.tails[:MAX_KEPT_TAILS], tail + SLACK_TOKENS, tail + tail // LONGER_PART]
 
 
 def has_near(points: Sequence[int], guess: int) -> bool:

@@ -19,10 +19,10 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from protocol.batching import BatchRules
 from protocol.events import FinishReason
-from worker.cache.known_prompts import Closest, KnownPrompts
+from worker.cache.known_prompts import Closest, Comparison, KnownPrompts
 from worker.cache.kv_cost import probe
 from worker.cache.prefix_cache import Prefix, PrefixCache, PrefixReuse
-from worker.cache.restore_points import RestorePoints
+from worker.cache.restore_points import plan_restore_points
 from worker.engine.attention_cost import probe_attention
 from worker.engine.batches.compiled_sampling import choose_sampling
 from worker.engine.batches.decode_groups import PaddingCost
@@ -116,7 +116,6 @@ class Engine:
         self.rules = rules or BatchRules()
         # Why a row's caches could not be kept, if that has failed.
         self.cache_fault: str | None = None
-        self._restore_points = None if self.is_trimmable else RestorePoints()
         self._uncached: set[int] = set()
         self._prefilling: dict[int, PrefillingRow] = {}
         self._rows: dict[int, Row] = {}
@@ -188,10 +187,11 @@ class Engine:
             row.reuse = reuse_of_sibling(shared)
             return shared.cached_tokens
         prefix = self._find_prefix(id, prompt, row)
-        closest = max(self._known_prompts.note(prompt), prefix.closest, key=tokens_in_common)
+        compared = self._known_prompts.note(prompt)
+        closest = max(compared.closest, prefix.closest, key=tokens_in_common)
         in_memory = prefix.length - prefix.disk_tokens
         row.reuse = PrefixReuse(in_memory, prefix.disk_tokens, closest=closest)
-        ends = self._plan_restore_points(id, prompt, prefix.length, breakpoints)
+        ends = self._plan_restore_points(id, compared, prefix.length, breakpoints)
         [uid] = self._generator.insert_segments(
             [split_prompt(prompt, prefix.length, ends)],
             max_tokens=[max_tokens],
@@ -205,14 +205,14 @@ class Engine:
         return prefix.length
 
     def _plan_restore_points(
-        self, id: int, prompt: list[int], cached: int, breakpoints: Sequence[int]
+        self, id: int, compared: Comparison, cached: int, breakpoints: Sequence[int]
     ) -> Sequence[int]:
         """Where the prefill of this prompt stops, so that others can continue from there."""
         if not self.rules.slices_prompts:
             return ()
-        if self._restore_points is None or not self._may_cache(id):
+        if self.is_trimmable or not self._may_cache(id):
             return breakpoints
-        return self._restore_points.plan(prompt, cached, breakpoints)
+        return plan_restore_points(compared, cached, breakpoints)
 
     def _find_prefix(self, id: int, prompt: list[int], row: Row) -> Prefix:
         if row.scorer is not None or not self._may_cache(id):
@@ -342,7 +342,7 @@ class Engine:
     def _cache_prefix(self, layers: list[Any], tokens: list[int]) -> None:
         try:
             if tokens:
-                self._known_prompts.note(tokens)
+                self._known_prompts.note_answer(tokens)
                 self._prompt_cache.insert(self._name, tokens, layers)
         except MODEL_ERRORS as error:
             self._stop_caching(error)

@@ -203,23 +203,28 @@ def prepare_prompt(
         if is_large and not short.tokens:
             prompts.check_length(msgspec.structs.replace(submit, prompt=short.prompt))
         prompt = short.tokens or prompts.build(short.prompt)
+        max_tokens = prompts.limit(submit, len(prompt))
+        messages = prompts.map_messages(short, prompt)
+        breakpoints = (
+            prompts.breakpoints(short.prompt, prompt, messages) if wants_breakpoints else []
+        )
         relaxed = parsers.list_relaxed(submit) if enforces_calls else []
         for path in relaxed:
             logger.warning("request %d: not enforced: %r", submit.id, path[:MAX_LOGGED_CHARS])
         return PreparedPrompt(
             tokens=prompt,
             ignored=[*prompts.ignored(submit.prompt), *parsers.ignored(submit), *relaxed],
-            max_tokens=prompts.limit(submit, len(prompt)),
+            max_tokens=max_tokens,
             echo=(
                 prompts.echo(submit.prompt, skip_special_tokens=submit.skip_special_tokens)
                 if submit.echo
                 else ""
             ),
-            breakpoints=prompts.breakpoints(short.prompt, prompt) if wants_breakpoints else [],
+            breakpoints=breakpoints,
             answer_grammar=parsers.answer_grammar(submit, prompt),
             offered_calls=parsers.optional_call_grammar(submit) if enforces_calls else None,
             dropped_messages=short.dropped_messages,
-            message_map=prompts.map_messages(short, prompt),
+            message_map=messages,
             prediction=prompts.encode_prediction(submit.prediction),
         )
     except Exception as error:

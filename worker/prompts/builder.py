@@ -171,10 +171,12 @@ class PromptBuilder:
             case ChatPrompt():
                 return ""
 
-    def breakpoints(self, prompt: Prompt, tokens: list[int]) -> list[int]:
+    def breakpoints(
+        self, prompt: Prompt, tokens: list[int], messages: MessageMap = NO_MESSAGES
+    ) -> list[int]:
         """The positions in a prompt's `tokens` at which prefill stops to cache the state."""
         if isinstance(prompt, ChatPrompt):
-            return find_breakpoints(self._build_if_possible, prompt, tokens)
+            return find_breakpoints(self._build_if_possible, prompt, tokens, messages.starts)
         return []
 
     def map_messages(self, short: ShortPrompt, tokens: list[int]) -> MessageMap:

@@ -1,17 +1,17 @@
 """Cache breakpoints: where other prompts are likely to diverge from a conversation's prompt.
 
 The cache of a layer that cannot be trimmed is reusable only where prefill stopped. So prefill
-stops after the tokens that all conversations with this system prompt share, before the last
-turn, and after those that the next turn of this conversation will share. Templates may drop or
-move text (such as the reasoning of earlier turns), so these are found by rendering another
-conversation and comparing the tokens. It also stops before a date, a time or an id in the
-instructions: clients change such lines from turn to turn.
+stops after the tokens that all conversations with this system prompt share, before each of the
+last messages, and after the tokens that the next turn of this conversation will share. Templates
+may drop or move text (such as the reasoning of earlier turns), so these are found by rendering
+another conversation and comparing the tokens. It also stops before a line with a date, a time or
+an id in the instructions: clients change such lines from turn to turn.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,12 @@ from worker.cache.radix_node import shared_length
 from worker.templates.conversation import INSTRUCTION_ROLES
 
 OTHER_TEXTS = ("A", "B")
+OTHER_LINE = "~"
+# The line of a date that has more before it is no name and value: only the date changes.
+MAX_LINE_CHARS = 40
+# Before so many messages, if no other breakpoint is so few tokens before.
+MAX_MESSAGES = 8
+MESSAGE_GAP_TOKENS = 48
 # A date, a time, a UUID, a long number or a long hexadecimal id.
 CHANGING = re.compile(
     r"\d{4}-\d\d-\d\d|\d{1,2}:\d\d|\d{1,2}/\d{1,2}/\d{2,4}|[0-9a-f]{8}-[0-9a-f]{4}-|\d{5,}"
@@ -34,21 +40,30 @@ NEXT_TURN = [{"role": "assistant", "content": "A"}, {"role": "user", "content": 
 
 
 def find_breakpoints(
-    build: Callable[[ChatPrompt], list[int]], prompt: ChatPrompt, tokens: list[int]
+    build: Callable[[ChatPrompt], list[int]],
+    prompt: ChatPrompt,
+    tokens: list[int],
+    starts: Sequence[int] = (),
 ) -> list[int]:
-    """At most four breakpoints inside `tokens`, which `build` returned for `prompt`.
+    """The breakpoints inside `tokens`, which `build` returned for `prompt`.
 
-    `build` returns no tokens for messages that the template refuses.
+    `build` returns no tokens for messages that the template refuses. `starts` are where the
+    messages begin, if that is known: the last of them are breakpoints, but none that is close
+    behind another.
     """
     other = _other_conversation(prompt.messages)
     others = [other, [*prompt.messages, *NEXT_TURN]]
-    if (changed := _with_other_ids(other)) != other:
+    if (changed := _with_other_line(other)) != other:
         others.append(changed)
     breakpoints = {
         shared_length(tokens, build(msgspec.structs.replace(prompt, messages=messages)))
         for messages in others
     }
-    breakpoints.add(_start_of_last_turn(build, prompt, tokens))
+    if not starts:
+        breakpoints.add(_start_of_last_turn(build, prompt, tokens))
+    for start in starts[-MAX_MESSAGES:]:
+        if not any(0 <= start - earlier < MESSAGE_GAP_TOKENS for earlier in breakpoints):
+            breakpoints.add(start)
     return sorted(position for position in breakpoints if 0 < position < len(tokens))
 
 
@@ -77,14 +92,22 @@ def _other_conversation(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [*instructions, {"role": "user", "content": text}]
 
 
-def _with_other_ids(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same messages with another date or id in the instructions, where they have one."""
+def _with_other_line(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same messages with another line instead of that of a date or an id, if there is one.
+
+    Another conversation may have another line there. Of a long line only the date is another.
+    """
     instructions = [message for message in messages if message["role"] in INSTRUCTION_ROLES]
     for number, message in enumerate(instructions):
         if (place := find_changing(str(message["content"]))) is not None:
             content = str(message["content"])
             start, end = place
-            changed = content[:start] + content[start:end].translate(OTHER_DIGIT) + content[end:]
+            before = line_before(content, start)
+            changed = content[start:end].translate(OTHER_DIGIT)
+            if len(before) <= MAX_LINE_CHARS:
+                start -= len(before)
+                changed = OTHER_LINE + changed
+            changed = content[:start] + changed + content[end:]
             return [
                 *messages[:number],
                 {**message, "content": changed},

@@ -12,7 +12,7 @@ from tests.oracle import tokenizer
 from worker.intake.prepared import PreparedRequest, prepare
 from worker.models.families import build_registry
 from worker.models.model_config import ModelConfigLoader
-from worker.prompts.builder import PromptBuilder
+from worker.prompts.builder import PromptBuilder, ShortPrompt
 
 SYSTEM = {"role": "system", "content": "You are terse. " * 10}
 Messages = list[dict[str, Any]]
@@ -48,6 +48,46 @@ def test_a_breakpoint_is_where_the_next_turn_will_diverge(model_paths: dict[str,
         following = prompts.build(ChatPrompt([*first, answer, user("And that?")]))
         shared = [stop for stop in stops if tokens[:stop] == following[:stop]]
         assert max(shared) > len(tokens) - 12, "the whole question is shared"
+
+
+def test_an_edit_of_a_message_of_the_last_ones_parts_shortly_behind_a_breakpoint(
+    model_paths: dict[str, Path],
+) -> None:
+    words = "one two three four five six seven eight nine ten " * 8
+    messages: Messages = [SYSTEM]
+    for number in range(3):
+        messages += [
+            user(f"{number} {words}"),
+            {"role": "assistant", "content": f"{number} {words}"},
+        ]
+    messages.append(user("And then?"))
+    for path in model_paths.values():
+        prompts = builder(path)
+        short = ShortPrompt(ChatPrompt(messages))
+        tokens = prompts.build(short.prompt)
+        stops = prompts.breakpoints(short.prompt, tokens, prompts.map_messages(short, tokens))
+        for place in range(1, len(messages)):
+            edited = [*messages]
+            edited[place] = {**edited[place], "content": "Zero. " + edited[place]["content"]}
+            others = prompts.build(ChatPrompt(edited))
+            parting = next(n for n, token in enumerate(tokens) if others[n] != token)
+            assert any(parting - 64 <= stop <= parting for stop in stops), (path.name, place)
+
+
+@pytest.mark.parametrize("line", ["Date: 2026-11-26", "Session: 7d1f49ab3c55"])
+def test_a_breakpoint_is_before_the_line_of_a_date_or_an_id(
+    model_paths: dict[str, Path], line: str
+) -> None:
+    for path in model_paths.values():
+        prompts = builder(path)
+        first, second = (
+            {"role": "system", "content": f"You are terse.\n{each}\nBe kind."}
+            for each in (line, "Nothing is known here.")
+        )
+        tokens = prompts.build(ChatPrompt([first, user("What is it?")]))
+        others = prompts.build(ChatPrompt([second, user("What is it?")]))
+        parting = next(n for n, token in enumerate(tokens) if others[n] != token)
+        assert parting in prompts.breakpoints(ChatPrompt([first, user("What is it?")]), tokens)
 
 
 def test_breakpoints_are_computed_only_for_models_that_need_them(llama_path: Path) -> None:
