@@ -26,6 +26,7 @@ from protocol.embedding import Embed, EmbeddingSource
 from protocol.events import Event, Origin, Rejected, Tokenized
 from protocol.grammars import Grammar
 from protocol.model_states import ModelState
+from protocol.ranks import RankGroup
 from protocol.stats import Device, Memory, Stats
 from protocol.structs import Data, Message
 from protocol.tokenization import Tokenize
@@ -146,7 +147,7 @@ class Configure(Message, frozen=True):
     request waits at most `memory_wait_s` for memory. A slice of prefill has at most
     `prefill_rows` rows of `prefill_step_tokens` tokens and takes about `prefill_slice_s`. For
     `cache_limit_bytes` 0 means a share of the budget. `wired_limit_bytes` 0 wires nothing, "auto"
-    as `protocol/wiring.py` chooses once the models are loaded.
+    as `protocol/wiring.py` chooses once the models are loaded. `ranks` is None for one process.
     """
 
     models: list[ModelSource]
@@ -166,6 +167,7 @@ class Configure(Message, frozen=True):
     prefill_rows: int = 8
     prefill_slice_s: float = 1.0
     compiled_sampling: bool = False
+    ranks: RankGroup | None = None
 
 
 class Sibling(Data, frozen=True):
@@ -300,10 +302,7 @@ class CommandResult(Message, frozen=True):
 
 
 class Ready(Message, frozen=True):
-    """The models to preload are loaded; `ModelsChanged` was sent before.
-
-    `wiring` is what Metal keeps wired, None with `wired_limit_bytes` 0.
-    """
+    """The models to preload are loaded, and `ModelsChanged` was sent; None: nothing is wired."""
 
     device: Device
     memory: Memory

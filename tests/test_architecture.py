@@ -27,6 +27,7 @@ from tests.words import ODD_WORDS
 DISTRICTS: dict[str, tuple[str, ...]] = {
     # district -> the districts that it may import, besides protocol
     "worker.main": (
+        "worker.ranks",
         "worker.scheduler",
         "worker.intake",
         "worker.models",
@@ -37,6 +38,14 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "worker.selftest": (
         "worker.models",
         "worker.selfcheck",
+        "worker.engine",
+        "worker.memory",
+        "worker.cache",
+    ),
+    # A model that several processes compute; a program of its own, and rank 0's part of it.
+    "worker.ranks": (
+        "worker.models",
+        "worker.folder",
         "worker.engine",
         "worker.memory",
         "worker.cache",
@@ -213,7 +222,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.schema",
         "service.requestlog",
     ),
-    "service.supervision": ("service.config", "service.schema"),
+    "service.supervision": ("service.ranks", "service.config", "service.schema"),
+    "service.ranks": (),
     "service.security": ("service.transport", "service.http", "service.config"),
     "service.transport": ("service.http", "service.config"),
     "service.http": ("service.config", "service.schema"),
@@ -229,7 +239,7 @@ EVERYWHERE = (
     "worker.transformers_scan",
 )
 # Composed of the districts; nothing imports them.
-ENTRANCES = ("service.__main__", "worker.__main__")
+ENTRANCES = ("service.__main__", "worker.__main__", "worker.ranks.__main__")
 MIN_MODULES, MAX_MODULES = 3, 10
 MAX_ROOT_MODULES = 6
 # OpenAI's shapes are many; the demo is data and, in a folder of its own, how it was made.

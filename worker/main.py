@@ -25,19 +25,23 @@ from protocol.messages import (
     ToService,
     ToWorker,
 )
+from protocol.stats import Device
 from worker.cache.cache_folder import FolderRefused
 from worker.cache.disk_store import DiskStore
 from worker.intake.encoded_submit import make_decoder
 from worker.intake.preprocessor import Preprocessor
 from worker.intake.receiver import Inbox, Receiver
-from worker.memory.budget import make_budget, measure, set_limits
+from worker.memory.budget import Budget, make_budget, measure, set_limits
 from worker.memory.device import describe_device, prepare_device
 from worker.memory.preparation import PreparationMemory
 from worker.memory.wiring import apply_wired_limit, check_wired_limit
 from worker.models.families import build_registry
 from worker.models.model_config import LoadError, ModelConfigLoader
 from worker.models.pool import ModelPool
-from worker.models.weight_loader import AnyLoadedModel, LoadedModel
+from worker.models.weight_loader import ONE_PROCESS, AnyLoadedModel, LoadedModel
+from worker.ranks.leader import Leader
+from worker.ranks.meeting import MeetingFailed
+from worker.ranks.recorder import RankLost
 from worker.scheduler.core import EngineCore
 from worker.scheduler.device_clock import DeviceClock
 
@@ -64,7 +68,7 @@ def run(connection: Connection) -> int:
     except LoadError as error:
         channel.send(Fatal(str(error)))
         return EXIT_LOAD_FAILED
-    except Exception as error:
+    except (Exception, RankLost) as error:
         # After such an error the state of this process is unknown.
         logger.exception("the device failed")
         channel.send(Fatal(f"the device failed: {error!r}"))
@@ -86,21 +90,18 @@ def exit_after_fault(
 
 def serve(channel: Channel[ToWorker, ToService]) -> int:
     """Load the models that the first message names, send `Ready`, and run the engine core."""
-    configure = receive_configure(channel)
+    configure = share_memory(receive_configure(channel))
     prepare_device()
     device = describe_device()
-    budget = make_budget(configure.memory_limit_bytes, configure.prefill_reserve_bytes, device)
-    set_limits(configure.memory_limit_bytes, configure.cache_limit_bytes, budget)
-    try:
-        check_wired_limit(configure.wired_limit_bytes)
-    except ValueError as error:
-        raise LoadError(str(error)) from error
+    shares = 1 if configure.ranks is None else configure.ranks.size
+    budget = limit_memory(configure, device, shares)
     configure = msgspec.structs.replace(configure, prefill_reserve_bytes=budget.prefill)
+    leader = meet_ranks(configure, channel)
     disk_store = open_disk_store(configure)
     # Without this a full collection traverses all imported objects: 70 ms in which streams wait.
     gc.freeze()
     inbox: Inbox = queue.SimpleQueue()
-    config_loader = ModelConfigLoader(build_registry(), configure.context_limit_tokens)
+    config_loader = ModelConfigLoader(build_registry(), configure.context_limit_tokens, shares)
     preparation_memory = PreparationMemory()
     preprocessor = make_preprocessor(
         configure, config_loader, inbox, disk_store, preparation_memory, channel
@@ -113,7 +114,8 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
         preparation_memory=preparation_memory,
         on_loading=channel.send,
         on_loaded=partial(register_model, preprocessor),
-        on_unloaded=preprocessor.close,
+        on_unloaded=partial(forget_model, preprocessor, leader),
+        parts=ONE_PROCESS if leader is None else leader.parts,
     )
     device_clock = DeviceClock()
     finished = threading.Event()
@@ -143,7 +145,72 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
         finished.set()
         preprocessor.shut_down()
     close_disk_store(disk_store)
+    if leader is not None:
+        leader.close()
     return EXIT_OK
+
+
+def share_memory(configure: Configure) -> Configure:
+    """The limits of each rank: all ranks are on one machine, and each has a part of a model."""
+    if configure.ranks is None:
+        return configure
+    size = configure.ranks.size
+    return msgspec.structs.replace(
+        configure,
+        memory_limit_bytes=configure.memory_limit_bytes // size,
+        cache_limit_bytes=configure.cache_limit_bytes // size,
+        prompt_cache_bytes=configure.prompt_cache_bytes // size,
+    )
+
+
+def meet_ranks(configure: Configure, channel: Channel[ToWorker, ToService]) -> Leader | None:
+    """Accept the other ranks, which then follow this one; None if there are none.
+
+    Raises:
+        LoadError: they cannot work together, or a setting cannot be used with ranks.
+    """
+    if configure.ranks is None:
+        return None
+    if configure.prompt_cache_dir:
+        raise LoadError("prompt_cache_dir cannot be used with ranks")
+    try:
+        leader = Leader(configure.ranks, partial(exit_without_rank, channel))
+    except MeetingFailed as error:
+        raise LoadError(str(error)) from error
+    leader.prepare(configure)
+    return leader
+
+
+def exit_without_rank(channel: Channel[ToWorker, ToService], reason: str) -> NoReturn:
+    """End the process because another rank has ended: no step can be computed without it."""
+    logger.error("a rank is lost: %s", reason)
+    channel.send(Fatal(f"a rank is lost: {reason}"))
+    channel.flush(FLUSH_TIMEOUT_S)
+    os._exit(EXIT_DEVICE_FAILED)
+
+
+def forget_model(preprocessor: Preprocessor, leader: Leader | None, id: str) -> None:
+    """Close what prepares a model's prompts, and let the other ranks free its weights."""
+    preprocessor.close(id)
+    if leader is not None:
+        leader.send_freed()
+
+
+def limit_memory(configure: Configure, device: Device, shares: int) -> Budget:
+    """The budget of this process, one of `shares` of its machine; MLX gets its limits.
+
+    Raises:
+        LoadError: the wired limit is larger than Metal recommends.
+    """
+    budget = make_budget(
+        configure.memory_limit_bytes, configure.prefill_reserve_bytes, device, shares
+    )
+    set_limits(configure.memory_limit_bytes, configure.cache_limit_bytes, budget)
+    try:
+        check_wired_limit(configure.wired_limit_bytes)
+    except ValueError as error:
+        raise LoadError(str(error)) from error
+    return budget
 
 
 def make_preprocessor(

@@ -37,6 +37,7 @@ from service.host.log_setup import LogFile, configure_logging
 from service.host.sleep_prevention import SleepPrevention, caffeinate
 from service.host.standard_streams import STANDARD_OUTPUT, open_standard_stream
 from service.inflight.registry import RequestRegistry
+from service.schema.settings_in_force import NOT_WITH_RANKS
 from service.security.clients import ClientNames, PeerNames
 from service.security.exposure import find_exposure
 from service.security.keyring import KeyRing, open_keyring
@@ -70,6 +71,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     settings = load_settings(argv, environ)
     refuse_open_hub_for(settings.models, environ)
+    refuse_with_ranks(settings)
     keys, tls = open_keyring(settings), make_tls(settings)
     try:
         file = log_file(settings)
@@ -100,6 +102,22 @@ def log_file(settings: Settings) -> LogFile | None:
     return LogFile(
         Path(settings.log_file), max_bytes=settings.log_file_bytes, backups=settings.log_files
     )
+
+
+def refuse_with_ranks(settings: Settings) -> None:
+    """Refuse settings that would have to be the same on all ranks, which nothing ensures yet.
+
+    Raises:
+        SettingsError: one of them is set.
+    """
+    used = {
+        "prompt_cache_dir": settings.prompt_cache_dir != "",
+        "wired_limit_bytes": settings.wired_limit_bytes != 0,
+        "adapter": any(model.adapter is not None for model in settings.models),
+    }
+    for name in NOT_WITH_RANKS:
+        if settings.ranks > 1 and used[name]:
+            raise SettingsError(f"{name}: cannot be used with ranks")
 
 
 def refuse_open_network(settings: Settings, keys: KeyRing, listener: socket.socket) -> None:
@@ -285,6 +303,7 @@ def make_supervisor(
         on_loading=screen.show_loading,
         on_step=observability.step_stats.add_step,
         restart_limits=restart_limits,
+        ranks=settings.ranks,
     )
 
 

@@ -75,14 +75,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     allowed_origins: Annotated[
         str,
-        Meta(
-            description="Web origins (https://a.example) whose pages may call the service, "
-            "comma-separated; * allows any."
-        ),
+        Meta(description="Web origins whose pages may call, comma-separated; * allows any."),
     ] = ""
     max_running: Annotated[
         int, Meta(description="The most sequences that run at once.", ge=1, le=1024)
     ] = 32
+    ranks: Annotated[
+        int, Meta(description="The processes that compute the models together.", ge=1, le=64)
+    ] = 1
     max_waiting: Annotated[
         int,
         Meta(

@@ -21,6 +21,7 @@ from service.schema.health import (
     MemoryHealth,
     ModelHealth,
     PrefillHealth,
+    RankHealth,
     RequestsHealth,
     WorkerHealth,
 )
@@ -29,6 +30,9 @@ from service.supervision.exit_reason import LastExit
 from service.supervision.supervisor import Supervisor
 
 Show = Callable[[str], str]
+
+# All ranks are on this machine.
+RANK_HOST = "localhost"
 
 
 class HealthEndpoint:
@@ -61,6 +65,10 @@ class HealthEndpoint:
                 restarts=supervisor.restarts,
                 last_exit=exit_health(last_exit, show) if last_exit else None,
                 prefill=prefill_health(supervisor, show),
+                ranks=[
+                    RankHealth(rank=rank, host=RANK_HOST, pid=pid)
+                    for rank, pid in enumerate(supervisor.rank_pids)
+                ],
             ),
             requests=self._requests(stats),
             memory=memory_health(stats.memory) if stats else None,

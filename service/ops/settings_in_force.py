@@ -11,10 +11,12 @@ from service.inflight.shares import share_of
 from service.ops.health import prefill_health
 from service.schema.capabilities import KV_REASON
 from service.schema.settings_in_force import (
+    NOT_WITH_RANKS,
     KeyLimitsInForce,
     KVQuantisationInForce,
     MemoryInForce,
     PromptCacheInForce,
+    RanksInForce,
     SettingsInForce,
     SettingWithoutEffect,
     SlotsInForce,
@@ -76,6 +78,10 @@ class SettingsReport:
                 required=surroundings.keys_required,
                 max_concurrent=settings.key_max_concurrent,
                 tokens_per_minute=settings.key_tokens_per_minute,
+            ),
+            ranks=RanksInForce(
+                size=settings.ranks,
+                refused=list(NOT_WITH_RANKS) if settings.ranks > 1 else [],
             ),
             without_effect=[*find_without_effect(settings, surroundings)],
         )

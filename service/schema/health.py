@@ -38,14 +38,26 @@ class PrefillHealth(msgspec.Struct, frozen=True, kw_only=True):
     shortened_because: str | None
 
 
+class RankHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the processes that compute the models together."""
+
+    rank: int
+    host: str
+    pid: int
+
+
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """The worker process; `pid` is null while none runs, `last_exit` until one has ended."""
+    """The worker process; `pid` is null while none runs, `last_exit` until one has ended.
+
+    `ranks` are all of its processes, of which it is the first.
+    """
 
     pid: int | None
     uptime_s: float
     restarts: int
     last_exit: ExitHealth | None
     prefill: PrefillHealth | None = None
+    ranks: list[RankHealth] = []
 
 
 class RequestsHealth(msgspec.Struct, frozen=True, kw_only=True):

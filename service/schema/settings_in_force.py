@@ -9,6 +9,9 @@ import msgspec
 
 from service.schema.health import PrefillHealth
 
+# Refused where several ranks compute the models together.
+NOT_WITH_RANKS = ("prompt_cache_dir", "wired_limit_bytes", "adapter")
+
 
 class SlotsInForce(msgspec.Struct, frozen=True, kw_only=True):
     """How many sequences may be on the device, and wait for it.
@@ -56,6 +59,13 @@ class KVQuantisationInForce(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class RanksInForce(msgspec.Struct, frozen=True, kw_only=True):
+    """How many processes compute the models together, and the settings that these cannot have."""
+
+    size: int
+    refused: list[str]
+
+
 class KeyLimitsInForce(msgspec.Struct, frozen=True, kw_only=True):
     """The limits of each API key; 0 is none. Without `required` keys no client has them."""
 
@@ -84,4 +94,5 @@ class SettingsInForce(msgspec.Struct, frozen=True, kw_only=True):
     kv_quantisation: KVQuantisationInForce
     priority: bool
     key_limits: KeyLimitsInForce
+    ranks: RanksInForce
     without_effect: list[SettingWithoutEffect]

@@ -19,10 +19,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from protocol.channel import Channel, Closed, service_end
-from protocol.messages import ToService, ToWorker
+from protocol.messages import Configure, ToService, ToWorker
 from service.config.api_keys import API_KEYS_VARIABLE
 from service.config.secrets import has_secret, names_secret
+from service.ranks.addresses import RankAddresses
+from service.ranks.followers import Followers
 from service.schema.health import WorkerPhase
 from service.supervision.preloads import Preloads
 from service.supervision.standard_error import StandardErrorCopy
@@ -56,14 +60,17 @@ class WorkerProcess:
         on_message: Callable[[ToService], None],
         on_exit: Callable[[int], None],
         on_closed: Callable[[], None] | None = None,
+        ranks: int = 1,
     ) -> None:
         service_connection, worker_connection = multiprocessing.Pipe()
+        self._addresses = RankAddresses(ranks) if ranks > 1 else None
+        passed = [] if self._addresses is None else [self._addresses.listener]
         # Close the worker's end here; otherwise the pipe would never reach end of file.
         with worker_connection:
             self._process = subprocess.Popen(
                 [*command, str(worker_connection.fileno())],
                 env=dict(environ),
-                pass_fds=[worker_connection.fileno()],
+                pass_fds=[worker_connection.fileno(), *passed],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
             )
@@ -73,6 +80,7 @@ class WorkerProcess:
         # The end of its standard error, at most 4 KB; complete when `on_exit` is called.
         self.last_words = ""
         self._channel: Channel[ToService, ToWorker] = service_end(service_connection)
+        self._followers = self._start_followers(environ)
         self._on_message = on_message
         self._on_exit = on_exit
         self._on_closed = on_closed
@@ -84,6 +92,36 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def rank_pids(self) -> list[int]:
+        """The process ids of all ranks."""
+        return [self.pid, *(self._followers.pids if self._followers is not None else ())]
+
+    def configure(self, configure: Configure) -> None:
+        """Send the first message, with what rank 0 needs to know of the others."""
+        group = None if self._addresses is None else self._addresses.group_for(0)
+        self.send(msgspec.structs.replace(configure, ranks=group))
+
+    def _start_followers(self, environ: Mapping[str, str]) -> Followers | None:
+        """Start the other ranks, if there are any."""
+        if self._addresses is None:
+            return None
+        # Rank 0 has its own copy.
+        self._addresses.close_listener()
+        try:
+            return Followers(self._addresses, environ, self._end_without_rank, StandardErrorCopy)
+        except OSError:
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    def _end_without_rank(self) -> None:
+        """A rank has ended, so rank 0 has to: it does so by itself unless it is stopped."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(REAP_TIMEOUT_S)
+            return
+        self._process.kill()
+
     def send(self, message: ToWorker) -> None:
         """Queue a message; it is dropped if the worker has exited."""
         self._channel.send(message)
@@ -93,8 +131,10 @@ class WorkerProcess:
         self._process.terminate()
 
     def kill(self) -> None:
-        """Send SIGKILL."""
+        """Send SIGKILL, to all ranks."""
         self._process.kill()
+        if self._followers is not None:
+            self._followers.kill()
 
     def _read(self) -> None:
         try:
@@ -135,6 +175,10 @@ class WorkerProcess:
             status = self._process.wait()
         self.last_words = self._standard_error.finish()
         self._channel.close()
+        if self._followers is not None:
+            self._followers.finish()
+        if self._addresses is not None:
+            self._addresses.close()
         # The event loop may be closed already.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._on_exit, status)

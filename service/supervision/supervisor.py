@@ -93,12 +93,14 @@ class Supervisor:
         on_loading: Callable[[Loading], None],
         on_step: Callable[[Stats, int], None] = lambda stats, tokens: None,
         restart_limits: RestartLimits | None = None,
+        ranks: int = 1,
         available_bytes: Callable[[], int | None] = read_available,
     ) -> None:
         self._configure = configure
         self._command = command
         self._environ = environ
         self._timeouts = timeouts
+        self.ranks = ranks
         self._on_loading = on_loading
         self._on_step = on_step
         self._available_bytes = available_bytes
@@ -132,6 +134,11 @@ class Supervisor:
     def pid(self) -> int | None:
         """The worker's process id; None while no worker runs."""
         return self._current.worker.pid if self._current is not None else None
+
+    @property
+    def rank_pids(self) -> list[int]:
+        """The process ids of all ranks, that of rank 0 first; none while no worker runs."""
+        return self._current.worker.rank_pids if self._current is not None else []
 
     @property
     def uptime_s(self) -> float:
@@ -206,9 +213,10 @@ class Supervisor:
             on_message=self._receive,
             on_closed=self._lose_worker,
             on_exit=exited.set_result,
+            ranks=self.ranks,
         )
         self._current = run = WorkerRun(worker, exited, self._timeouts)
-        worker.send(self.model_states.next_configure(self.prefill_limits))
+        worker.configure(self.model_states.next_configure(self.prefill_limits))
         watch = asyncio.create_task(self._watch(run), name="worker-watch")
         try:
             self._handle_exit(run, await exited)

@@ -189,6 +189,12 @@ def create_worker_metrics(meter: Meter, supervisor: Supervisor, totals: Totals) 
         "1",
         "Whether a worker is ready.",
     )
+    meter.create_observable_gauge(
+        "mlxd.worker.ranks",
+        [callback(lambda: len(supervisor.rank_pids))],
+        "{process}",
+        "Processes that compute the models together.",
+    )
     meter.create_observable_counter(
         "mlxd.worker.restarts",
         [callback(lambda: supervisor.restarts)],

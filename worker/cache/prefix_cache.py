@@ -158,6 +158,9 @@ class PrefixCache:
 
     def shrink(self, limit_bytes: int) -> None:
         """Evict what is worth least until at most `limit_bytes` are held."""
+        self._fit(limit_bytes)
+
+    def _fit(self, limit_bytes: int) -> None:
         while self.nbytes > limit_bytes:
             self._evict(self._order.pop())
 
@@ -211,7 +214,7 @@ class PrefixCache:
         self._update_size(node)
         # While it is not in the order, so that it does not go itself.
         self._order.remove(node)
-        self.shrink(self._limit_bytes)
+        self._fit(self._limit_bytes)
         self._touch([node])
         for each in path[-1:]:
             self._order.update(each)

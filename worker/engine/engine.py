@@ -23,7 +23,7 @@ from worker.cache.known_prompts import Closest, Comparison, KnownPrompts
 from worker.cache.kv_cost import probe
 from worker.cache.prefix_cache import Prefix, PrefixCache, PrefixReuse
 from worker.cache.restore_points import plan_restore_points
-from worker.engine.attention_cost import probe_attention
+from worker.engine.attention_cost import AttentionCost, probe_attention
 from worker.engine.batches.compiled_sampling import choose_sampling
 from worker.engine.batches.decode_groups import PaddingCost
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
@@ -39,6 +39,9 @@ from worker.memory.budget import clear_buffer_cache
 logger = logging.getLogger(__name__)
 
 EMPTY_PREFIX = Prefix(0, [])
+
+MakeBudget = Callable[[PrefillLimits, AttentionCost], PrefillBudget]
+"""Makes what chooses the slices of prefill."""
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -96,12 +99,13 @@ class Engine:
         rules: BatchRules | None = None,
         compiled_sampling: bool = False,
         speculation: Speculation | None = None,
+        make_budget: MakeBudget = PrefillBudget,
     ) -> None:
         self._name = name
         self._prompt_cache = PrefixCache(0) if prompt_cache is None else prompt_cache
         self._known_prompts = KnownPrompts()
         self.kv_cost = probe(model, prefill.max_tokens)
-        budget = PrefillBudget(prefill, probe_attention(model, self.kv_cost))
+        budget = make_budget(prefill, probe_attention(model, self.kv_cost))
         self._generator = RowBatchGenerator(
             model,
             PaddingCost(self.kv_cost, weight_bytes_of(model)),
@@ -256,7 +260,8 @@ class Engine:
         for sibling in removed.row.siblings:
             id = self._id_of[sibling.uid]
             self._unregister(id)
-            self.insert(id, removed.prompt, sibling.max_tokens, sibling.row)
+            # Not one of a subclass: that is for calls from outside.
+            Engine.insert(self, id, removed.prompt, sibling.max_tokens, sibling.row)
 
     def step(self, begin: Callable[[float], None] = lambda reckoned_s: None) -> list[Token]:
         """Decode one token of every running row, and prefill one slice of the prompts.

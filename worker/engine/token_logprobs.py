@@ -84,14 +84,14 @@ class PromptScorer:
     def __init__(self, prompt: Sequence[int], top_count: int) -> None:
         self.scores: list[Score] = []
         self._prompt = prompt
-        self._top_count = top_count
+        self.top_count = top_count
 
     def push(self, logits: mx.array) -> None:
         """Score the tokens after the next positions, by logits of [positions, vocabulary]."""
         begin = len(self.scores) + 1
         targets = list(self._prompt[begin : begin + logits.shape[0]])
-        scores = Scores(logits[: len(targets)], mx.array(targets, mx.uint32), self._top_count)
-        self.scores += [scores.read(index, self._top_count) for index in range(len(targets))]
+        scores = Scores(logits[: len(targets)], mx.array(targets, mx.uint32), self.top_count)
+        self.scores += [scores.read(index, self.top_count) for index in range(len(targets))]
 
 
 class ScoringModel:

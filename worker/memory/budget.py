@@ -59,9 +59,12 @@ class Budget:
 UNLIMITED = Budget(limit=1 << 62, base=0, prefill=0)
 
 
-def make_budget(limit_bytes: int, prefill_bytes: int, device: Device) -> Budget:
-    """The budget for these settings; 0 means the default. Called before any model is loaded."""
-    limit = limit_bytes or recommended_bytes(device)
+def make_budget(limit_bytes: int, prefill_bytes: int, device: Device, shares: int = 1) -> Budget:
+    """The budget for these settings; 0 means the default. Called before any model is loaded.
+
+    So many processes share the default of the machine.
+    """
+    limit = limit_bytes or recommended_bytes(device) // shares
     return Budget(limit, read_footprint(), prefill_bytes or int(limit * PREFILL_SHARE))
 
 

@@ -17,7 +17,13 @@ from worker.memory.budget import return_freed_memory
 from worker.models.eviction import WaitingRequests
 from worker.models.model_config import ModelConfig, cannot_load
 from worker.models.states import ModelEntry
-from worker.models.weight_loader import AnyLoadedModel, EmbeddingLoad, WeightLoad
+from worker.models.weight_loader import (
+    ONE_PROCESS,
+    AnyLoadedModel,
+    EmbeddingLoad,
+    ModelParts,
+    WeightLoad,
+)
 from worker.selfcheck.check_store import CheckStore
 
 logger = logging.getLogger(__name__)
@@ -49,6 +55,7 @@ class LoadQueue:
         check_store: CheckStore,
         on_loaded: Callable[[str, AnyLoadedModel], None],
         clock: Callable[[], float],
+        parts: ModelParts = ONE_PROCESS,
     ) -> None:
         self._configure = configure
         self._entries = entries
@@ -57,6 +64,7 @@ class LoadQueue:
         self._check_store = check_store
         self._on_loaded = on_loaded
         self._clock = clock
+        self._parts = parts
         self.current: AnyLoad | None = None
 
     def load_of(self, id: str) -> AnyLoad | None:
@@ -95,7 +103,11 @@ class LoadQueue:
             self.current = EmbeddingLoad(config, self._configure)
         else:
             self.current = WeightLoad(
-                config, self._configure, self._account.prompt_cache, self._check_store
+                config,
+                self._configure,
+                self._account.prompt_cache,
+                self._check_store,
+                self._parts,
             )
         return self.current
 

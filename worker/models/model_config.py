@@ -141,9 +141,15 @@ class ModelConfig:
 
 
 class ModelConfigLoader:
-    """Loads configurations; `context_limit_tokens` applies to sources without their own limit."""
+    """Loads configurations; `context_limit_tokens` applies to sources without their own limit.
 
-    def __init__(self, families: FamilyRegistry, context_limit_tokens: int) -> None:
+    Of a model that generates this process reads one of `shares` parts.
+    """
+
+    def __init__(
+        self, families: FamilyRegistry, context_limit_tokens: int, shares: int = 1
+    ) -> None:
+        self._shares = shares
         self._families = families
         self._context_limit_tokens = context_limit_tokens
 
@@ -252,7 +258,7 @@ class ModelConfigLoader:
             family=model_type,
             context_length=context_length,
             vocabulary_size=vocabulary_size,
-            file_bytes=weight_file_bytes(path, source.adapter_path),
+            file_bytes=weight_file_bytes(path, source.adapter_path) // self._shares,
             content_key=content_key,
             stop_tokens=stop_tokens,
             prompts=prompts,

@@ -15,7 +15,6 @@ from protocol.model_states import ModelState
 from protocol.units import format_bytes
 from worker.cache.disk_store import DiskStore
 from worker.cache.kv_cost import KVCost
-from worker.cache.prefix_cache import PrefixCache
 from worker.memory.accounting import KVReservations, MemoryAccount
 from worker.memory.budget import UNLIMITED, Budget, return_freed_memory
 from worker.memory.device import describe_device
@@ -24,7 +23,13 @@ from worker.models.eviction import Evictor, WaitingRequests
 from worker.models.load_queue import LoadQueue, LoadResult
 from worker.models.model_config import LoadError, ModelConfig, ModelConfigLoader, cannot_load
 from worker.models.states import ModelEntry, describe_state
-from worker.models.weight_loader import AnyLoadedModel, LoadedEmbedder, LoadedModel
+from worker.models.weight_loader import (
+    ONE_PROCESS,
+    AnyLoadedModel,
+    LoadedEmbedder,
+    LoadedModel,
+    ModelParts,
+)
 from worker.selfcheck.check_store import CheckStore
 
 logger = logging.getLogger(__name__)
@@ -45,7 +50,7 @@ class ModelPool:
     """The configured models; iterating gives the loaded ones that generate, in their order.
 
     `on_loading` gets the progress of `load_all`, `on_loaded` each model that was loaded,
-    `on_unloaded` the id of each model that was unloaded.
+    `on_unloaded` the id of each model that was unloaded. `parts` make what computes a model.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class ModelPool:
         on_loaded: Callable[[AnyLoadedModel], None] = lambda model: None,
         on_unloaded: Callable[[str], None] = lambda id: None,
         clock: Clock = time.monotonic,
+        parts: ModelParts = ONE_PROCESS,
     ) -> None:
         self._configure = configure
         self._config_loader = config_loader
@@ -77,7 +83,7 @@ class ModelPool:
             )
             for source in configure.models
         }
-        prompt_cache = PrefixCache(configure.prompt_cache_bytes, disk_store)
+        prompt_cache = parts.make_cache(configure.prompt_cache_bytes, disk_store)
         self.account = MemoryAccount(budget, prompt_cache, preparation_memory)
         self.eviction = Evictor(
             entries=self._entries,
@@ -99,6 +105,7 @@ class ModelPool:
             check_store=self._check_store,
             on_loaded=self._add,
             clock=clock,
+            parts=parts,
         )
 
     def __iter__(self) -> Iterator[LoadedModel]:

@@ -7,7 +7,7 @@ import io
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from protocol.batching import BatchRules
 from protocol.messages import Configure
 from protocol.model_states import ModelInfo
 from protocol.units import MS_PER_S
+from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
 from worker.embedding.model import EmbeddingModel, load_embedding_model
 from worker.embedding_batches.batch_check import check_batches
@@ -87,6 +88,46 @@ class LoadedEmbedder:
 AnyLoadedModel = LoadedModel | LoadedEmbedder
 
 
+def read_slice(model: nn.Module, weights: list[mx.array]) -> None:
+    """Read some weights of this model from its files."""
+    mx.eval(weights)
+
+
+def build_modules(path: Path, *, trusted: bool) -> nn.Module:
+    """The model of a folder, by mlx-lm; `trusted`: by the folder's own code, if it has some.
+
+    Raises:
+        ValueError: its code ended the process, as where a package is missing.
+        Exception: any other error of mlx-lm.
+    """
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed), folder_for_mlx_lm(path) as folder:
+            model, _ = load_model(folder, lazy=True, trust_remote_code=trusted)
+    except SystemExit as error:
+        # mlx-lm's module prints why before it exits.
+        why = f": {printed.getvalue()}" if printed.getvalue() else ""
+        raise ValueError(f"its code ended the process with {error.code}{why}") from error
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class ModelParts:
+    """What makes the parts of a model that generates: by default those of one process.
+
+    `shares` is over how many processes its weights are distributed.
+    """
+
+    build: Callable[..., nn.Module] = build_modules
+    read: Callable[[nn.Module, list[mx.array]], None] = read_slice
+    make_engine: Callable[..., Engine] = Engine
+    make_cache: Callable[[int, DiskStore | None], PrefixCache] = PrefixCache
+    shares: int = 1
+
+
+ONE_PROCESS = ModelParts()
+
+
 class WeightLoad:
     """One load in progress: call `advance` until it returns True, then `finish`.
 
@@ -99,8 +140,10 @@ class WeightLoad:
         configure: Configure,
         prompt_cache: PrefixCache,
         check_store: CheckStore,
+        parts: ModelParts = ONE_PROCESS,
     ) -> None:
         self.config = config
+        self._parts = parts
         self.done_bytes = 0
         self.total_bytes = config.file_bytes
         self._configure = configure
@@ -123,7 +166,7 @@ class WeightLoad:
         if self._model is None:
             self._build_model()
         elif (weights := next(self._slices, None)) is not None:
-            mx.eval(weights)
+            self._parts.read(self._model, weights)
             self.done_bytes += sum(array.nbytes for array in weights)
         else:
             return self._advance_check(self._model)
@@ -141,6 +184,8 @@ class WeightLoad:
                 vocabulary_size=self.config.vocabulary_size,
                 limits=prefill_limits_of(self._configure),
                 load_s=self._read_s,
+                make_engine=self._parts.make_engine,
+                make_cache=self._parts.make_cache,
             )
             self._rules = self._check.rules
             return False
@@ -157,7 +202,7 @@ class WeightLoad:
         """The loaded model; called after `advance` has returned True."""
         assert self._model is not None
         configure, config = self._configure, self.config
-        engine = Engine(
+        engine = self._parts.make_engine(
             self._model,
             max_running=configure.max_running,
             prefill=prefill_limits_of(self._configure),
@@ -194,7 +239,8 @@ class WeightLoad:
 
     def _build_model(self) -> None:
         """Build the model's modules; their arrays are read lazily."""
-        model = build_modules(self.config.path, trusted=self.config.source.trust_remote_code)
+        trusted = self.config.source.trust_remote_code
+        model = self._parts.build(self.config.path, trusted=trusted)
         if self.config.source.adapter_path is not None:
             model = load_adapters(model, self.config.source.adapter_path)
             model.eval()
@@ -298,24 +344,6 @@ def prefill_limits_of(configure: Configure) -> PrefillLimits:
         slice_s=configure.prefill_slice_s,
         reserve_bytes=configure.prefill_reserve_bytes,
     )
-
-
-def build_modules(path: Path, *, trusted: bool) -> nn.Module:
-    """The model of a folder, by mlx-lm; `trusted`: by the folder's own code, if it has some.
-
-    Raises:
-        ValueError: its code ended the process, as where a package is missing.
-        Exception: any other error of mlx-lm.
-    """
-    printed = io.StringIO()
-    try:
-        with redirect_stdout(printed), folder_for_mlx_lm(path) as folder:
-            model, _ = load_model(folder, lazy=True, trust_remote_code=trusted)
-    except SystemExit as error:
-        # mlx-lm's module prints why before it exits.
-        why = f": {printed.getvalue()}" if printed.getvalue() else ""
-        raise ValueError(f"its code ended the process with {error.code}{why}") from error
-    return model
 
 
 def slice_weights(weights: list[mx.array]) -> Iterator[list[mx.array]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -76,9 +76,11 @@ class ModelCheck:
         limits: PrefillLimits,
         load_s: float = 0.0,
         min_budget_s: float | None = None,
+        make_engine: Callable[..., Engine] = Engine,
+        make_cache: Callable[[int, None], PrefixCache] = PrefixCache,
     ) -> None:
-        self._cache = PrefixCache(CACHE_BYTES)
-        self._engine = Engine(
+        self._cache = make_cache(CACHE_BYTES, None)
+        self._engine = make_engine(
             model,
             max_running=limits.max_rows,
             prefill=dataclasses.replace(limits, slice_s=SLICE_S),

@@ -1,0 +1,74 @@
+"""The process of one rank beside rank 0."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+# How long a rank may take to end once rank 0 has ended, which it notices at once.
+END_TIMEOUT_S = 2.0
+
+
+class ErrorCopy(Protocol):
+    """Copies a process's standard error to this one's."""
+
+    def finish(self) -> str:
+        """Copy the rest, once the process has exited; the end of its text."""
+
+
+CopyErrors = Callable[[int], ErrorCopy]
+"""Starts a copy from a descriptor, which it then owns."""
+
+
+class Follower:
+    """One rank. Its standard input has the secret, and stays open for as long as it may run."""
+
+    def __init__(
+        self,
+        rank: int,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        line: bytes,
+        on_exit: Callable[[], None],
+        copy_errors: CopyErrors,
+    ) -> None:
+        self.rank = rank
+        self._process = subprocess.Popen(
+            command, env=dict(environ), stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+        assert self._process.stderr is not None
+        assert self._process.stdin is not None
+        self._standard_error = copy_errors(os.dup(self._process.stderr.fileno()))
+        self._process.stderr.close()
+        self._input = self._process.stdin
+        # It may have ended already, of which `on_exit` tells.
+        with contextlib.suppress(BrokenPipeError):
+            self._input.write(line)
+        self._on_exit = on_exit
+        self._exited = threading.Event()
+        threading.Thread(target=self._wait, name=f"rank-{rank}-reaper", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._process.kill()
+
+    def finish(self) -> None:
+        """Wait for its exit; kill it if it does not end."""
+        self._input.close()
+        if not self._exited.wait(END_TIMEOUT_S):
+            self._process.kill()
+            self._exited.wait()
+        self._standard_error.finish()
+
+    def _wait(self) -> None:
+        self._process.wait()
+        self._exited.set()
+        self._on_exit()

@@ -1,0 +1,80 @@
+"""Two ranks answer as one process does, also where one of them is lost."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.e2e.daemon import Daemon, running
+from tests.e2e.ranked import answer_all, answer_while, make_requests, rank_pids
+from tests.waiting import HANG_S
+
+FLAGS = ("--ranks", "2", "--stall-s", "20")
+
+
+@pytest.fixture(scope="module")
+def ranked(llama_path: Path) -> Iterator[Daemon]:
+    """A service of two ranks."""
+    with running(llama_path, flags=FLAGS) as daemon:
+        yield daemon
+
+
+@pytest.mark.anyio
+async def test_mixed_requests_get_the_answers_of_one_process(
+    ranked: Daemon, daemon: Daemon
+) -> None:
+    bodies = make_requests(16)
+    # The second time they continue from the prompt cache.
+    for _ in range(2):
+        assert await answer_all(ranked, bodies) == await answer_all(daemon, bodies)
+
+
+@pytest.mark.anyio
+async def test_a_killed_rank_is_a_pause(ranked: Daemon, daemon: Daemon) -> None:
+    bodies = make_requests(7, tokens=40)
+    expected = await answer_all(daemon, bodies)
+    restarts = ranked.health()["worker"]["restarts"]
+    assert await answer_while(ranked, bodies, 1, signal.SIGKILL) == expected
+    ranked.wait_until("worker.restarts", be=restarts + 1)
+    ranked.wait_until("status", be="healthy")
+    assert "rank 1" in ranked.health()["worker"]["last_exit"]["reason"]
+
+
+@pytest.mark.long
+@pytest.mark.anyio
+async def test_a_stopped_rank_is_a_pause(ranked: Daemon, daemon: Daemon) -> None:
+    bodies = make_requests(7, tokens=40)
+    expected = await answer_all(daemon, bodies)
+    restarts, stopped = ranked.health()["worker"]["restarts"], rank_pids(ranked)[1]
+    assert await answer_while(ranked, bodies, 1, signal.SIGSTOP) == expected
+    ranked.wait_until("worker.restarts", be=restarts + 1)
+    assert not psutil.pid_exists(stopped)
+
+
+def test_each_rank_is_shown(ranked: Daemon) -> None:
+    ranks = ranked.wait_until("status", be="healthy")["worker"]["ranks"]
+    assert [rank["rank"] for rank in ranks] == [0, 1]
+    assert len({rank["pid"] for rank in ranks}) == 2
+
+
+def test_the_end_of_the_service_is_the_end_of_all_ranks(llama_path: Path) -> None:
+    with running(llama_path, flags=FLAGS) as daemon:
+        ranks = [psutil.Process(pid) for pid in rank_pids(daemon)]
+        daemon.process.kill()
+        _, left = psutil.wait_procs(ranks, timeout=HANG_S)
+        assert left == []
+
+
+def test_settings_that_ranks_cannot_have_are_refused(tmp_path: Path) -> None:
+    words = ["serve", "--ranks", "2", "--prompt-cache-dir", str(tmp_path)]
+    completed = subprocess.run(
+        [sys.executable, "-m", "service", *words], capture_output=True, text=True, check=False
+    )
+    assert completed.returncode != 0
+    assert "prompt_cache_dir: cannot be used with ranks" in completed.stderr

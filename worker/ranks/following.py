@@ -1,0 +1,237 @@
+"""Another rank's engines: they make the calls of rank 0's plans, with its decisions."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from worker.cache.prefix_cache import PrefixCache
+from worker.engine.attention_cost import AttentionCost
+from worker.engine.bitmask import BitMask
+from worker.engine.engine import Engine
+from worker.engine.prefill_budget import PrefillBudget, PrefillLimits, Prompt, Slice
+from worker.engine.sampler import Row, make_row
+from worker.engine.token_logprobs import PromptScorer
+from worker.memory.budget import make_budget, return_freed_memory, set_limits
+from worker.memory.device import describe_device
+from worker.models.weight_loader import slice_weights
+from worker.ranks.plan import (
+    Advance,
+    BuildModel,
+    ChosenSlice,
+    DropPrefixes,
+    Entry,
+    Forget,
+    Insert,
+    MakeCache,
+    MakeEngine,
+    Mask,
+    Plan,
+    Prepare,
+    ReadWeights,
+    Remove,
+    SetRules,
+    ShrinkCache,
+    TokenDigest,
+)
+from worker.ranks.sharding import build_part
+
+logger = logging.getLogger(__name__)
+
+Expected = TypeVar("Expected")
+
+
+class RanksDisagree(BaseException):
+    """This rank has drawn other tokens than rank 0, or makes other calls.
+
+    It is no `Exception`: what catches the errors of one row or one model does not catch it.
+    """
+
+
+class PlanReader:
+    """The entries of rank 0's plans, in their order; `receive` waits for the next plan."""
+
+    def __init__(self, receive: Callable[[], Plan]) -> None:
+        self._receive = receive
+        self._entries: deque[Entry] = deque()
+        self.digest = TokenDigest()
+
+    def next(self) -> Entry:
+        """The next entry.
+
+        Raises:
+            RanksDisagree: rank 0 has drawn other tokens.
+        """
+        while not self._entries:
+            plan = self._receive()
+            if plan.digest != self.digest.read():
+                raise RanksDisagree("this rank has other tokens than rank 0")
+            self._entries.extend(plan.entries)
+        return self._entries.popleft()
+
+    def expect(self, kind: type[Expected]) -> Expected:
+        """The next entry, which must be of this kind.
+
+        Raises:
+            RanksDisagree: it is another one, or rank 0 has drawn other tokens.
+        """
+        entry = self.next()
+        if not isinstance(entry, kind):
+            raise RanksDisagree(
+                f"this rank needs {kind.__name__} where rank 0 has {type(entry).__name__}"
+            )
+        return entry
+
+
+class FollowingBudget(PrefillBudget):
+    """Takes the slices that rank 0 has chosen."""
+
+    def __init__(
+        self, limits: PrefillLimits, attention: AttentionCost | None = None, *, reader: PlanReader
+    ) -> None:
+        super().__init__(limits, attention)
+        self._reader = reader
+
+    def plan(self, decoding_rows: int, prompts: Sequence[Prompt], *, whole: bool = False) -> Slice:
+        chosen = self._reader.expect(ChosenSlice)
+        return Slice(chosen.rows, chosen.tokens)
+
+
+class FollowedConstraint:
+    """Takes the masks that rank 0 has made."""
+
+    complete = False
+
+    def __init__(self, id: int, reader: PlanReader) -> None:
+        self._id = id
+        self._reader = reader
+
+    def accept(self, token: int) -> None:
+        """Rank 0 has made the next mask with it."""
+
+    def mask(self) -> BitMask | None:
+        """The next mask.
+
+        Raises:
+            ValueError: the constraint has failed on rank 0.
+        """
+        mask = self._reader.expect(Mask)
+        if mask.id != self._id:
+            raise RanksDisagree(f"this rank needs the mask of row {self._id}, not {mask.id}")
+        if mask.fault is not None:
+            raise ValueError(mask.fault)
+        return None if mask.words is None else np.frombuffer(mask.words, np.int32)
+
+
+class Follower:
+    """The models, prompt caches and engines of this rank, by rank 0's numbers."""
+
+    def __init__(self, group: mx.distributed.Group, receive: Callable[[], Plan]) -> None:
+        self._group = group
+        self._reader = PlanReader(receive)
+        self._models: dict[int, nn.Module] = {}
+        self._slices: dict[int, Iterator[list[mx.array]]] = {}
+        self._caches: dict[int, PrefixCache] = {}
+        self._engines: dict[int, Engine] = {}
+        self._cache_of: dict[int, int] = {}
+
+    def run(self) -> None:
+        """Make the calls of all plans; it ends with what `receive` raises.
+
+        Raises:
+            RanksDisagree: rank 0 has drawn other tokens, or makes other calls.
+            RuntimeError: the device failed, or another rank is lost.
+        """
+        while True:
+            self._apply(self._reader.next())
+
+    def _apply(self, entry: Entry) -> None:
+        match entry:
+            case Advance(engine):
+                self._step(engine)
+            case Insert():
+                self._insert(entry)
+            case Remove(engine, ids):
+                self._engines[engine].remove(ids)
+            case SetRules(engine, rules):
+                self._engines[engine].rules = rules
+            case ShrinkCache(cache, limit_bytes):
+                self._caches[cache].shrink(limit_bytes)
+            case DropPrefixes(cache, model):
+                self._caches[cache].drop(model)
+            case ReadWeights(model):
+                mx.eval(next(self._slices[model], []))
+            case ChosenSlice() | Mask():
+                raise RanksDisagree(f"this rank does not need rank 0's {type(entry).__name__}")
+            case _:
+                self._make(entry)
+
+    def _make(self, entry: Entry) -> None:
+        match entry:
+            case Prepare(memory_limit_bytes, cache_limit_bytes):
+                device, shares = describe_device(), self._group.size()
+                budget = make_budget(memory_limit_bytes, 0, device, shares)
+                set_limits(memory_limit_bytes, cache_limit_bytes, budget)
+            case BuildModel(model, path, trusted):
+                modules = build_part(Path(path), self._group, trusted=trusted)
+                weights: list[mx.array] = [array for _, array in tree_flatten(modules.parameters())]
+                self._models[model], self._slices[model] = modules, slice_weights(weights)
+            case MakeCache(cache, limit_bytes):
+                self._caches[cache] = PrefixCache(limit_bytes)
+            case MakeEngine():
+                self._make_engine(entry)
+            case Forget(kind, number):
+                kinds = {"model": self._models, "cache": self._caches, "engine": self._engines}
+                kinds[kind].pop(number, None)
+                self._slices.pop(number, None)
+                return_freed_memory()
+
+    def _make_engine(self, entry: MakeEngine) -> None:
+        self._engines[entry.engine] = Engine(
+            self._models[entry.model],
+            max_running=entry.max_running,
+            prefill=PrefillLimits(entry.max_tokens, entry.max_rows),
+            name=entry.name,
+            prompt_cache=self._caches.get(entry.cache),
+            compiled_sampling=entry.compiled_sampling,
+            make_budget=partial(FollowingBudget, reader=self._reader),
+        )
+        self._cache_of[entry.engine] = entry.cache
+
+    def _insert(self, entry: Insert) -> None:
+        row = make_followed_row(entry, self._reader)
+        self._engines[entry.engine].insert(
+            entry.id, entry.prompt, entry.max_tokens, row, entry.breakpoints, alone=entry.alone
+        )
+
+    def _step(self, number: int) -> None:
+        engine = self._engines[number]
+        tokens = engine.step()
+        cache = self._caches.get(self._cache_of[number])
+        self._reader.digest.add(tokens, engine.failed, 0 if cache is None else cache.nbytes)
+
+
+def make_followed_row(entry: Insert, reader: PlanReader) -> Row:
+    """The row that draws what rank 0's row draws."""
+    start = len(entry.prompt) - entry.position
+    row = make_row(
+        entry.sampling,
+        entry.stop_token_ids,
+        prompt=entry.prompt[:start],
+        resume=entry.prompt[start:],
+        logprobs=entry.logprobs,
+        scorer=None if entry.scored is None else PromptScorer(entry.prompt, entry.scored),
+        priority=entry.priority,
+    )
+    if entry.constrained:
+        row.constraint = FollowedConstraint(entry.id, reader)
+    return row

@@ -1,0 +1,203 @@
+"""Rank 0's engine, prompt cache and slices: those of one process, whose calls are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import mlx.nn as nn
+
+from protocol.batching import BatchRules
+from worker.cache.prefix_cache import PrefixCache
+from worker.engine.attention_cost import AttentionCost
+from worker.engine.bitmask import BitMask
+from worker.engine.engine import Engine, Token
+from worker.engine.prefill_budget import PrefillBudget, PrefillLimits, Prompt, Slice
+from worker.engine.sampler import Constraint, Row
+from worker.ranks.plan import (
+    ChosenSlice,
+    DropPrefixes,
+    Insert,
+    MakeCache,
+    MakeEngine,
+    Mask,
+    Remove,
+    SetRules,
+    ShrinkCache,
+)
+from worker.ranks.recorder import Recorder
+
+NO_CACHE = -1
+
+
+class LeadingCache(PrefixCache):
+    """A prompt cache that each rank has. What is evicted follows from the calls alone."""
+
+    def __init__(self, limit_bytes: int, recorder: Recorder) -> None:
+        super().__init__(limit_bytes)
+        self._recorder = recorder
+        self.number = recorder.register("cache", self)
+        recorder.add(MakeCache(self.number, limit_bytes))
+
+    def drop(self, model: str) -> None:
+        self._recorder.add(DropPrefixes(self.number, model))
+        super().drop(model)
+
+    def shrink(self, limit_bytes: int) -> None:
+        if self.nbytes > limit_bytes:
+            self._recorder.add(ShrinkCache(self.number, limit_bytes))
+        super().shrink(limit_bytes)
+
+
+class LeadingBudget(PrefillBudget):
+    """Chooses the slices by this rank's time and memory, and records them."""
+
+    def __init__(
+        self, limits: PrefillLimits, attention: AttentionCost | None = None, *, recorder: Recorder
+    ) -> None:
+        super().__init__(limits, attention)
+        self._recorder = recorder
+
+    def plan(self, decoding_rows: int, prompts: Sequence[Prompt], *, whole: bool = False) -> Slice:
+        chosen = super().plan(decoding_rows, prompts, whole=whole)
+        self._recorder.add(ChosenSlice(chosen.rows, chosen.tokens))
+        return chosen
+
+
+class RecordedConstraint:
+    """A constraint whose masks the other ranks get: they have no text and no grammars."""
+
+    def __init__(self, inner: Constraint, id: int, recorder: Recorder) -> None:
+        self._inner = inner
+        self._id = id
+        self._recorder = recorder
+        self._failure: Exception | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self._failure is None and self._inner.complete
+
+    def accept(self, token: int) -> None:
+        """As of the constraint; an error is raised by the next `mask`, on all ranks."""
+        if self._failure is not None:
+            return
+        try:
+            self._inner.accept(token)
+        except Exception as error:
+            self._failure = error
+
+    def mask(self) -> BitMask | None:
+        try:
+            if self._failure is not None:
+                raise self._failure
+            mask = self._inner.mask()
+        except Exception as error:
+            self._send(Mask(self._id, fault=str(error) or type(error).__name__))
+            raise
+        self._send(Mask(self._id, None if mask is None else mask.tobytes()))
+        return mask
+
+    def _send(self, mask: Mask) -> None:
+        """Send it at once: the other ranks wait for it, and rank 0 soon waits for them."""
+        self._recorder.add(mask)
+        self._recorder.send()
+
+
+class LeadingEngine(Engine):
+    """An engine that each rank has."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        recorder: Recorder,
+        max_running: int,
+        prefill: PrefillLimits,
+        name: str = "",
+        prompt_cache: PrefixCache | None = None,
+        rules: BatchRules | None = None,
+        compiled_sampling: bool = False,
+    ) -> None:
+        self._recorder = recorder
+        self._is_ready = False
+        super().__init__(
+            model,
+            max_running=max_running,
+            prefill=prefill,
+            name=name,
+            prompt_cache=prompt_cache,
+            rules=rules,
+            compiled_sampling=compiled_sampling,
+            make_budget=partial(LeadingBudget, recorder=recorder),
+        )
+        self._is_ready = True
+        self._number = recorder.register("engine", self)
+        recorder.add(
+            MakeEngine(
+                engine=self._number,
+                model=recorder.number_of(model),
+                cache=prompt_cache.number if isinstance(prompt_cache, LeadingCache) else NO_CACHE,
+                name=name,
+                max_running=max_running,
+                max_tokens=prefill.max_tokens,
+                max_rows=prefill.max_rows,
+                compiled_sampling=compiled_sampling,
+            )
+        )
+        recorder.add(SetRules(self._number, self.rules))
+
+    @property
+    def rules(self) -> BatchRules:
+        return super().rules
+
+    @rules.setter
+    def rules(self, rules: BatchRules) -> None:
+        Engine.rules.__set__(self, rules)  # type: ignore[attr-defined]
+        if self._is_ready:
+            self._recorder.add(SetRules(self._number, rules))
+
+    def insert(
+        self,
+        id: int,
+        prompt: list[int],
+        max_tokens: int,
+        row: Row,
+        breakpoints: Sequence[int] = (),
+        *,
+        alone: bool = False,
+    ) -> int:
+        if row.constraint is not None:
+            row.constraint = RecordedConstraint(row.constraint, id, self._recorder)
+        self._recorder.add(
+            Insert(
+                engine=self._number,
+                id=id,
+                prompt=prompt,
+                max_tokens=max_tokens,
+                sampling=row.sampling,
+                stop_token_ids=sorted(row.stop_token_ids),
+                position=row.position,
+                priority=row.priority,
+                breakpoints=list(breakpoints),
+                alone=alone,
+                constrained=row.constraint is not None,
+                logprobs=row.logprobs,
+                scored=None if row.scorer is None else row.scorer.top_count,
+            )
+        )
+        return super().insert(id, prompt, max_tokens, row, breakpoints, alone=alone)
+
+    def remove(self, ids: Iterable[int]) -> None:
+        ids = list(ids)
+        self._recorder.add(Remove(self._number, ids))
+        super().remove(ids)
+
+    def step(self, begin: Callable[[float], None] = lambda reckoned_s: None) -> list[Token]:
+        def begin_together(reckoned_s: float) -> None:
+            begin(reckoned_s)
+            self._recorder.send()
+
+        self._recorder.begin_step(self._number)
+        tokens = super().step(begin_together)
+        self._recorder.digest.add(tokens, self.failed, self._prompt_cache.nbytes)
+        return tokens

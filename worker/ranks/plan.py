@@ -1,0 +1,204 @@
+"""What rank 0 sends to the other ranks: the calls that change an engine, and what it has decided.
+
+A plan has these in the order of rank 0's own calls. Whatever could differ between two processes
+is in it: what depends on time, on memory or on text. All else follows from the same calls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Literal
+
+import msgspec
+
+from protocol.batching import BatchRules
+from protocol.messages import Sampling
+from protocol.structs import Message
+from worker.engine.engine import FailedRow, Token
+
+DIGEST_BYTES = 16
+
+
+class Prepare(Message, frozen=True):
+    """The first one: the device's limits, as in `Configure`."""
+
+    memory_limit_bytes: int
+    cache_limit_bytes: int
+
+
+class BuildModel(Message, frozen=True):
+    """Build the modules of the model in this folder, and keep this rank's part of the weights."""
+
+    model: int
+    path: str
+    trusted: bool
+
+
+class ReadWeights(Message, frozen=True):
+    """Read the next slice of a model's weights."""
+
+    model: int
+
+
+class MakeCache(Message, frozen=True):
+    """Make a prompt cache of at most so many bytes."""
+
+    cache: int
+    limit_bytes: int
+
+
+class DropPrefixes(Message, frozen=True):
+    """Remove all prefixes of a model from a prompt cache."""
+
+    cache: int
+    model: str
+
+
+class ShrinkCache(Message, frozen=True):
+    """Evict from a prompt cache until at most so many bytes are held."""
+
+    cache: int
+    limit_bytes: int
+
+
+class MakeEngine(Message, frozen=True):
+    """Make the engine of a model; `cache` is the number of its prompt cache, -1 for none."""
+
+    engine: int
+    model: int
+    cache: int
+    name: str
+    max_running: int
+    max_tokens: int
+    max_rows: int
+    compiled_sampling: bool
+
+
+class SetRules(Message, frozen=True):
+    """Set what the rows of an engine may share."""
+
+    engine: int
+    rules: BatchRules
+
+
+class Forget(Message, frozen=True):
+    """Free a model, a prompt cache or an engine: rank 0 has freed it."""
+
+    kind: Literal["model", "cache", "engine"]
+    number: int
+
+
+class Insert(Message, frozen=True):
+    """Insert a row. The last `position` tokens of its prompt are those of its answer so far.
+
+    With `constrained` each of its draws has a `Mask`. `scored` is the number of alternatives
+    that are scored for each token of the prompt, None without scores.
+    """
+
+    engine: int
+    id: int
+    prompt: list[int]
+    max_tokens: int
+    sampling: Sampling
+    stop_token_ids: list[int]
+    position: int
+    priority: int
+    breakpoints: list[int]
+    alone: bool
+    constrained: bool = False
+    logprobs: int | None = None
+    scored: int | None = None
+
+
+class Remove(Message, frozen=True):
+    """Remove rows."""
+
+    engine: int
+    ids: list[int]
+
+
+class Advance(Message, frozen=True):
+    """Make one step of an engine."""
+
+    engine: int
+
+
+class ChosenSlice(Message, frozen=True):
+    """The size that rank 0 has chosen for a slice of prefill."""
+
+    rows: int
+    tokens: int
+
+
+class Mask(Message, frozen=True):
+    """The mask of a constrained row's next draw, packed as in `bitmask`; None allows all.
+
+    `fault` is the error of a constraint that has failed.
+    """
+
+    id: int
+    words: bytes | None = None
+    fault: str | None = None
+
+
+Entry = (
+    Prepare
+    | BuildModel
+    | ReadWeights
+    | MakeCache
+    | DropPrefixes
+    | ShrinkCache
+    | MakeEngine
+    | SetRules
+    | Forget
+    | Insert
+    | Remove
+    | Advance
+    | ChosenSlice
+    | Mask
+)
+
+
+class Plan(Message, frozen=True):
+    """Some entries, and the digest of all tokens that were drawn before them."""
+
+    digest: bytes
+    entries: list[Entry]
+
+
+class Hello(Message, frozen=True):
+    """The first message of a rank to rank 0, and its answer once all ranks are there."""
+
+    rank: int
+    versions: list[str]
+
+
+class Failed(Message, frozen=True):
+    """The last message of a rank that ends, with the reason."""
+
+    reason: str
+
+
+ToRank = Hello | Plan
+FromRank = Hello | Failed
+
+encode = msgspec.msgpack.Encoder().encode
+decode_plan = msgspec.msgpack.Decoder(ToRank).decode
+decode_answer = msgspec.msgpack.Decoder(FromRank).decode
+
+
+class TokenDigest:
+    """Of all steps of all engines, in their order."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, tokens: Iterable[Token], failed: Iterable[FailedRow], cached_bytes: int) -> None:
+        """Add the result of a step, and the bytes that its prompt cache holds now."""
+        drawn = [(token.id, token.token, token.reason) for token in tokens]
+        self._hash.update(repr((drawn, [row.id for row in failed], cached_bytes)).encode())
+
+    def read(self) -> bytes:
+        """The digest so far."""
+        return self._hash.digest()[:DIGEST_BYTES]
