@@ -47,6 +47,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.models",
         "worker.folder",
         "worker.engine",
+        "worker.drafts",
         "worker.memory",
         "worker.cache",
     ),

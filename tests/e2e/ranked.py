@@ -32,6 +32,7 @@ KINDS: list[dict[str, Any]] = [
     {"temperature": 0.7, "n": 2},
     {"temperature": 0, "logprobs": True, "top_logprobs": 2},
     {"temperature": 0.8, "tools": [], "min_tokens": 4, "repetition_penalty": 1.2},
+    {"temperature": 0, "prediction": {"type": "content", "content": "Number 1 and Number 2"}},
     {"temperature": 0, "max_tokens": 400},
 ]
 LEAVES = len(KINDS) - 1

@@ -15,7 +15,7 @@ from tests.e2e.daemon import Daemon, running
 from tests.e2e.ranked import answer_all, answer_while, make_requests, rank_pids
 from tests.waiting import HANG_S
 
-FLAGS = ("--ranks", "2", "--stall-s", "20")
+FLAGS = ("--ranks", "2", "--stall-s", "20", "--speculation", "on")
 
 
 @pytest.fixture(scope="module")

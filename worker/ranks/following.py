@@ -15,7 +15,9 @@ import numpy as np
 from mlx.utils import tree_flatten
 
 from worker.cache.prefix_cache import PrefixCache
+from worker.drafts.drafter import Draft
 from worker.engine.attention_cost import AttentionCost
+from worker.engine.batches.speculation.speculation import Drafts, Speculation
 from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillBudget, PrefillLimits, Prompt, Slice
@@ -27,6 +29,7 @@ from worker.models.weight_loader import slice_weights
 from worker.ranks.plan import (
     Advance,
     BuildModel,
+    ChosenDrafts,
     ChosenSlice,
     DropPrefixes,
     Entry,
@@ -106,6 +109,20 @@ class FollowingBudget(PrefillBudget):
         return Slice(chosen.rows, chosen.tokens)
 
 
+class FollowingSpeculation(Speculation):
+    """Verifies what rank 0 has drafted."""
+
+    def __init__(self, reader: PlanReader) -> None:
+        super().__init__()
+        self._reader = reader
+
+    def plan(
+        self, rows: Sequence[Row], tokens_left: Sequence[int], read: Callable[[], list[int]]
+    ) -> Drafts | None:
+        chosen = self._reader.expect(ChosenDrafts).drafts
+        return None if chosen is None else Drafts(read(), [Draft(tokens) for tokens in chosen])
+
+
 class FollowedConstraint:
     """Takes the masks that rank 0 has made."""
 
@@ -170,7 +187,7 @@ class Follower:
                 self._caches[cache].drop(model)
             case ReadWeights(model):
                 mx.eval(next(self._slices[model], []))
-            case ChosenSlice() | Mask():
+            case ChosenSlice() | ChosenDrafts() | Mask():
                 raise RanksDisagree(f"this rank does not need rank 0's {type(entry).__name__}")
             case _:
                 self._make(entry)
@@ -203,6 +220,7 @@ class Follower:
             name=entry.name,
             prompt_cache=self._caches.get(entry.cache),
             compiled_sampling=entry.compiled_sampling,
+            speculation=FollowingSpeculation(self._reader) if entry.speculates else None,
             make_budget=partial(FollowingBudget, reader=self._reader),
         )
         self._cache_of[entry.engine] = entry.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,6 @@ from protocol.messages import Configure
 from protocol.ranks import RankGroup
 from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
-from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.engine import Engine
 from worker.models.weight_loader import ModelParts
 from worker.ranks.frames import BadFrame, Frames
@@ -26,8 +24,6 @@ from worker.ranks.meeting import accept_ranks, make_ring
 from worker.ranks.plan import BuildModel, Failed, Prepare, ReadWeights, decode_answer
 from worker.ranks.recorder import Recorder
 from worker.ranks.sharding import build_part
-
-logger = logging.getLogger(__name__)
 
 
 class Leader:
@@ -99,12 +95,7 @@ class Leader:
         self._recorder.send()
         mx.eval(weights)
 
-    def _make_engine(
-        self, model: nn.Module, speculation: Speculation | None = None, **settings: Any
-    ) -> Engine:
-        if speculation is not None:
-            # How many tokens a pass drafts follows from its time, which no plan has.
-            logger.warning("speculation is off with ranks")
+    def _make_engine(self, model: nn.Module, **settings: Any) -> Engine:
         return LeadingEngine(model, recorder=self._recorder, **settings)
 
     def _make_cache(self, limit_bytes: int, disk_store: DiskStore | None) -> PrefixCache:

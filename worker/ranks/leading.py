@@ -10,11 +10,13 @@ import mlx.nn as nn
 from protocol.batching import BatchRules
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.attention_cost import AttentionCost
+from worker.engine.batches.speculation.speculation import Drafts, Speculation
 from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine, Token
 from worker.engine.prefill_budget import PrefillBudget, PrefillLimits, Prompt, Slice
 from worker.engine.sampler import Constraint, Row
 from worker.ranks.plan import (
+    ChosenDrafts,
     ChosenSlice,
     DropPrefixes,
     Insert,
@@ -61,6 +63,24 @@ class LeadingBudget(PrefillBudget):
     def plan(self, decoding_rows: int, prompts: Sequence[Prompt], *, whole: bool = False) -> Slice:
         chosen = super().plan(decoding_rows, prompts, whole=whole)
         self._recorder.add(ChosenSlice(chosen.rows, chosen.tokens))
+        return chosen
+
+
+class LeadingSpeculation(Speculation):
+    """Decides what is drafted by this rank's texts and time, and records it."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self._recorder = recorder
+
+    def plan(
+        self, rows: Sequence[Row], tokens_left: Sequence[int], read: Callable[[], list[int]]
+    ) -> Drafts | None:
+        chosen = super().plan(rows, tokens_left, read)
+        drafts = None if chosen is None else [list(draft.tokens) for draft in chosen.drafts]
+        self._recorder.add(ChosenDrafts(drafts))
+        # At once: the other ranks wait for it, and rank 0 soon waits for them.
+        self._recorder.send()
         return chosen
 
 
@@ -117,6 +137,7 @@ class LeadingEngine(Engine):
         prompt_cache: PrefixCache | None = None,
         rules: BatchRules | None = None,
         compiled_sampling: bool = False,
+        speculation: Speculation | None = None,
     ) -> None:
         self._recorder = recorder
         self._is_ready = False
@@ -128,6 +149,7 @@ class LeadingEngine(Engine):
             prompt_cache=prompt_cache,
             rules=rules,
             compiled_sampling=compiled_sampling,
+            speculation=None if speculation is None else LeadingSpeculation(recorder),
             make_budget=partial(LeadingBudget, recorder=recorder),
         )
         self._is_ready = True
@@ -142,6 +164,7 @@ class LeadingEngine(Engine):
                 max_tokens=prefill.max_tokens,
                 max_rows=prefill.max_rows,
                 compiled_sampling=compiled_sampling,
+                speculates=speculation is not None,
             )
         )
         recorder.add(SetRules(self._number, self.rules))

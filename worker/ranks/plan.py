@@ -73,6 +73,7 @@ class MakeEngine(Message, frozen=True):
     max_tokens: int
     max_rows: int
     compiled_sampling: bool
+    speculates: bool
 
 
 class SetRules(Message, frozen=True):
@@ -131,6 +132,12 @@ class ChosenSlice(Message, frozen=True):
     tokens: int
 
 
+class ChosenDrafts(Message, frozen=True):
+    """What rank 0 drafts for each row of a batch behind its next token; None: a plain pass."""
+
+    drafts: list[list[int]] | None = None
+
+
 class Mask(Message, frozen=True):
     """The mask of a constrained row's next draw, packed as in `bitmask`; None allows all.
 
@@ -156,6 +163,7 @@ Entry = (
     | Remove
     | Advance
     | ChosenSlice
+    | ChosenDrafts
     | Mask
 )
 

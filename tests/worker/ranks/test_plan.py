@@ -23,11 +23,13 @@ SENT = {
     "priority": "priority",
 }
 MADE_THERE = {"logits_processors", "fault", "siblings", "reuse"}
+# Rank 0 alone has it, and sends what it decides with it.
+DECIDES = {"drafter"}
 
 
 def test_each_field_of_a_row_is_in_the_plan_or_follows_from_it() -> None:
     fields = {field.name for field in dataclasses.fields(Row)}
-    assert fields == SENT.keys() | MADE_THERE
+    assert fields == SENT.keys() | MADE_THERE | DECIDES
     assert set(SENT.values()) <= set(Insert.__struct_fields__)
 
 
