@@ -92,10 +92,17 @@ class SectionCalls:
     """Makes the rules of calls in the sections of one syntax.
 
     `end` is what is left of the section's end after a call; `may_repeat`: a section may have
-    several calls, in a list if `is_list`.
+    several calls, in a list if `is_list`. If they are not `required`, closing tags may be left out.
     """
 
-    def __init__(self, syntax: CallSyntax, special_tokens: SpecialTokens, rule: str = "t") -> None:
+    def __init__(
+        self,
+        syntax: CallSyntax,
+        special_tokens: SpecialTokens,
+        rule: str = "t",
+        *,
+        required: bool = True,
+    ) -> None:
         self._tokens = special_tokens
         self._form = native_form(syntax)
         footer = getattr(self._form, "footer", "")
@@ -106,7 +113,8 @@ class SectionCalls:
         self._arguments: TaggedRules | LiteralRules | None = None
         match self._form:
             case TaggedArguments() as form:
-                self._arguments = TaggedRules(form, foot, special_tokens, rule)
+                ends = () if required else tuple(filter(None, dict.fromkeys([foot, syntax.end])))
+                self._arguments = TaggedRules(form, foot, special_tokens, rule, ends)
             case LiteralArguments() as form:
                 self._arguments = LiteralRules(form, special_tokens, rule)
 

@@ -1,7 +1,9 @@
 """The grammar of arguments that are text between tags.
 
 A value ends where its closing tag is followed by the next key or the end of the call, so a string
-may have any tag. Tags may be tokens of the vocabulary, or be spelled.
+may have any tag. Tags may be tokens of the vocabulary, or be spelled. A model that begins a call by
+itself may leave out closing tags, as the reader allows: then it ends the call, and is held to
+nothing behind it.
 """
 
 from __future__ import annotations
@@ -38,10 +40,18 @@ KEY, TOLD = "{key}", ("{string}", "{type}")
 
 
 class TaggedRules:
-    """Makes rules of one form's arguments; `foot` ends a call, `rule` begins all their names."""
+    """Makes rules of one form's arguments; `foot` ends a call, `rule` begins all their names.
+
+    With the texts of `open_ends` a call ends whose last closing tag was left out.
+    """
 
     def __init__(
-        self, form: TaggedArguments, foot: str, special_tokens: SpecialTokens, rule: str
+        self,
+        form: TaggedArguments,
+        foot: str,
+        special_tokens: SpecialTokens,
+        rule: str,
+        open_ends: Sequence[str] = (),
     ) -> None:
         self._form = form
         self._tokens = special_tokens
@@ -49,6 +59,7 @@ class TaggedRules:
         before, _, self._after_key = form.key.partition(KEY)
         self._key_start = before.replace("{attributes} ", " ")
         self._foot = foot
+        self._open_ends = open_ends
         self._rules: dict[str, str] = {}
 
     def take(self) -> list[str]:
@@ -122,20 +133,45 @@ class TaggedRules:
         if done:
             ends.append((close, self._foot, ""))
         if not value:
-            return self._text(ends)
+            return any_of([self._text(ends), *self._unclosed(close)])
         # Strings of a list, or other values.
         space = to_exact(self._form.padding, self._tokens) if value.startswith('("') else SPACE
         if self._form.cdata:
             value = f'({value} | "<![CDATA[" {value} "]]>")'
         after = any_of(f"{to_exact(text, self._tokens)} {rule}" for _, text, rule in ends)
-        return f"{space} {value} {space} {to_exact(close, self._tokens)} {SPACE} {after}"
+        closed = to_exact(close, self._tokens)
+        if self._open_ends:
+            closed = f"({closed})?"
+        return f"{space} {value} {space} {closed} {SPACE} {after}"
+
+    def _unclosed(self, close: str) -> list[str]:
+        """Any text without its closing tag, up to the end of the call or of its section."""
+        without = f"~/(.|\\n)*{to_pattern(close)}(.|\\n)*/"
+        choices = []
+        for text in self._open_ends:
+            if self._begins_with_token(text):
+                free = self._terminal(f"{FREE_TEXT} & {without}")
+                choices.append(f"{free} {self._by_tokens(text)}")
+            choices.append(self._terminal(f"/(.|\\n)*{to_pattern(text)}/ & {without}"))
+        return choices
+
+    def _terminal(self, expression: str) -> str:
+        """The name of a terminal of expressions with operators."""
+        return self._shared(expression, prefix=self._rule.upper())
 
     def _foot_ends(self) -> list[tuple[str, str, str]]:
         return [("", self._foot, "")]
 
     def _text(self, ends: Sequence[tuple[str, str, str]]) -> str:
-        """Any text up to a closing tag and what must follow it, with the rule after that."""
+        """Any text up to a closing tag and what must follow it, with the rule after that.
+
+        A text that begins with that of another end would never be seen: it goes on from that one.
+        """
         choices = []
+        if len(ends) > 1 and ends[1][1].startswith(ends[0][1]):
+            [(close, text, more), (_, longer, done)] = ends
+            rest = to_exact(longer.removeprefix(text), self._tokens)
+            ends = [(close, text, any_of([more, f"{rest} {done}"]))]
         for close, text, rule in ends:
             spelled = f"(.|\\n)*{to_pattern(close)}{SPACE_PATTERN}"
             lazy = self._shared(f"/{spelled}{to_pattern(text)}/", lazy=True)
@@ -148,12 +184,12 @@ class TaggedRules:
                 choices.append(f"{FREE_TEXT} {self._by_tokens(close)} {SPACE} {after} {rule}")
         return any_of(choices)
 
-    def _shared(self, pattern: str, *, lazy: bool = False) -> str:
+    def _shared(self, pattern: str, *, lazy: bool = False, prefix: str = "") -> str:
         """The name of a rule that matches the pattern."""
         for name, text in self._rules.items():
             if text == pattern and name.endswith("[lazy]") == lazy:
                 return name.removesuffix("[lazy]")
-        name = f"{self._rule}_text_{len(self._rules)}"
+        name = f"{prefix}_{len(self._rules)}" if prefix else f"{self._rule}_text_{len(self._rules)}"
         self._rules[name + "[lazy]" * lazy] = pattern
         return name
 

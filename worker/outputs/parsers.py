@@ -133,10 +133,11 @@ class OutputParsers:
     def _unheld_strict(self, submit: Submit) -> Iterator[str]:
         """The `strict` of tools whose arguments no grammar holds.
 
-        They are text, and the model may call: only in required calls, and beside a format, text
-        is held.
+        The model may write calls that are known only once the answer has ended, and that are no
+        JSON: these are held in required calls, and beside a format.
         """
-        if submit.grammar is not None or not any(s.has_text_arguments for s in self.syntaxes):
+        unheld = any(s.bare and s.has_text_arguments for s in self.syntaxes)
+        if submit.grammar is not None or not unheld:
             return
         match submit:
             case Submit(prompt=ChatPrompt(tools=tools), calls=ToolUse(names, False)):
@@ -179,7 +180,7 @@ class OutputParsers:
     def optional_call_grammar(self, submit: Submit) -> Lark | None:
         """The grammar of a call's name and arguments, if the answer may have calls.
 
-        None where a grammar applies already. Only JSON arguments are constrained.
+        None where a grammar applies already.
         """
         match submit:
             case Submit(

@@ -43,9 +43,11 @@ class ToolCallConstraint:
         self._grammar = grammar
         self._stop_token_ids = stop_token_ids
         self._constraint: GrammarConstraint | None = None
-        # Whether it constrains a name that is not complete; after a failure no name is.
-        self._in_name = False
-        self._name_failed = False
+        # Whether it follows a call from its header on, and whether over arguments that are no JSON.
+        self._in_header = False
+        self._is_text = False
+        # The number of a call whose header is not followed any more.
+        self._passed: int | None = None
 
     def accept(self, token: int) -> None:
         """Advance by the token that was drawn."""
@@ -74,7 +76,7 @@ class ToolCallConstraint:
         for delta in self._text.push_ahead(token):
             try:
                 match delta:
-                    case ToolCallStart(_, name):
+                    case ToolCallStart(_, name) if not self._holds_text:
                         started = self._constraint = self._grammar.create_constraint()
                         started.accept_text(f"{name}\n")
                     case ToolCallArguments(_, text) if started is not None:
@@ -83,28 +85,50 @@ class ToolCallConstraint:
                 self._stop_constraining(error)
                 started = None
         if started is not None:
-            self._in_name = False
-        if not (self._in_name or self._text.in_arguments):
-            self._constraint = None
-        self._follow_name(self._text.partial_name)
-
-    def _follow_name(self, partial: PartialName | None) -> None:
-        """Constrain a name once it begins, until what follows it is complete, too."""
+            self._in_header = False
+        partial = self._text.partial_name
+        if not self._goes_on(partial):
+            self._end()
         if partial is None:
-            self._name_failed = False
-            self._end_name()
-        elif self._constraint is None and not self._name_failed:
-            self._in_name, self._constraint = True, self._grammar.create_constraint()
-            try:
-                self._constraint.accept_text(begin_header(partial.headers) + partial.text)
-            except GrammarError as error:
-                self._stop_constraining(error)
+            self._passed = None
+        elif self._constraint is None and self._passed != partial.call and partial.headers:
+            self._follow(partial)
 
-    def _end_name(self) -> None:
-        if self._in_name:
-            self._in_name, self._constraint = False, None
+    @property
+    def _holds_text(self) -> bool:
+        """Whether the constraint holds arguments that are no JSON."""
+        return self._constraint is not None and self._in_header and self._is_text
+
+    def _goes_on(self, partial: PartialName | None) -> bool:
+        """Whether the constraint holds what comes next."""
+        if self._constraint is None:
+            return False
+        if not self._in_header:
+            return self._text.in_arguments
+        if not self._is_text:
+            # Several forms may begin alike, of which the last one has arguments that are no JSON.
+            return partial is not None and not partial.is_text
+        if self._constraint.may_end:
+            # Behind the call the grammar allows anything.
+            self._passed = None if partial is None else partial.call
+            return False
+        return partial is not None
+
+    def _follow(self, partial: PartialName) -> None:
+        """Constrain a call whose header begins or is complete."""
+        self._in_header, self._is_text = True, partial.is_text
+        constraint = self._constraint = self._grammar.create_constraint()
+        try:
+            constraint.accept_text(begin_header(partial.headers) + partial.text)
+        except GrammarError as error:
+            self._stop_constraining(error)
+
+    def _end(self) -> None:
+        self._constraint, self._in_header = None, False
 
     def _stop_constraining(self, error: GrammarError) -> None:
         logger.warning("a tool call is not constrained by its schema: %s", error)
-        self._name_failed |= self._in_name
-        self._in_name, self._constraint = False, None
+        if self._in_header:
+            partial = self._text.partial_name
+            self._passed = None if partial is None else partial.call
+        self._end()

@@ -105,7 +105,7 @@ class ChannelSegmenter:
         if self._state != "header" or self._calls is None or len(self._buffer) > MAX_HEADER_CHARS:
             return None
         begun = NAME_BEGUN.search(self._buffer)
-        return PartialName(begun["name"], IN_MESSAGE) if begun else None
+        return PartialName(begun["name"], IN_MESSAGE, call=self._call_count) if begun else None
 
     @property
     def held_chars(self) -> int:

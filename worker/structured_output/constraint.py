@@ -71,6 +71,11 @@ class GrammarConstraint:
         for token in self._vocabulary.tokenizer.greedy_tokenize(text):
             self.accept(token)
 
+    @property
+    def may_end(self) -> bool:
+        """Whether what was accepted is a whole text of the grammar, which may go on."""
+        return self.complete or bool(self._matcher.is_accepting())
+
     def mask(self) -> BitMask:
         """The tokens that may come next: bit n % 32 of word n // 32 allows token n; never empty."""
         if self.complete:

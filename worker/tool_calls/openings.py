@@ -20,6 +20,8 @@ from worker.call_readers.json_calls import (
     OTHER_KEYS,
     JsonObjects,
 )
+from worker.call_readers.literal_calls import LiteralArguments
+from worker.call_readers.tagged_calls import TaggedArguments
 from worker.tool_calls.syntax import CallForm, CallSyntax
 
 NAME = "{name}"
@@ -57,10 +59,14 @@ TAILS = {
 
 
 class Header(NamedTuple):
-    """A way to write a name: what may be before it, and what follows; a space is optional."""
+    """A way to write a name: what may be before it, and what follows; a space is optional.
+
+    `rest` is what follows the tail before the arguments, with placeholders.
+    """
 
     prefix: str
     tail: str
+    rest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +74,8 @@ class Opening:
     """A pattern of what is `before` a name, and of the `whole` of a header.
 
     `between` is what is before the name of a further call of a section. `in_list`: only in a list
-    this tells a further call from text.
+    this tells a further call from text. `is_text`: the arguments are no JSON, and are followed from
+    the header on.
     """
 
     before: regex.Pattern[str]
@@ -76,31 +83,41 @@ class Opening:
     in_list: bool
     whole: regex.Pattern[str]
     headers: tuple[Header, ...]
+    is_text: bool
 
 
 class PartialName(NamedTuple):
-    """The text from where a call's header begins, and the ways that it may go on."""
+    """The text from where a call's header begins, and the ways that it may go on; no ways within
+    the call.
+
+    `is_text`: the arguments that follow are no JSON. `call` is its number in the answer.
+    """
 
     text: str
     headers: tuple[Header, ...]
+    is_text: bool = False
+    call: int = 0
 
 
 IN_MESSAGE = (Header("", HEADER_TAIL),)
 
 
 def find_partial_name(
-    openings: Sequence[Opening], text: str, *, is_first: bool, in_list: bool
+    openings: Sequence[Opening], text: str, *, is_first: bool, in_list: bool, call: int = 0
 ) -> PartialName | None:
     """The name that begins in a section's text, until its tail is complete.
 
-    The text begins where the section does, or if not `is_first` after one of its calls.
+    Before arguments that are no JSON it is given for longer. The text begins where the section
+    does, or if not `is_first` after one of its calls; `call` is the number of the next one.
     """
     for opening in openings:
         if opening.in_list and not (is_first or in_list):
             continue
         before = (opening.before if is_first else opening.between).match(text)
-        if before is not None and opening.whole.match(text, before.end()) is None:
-            return PartialName(text[before.end() :], opening.headers)
+        if before is None:
+            continue
+        if opening.is_text or opening.whole.match(text, before.end()) is None:
+            return PartialName(text[before.end() :], opening.headers, opening.is_text, call)
     return None
 
 
@@ -115,10 +132,16 @@ def openings_of(syntax: CallSyntax, tools: DeclaredTools) -> list[Opening]:
             in_list=not before,
             whole=regex.compile("|".join(whole_header(header, tools) for header in headers)),
             headers=headers,
+            is_text=is_text(form),
         )
         for form in syntax.forms
         for before, headers in headers_of(form, tools)
     ]
+
+
+def is_text(form: CallForm) -> bool:
+    """Whether the arguments of a form are no JSON."""
+    return isinstance(form, (TaggedArguments, LiteralArguments))
 
 
 def whole_header(header: Header, tools: DeclaredTools) -> str:
@@ -128,12 +151,45 @@ def whole_header(header: Header, tools: DeclaredTools) -> str:
     return prefix + name.replace("?P<name>", "?:") + (TAILS.get(header.tail) or tail)
 
 
-def all_headers(syntaxes: Sequence[CallSyntax]) -> list[tuple[Header, ...]]:
-    """The headers of each opening of the syntaxes, each once."""
+class OfferedHeaders(NamedTuple):
+    """The headers of one opening.
+
+    Before arguments that are no JSON there are the syntax and the form of the call, and the
+    headers that begin as these do, but have JSON behind them.
+    """
+
+    headers: tuple[Header, ...]
+    syntax: CallSyntax | None = None
+    form: CallForm | None = None
+    json_headers: tuple[Header, ...] = ()
+
+
+def all_headers(syntaxes: Sequence[CallSyntax]) -> list[OfferedHeaders]:
+    """The headers of each opening of the syntaxes; those before JSON each once."""
     nothing = DeclaredTools([], [])
-    forms = [form for syntax in syntaxes for form in syntax.forms]
-    found = [headers for form in forms for _, headers in headers_of(form, nothing)]
-    return list(dict.fromkeys([*found, *(IN_MESSAGE for s in syntaxes if s.channels)]))
+    found = []
+    for syntax in syntaxes:
+        of_forms = [(form, each) for form in syntax.forms for _, each in headers_of(form, nothing)]
+        for form, headers in of_forms:
+            if not is_text(form):
+                found.append(OfferedHeaders(headers))
+                continue
+            others = (each for other, each in of_forms if not is_text(other))
+            alike = tuple(h for each in others if begins_alike(each, headers) for h in each)
+            found.append(OfferedHeaders(headers, syntax, form, alike))
+    if any(syntax.channels for syntax in syntaxes):
+        found.append(OfferedHeaders(IN_MESSAGE))
+    unlike: list[OfferedHeaders] = []
+    for each in found:
+        with_text = any(begins_alike(each.headers, o.headers) for o in found if o.json_headers)
+        if each not in unlike and (each.form is not None or not with_text):
+            unlike.append(each)
+    return unlike
+
+
+def begins_alike(some: Sequence[Header], others: Sequence[Header]) -> bool:
+    """Whether headers are the same up to the end of their tails."""
+    return {each[:2] for each in some} == {each[:2] for each in others}
 
 
 def headers_of(form: CallForm, tools: DeclaredTools) -> Iterator[tuple[str, tuple[Header, ...]]]:
@@ -148,7 +204,8 @@ def headers_of(form: CallForm, tools: DeclaredTools) -> Iterator[tuple[str, tupl
             for before, _, after in sorted(parts, key=lambda part: len(part[0])):
                 known = next((each for each in begun if before.startswith(each)), before)
                 tail = PLACEHOLDER.split(after)[0]
-                begun.setdefault(known, []).append(Header(before.removeprefix(known), tail))
+                header = Header(before.removeprefix(known), tail, after.removeprefix(tail))
+                begun.setdefault(known, []).append(header)
             for before, headers in begun.items():
                 # A name without its quotation mark is not known to begin.
                 yield tools.pattern(before).replace(OPTIONAL_MARK, MARK), tuple(headers)

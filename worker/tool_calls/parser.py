@@ -170,12 +170,16 @@ class ToolParser:
     def partial_name(self) -> PartialName | None:
         """The name that begins a call of the section; None outside of it."""
         source, openings = self._source, self._compiled.openings
-        if self.status is not ParseStatus.OPEN or self._writer.open:
+        if self.status is not ParseStatus.OPEN or self._writer.in_json:
             return None
+        if self._writer.open:
+            return PartialName("", (), True, self.index)
         if source.kept_chars + len(source.rest) > MAX_OPENING_CHARS:
             return None
         text, is_first = source.kept + source.rest, self._marker_kept
-        return find_partial_name(openings, text, is_first=is_first, in_list=self._is_list)
+        return find_partial_name(
+            openings, text, is_first=is_first, in_list=self._is_list, call=self.index
+        )
 
     def push(self, text: str) -> list[OutputDelta]:
         """Parse more text and return its deltas; updates `status`."""
