@@ -43,6 +43,16 @@ TEXT_ARGUMENTS = (
     "{% endfor %}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 
+# Tools are written into the system message, and where there is none nowhere.
+TOOLS_IN_SYSTEM = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}"
+    "{% if m.role == 'system' and tools %}[TOOLS]{{ tools | tojson }}[/TOOLS]{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+# The same where the message has a text.
+TOOLS_IN_SYSTEM_TEXT = TOOLS_IN_SYSTEM.replace("and tools", "and m.content and tools")
+
 # Command R+'s manner: it reads the description of every property, and a list of tools always.
 DESCRIBED_TOOLS = (
     "{% for tool in tools %}{{ tool.function.name + ': ' + tool.function.description }}("

@@ -17,12 +17,14 @@ from worker.templates.conversation import (
     DESCRIBED,
     INSTRUCTION_ROLES,
     REASONING_KEYS,
+    begins_with_instructions,
     complete_messages,
     complete_tools,
     decode_calls_as_text,
     normalise_messages,
 )
 from worker.templates.traits import (
+    EMPTY_SYSTEM,
     PROBE_TOOL,
     RENDER_ERRORS,
     ChatMessage,
@@ -160,7 +162,11 @@ class ChatTemplate:
         """The messages and the tools in the form that the template takes."""
         messages, tools = prompt.messages, complete_tools(prompt.tools, self._described)
         traits = self._traits[bool(tools)]
-        if not traits.tools:
+        instructed = begins_with_instructions(messages)
+        if traits.tools_beside_empty_system and not (traits.tools or instructed):
+            # It writes the tools into a system message alone.
+            messages, instructed = [EMPTY_SYSTEM, *messages], True
+        if not (traits.tools or (traits.tools_beside_system and instructed)):
             messages, tools = render_tools_as_text(messages, tools, self._call_template), []
             traits = self.traits
         if not traits.calls:

@@ -60,6 +60,11 @@ def split_leading(
     return list(messages[:count]), list(messages[count:])
 
 
+def begins_with_instructions(messages: Sequence[ChatMessage]) -> bool:
+    """Whether the conversation begins with a system message."""
+    return bool(messages) and messages[0]["role"] in INSTRUCTION_ROLES
+
+
 def normalise_leading(
     leading: Sequence[ChatMessage], traits: TemplateTraits, *, has_developer: bool
 ) -> list[ChatMessage]:

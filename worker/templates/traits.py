@@ -38,6 +38,9 @@ PROBE_CALL_ID = "probe0001"
 SECOND_CALL_ID = "probe0002"
 
 
+EMPTY_SYSTEM: ChatMessage = {"role": "system", "content": ""}
+
+
 @dataclass(frozen=True, slots=True)
 class TemplateTraits:
     """What the template keeps.
@@ -45,7 +48,8 @@ class TemplateTraits:
     - `systems`: a system message at the beginning; `leading_systems`: several there;
       `inner_systems`: system messages anywhere.
     - `users`, `assistants`: several messages of that role in a row.
-    - `tools`: the tools of the request.
+    - `tools`: the tools of the request; `tools_beside_system` and `tools_beside_empty_system`: if
+      the conversation begins with a system message, and with one without text.
     - `calls`: calls and their results; `several_calls`: more than one of a message.
       `object_arguments`: it takes the arguments as an object,
       else as JSON text. `users_after_results`: a message of the user may follow a result.
@@ -57,6 +61,8 @@ class TemplateTraits:
     users: bool
     assistants: bool
     tools: bool
+    tools_beside_system: bool
+    tools_beside_empty_system: bool
     calls: bool
     several_calls: bool
     object_arguments: bool
@@ -80,10 +86,9 @@ def find_traits(render: Render, tools: Sequence[Tool]) -> TemplateTraits:
         words = [*texts_of(messages), PROBE_ARGUMENT, SECOND_ARGUMENT]
         return keeps_words(render, messages, tools, words)
 
-    def keeps_tools(*roles: str) -> bool:
-        messages = [probe(role, place) for place, role in enumerate(roles)]
+    def keeps_tools(*before: ChatMessage) -> bool:
         names = [tool["function"]["name"] for tool in tools]
-        return keeps_words(render, messages, tools, names)
+        return keeps_words(render, [*before, probe("user", 0)], tools, names)
 
     object_arguments = keeps_call(probe_arguments(PROBE_ARGUMENT, as_object=True))
     arguments = probe_arguments(PROBE_ARGUMENT, as_object=object_arguments)
@@ -94,7 +99,9 @@ def find_traits(render: Render, tools: Sequence[Tool]) -> TemplateTraits:
         and keeps("system", "user", "assistant", "system", "user"),
         users=keeps("user", "user") and keeps("user", "assistant", "user", "user"),
         assistants=keeps("user", "assistant", "assistant", "user"),
-        tools=keeps_tools("user"),
+        tools=keeps_tools(),
+        tools_beside_system=keeps_tools(probe("system", 1)),
+        tools_beside_empty_system=keeps_tools(EMPTY_SYSTEM),
         calls=keeps_call(arguments),
         several_calls=keeps_two_calls(),
         object_arguments=object_arguments,

@@ -31,6 +31,8 @@ TEMPLATES = {
     "text arguments": chat_templates.TEXT_ARGUMENTS,
     "described tools": chat_templates.DESCRIBED_TOOLS,
     "functions": chat_templates.FUNCTIONS,
+    "tools in system": chat_templates.TOOLS_IN_SYSTEM,
+    "tools in system text": chat_templates.TOOLS_IN_SYSTEM_TEXT,
 }
 TOOL = {
     "type": "function",
@@ -185,6 +187,21 @@ def test_a_question_after_a_result_is_taken_where_turns_must_alternate(make: Mak
 def test_tools_are_described_in_the_text_where_the_template_leaves_them_out(make: Make) -> None:
     text = render(make(chat_templates.TEXT_ARGUMENTS), message("user", "q"), tools=[TOOL])
     assert '"name": "get_weather"' in text
+
+
+@pytest.mark.parametrize("template", ["tools in system", "tools in system text"])
+def test_tools_that_a_template_writes_beside_a_system_message_alone_are_its_own(
+    template: str, make: Make
+) -> None:
+    instructed = [message("system", "s"), message("user", "q")]
+    text = render(make(TEMPLATES[template]), *instructed, tools=[TOOL])
+    assert text.count("get_weather") == 1
+    assert "[TOOLS]" in text
+    alone = render(make(TEMPLATES[template]), message("user", "q"), tools=[TOOL])
+    assert alone.count('"name": "get_weather"') == 1
+    # Without a text of the client's the message has none, or the tools as a text.
+    assert ("[TOOLS]" in alone) == (template == "tools in system")
+    assert "[TOOLS]" not in render(make(TEMPLATES[template]), *instructed)
 
 
 def test_a_template_that_reads_functions_and_the_date_gets_them(make: Make) -> None:
