@@ -10,9 +10,14 @@ POLL_S = 0.02
 HANG_S = 180.0
 
 
-def wait_for(condition: Callable[[], bool], describe: Callable[[], str] = lambda: "") -> None:
+def wait_for(
+    condition: Callable[[], bool],
+    describe: Callable[[], str] = lambda: "",
+    *,
+    hang_s: float = HANG_S,
+) -> None:
     """Wait until `condition` holds; `describe` is what is known when it never does."""
-    deadline = time.monotonic() + HANG_S
+    deadline = time.monotonic() + hang_s
     while not condition():
-        assert time.monotonic() < deadline, f"it did not come about in {HANG_S:g} s: {describe()}"
+        assert time.monotonic() < deadline, f"it did not come about in {hang_s:g} s: {describe()}"
         time.sleep(POLL_S)

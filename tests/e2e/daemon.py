@@ -25,12 +25,19 @@ PORTS = range(10_000, 32_000)
 
 
 class Daemon:
-    """`mlxd serve` as a process of its own; `program` runs it, with another worker perhaps."""
+    """`mlxd serve` as a process of its own; `program` runs it, with another worker perhaps.
+
+    With `port` it takes the place of one that has ended.
+    """
 
     def __init__(
-        self, flags: Sequence[str], environ: Mapping[str, str], program: str = "service"
+        self,
+        flags: Sequence[str],
+        environ: Mapping[str, str],
+        program: str = "service",
+        port: int | None = None,
     ) -> None:
-        self.port = free_port()
+        self.port = port or free_port()
         self.lines: list[str] = []
         self._serving = threading.Event()
         self.process = subprocess.Popen(
@@ -145,10 +152,10 @@ def running(
         daemon.stop()
 
 
-def free_port() -> int:
+def free_port(ports: range = PORTS) -> int:
     """A port of the loopback address that nobody listens on, and that no client is given."""
     while True:
-        port = random.SystemRandom().choice(PORTS)
+        port = random.SystemRandom().choice(ports)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
