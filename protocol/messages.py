@@ -26,6 +26,7 @@ from protocol.embedding import Embed, EmbeddingSource
 from protocol.events import Event, Origin, Rejected, Tokenized
 from protocol.grammars import Grammar
 from protocol.model_states import ModelState
+from protocol.quantisation import KVBits
 from protocol.ranks import RankGroup
 from protocol.stats import Device, Memory, Stats
 from protocol.structs import Data, Message
@@ -134,6 +135,7 @@ class ModelSource(Data, frozen=True):
     trust_remote_code: bool = False
     embedding: EmbeddingSource | None = None
     speculation: SpeculationMode = "auto"
+    kv_bits: KVBits = 0
 
 
 # ---------------------------------------------------------------- to the worker

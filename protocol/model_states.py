@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from protocol.batching import BatchRules
+from protocol.quantisation import KVFacts
 from protocol.structs import Data
 
 
@@ -44,6 +45,7 @@ class ModelInfo(Data, frozen=True):
     call_syntaxes: list[str] = []
     reasoning_markers: list[str] = []
     problems: list[str] = []
+    kv: KVFacts = KVFacts()
 
 
 LoadStatus = Literal["unloaded", "loading", "loaded", "failed"]

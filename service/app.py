@@ -26,7 +26,7 @@ from service.api.responses.format import ResponseFormat
 from service.api.responses.routes import list_response_operations
 from service.api.tokenization.routes import list_tokenization_operations
 from service.config.model_names import ModelNames
-from service.config.model_settings import MODEL_KINDS, ModelKind
+from service.config.model_settings import MODEL_KINDS, ModelKind, quantisations_of
 from service.config.settings import Settings
 from service.config.softening import softened_parameters
 from service.errors import InsufficientMemory, ModelBusy, ModelLoadFailed
@@ -235,7 +235,7 @@ def model_operations(parts: ServiceParts, generating: Sequence[Operation]) -> li
     capabilities = CapabilitiesEndpoint(
         names,
         supervisor,
-        kv_quantisation=parts.settings.kv_quantisation,
+        kv_quantisation=quantisations_of(parts.settings.models, parts.settings.kv_quantisation),
         softened=softened_parameters(parts.settings),
         strict_max_tokens=parts.settings.strict_max_tokens == "on",
         endpoints={kind: requests_by_path(generating, kind) for kind in MODEL_KINDS},

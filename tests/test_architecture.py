@@ -84,6 +84,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.memory",
         "worker.cache",
         "worker.structured_output",
+        "worker.quantised_kv",
         "worker.demo",
     ),
     # The sizes of heads that MLX has fused kernels for.
@@ -104,12 +105,13 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "worker.embedding_batches": ("worker.engine",),
     "worker.selfcheck": ("worker.engine", "worker.cache"),
     # The freed buffers of the device.
-    "worker.engine": ("worker.drafts", "worker.cache", "worker.memory"),
+    "worker.engine": ("worker.drafts", "worker.cache", "worker.memory", "worker.quantised_kv"),
     "worker.drafts": (),
     "worker.tool_calls": ("worker.call_readers",),
     "worker.call_readers": (),
     "worker.memory": ("worker.cache",),
-    "worker.cache": (),
+    "worker.cache": ("worker.quantised_kv",),
+    "worker.quantised_kv": (),
     # The footprint of a trial of a grammar.
     "worker.structured_output": ("worker.isolation", "worker.memory"),
     "worker.isolation": (),
@@ -245,7 +247,7 @@ MIN_MODULES, MAX_MODULES = 3, 10
 MAX_ROOT_MODULES = 6
 # OpenAI's shapes are many; the demo is data and, in a folder of its own, how it was made.
 EXEMPT_DISTRICTS = ("service.schema", "worker.demo", "worker.demo.training")
-LONGEST_CHAIN = {"worker": 8, "service": 10}
+LONGEST_CHAIN = {"worker": 9, "service": 10}
 
 # Where modules were before the districts; nothing refers to them any more.
 OLD_MODULES = re.compile(
@@ -365,11 +367,7 @@ def test_prose_is_plain_technical_english() -> None:
 BROKEN: list[tuple[Rule, str, str]] = [
     (imports_outside_the_table, "worker/cache/kv_cost.py", "from worker.engine import engine"),
     (imports_outside_the_table, "worker/models/pool.py", "import worker.scheduler.core"),
-    (
-        imports_outside_the_table,
-        "service/transport/tls.py",
-        "from service.security import keyring",
-    ),
+    (imports_outside_the_table, "service/transport/tls.py", "from service.security import x"),
     (imports_outside_the_table, "worker/engine/engine.py", "from worker import main"),
     (old_names, "worker/main.py", "from worker.desk import x"),
     (old_names, "tests/x.py", "# see GrammarDesk"),
@@ -385,11 +383,7 @@ def test_each_rule_catches_what_it_forbids(rule: Rule, path: str, text: str) -> 
 
 ALLOWED: list[tuple[Rule, str, str]] = [
     (imports_outside_the_table, "worker/engine/engine.py", "from worker.cache import kv_cost"),
-    (
-        imports_outside_the_table,
-        "service/transport/tls.py",
-        "from service.errors import MlxdError",
-    ),
+    (imports_outside_the_table, "service/transport/tls.py", "from service.errors import x"),
     (old_names, "worker/main.py", "from worker.intake.preprocessor import x"),
     (odd_words, "worker/main.py", "# a desktop\n"),
 ]

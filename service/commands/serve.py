@@ -343,7 +343,9 @@ def print_error(reason: str) -> None:
 
 def to_configure(settings: Settings) -> Configure:
     """The worker's configuration."""
-    sources, preload = to_sources(settings.models, settings.idle_unload_s, settings.speculation)
+    sources, preload = to_sources(
+        settings.models, settings.idle_unload_s, settings.speculation, settings.kv_quantisation
+    )
     return Configure(
         models=sources,
         preload=preload,

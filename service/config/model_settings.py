@@ -15,6 +15,7 @@ from protocol.batching import SpeculationMode
 from protocol.embedding import EmbeddingSource, Pooling
 from protocol.messages import ModelSource
 from protocol.model_location import BuiltIn, Folder, HubModel, location_of
+from protocol.quantisation import KVBits
 from service.config.sampling_defaults import NO_DEFAULTS, SamplingDefaults
 from service.config.scalars import SettingsError, refuse_control_characters, refuse_unknown
 from service.errors import excerpt
@@ -27,6 +28,8 @@ MAX_IDLE_S = 30 * 86400.0
 
 ModelKind = Literal["generation", "embedding", "rerank"]
 MODEL_KINDS: tuple[ModelKind, ...] = get_args(ModelKind)
+KVQuantisation = Literal["off", "8bit", "4bit"]
+KV_BITS: dict[KVQuantisation, KVBits] = {"off": 0, "8bit": 8, "4bit": 4}
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 SpeculationSetting = Annotated[
     SpeculationMode,
@@ -62,6 +65,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     - `trust_remote_code`: Python code in its folder runs, with all rights of the service. A
       hub model needs a commit as its `revision`, and is never downloaded by the service.
     - `speculation`: whether drafts are verified; None is the service's setting.
+    - `kv_quantisation`: of its keys and values; None is the service's setting.
     - `kind`: an embedding model serves /v1/embeddings, a reranker /v1/rerank; neither generates.
       The other settings of an embedding model are those of its folder unless set: `pooling` (how
       a text's vector is made of its tokens'), `normalise` (to the length 1), `dimensions` (the
@@ -82,6 +86,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     revision: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     trust_remote_code: bool = False
     speculation: SpeculationMode | None = None
+    kv_quantisation: KVQuantisation | None = None
     kind: ModelKind = "generation"
     pooling: Pooling | None = None
     normalise: bool | None = None
@@ -91,7 +96,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 # The settings of embedding models alone, and those of models that generate.
 EMBEDDING_SETTINGS = ("pooling", "normalise", "dimensions", "prompts")
-GENERATION_SETTINGS = ("adapter", "chat_template", "speculation")
+GENERATION_SETTINGS = ("adapter", "chat_template", "speculation", "kv_quantisation")
 
 ConfiguredModels = Annotated[tuple[ModelSettings, ...], Meta(min_length=1)]
 DEMO = ModelSettings(source=None, id=DEMO_ID)
@@ -150,8 +155,11 @@ def to_sources(
     models: Iterable[ModelSettings],
     idle_unload_s: float,
     speculation: SpeculationMode = "auto",
+    kv_quantisation: KVQuantisation = "off",
 ) -> tuple[list[ModelSource], list[str]]:
     """The models for the worker's `Configure`, and the ids of those to load at the start.
+
+    `idle_unload_s` and `kv_quantisation` are those of models without their own.
 
     Raises:
         SettingsError: a chat template cannot be read.
@@ -171,6 +179,7 @@ def to_sources(
             trust_remote_code=model.trust_remote_code,
             embedding=_to_embedding_source(model),
             speculation=model.speculation or speculation,
+            kv_bits=KV_BITS[quantisation_for(model, kv_quantisation)],
         )
         for model in models
     ]
@@ -180,6 +189,20 @@ def to_sources(
         if index == 0 or model.pinned or model.preload
     ]
     return sources, preload
+
+
+def quantisation_for(model: ModelSettings, default: KVQuantisation) -> KVQuantisation:
+    """The quantisation that is asked for a model's keys and values."""
+    if model.kind != "generation":
+        return "off"
+    return default if model.kv_quantisation is None else model.kv_quantisation
+
+
+def quantisations_of(
+    models: Iterable[ModelSettings], default: KVQuantisation
+) -> dict[str, KVQuantisation]:
+    """What is asked for each model, by its id."""
+    return {model_id(model): quantisation_for(model, default) for model in models}
 
 
 def _read_template(model: ModelSettings) -> str | None:

@@ -23,7 +23,8 @@ from service.supervision.supervisor import Supervisor
 class CapabilitiesEndpoint:
     """Lists how each model handles each parameter, and the settings in force.
 
-    `endpoints` are the structs of requests by path, for each kind of model.
+    `endpoints` are the structs of requests by path, for each kind of model; `kv_quantisation`
+    is what is set for each model.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class CapabilitiesEndpoint:
         model_names: ModelNames,
         supervisor: Supervisor,
         *,
-        kv_quantisation: str,
+        kv_quantisation: Mapping[str, str],
         softened: AbstractSet[str],
         strict_max_tokens: bool,
         endpoints: Mapping[ModelKind, Mapping[str, type[msgspec.Struct]]],
@@ -53,7 +54,7 @@ class CapabilitiesEndpoint:
             describe_capabilities(
                 state,
                 self._endpoints[self._model_names.kind(state.id)],
-                self._kv_quantisation,
+                self._kv_quantisation[state.id],
                 self._softened,
                 self._max_tokens_rule,
             )

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from service.config.settings import Settings
 from service.inflight.shares import share_of
 from service.ops.health import prefill_health
-from service.schema.capabilities import KV_REASON
 from service.schema.settings_in_force import (
     NOT_WITH_RANKS,
     KeyLimitsInForce,
@@ -70,9 +69,7 @@ class SettingsReport:
                 limit_bytes=stats.memory.limit if stats else 0,
                 prompt_cache=cache_of(settings),
             ),
-            kv_quantisation=KVQuantisationInForce(
-                asked=settings.kv_quantisation, on=False, reason=KV_REASON
-            ),
+            kv_quantisation=self._quantisation(),
             priority="priority" in PARAMETERS and PARAMETERS["priority"].support == "honoured",
             key_limits=KeyLimitsInForce(
                 required=surroundings.keys_required,
@@ -85,6 +82,15 @@ class SettingsReport:
             ),
             without_effect=[*find_without_effect(settings, surroundings)],
         )
+
+    def _quantisation(self) -> KVQuantisationInForce:
+        """Which loaded models have quantised keys and values."""
+        states = self._supervisor.model_states.states
+        loaded = {state.id: state.info.kv for state in states if state.info is not None}
+        quantised = [id for id, kv in loaded.items() if kv.layers]
+        reason = f"{len(quantised)} of {len(loaded)} loaded models have quantised KV caches"
+        asked = self._settings.kv_quantisation
+        return KVQuantisationInForce(asked=asked, on=bool(quantised), reason=reason)
 
     def _slots(self) -> SlotsInForce:
         settings = self._settings
@@ -127,9 +133,11 @@ def list_conditions(settings: Settings, surroundings: Surroundings) -> list[Cond
     is_mac = surroundings.platform == MAC
     is_linux = surroundings.platform == LINUX
     own_idle = all(model.pinned or model.idle_s is not None for model in settings.models)
+    generating = [model for model in settings.models if model.kind == "generation"]
+    own_kv = all(model.kv_quantisation is not None for model in generating)
     outlasted = settings.memory_wait_s >= settings.queue_timeout_s
     return [
-        (True, ("kv_quantisation",), KV_REASON),
+        (own_kv, ("kv_quantisation",), "every model that generates has its own kv_quantisation"),
         (not is_mac, ("compiled_sampling", "wired_limit_bytes"), "it is for Metal alone"),
         (not is_mac, ("keep_awake",), "it is for macOS alone"),
         (not is_linux, ("blas", "allocator"), "it is for Linux alone"),

@@ -14,8 +14,14 @@ from service.schema.batching import ModelBatching, describe_batching
 from service.schema.settings_in_force import SettingsInForce
 from service.schema.support import Parameter, Requirement, parameters_of
 
-# Remove when mlx-lm (0.32.2 cannot) batches a QuantizedKVCache.
-KV_REASON = "mlx-lm 0.32.2 batches no quantised KV caches: keys and values stay as computed"
+# What equal answers mean, by whether keys and values are quantised.
+EQUALITY = {
+    False: "An answer is that of the model alone, up to the rounding of the device.",
+    True: "Answers differ from those of full precision. An answer in a batch, from the prompt "
+    "cache or resumed is that of the model alone with the same bits, up to rounding: rounding that "
+    "changes a code counts as much as the step between two codes, so tokens may differ where the "
+    "first two are nearly as likely.",
+}
 
 MaxTokensRule = Literal["ceiling", "strict"]
 OPERATOR: Literal["ignored (operator)"] = "ignored (operator)"
@@ -37,12 +43,20 @@ class Capability(msgspec.Struct, frozen=True, omit_defaults=True):
     neutral: list[Any] = []
 
 
-class KVCacheCapability(msgspec.Struct, frozen=True):
-    """The quantisation of the KV cache; `asked` is the setting."""
+class KVCacheCapability(msgspec.Struct, frozen=True, kw_only=True):
+    """The quantisation of the KV cache; `asked` is the setting.
+
+    `bits` are those of the `layers` that are quantised, of `of_layers`; all three are null while
+    the model is not loaded. `reason` says why it is so, `equality` what equal answers then mean.
+    """
 
     asked: str
     quantised: bool = False
-    reason: str = KV_REASON
+    bits: int | None = None
+    layers: int | None = None
+    of_layers: int | None = None
+    reason: str
+    equality: str
 
 
 class SystemMessages(msgspec.Struct, frozen=True):
@@ -112,7 +126,7 @@ def describe_capabilities(
         call_syntaxes=state.info.call_syntaxes if state.info else [],
         reasoning_markers=state.info.reasoning_markers if state.info else [],
         problems=state.info.problems if state.info else [],
-        kv_cache=KVCacheCapability(kv_quantisation),
+        kv_cache=describe_kv_cache(kv_quantisation, state.info),
         batching=describe_batching(state.rules),
         labels={place: list(keys) for place, keys in LABELS.items()},
         max_tokens_rule=max_tokens_rule,
@@ -124,6 +138,24 @@ def describe_capabilities(
             }
             for path, request in endpoints.items()
         },
+    )
+
+
+def describe_kv_cache(asked: str, model: ModelInfo | None) -> KVCacheCapability:
+    """The quantisation of this model's keys and values; `asked` is what is set for it."""
+    if model is None:
+        reason = "it is known once the model is loaded"
+        return KVCacheCapability(asked=asked, reason=reason, equality=EQUALITY[asked != "off"])
+    kv, quantised = model.kv, model.kv.layers > 0
+    reason = "kv_quantisation is off" if asked == "off" else "kv_quantisation asks for it"
+    return KVCacheCapability(
+        asked=asked,
+        quantised=quantised,
+        bits=kv.bits,
+        layers=kv.layers,
+        of_layers=kv.of_layers,
+        reason=kv.finding or reason,
+        equality=EQUALITY[quantised],
     )
 
 

@@ -52,7 +52,10 @@ class SpeculationInForce(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KVQuantisationInForce(msgspec.Struct, frozen=True, kw_only=True):
-    """The quantisation of KV caches: what the setting asks for, and whether it is done."""
+    """The quantisation of KV caches: what the setting asks for, and whether a loaded model has it.
+
+    A model may have its own setting; `/v1/capabilities` lists each.
+    """
 
     asked: str
     on: bool

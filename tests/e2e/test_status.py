@@ -68,12 +68,20 @@ def test_an_invalid_time_is_refused(own_daemon: Daemon, after: str) -> None:
 
 
 def test_capabilities_show_the_settings_in_force_and_what_changes_nothing() -> None:
-    flags = ["--max-running", "3", "--max-waiting", "5", "--kv-quantisation", "8bit"]
+    flags = [
+        "--max-running",
+        "3",
+        "--max-waiting",
+        "5",
+        "--kv-quantisation",
+        "8bit",
+        "--log-files",
+        "2",
+    ]
     with running(flags=flags) as daemon:
         shown = plain_http.get(f"{daemon.url}/v1/capabilities").json()["settings"]
         assert (shown["slots"]["running"], shown["slots"]["in_flight"]) == (3, 8)
         assert shown["memory"]["limit_bytes"] > 0
-        assert [each["name"] for each in shown["without_effect"]] == ["kv_quantisation"]
-        assert shown["kv_quantisation"]["asked"] == "8bit"
-        assert shown["kv_quantisation"]["on"] is False
-        assert "kv_quantisation has no effect" in daemon.output
+        assert [each["name"] for each in shown["without_effect"]] == ["log_files"]
+        assert (shown["kv_quantisation"]["asked"], shown["kv_quantisation"]["on"]) == ("8bit", True)
+        assert "log_files has no effect" in daemon.output

@@ -15,7 +15,8 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.cache import make_prompt_cache
+
+from worker.quantised_kv.model_quantisation import KVQuantisation
 
 # mlx-lm's caches (0.32.2) grow by this many tokens.
 STEP_TOKENS = 256
@@ -32,12 +33,19 @@ class LayerCost:
 
 
 class KVCost:
-    """The bytes of all layers of one model."""
+    """The bytes of all layers of one model.
 
-    def __init__(self, layers: list[LayerCost], prefill_step_tokens: int) -> None:
+    `read_token_bytes` are those of a token of quantised keys and values while a layer reads them:
+    one layer does at a time.
+    """
+
+    def __init__(
+        self, layers: list[LayerCost], prefill_step_tokens: int, read_token_bytes: int = 0
+    ) -> None:
         # Most layers of a model have the same cost.
         self._layers = Counter(layers)
         self._prefill_step_tokens = prefill_step_tokens
+        self._read = LayerCost(0, float(read_token_bytes), 0)
 
     @property
     def grows(self) -> bool:
@@ -60,7 +68,7 @@ class KVCost:
         of_layers = (
             n * self._layer_bytes(layer, longest_tokens) for layer, n in self._layers.items()
         )
-        return rows * sum(of_layers)
+        return rows * (sum(of_layers) + self._layer_bytes(self._read, longest_tokens))
 
     def longest_within(self, free_bytes: int, limit_tokens: int) -> int:
         """The tokens of the longest sequence, at most `limit_tokens`, that fits `free_bytes`."""
@@ -81,18 +89,24 @@ class KVCost:
         return layer.row_bytes + int(layer.token_bytes * kept)
 
 
-def probe(model: nn.Module, prefill_step_tokens: int) -> KVCost:
+def probe(
+    model: nn.Module, prefill_step_tokens: int, quantisation: KVQuantisation | None = None
+) -> KVCost:
     """Measure the caches of a model."""
+    quantisation = quantisation or KVQuantisation.of(model, 0)
     short, long = (
-        list(flatten_caches(run_lazily(model, tokens))) for tokens in (SHORT_TOKENS, LONG_TOKENS)
+        list(flatten_caches(run_lazily(model, tokens, quantisation)))
+        for tokens in (SHORT_TOKENS, LONG_TOKENS)
     )
     layers = [measure_layer(*pair) for pair in zip(short, long, strict=True)]
-    return KVCost(layers, prefill_step_tokens)
+    return KVCost(layers, prefill_step_tokens, quantisation.read_token_bytes())
 
 
-def run_lazily(model: nn.Module, tokens: int) -> list[Any]:
+def run_lazily(
+    model: nn.Module, tokens: int, quantisation: KVQuantisation | None = None
+) -> list[Any]:
     """The caches after a pass over `tokens` tokens, without computing it."""
-    cache: list[Any] = make_prompt_cache(model)
+    cache = (quantisation or KVQuantisation.of(model, 0)).make_caches(model)
     model(mx.zeros((1, tokens), dtype=mx.uint32), cache=cache)
     return cache
 

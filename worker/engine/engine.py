@@ -10,15 +10,16 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import mlx.nn as nn
 import msgspec
-from mlx.utils import tree_flatten
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from protocol.batching import BatchRules
 from protocol.events import FinishReason
+from protocol.quantisation import KVBits
 from worker.cache.known_prompts import Closest, Comparison, KnownPrompts
 from worker.cache.kv_cost import probe
 from worker.cache.prefix_cache import Prefix, PrefixCache, PrefixReuse
@@ -34,7 +35,8 @@ from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
 from worker.engine.row_generator import RowBatchGenerator
 from worker.engine.sampler import Row, Sibling
 from worker.engine.token_logprobs import Score
-from worker.memory.budget import clear_buffer_cache
+from worker.memory.budget import clear_buffer_cache, weight_bytes_of
+from worker.quantised_kv.model_quantisation import KVQuantisation
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,7 @@ class Engine:
     """The rows of one model that are in prefill or decoding, by the request's id.
 
     `rules` say what its rows may share. Of a row that was inserted `alone` nothing is cached.
+    `kv_bits` are those of quantised keys and values, 0 for full precision.
     """
 
     def __init__(
@@ -99,12 +102,14 @@ class Engine:
         rules: BatchRules | None = None,
         compiled_sampling: bool = False,
         speculation: Speculation | None = None,
+        kv_bits: KVBits = 0,
         make_budget: MakeBudget = PrefillBudget,
     ) -> None:
         self._name = name
         self._prompt_cache = PrefixCache(0) if prompt_cache is None else prompt_cache
         self._known_prompts = KnownPrompts()
-        self.kv_cost = probe(model, prefill.max_tokens)
+        self.quantisation = KVQuantisation.of(model, kv_bits)
+        self.kv_cost = probe(model, prefill.max_tokens, self.quantisation)
         budget = make_budget(prefill, probe_attention(model, self.kv_cost))
         self._generator = RowBatchGenerator(
             model,
@@ -192,14 +197,14 @@ class Engine:
             return shared.cached_tokens
         prefix = self._find_prefix(id, prompt, row)
         compared = self._known_prompts.note(prompt)
-        closest = max(compared.closest, prefix.closest, key=tokens_in_common)
+        closest = max(compared.closest, prefix.closest, key=attrgetter("tokens"))
         in_memory = prefix.length - prefix.disk_tokens
         row.reuse = PrefixReuse(in_memory, prefix.disk_tokens, closest=closest)
         ends = self._plan_restore_points(id, compared, prefix.length, breakpoints)
         [uid] = self._generator.insert_segments(
             [split_prompt(prompt, prefix.length, ends)],
             max_tokens=[max_tokens],
-            caches=[prefix.layers] if prefix.length else None,
+            caches=[self._make_caches(prefix)],
             all_tokens=[prompt[: prefix.length]],
             samplers=[row],
             stop_sequences=[make_stop_sequences(row.stop_token_ids)],
@@ -207,6 +212,12 @@ class Engine:
         self._register(id, uid, row)
         self._prefilling[id] = PrefillingRow(row, prompt, prefix.length)
         return prefix.length
+
+    def _make_caches(self, prefix: Prefix) -> list[Any]:
+        """The caches of a row behind this prefix."""
+        if not prefix.length:
+            return self.quantisation.make_caches(self._generator.model)
+        return self.quantisation.to_packed(prefix.layers)
 
     def _plan_restore_points(
         self, id: int, compared: Comparison, cached: int, breakpoints: Sequence[int]
@@ -368,11 +379,6 @@ class Engine:
         return uid
 
 
-def tokens_in_common(closest: Closest) -> int:
-    """How many tokens a prompt has in common with the closest one."""
-    return closest.tokens
-
-
 def reuse_of_sibling(shared: PrefillingRow) -> PrefixReuse:
     """What a row reuses that shares the prefill of this one, which has the same prompt."""
     reuse, tokens = shared.row.reuse, len(shared.prompt)
@@ -382,11 +388,6 @@ def reuse_of_sibling(shared: PrefillingRow) -> PrefixReuse:
         shared_tokens=tokens - reuse.cached_tokens,
         closest=Closest(tokens),
     )
-
-
-def weight_bytes_of(model: nn.Module) -> int:
-    """The bytes of all parameters."""
-    return sum(array.nbytes for _, array in tree_flatten(model.parameters()))
 
 
 def split_prompt(prompt: list[int], start: int, breakpoints: Sequence[int]) -> list[list[int]]:

@@ -52,6 +52,7 @@ from worker.engine.batches.speculation.speculation import Drafts, Speculation, l
 from worker.engine.batches.speculation.verification import Verification
 from worker.engine.sampler import Row, Sample, Sibling, draw_tokens
 from worker.engine.token_logprobs import PendingScore, ScoringModel, score_rows
+from worker.quantised_kv.model_quantisation import to_plain
 
 MAX_CACHED_STOP_SEQUENCES = 64
 MAX_SCORED_CHUNK_TOKENS = 64
@@ -231,7 +232,7 @@ class LoneGenerationBatch(RowGenerationBatch):
     is_alone = True
 
     def extract_cache(self, idx: int) -> list[Any]:
-        return list(self.prompt_cache)
+        return to_plain(self.prompt_cache)
 
     def filter(self, keep: list[int]) -> None:
         if not keep:
@@ -366,7 +367,7 @@ class LonePromptBatch(RowPromptBatch):
         return batch
 
     def extract_cache(self, idx: int) -> list[Any]:
-        return list(self.prompt_cache)
+        return to_plain(self.prompt_cache)
 
     def start(self, tokens: list[list[int]]) -> list[RowGenerationBatch]:
         [row] = self.samplers

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
 
 from protocol.stats import Device, Memory
 from protocol.units import GIB, MIB
@@ -111,3 +113,8 @@ def clear_buffer_cache() -> None:
     if mx.get_cache_memory() >= MIN_CLEARED_BYTES:
         mx.synchronize()
         mx.clear_cache()
+
+
+def weight_bytes_of(module: nn.Module) -> int:
+    """The bytes of all weights of a module."""
+    return sum(array.nbytes for _, array in tree_flatten(module.parameters()))

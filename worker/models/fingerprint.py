@@ -6,6 +6,7 @@ import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
+from protocol.quantisation import KVBits
 from worker.models.model_files import WEIGHT_FILES
 
 KEY_BYTES = 16
@@ -16,13 +17,17 @@ TEXT_FILES = ("*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.txt"
 PACKAGES = ("mlxd", "mlx", "mlx-lm", "transformers")
 
 
-def content_key_of(path: Path, lora_path: str | None) -> str:
+def content_key_of(path: Path, lora_path: str | None, kv_bits: KVBits = 0) -> str:
     """A hash of a model folder's content (hexadecimal), independent of where it lies.
+
+    With quantised keys and values it is another one: what is computed and kept differs.
 
     Of large files only the size and `SAMPLES` samples are hashed, because reading a large
     model in full takes as long as loading it.
     """
     digest = hashlib.blake2b(f"mlx-lm {version('mlx-lm')}".encode(), digest_size=KEY_BYTES)
+    if kv_bits:
+        digest.update(f"keys and values of {kv_bits} bits".encode())
     files = sorted([*path.glob("*.json"), *path.glob(WEIGHT_FILES)])
     if lora_path is not None:
         files += sorted(Path(lora_path).glob("adapter*"))

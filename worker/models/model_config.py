@@ -233,7 +233,7 @@ class ModelConfigLoader:
         named = stop_tokens_of(path, tokenizer) | family.stop_tokens(tokenizer)
         turn_end = find_turn_end(tokenizer, named)
         stop_tokens = frozenset(named if turn_end is None else {*named, turn_end})
-        content_key = content_key_of(path, source.adapter_path)
+        content_key = content_key_of(path, source.adapter_path, source.kv_bits)
         generation_config = read_generation_config(path)
         problems = [*generation_config.problems, *templates.problems]
         problems += texts.facts.problems if texts is not None else ()

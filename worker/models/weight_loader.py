@@ -20,6 +20,7 @@ from mlx_lm.utils import load_adapters, load_model
 from protocol.batching import BatchRules
 from protocol.messages import Configure
 from protocol.model_states import ModelInfo
+from protocol.quantisation import KVFacts
 from protocol.units import MS_PER_S
 from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
@@ -29,10 +30,12 @@ from worker.embedding_batches.engine import Compute, EmbeddingEngine
 from worker.embedding_batches.layer_parts import Layers, in_parts
 from worker.embedding_batches.text_budget import TextBudget
 from worker.engine.batches.speculation.speculation import Speculation
-from worker.engine.engine import Engine, weight_bytes_of
+from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
 from worker.folder.mlx_lm_folder import folder_for_mlx_lm
+from worker.memory.budget import weight_bytes_of
 from worker.models.model_config import ModelConfig
+from worker.quantised_kv.model_quantisation import KVQuantisation
 from worker.selfcheck.check_store import CheckStore
 from worker.selfcheck.model_check import ModelCheck
 
@@ -186,6 +189,7 @@ class WeightLoad:
                 load_s=self._read_s,
                 make_engine=self._parts.make_engine,
                 make_cache=self._parts.make_cache,
+                kv_bits=self.config.source.kv_bits,
             )
             self._rules = self._check.rules
             return False
@@ -211,8 +215,11 @@ class WeightLoad:
             rules=self._rules,
             compiled_sampling=configure.compiled_sampling,
             speculation=Speculation() if config.source.speculation == "on" else None,
+            kv_bits=config.source.kv_bits,
         )
         log_rules(config.id, engine.rules)
+        if (finding := engine.quantisation.finding) is not None:
+            logger.warning("%s: kv_quantisation: %s", config.id, finding)
         prompts = config.prompts
         variables, traits = prompts.template.variables, prompts.template.traits
         info = ModelInfo(
@@ -234,6 +241,7 @@ class WeightLoad:
             inner_systems=traits.inner_systems,
             call_syntaxes=[syntax.name for syntax in config.parsers.syntaxes],
             reasoning_markers=config.parsers.reasoning_markers,
+            kv=describe_quantisation(engine.quantisation),
         )
         return LoadedModel(info=info, engine=engine, config=config, check=self._check)
 
@@ -358,6 +366,16 @@ def slice_weights(weights: list[mx.array]) -> Iterator[list[mx.array]]:
         size_bytes += array.nbytes
     if current:
         yield current
+
+
+def describe_quantisation(quantisation: KVQuantisation) -> KVFacts:
+    """What of a model's keys and values is quantised."""
+    return KVFacts(
+        bits=quantisation.bits if quantisation.layers else 0,
+        layers=quantisation.layers,
+        of_layers=quantisation.of_layers,
+        finding=quantisation.finding,
+    )
 
 
 def log_rules(id: str, rules: BatchRules) -> None:

@@ -220,6 +220,7 @@ class Follower:
             name=entry.name,
             prompt_cache=self._caches.get(entry.cache),
             compiled_sampling=entry.compiled_sampling,
+            kv_bits=entry.kv_bits,
             speculation=FollowingSpeculation(self._reader) if entry.speculates else None,
             make_budget=partial(FollowingBudget, reader=self._reader),
         )

@@ -8,6 +8,7 @@ from functools import partial
 import mlx.nn as nn
 
 from protocol.batching import BatchRules
+from protocol.quantisation import KVBits
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.attention_cost import AttentionCost
 from worker.engine.batches.speculation.speculation import Drafts, Speculation
@@ -138,6 +139,7 @@ class LeadingEngine(Engine):
         rules: BatchRules | None = None,
         compiled_sampling: bool = False,
         speculation: Speculation | None = None,
+        kv_bits: KVBits = 0,
     ) -> None:
         self._recorder = recorder
         self._is_ready = False
@@ -150,6 +152,7 @@ class LeadingEngine(Engine):
             rules=rules,
             compiled_sampling=compiled_sampling,
             speculation=None if speculation is None else LeadingSpeculation(recorder),
+            kv_bits=kv_bits,
             make_budget=partial(LeadingBudget, recorder=recorder),
         )
         self._is_ready = True
@@ -165,6 +168,7 @@ class LeadingEngine(Engine):
                 max_rows=prefill.max_rows,
                 compiled_sampling=compiled_sampling,
                 speculates=speculation is not None,
+                kv_bits=kv_bits,
             )
         )
         recorder.add(SetRules(self._number, self.rules))

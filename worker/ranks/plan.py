@@ -14,6 +14,7 @@ import msgspec
 
 from protocol.batching import BatchRules
 from protocol.messages import Sampling
+from protocol.quantisation import KVBits
 from protocol.structs import Message
 from worker.engine.engine import FailedRow, Token
 
@@ -74,6 +75,7 @@ class MakeEngine(Message, frozen=True):
     max_rows: int
     compiled_sampling: bool
     speculates: bool
+    kv_bits: KVBits
 
 
 class SetRules(Message, frozen=True):

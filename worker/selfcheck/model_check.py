@@ -18,6 +18,7 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from protocol.batching import Batching, BatchRules
+from protocol.quantisation import KVBits
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
 from worker.engine.engine import Engine
@@ -78,6 +79,7 @@ class ModelCheck:
         min_budget_s: float | None = None,
         make_engine: Callable[..., Engine] = Engine,
         make_cache: Callable[[int, None], PrefixCache] = PrefixCache,
+        kv_bits: KVBits = 0,
     ) -> None:
         self._cache = make_cache(CACHE_BYTES, None)
         self._engine = make_engine(
@@ -85,9 +87,11 @@ class ModelCheck:
             max_running=limits.max_rows,
             prefill=dataclasses.replace(limits, slice_s=SLICE_S),
             prompt_cache=self._cache,
+            kv_bits=kv_bits,
         )
         self._vocabulary_size = vocabulary_size
-        self._is_float32 = is_float32(model)
+        # Rounding may change the code of a quantised value.
+        self._is_float32 = is_float32(model) and not self._engine.quantisation.layers
         self._floor = self._bound = FLOAT32_BOUND if self._is_float32 else OTHER_BOUND
         least_s = MIN_BUDGET_S if min_budget_s is None else min_budget_s
         self._budget_s = max(least_s, LOAD_SHARE * load_s)

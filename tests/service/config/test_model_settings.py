@@ -88,6 +88,12 @@ def test_what_is_not_set_is_left_to_the_folder() -> None:
     assert rerank.embedding == EmbeddingSource(kind="rerank")
 
 
+def test_a_model_without_its_own_quantisation_has_that_of_the_service() -> None:
+    models = [read(), read(kv_quantisation="off"), read(kv_quantisation="4bit")]
+    sources, _ = to_sources([*models, read(kind="rerank")], 0, kv_quantisation="8bit")
+    assert [source.kv_bits for source in sources] == [8, 0, 4, 0]
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -95,6 +101,8 @@ def test_what_is_not_set_is_left_to_the_folder() -> None:
         ({"kind": "embedding", "pooling": "first"}, "Invalid enum value"),
         ({"kind": "embedding", "dimensions": [0]}, ">= 1"),
         ({"kind": "embedding", "prompts": {"passage": "x"}}, "passage"),
+        ({"kv_quantisation": "2bit"}, "Invalid enum value"),
+        ({"kind": "embedding", "kv_quantisation": "8bit"}, "kv_quantisation has no effect"),
         ({"kind": "embedding", "adapter": "/a"}, "adapter has no effect"),
         ({"kind": "rerank", "chat_template": "/a"}, "chat_template has no effect"),
         ({"kind": "rerank", "pooling": "cls"}, "pooling has no effect"),

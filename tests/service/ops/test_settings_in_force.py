@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from protocol.units import GIB
 from service.config.model_settings import DEMO
@@ -23,7 +23,11 @@ LINUX = Surroundings(keys_required=False, exports_traces=False, platform="linux"
 
 # Settings that change nothing, where they do, and the setting that is named.
 INERT: list[tuple[str, dict[str, Any], Surroundings]] = [
-    ("kv_quantisation", {"kv_quantisation": "8bit"}, MAC),
+    (
+        "kv_quantisation",
+        {"kv_quantisation": "8bit", "models": (replace(DEMO, kv_quantisation="off"),)},
+        MAC,
+    ),
     ("compiled_sampling", {"compiled_sampling": "on"}, LINUX),
     ("wired_limit_bytes", {"wired_limit_bytes": "auto"}, LINUX),
     ("keep_awake", {"keep_awake": "off"}, LINUX),
@@ -78,7 +82,7 @@ def test_a_setting_with_an_effect_is_not_named() -> None:
 
 
 def test_an_idle_time_that_every_model_overrides_is_named() -> None:
-    own = msgspec.structs.replace(DEMO, idle_s=5.0)
+    own = replace(DEMO, idle_s=5.0)
     assert named(Settings(models=(DEMO, own), idle_unload_s=60.0), LINUX) == []
     assert named(Settings(models=(own, own), idle_unload_s=60.0), LINUX) == ["idle_unload_s"]
 

@@ -11,6 +11,7 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsStr
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as TextParams
 
 from protocol.model_states import ModelInfo, ModelState
+from protocol.quantisation import KVFacts
 from service.schema.capabilities import ModelCapabilities, describe_capabilities
 from tests.service.parts import request_types
 
@@ -62,10 +63,28 @@ def test_every_documented_parameter_is_listed(documented: type, path: str) -> No
     assert set(listed.values()) <= {"honoured", "label", "refused"}
 
 
-def test_an_unavailable_quantisation_is_listed_with_its_reason() -> None:
-    kv_cache = capabilities_of(CAPABLE, kv_quantisation="4bit").kv_cache
-    assert (kv_cache.asked, kv_cache.quantised) == ("4bit", False)
-    assert "mlx-lm" in kv_cache.reason
+@pytest.mark.parametrize(
+    ("facts", "quantised", "reason"),
+    [
+        (KVFacts(8, 6, 6), True, "asks for it"),
+        (KVFacts(8, 2, 6, "4 of 6 caches stay"), True, "4 of 6"),
+        (KVFacts(0, 0, 6, "6 of 6 caches stay"), False, "6 of 6"),
+    ],
+)
+def test_a_quantisation_is_listed_with_what_comes_of_it(
+    facts: KVFacts, quantised: bool, reason: str
+) -> None:
+    info = msgspec.structs.replace(CAPABLE, kv=facts)
+    kv_cache = capabilities_of(info, kv_quantisation="8bit").kv_cache
+    assert (kv_cache.asked, kv_cache.quantised) == ("8bit", quantised)
+    assert (kv_cache.bits, kv_cache.layers, kv_cache.of_layers) == (facts.bits, facts.layers, 6)
+    assert reason in kv_cache.reason
+    assert ("Answers differ" in kv_cache.equality) is quantised
+
+
+def test_a_quantisation_is_unknown_until_the_model_is_loaded() -> None:
+    kv_cache = capabilities_of(None, kv_quantisation="4bit").kv_cache
+    assert (kv_cache.asked, kv_cache.quantised, kv_cache.bits) == ("4bit", False, None)
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,11 @@ from worker.cache.kv_cost import probe
 from worker.engine import engine as engine_module
 from worker.engine.batches import decode_groups as groups
 from worker.engine.bitmask import BitMask
-from worker.engine.engine import Engine, weight_bytes_of
+from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
 from worker.engine.row_generator import RowBatchGenerator
 from worker.engine.sampler import make_row
+from worker.memory.budget import weight_bytes_of
 
 GREEDY = Sampling(seed=0, temperature=0.0)
 TOKENS = 40

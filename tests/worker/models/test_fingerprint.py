@@ -33,3 +33,8 @@ def test_other_content_has_another_fingerprint(llama_path: Path, copied: Path, n
 def test_a_lora_adapter_changes_the_fingerprint(llama_path: Path, copied: Path) -> None:
     (copied / "adapters.safetensors").write_bytes(b"weights")
     assert fingerprint(llama_path, copied) != fingerprint(llama_path)
+
+
+def test_quantised_keys_and_values_have_another_fingerprint(llama_path: Path) -> None:
+    keys = {content_key_of(llama_path, None, bits) for bits in (0, 4, 8)}
+    assert len({fingerprint_of(llama_path, key) for key in keys}) == len(keys) == 3

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlx.utils import tree_flatten
 
-from worker.engine.engine import weight_bytes_of
+from worker.memory.budget import weight_bytes_of
 from worker.models.weight_loader import build_modules
 from worker.ranks.sharding import NotSplittable, build_part
 

@@ -28,6 +28,7 @@ from worker.engine.batches.slot_arrays import (
     place_rows,
     round_up,
 )
+from worker.quantised_kv.packed_caches import LayerPacking, PackedBatchKVCache
 
 # The arrays are copied to smaller ones if they hold this many times what the rows need.
 MAX_HELD_SHARE = 1.5
@@ -76,6 +77,13 @@ class SlotKVCache:
         """The mask of the next tokens of each row, as mlx-lm's models expect it."""
         mask = self.positions.mask(tokens, self.end, window_size)
         return make_causal_mask(tokens, self.end) if return_array and mask == "causal" else mask
+
+    def keys_and_values(self) -> tuple[mx.array, mx.array]:
+        """All keys and values of the rows, for a layer that shares those of this one."""
+        assert self.keys is not None
+        assert self.values is not None
+        rows = len(self.positions.paddings)
+        return self.keys[:rows, :, : self.end], self.values[:rows, :, : self.end]
 
     # ------------------------------------------------------------ what batches call
 
@@ -141,6 +149,28 @@ class SlotKVCache:
         return self.keys, self.values
 
 
+class PackedSlotKVCache(SlotKVCache):
+    """The same with packed keys and values; the model reads them as they are kept."""
+
+    def __init__(
+        self,
+        keys: mx.array | None,
+        values: mx.array | None,
+        end: int,
+        positions: RowPositions,
+        packing: LayerPacking,
+    ) -> None:
+        super().__init__(keys, values, end, positions)
+        self.packing = packing
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        packed = super().update_and_fetch(*self.packing.pack(keys, values))
+        return self.packing.unpack(*packed)
+
+    def keys_and_values(self) -> tuple[mx.array, mx.array]:
+        return self.packing.unpack(*super().keys_and_values())
+
+
 # ------------------------------------------------------------ a batch's layers
 
 
@@ -157,11 +187,13 @@ def replace_layer(layer: Any, positions: dict[int, RowPositions]) -> Any:
     """A layer's cache for decoding; `positions` are those that are known, by the last token."""
     if type(layer) is CacheList:
         return CacheList(*(replace_layer(each, positions) for each in layer.caches))
-    if type(layer) is not BatchKVCache:
+    if type(layer) not in (BatchKVCache, PackedBatchKVCache):
         return layer
     end: int = layer._idx
     if end not in positions:
         positions[end] = RowPositions(read_paddings(layer))
+    if type(layer) is PackedBatchKVCache:
+        return PackedSlotKVCache(layer.keys, layer.values, end, positions[end], layer.packing)
     return SlotKVCache(layer.keys, layer.values, end, positions[end])
 
 
