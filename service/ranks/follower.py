@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +50,7 @@ class Follower:
         with contextlib.suppress(BrokenPipeError):
             self._input.write(line)
         self._on_exit = on_exit
+        self._is_killed = False
         self._exited = threading.Event()
         threading.Thread(target=self._wait, name=f"rank-{rank}-reaper", daemon=True).start()
 
@@ -58,15 +60,25 @@ class Follower:
 
     def kill(self) -> None:
         """Send SIGKILL."""
-        self._process.kill()
+        if not self._exited.is_set():
+            self._is_killed = True
+            self._process.kill()
 
-    def finish(self) -> None:
-        """Wait for its exit; kill it if it does not end."""
+    def finish(self) -> str | None:
+        """Wait for its exit, and kill it if it does not end; how it has failed, if it has.
+
+        Where rank 0 ends first, another rank ends by itself with exit code 0.
+        """
         self._input.close()
         if not self._exited.wait(END_TIMEOUT_S):
-            self._process.kill()
+            self.kill()
             self._exited.wait()
         self._standard_error.finish()
+        status = self._process.returncode
+        if status == 0 or self._is_killed:
+            return None
+        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
+        return f"rank {self.rank} has ended with {how}"
 
     def _wait(self) -> None:
         self._process.wait()

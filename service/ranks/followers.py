@@ -49,7 +49,9 @@ class Followers:
         for rank in self._ranks:
             rank.kill()
 
-    def finish(self) -> None:
-        """Wait for the exit of all, after that of rank 0; those that do not end are killed."""
-        for rank in self._ranks:
-            rank.finish()
+    def finish(self) -> str | None:
+        """Wait for the exit of all, after that of rank 0; how the first has failed, if one has.
+
+        Those that do not end are killed.
+        """
+        return next(filter(None, [rank.finish() for rank in self._ranks]), None)

@@ -81,6 +81,8 @@ class WorkerProcess:
         self.last_words = ""
         self._channel: Channel[ToService, ToWorker] = service_end(service_connection)
         self._followers = self._start_followers(environ)
+        # How another rank has failed, if one has; set when `on_exit` is called.
+        self.lost_rank: str | None = None
         self._on_message = on_message
         self._on_exit = on_exit
         self._on_closed = on_closed
@@ -176,7 +178,7 @@ class WorkerProcess:
         self.last_words = self._standard_error.finish()
         self._channel.close()
         if self._followers is not None:
-            self._followers.finish()
+            self.lost_rank = self._followers.finish()
         if self._addresses is not None:
             self._addresses.close()
         # The event loop may be closed already.
@@ -229,6 +231,11 @@ class WorkerRun:
         self.stall: str | None = None
         self.lost = False
         self.cause_found = False
+
+    @property
+    def last_message(self) -> str | None:
+        """Why it has ended, by its own last message or by the exit of another rank."""
+        return "; ".join(filter(None, (self.worker.lost_rank, self.fatal_message))) or None
 
     @property
     def uptime_s(self) -> float:

@@ -277,7 +277,7 @@ class Supervisor:
     def _handle_exit(self, run: WorkerRun, status: int) -> None:
         self._lose_worker()
         self._current = None
-        causes = {"fatal_message": run.fatal_message, "stall": run.stall}
+        causes = {"fatal_message": run.last_message, "stall": run.stall}
         last_words = run.worker.last_words
         self.last_exit = describe_exit(
             status, run.phase, run.uptime_s, **causes, last_words=last_words

@@ -1,7 +1,8 @@
-"""Two ranks answer as one process does, also where one of them is lost."""
+"""Several ranks answer as one process does, also where one of them is lost."""
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -13,15 +14,23 @@ import pytest
 
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.ranked import answer_all, answer_while, make_requests, rank_pids
+from tests.models import families
 from tests.waiting import HANG_S
 
-FLAGS = ("--ranks", "2", "--stall-s", "20", "--speculation", "on")
+FLAGS = ("--stall-s", "20", "--speculation", "on")
+# Their heads can be distributed over three ranks.
+SIZES = {
+    "hidden_size": 96,
+    "intermediate_size": 192,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+}
 
 
 @pytest.fixture(scope="module")
 def ranked(llama_path: Path) -> Iterator[Daemon]:
-    """A service of two ranks."""
-    with running(llama_path, flags=FLAGS) as daemon:
+    """A service of two ranks; the last test kills it."""
+    with running(llama_path, flags=["--ranks", "2", *FLAGS]) as daemon:
         yield daemon
 
 
@@ -29,21 +38,43 @@ def ranked(llama_path: Path) -> Iterator[Daemon]:
 async def test_mixed_requests_get_the_answers_of_one_process(
     ranked: Daemon, daemon: Daemon
 ) -> None:
-    bodies = make_requests(16)
+    bodies = make_requests(10, tokens=6)
+    expected = await answer_all(daemon, bodies)
     # The second time they continue from the prompt cache.
-    for _ in range(2):
-        assert await answer_all(ranked, bodies) == await answer_all(daemon, bodies)
+    assert [await answer_all(ranked, bodies) for _ in range(2)] == [expected] * 2
+
+
+@pytest.mark.long
+@pytest.mark.anyio
+async def test_32_mixed_requests_get_the_answers_of_one_process(
+    ranked: Daemon, daemon: Daemon
+) -> None:
+    bodies = make_requests(32, tokens=24)
+    expected = await answer_all(daemon, bodies)
+    assert [await answer_all(ranked, bodies) for _ in range(2)] == [expected] * 2
+
+
+@pytest.mark.long
+@pytest.mark.anyio
+async def test_three_ranks_answer_as_one_process(tmp_path: Path) -> None:
+    family = dataclasses.replace(families.LLAMA, sizes={**families.LLAMA.sizes, **SIZES})
+    path = families.make(family, tmp_path / "llama")
+    bodies = make_requests(32, tokens=6)
+    with running(path) as one, running(path, flags=["--ranks", "3", *FLAGS]) as three:
+        expected = await answer_all(one, bodies)
+        assert [await answer_all(three, bodies) for _ in range(2)] == [expected] * 2
+        assert await answer_while(three, bodies, 2, signal.SIGKILL) == expected
 
 
 @pytest.mark.anyio
 async def test_a_killed_rank_is_a_pause(ranked: Daemon, daemon: Daemon) -> None:
-    bodies = make_requests(7, tokens=40)
+    bodies = make_requests(7, tokens=24)
     expected = await answer_all(daemon, bodies)
     restarts = ranked.health()["worker"]["restarts"]
     assert await answer_while(ranked, bodies, 1, signal.SIGKILL) == expected
     ranked.wait_until("worker.restarts", be=restarts + 1)
-    ranked.wait_until("status", be="healthy")
-    assert "rank 1" in ranked.health()["worker"]["last_exit"]["reason"]
+    report = ranked.wait_until("status", be="healthy")
+    assert "rank 1 has ended with signal SIGKILL" in report["worker"]["last_exit"]["reason"]
 
 
 @pytest.mark.long
@@ -63,14 +94,6 @@ def test_each_rank_is_shown(ranked: Daemon) -> None:
     assert len({rank["pid"] for rank in ranks}) == 2
 
 
-def test_the_end_of_the_service_is_the_end_of_all_ranks(llama_path: Path) -> None:
-    with running(llama_path, flags=FLAGS) as daemon:
-        ranks = [psutil.Process(pid) for pid in rank_pids(daemon)]
-        daemon.process.kill()
-        _, left = psutil.wait_procs(ranks, timeout=HANG_S)
-        assert left == []
-
-
 def test_settings_that_ranks_cannot_have_are_refused(tmp_path: Path) -> None:
     words = ["serve", "--ranks", "2", "--prompt-cache-dir", str(tmp_path)]
     completed = subprocess.run(
@@ -78,3 +101,11 @@ def test_settings_that_ranks_cannot_have_are_refused(tmp_path: Path) -> None:
     )
     assert completed.returncode != 0
     assert "prompt_cache_dir: cannot be used with ranks" in completed.stderr
+
+
+def test_the_end_of_the_service_is_the_end_of_all_ranks(ranked: Daemon) -> None:
+    ranked.wait_until("status", be="healthy")
+    ranks = [psutil.Process(pid) for pid in rank_pids(ranked)]
+    ranked.process.kill()
+    _, left = psutil.wait_procs(ranks, timeout=HANG_S)
+    assert (len(ranks), left) == (2, [])
