@@ -96,7 +96,6 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     shares = 1 if configure.ranks is None else configure.ranks.size
     budget = limit_memory(configure, device, shares)
     configure = msgspec.structs.replace(configure, prefill_reserve_bytes=budget.prefill)
-    leader = meet_ranks(configure, channel)
     disk_store = open_disk_store(configure)
     # Without this a full collection traverses all imported objects: 70 ms in which streams wait.
     gc.freeze()
@@ -106,22 +105,23 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     preprocessor = make_preprocessor(
         configure, config_loader, inbox, disk_store, preparation_memory, channel
     )
-    pool = ModelPool(
-        configure,
-        config_loader,
-        budget,
-        disk_store=disk_store,
-        preparation_memory=preparation_memory,
-        on_loading=channel.send,
-        on_loaded=partial(register_model, preprocessor),
-        on_unloaded=partial(forget_model, preprocessor, leader),
-        parts=ONE_PROCESS if leader is None else leader.parts,
-    )
     device_clock = DeviceClock()
     finished = threading.Event()
-    # Before the loads: it notices that the service ends during them.
+    # Before the ranks meet and the loads: it notices that the service ends during them.
     Receiver(channel, preprocessor, inbox, finished, device_clock.read).start()
     try:
+        leader = meet_ranks(configure, channel)
+        pool = ModelPool(
+            configure,
+            config_loader,
+            budget,
+            disk_store=disk_store,
+            preparation_memory=preparation_memory,
+            on_loading=channel.send,
+            on_loaded=partial(register_model, preprocessor),
+            on_unloaded=partial(forget_model, preprocessor, leader),
+            parts=ONE_PROCESS if leader is None else leader.parts,
+        )
         # What the files say of the models is known before they are loaded.
         channel.send(ModelsChanged(pool.states()))
         pool.load_all()
