@@ -18,7 +18,8 @@ class BatchRules(Data, frozen=True):
 
     With `reuses_prefixes` what is computed goes into the prompt cache. Without `slices_prompts`
     a prompt is computed in one slice. `findings` say why something is not allowed, `unchecked`
-    what was not checked; both in words.
+    what was not checked; both in words. With `verifies_drafts` several tokens of a row are computed
+    in one pass; `undrafted` may say why not.
     """
 
     batching: Batching = "full"
@@ -26,3 +27,5 @@ class BatchRules(Data, frozen=True):
     slices_prompts: bool = True
     findings: list[str] = []
     unchecked: list[str] = []
+    verifies_drafts: bool = False
+    undrafted: str = ""

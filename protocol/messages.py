@@ -134,7 +134,7 @@ class ModelSource(Data, frozen=True):
     revision: str | None = None
     trust_remote_code: bool = False
     embedding: EmbeddingSource | None = None
-    speculation: SpeculationMode = "auto"
+    speculation: SpeculationMode = "off"
     kv_bits: KVBits = 0
 
 

@@ -154,7 +154,7 @@ def read_models(tables: object, origin: str) -> tuple[ModelSettings, ...]:
 def to_sources(
     models: Iterable[ModelSettings],
     idle_unload_s: float,
-    speculation: SpeculationMode = "auto",
+    speculation: SpeculationMode = "off",
     kv_quantisation: KVQuantisation = "off",
 ) -> tuple[list[ModelSource], list[str]]:
     """The models for the worker's `Configure`, and the ids of those to load at the start.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from protocol.messages import ModelState
 from service.config.settings import Settings
 from service.inflight.shares import share_of
 from service.ops.health import prefill_health
+from service.schema.batching import describe_speculation
 from service.schema.settings_in_force import (
     NOT_WITH_RANKS,
     KeyLimitsInForce,
@@ -19,6 +21,7 @@ from service.schema.settings_in_force import (
     SettingsInForce,
     SettingWithoutEffect,
     SlotsInForce,
+    SpeculationInForce,
 )
 from service.schema.support import PARAMETERS
 from service.supervision.supervisor import Supervisor
@@ -69,6 +72,7 @@ class SettingsReport:
                 limit_bytes=stats.memory.limit if stats else 0,
                 prompt_cache=cache_of(settings),
             ),
+            speculation=speculation_of(settings, self._supervisor.model_states.states),
             kv_quantisation=self._quantisation(),
             priority="priority" in PARAMETERS and PARAMETERS["priority"].support == "honoured",
             key_limits=KeyLimitsInForce(
@@ -104,6 +108,17 @@ class SettingsReport:
             queue_timeout_s=settings.queue_timeout_s,
             memory_wait_s=settings.memory_wait_s,
         )
+
+
+def speculation_of(settings: Settings, states: Iterable[ModelState]) -> SpeculationInForce:
+    """Speculation by the models that are loaded."""
+    shown = [(state.id, describe_speculation(state.rules)) for state in states]
+    reasons = [f"{id}: {each.reason}" for id, each in shown if each and each.reason]
+    return SpeculationInForce(
+        asked=settings.speculation,
+        on=any(each is not None and each.on for _, each in shown),
+        reason="; ".join(reasons),
+    )
 
 
 def cache_of(settings: Settings) -> PromptCacheInForce:

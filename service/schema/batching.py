@@ -35,3 +35,18 @@ def describe_batching(rules: BatchRules | None) -> ModelBatching | None:
         reasons=rules.findings,
         unchecked=rules.unchecked,
     )
+
+
+class ModelSpeculation(msgspec.Struct, frozen=True):
+    """Whether drafts of a model's tokens are verified, and why not."""
+
+    on: bool
+    reason: str = ""
+
+
+def describe_speculation(rules: BatchRules | None) -> ModelSpeculation | None:
+    """The speculation of a loaded model; None for a model that is not loaded."""
+    if rules is None:
+        return None
+    off = rules.undrafted or "the setting is off, or the model does not generate"
+    return ModelSpeculation(rules.verifies_drafts, "" if rules.verifies_drafts else off)

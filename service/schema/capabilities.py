@@ -10,7 +10,12 @@ import msgspec
 
 from protocol.model_states import ModelInfo, ModelState
 from service.schema.annotations import LABELS
-from service.schema.batching import ModelBatching, describe_batching
+from service.schema.batching import (
+    ModelBatching,
+    ModelSpeculation,
+    describe_batching,
+    describe_speculation,
+)
 from service.schema.settings_in_force import SettingsInForce
 from service.schema.support import Parameter, Requirement, parameters_of
 
@@ -75,7 +80,7 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     `system_messages` is null while the model is not loaded, or if it has no chat template.
     `labels` are the keys that clients add to messages and tools, by place, with no effect.
-    `batching` is null while the model is not loaded.
+    `batching` and `speculation` are null while the model is not loaded.
     `max_tokens_rule`: a `max_tokens` above what the context and the memory hold is cut to it
     (`ceiling`), or refused (`strict`, setting `strict_max_tokens`).
     `call_syntaxes` are the names of those in which the model writes tool calls; `generic_json`
@@ -94,6 +99,7 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[str]
     kv_cache: KVCacheCapability
     batching: ModelBatching | None
+    speculation: ModelSpeculation | None
     labels: dict[str, list[str]]
     max_tokens_rule: MaxTokensRule
     endpoints: dict[str, dict[str, Capability]]
@@ -128,6 +134,7 @@ def describe_capabilities(
         problems=state.info.problems if state.info else [],
         kv_cache=describe_kv_cache(kv_quantisation, state.info),
         batching=describe_batching(state.rules),
+        speculation=describe_speculation(state.rules),
         labels={place: list(keys) for place, keys in LABELS.items()},
         max_tokens_rule=max_tokens_rule,
         endpoints={

@@ -45,10 +45,14 @@ class MemoryInForce(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SpeculationInForce(msgspec.Struct, frozen=True, kw_only=True):
-    """Speculative decoding, of which there is none."""
+    """Speculative decoding: what the setting asks for, and whether any loaded model does it.
 
-    on: bool = False
-    reason: str = "mlxd has no speculative decoding"
+    `reason` names the loaded models that do not, and why.
+    """
+
+    asked: str
+    on: bool
+    reason: str
 
 
 class KVQuantisationInForce(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +97,7 @@ class SettingsInForce(msgspec.Struct, frozen=True, kw_only=True):
     slots: SlotsInForce
     prefill: PrefillHealth
     memory: MemoryInForce
-    speculation: SpeculationInForce = SpeculationInForce()
+    speculation: SpeculationInForce
     kv_quantisation: KVQuantisationInForce
     priority: bool
     key_limits: KeyLimitsInForce

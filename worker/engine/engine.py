@@ -121,7 +121,7 @@ class Engine:
             speculation=speculation,
         )
         self._prefill_budget = budget
-        self.speculates = speculation is not None
+        self._speculation = speculation
         self.rules = rules or BatchRules()
         # Why a row's caches could not be kept, if that has failed.
         self.cache_fault: str | None = None
@@ -158,6 +158,11 @@ class Engine:
     @rules.setter
     def rules(self, rules: BatchRules) -> None:
         self._generator.rules = rules
+
+    @property
+    def speculates(self) -> bool:
+        """Whether drafts of its rows are verified."""
+        return self._speculation is not None and self.rules.verifies_drafts
 
     @property
     def decode_s(self) -> float:
@@ -318,9 +323,8 @@ class Engine:
     def _to_token(self, id: int, response: GeneratedToken | VerifiedToken) -> Token:
         score = None if response.logprobs is None else response.logprobs.read()
         fault = self._rows[id].fault
-        accepted, rejected = False, 0
-        if isinstance(response, VerifiedToken):
-            accepted, rejected = response.accepted, response.rejected
+        drafted = isinstance(response, VerifiedToken)
+        accepted, rejected = (response.accepted, response.rejected) if drafted else (False, 0)
         return Token(id, response.token, response.finish_reason, fault, score, accepted, rejected)
 
     def take_failed(self) -> list[FailedRow]:

@@ -44,11 +44,17 @@ from worker.engine.batches.slot_cache import (
     drop_tokens,
     extend_layers,
     extract_row,
+    make_place,
     share_positions,
     to_slots,
 )
 from worker.engine.batches.speculation.drafted_pass import run_drafted_pass
-from worker.engine.batches.speculation.speculation import Drafts, Speculation, learn
+from worker.engine.batches.speculation.speculation import (
+    Drafts,
+    Speculation,
+    count_tokens_left,
+    learn,
+)
 from worker.engine.batches.speculation.verification import Verification
 from worker.engine.sampler import Row, Sample, Sibling, draw_tokens
 from worker.engine.token_logprobs import PendingScore, ScoringModel, score_rows
@@ -71,7 +77,6 @@ class RowGenerationBatch(GenerationBatch):
     """
 
     is_alone = False
-    # None: nothing is drafted.
     speculation: Speculation | None = None
     prompt_cache: list[Any]
     tokens: list[list[int]]
@@ -88,33 +93,33 @@ class RowGenerationBatch(GenerationBatch):
         super().__init__(model, uids, *parts)
 
     def next(self) -> list[Any]:
-        """The next token of each row, and behind it those that were drafted right."""
-        speculation = self.speculation
-        if speculation is None or not self.uids:
-            return self._next_plain()
-        if (drafts := self._draft(speculation)) is not None:
-            with speculation.measure(len(self.uids), drafts.places):
-                return run_drafted_pass(self, drafts)
-        with speculation.measure(len(self.uids), 1):
-            return self._next_plain()
-
-    def _next_plain(self) -> list[Any]:
-        responses: list[Any] = super().next()
+        """The next token of each row, and behind it those that were drafted right, if any are."""
+        speculation, rows = self.speculation, len(self.uids)
+        responses: list[Any]
+        if speculation is None or not rows:
+            responses = super().next()
+        elif (drafts := self._draft(speculation)) is not None:
+            with speculation.measure(rows, drafts.places):
+                responses = run_drafted_pass(self, drafts)
+        else:
+            with speculation.measure(rows, 1):
+                responses = super().next()
         return responses
 
     def _draft(self, speculation: Speculation) -> Drafts | None:
         """What is drafted for the next pass, if anything."""
         if not can_drop_tokens(self.prompt_cache):
             return None
-        counts = zip(self.max_tokens, self._num_tokens, strict=True)
-        tokens_left = [most - count - 1 for most, count in counts]
-        return speculation.plan(self.samplers, tokens_left, lambda: read_tokens(self._next_tokens))
+        rows = self.samplers
+        left = count_tokens_left(rows, self.tokens, self._num_tokens, self.max_tokens)
+        return speculation.plan(rows, left, lambda: read_tokens(self._next_tokens))
 
     def compute_places(self, tokens: list[list[int]]) -> mx.array:
         """The logits behind these next tokens of each row: [slots, places, vocabulary]."""
         if self._slots.is_wasteful:
             self.close_gaps()
         self._slots.count_step()
+        make_place(self.prompt_cache, len(tokens[0]))
         logits: mx.array = self.model(self._slots.spread(mx.array(tokens)), cache=self.prompt_cache)
         if any(row.depends_on_history for row in self.samplers):
             mx.async_eval(logits)
@@ -132,11 +137,6 @@ class RowGenerationBatch(GenerationBatch):
         common = min(dropped)
         drop_tokens(self.prompt_cache, [of_slot.get(n, common) for n in range(self._slots.width)])
 
-    @property
-    def pending_scores(self) -> list[PendingScore | None]:
-        """The scores of the rows' next tokens."""
-        return self._next_logprobs
-
     def count_tokens(self, row: int, tokens: list[int]) -> FinishReason | None:
         """Add tokens to a row; why it ends with them. Only the last one can end it."""
         self.tokens[row] += tokens
@@ -145,9 +145,13 @@ class RowGenerationBatch(GenerationBatch):
             return "stop"
         return "length" if self._num_tokens[row] >= self.max_tokens[row] else None
 
-    def continue_with(self, tokens: list[int], scores: list[PendingScore | None]) -> None:
-        """The rows' next tokens, which are drawn, with their scores."""
-        self._next_tokens, self._next_logprobs = mx.array(tokens, mx.uint32), scores
+    def continue_with(
+        self, tokens: list[int], scores: list[PendingScore | None]
+    ) -> list[PendingScore | None]:
+        """These are the rows' next tokens, with their scores; the scores of those before."""
+        before, self._next_logprobs = self._next_logprobs, scores
+        self._next_tokens = mx.array(tokens, mx.uint32)
+        return before
 
     def _step(self) -> tuple[list[int], list[PendingScore | None]]:
         is_first = self._current_tokens is None
@@ -156,6 +160,7 @@ class RowGenerationBatch(GenerationBatch):
         if self._slots.is_wasteful:
             self.close_gaps()
         self._slots.count_step()
+        make_place(self.prompt_cache, 1)
         tokens_in = self._slots.spread(inputs)
         logits = self.model(tokens_in[:, None], cache=self.prompt_cache)[:, -1, :]
         logits = self._slots.gather(logits)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -81,7 +82,7 @@ class Row:
     scores the prompt. `siblings` have the same prompt and start decoding when this
     row's prefill ends. A row that is `alone` is a batch of its own. `reuse` is where its prompt's
     tokens come from, once it is inserted. Of prompts in prefill a lower `priority` comes first.
-    With a `drafter` its next tokens may be drafted.
+    With a `drafter` its next tokens may be drafted, as far as there is `room` for tokens.
     """
 
     sampling: Sampling
@@ -97,6 +98,7 @@ class Row:
     reuse: PrefixReuse = field(default_factory=PrefixReuse)
     priority: int = 0
     drafter: Drafter | None = None
+    room: int = sys.maxsize
 
     @property
     def depends_on_history(self) -> bool:

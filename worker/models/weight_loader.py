@@ -14,10 +14,11 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
+import msgspec
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_adapters, load_model
 
-from protocol.batching import BatchRules
+from protocol.batching import BatchRules, SpeculationMode
 from protocol.messages import Configure
 from protocol.model_states import ModelInfo
 from protocol.quantisation import KVFacts
@@ -37,6 +38,7 @@ from worker.memory.budget import weight_bytes_of
 from worker.models.model_config import ModelConfig
 from worker.quantised_kv.model_quantisation import KVQuantisation
 from worker.selfcheck.check_store import CheckStore
+from worker.selfcheck.draft_check import OTHER_CACHES, ROWS_ALONE
 from worker.selfcheck.model_check import ModelCheck
 
 logger = logging.getLogger(__name__)
@@ -72,9 +74,10 @@ class LoadedModel:
             RuntimeError: the device failed.
         """
         if self.check is not None and self.check.advance():
-            self.engine.rules = self.check.rules
-            store.write(self.config.content_key, self.check.rules)
-            log_rules(self.info.id, self.check.rules)
+            mode = self.config.source.speculation
+            self.engine.rules = apply_speculation(self.check.rules, mode)
+            store.write(check_key_of(self.config), self.check.rules)
+            log_rules(self.info.id, self.engine.rules)
             self.check = None
 
 
@@ -179,7 +182,7 @@ class WeightLoad:
     def _advance_check(self, model: nn.Module) -> bool:
         """Begin the check, or make a step of it; True if it has ended or has taken its time."""
         if self._rules is None:
-            self._rules = self._check_store.read(self.config.content_key)
+            self._rules = self._check_store.read(check_key_of(self.config))
             if self._rules is not None:
                 return True
             self._check = ModelCheck(
@@ -190,6 +193,7 @@ class WeightLoad:
                 make_engine=self._parts.make_engine,
                 make_cache=self._parts.make_cache,
                 kv_bits=self.config.source.kv_bits,
+                drafts=self.config.source.speculation != "off",
             )
             self._rules = self._check.rules
             return False
@@ -197,7 +201,7 @@ class WeightLoad:
         ended = self._check.advance()
         self._rules = self._check.rules
         if ended:
-            self._check_store.write(self.config.content_key, self._rules)
+            self._check_store.write(check_key_of(self.config), self._rules)
             self._check = None
             return True
         return self._check.is_overdue
@@ -212,10 +216,10 @@ class WeightLoad:
             prefill=prefill_limits_of(self._configure),
             name=config.content_key,
             prompt_cache=self._prompt_cache,
-            rules=self._rules,
+            rules=apply_speculation(self._rules or BatchRules(), config.source.speculation),
             compiled_sampling=configure.compiled_sampling,
-            speculation=Speculation() if config.source.speculation == "on" else None,
             kv_bits=config.source.kv_bits,
+            speculation=Speculation() if config.source.speculation != "off" else None,
         )
         log_rules(config.id, engine.rules)
         if (finding := engine.quantisation.finding) is not None:
@@ -378,10 +382,26 @@ def describe_quantisation(quantisation: KVQuantisation) -> KVFacts:
     )
 
 
+def check_key_of(config: ModelConfig) -> str:
+    """What the result of a model's check is kept by: a check without drafts is another."""
+    return (
+        config.content_key if config.source.speculation == "off" else f"{config.content_key} drafts"
+    )
+
+
+def apply_speculation(rules: BatchRules, mode: SpeculationMode) -> BatchRules:
+    """The rules with what the setting says of drafts."""
+    if mode == "on" and rules.undrafted not in (OTHER_CACHES, ROWS_ALONE):
+        return msgspec.structs.replace(rules, verifies_drafts=True, undrafted="")
+    return rules
+
+
 def log_rules(id: str, rules: BatchRules) -> None:
     """Log what a model's check has found, and what it has not come to."""
     for finding in rules.findings:
         logger.warning("%s: %s", id, finding)
+    if rules.undrafted:
+        logger.info("%s: no drafts are verified: %s", id, rules.undrafted)
     if rules.unchecked:
         unchecked = ", ".join(rules.unchecked)
         logger.warning("%s: not checked yet, so not used until it is: %s", id, unchecked)

@@ -26,17 +26,26 @@ class Reservations:
         self._preempt = preempt
 
     def extend(self) -> None:
-        """Reserve more memory for the answers that have used what is reserved, oldest first."""
+        """Reserve more memory for the answers that have used what is reserved, oldest first.
+
+        Drafts get no memory of their own: they fit in what is reserved, or are shorter.
+        """
         growing = [each for each in self._running.values() if self._must_grow(each)]
         for running in in_order_of_arrival(growing):
             # One that was preempted for an older one needs nothing now.
             if running.prepared.submit.id in self._running:
                 self._extend_one(running)
+        for running in self._running.values():
+            if running.output.row.drafter is not None:
+                running.output.row.room = self._reserved(running) - running.length
 
     def _must_grow(self, running: RunningRequest) -> bool:
-        prepared = running.prepared
-        reserved = self._pool.account.kv[running.model.info.id].reserved_tokens(prepared.submit.id)
-        return reserved < min(running.length + 1, prepared.worst_case)
+        needed = min(running.length + 1, running.prepared.worst_case)
+        return self._reserved(running) < needed
+
+    def _reserved(self, running: RunningRequest) -> int:
+        kv = self._pool.account.kv[running.model.info.id]
+        return kv.reserved_tokens(running.prepared.submit.id)
 
     def _extend_one(self, running: RunningRequest) -> None:
         """Reserve more memory for this answer; preempt requests, or it, until it fits."""

@@ -23,6 +23,7 @@ from worker.cache.prefix_cache import PrefixCache
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
+from worker.selfcheck.draft_check import ROWS_ALONE, check_drafts, checking_speculation
 from worker.selfcheck.samples import (
     ANSWER_TOKENS,
     ModelFailed,
@@ -53,6 +54,7 @@ CACHE_BYTES = 1 << 30
 SLICE_S = 60.0
 
 SLICES, BATCHES, PREFIXES = "a prompt in slices", "rows in one batch", "cached prefixes"
+DRAFTS, UNCHECKED_DRAFTS = "drafts", "whether drafts change an answer is not checked yet"
 UNCACHED = "Nothing is kept in the prompt cache"
 WHOLE = "Prompts are computed in one slice"
 PROBLEMS: dict[Batching, str] = {
@@ -66,7 +68,7 @@ class ModelCheck:
 
     During the load it takes at most `min_budget_s` (`MIN_BUDGET_S` if None), or `LOAD_SHARE` of
     `load_s` where that is longer. What is not checked yet is not allowed, and
-    `rules.unchecked` names it.
+    `rules.unchecked` names it. With `drafts` it also finds out whether drafts may be verified.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class ModelCheck:
         make_engine: Callable[..., Engine] = Engine,
         make_cache: Callable[[int, None], PrefixCache] = PrefixCache,
         kv_bits: KVBits = 0,
+        drafts: bool = False,
     ) -> None:
         self._cache = make_cache(CACHE_BYTES, None)
         self._engine = make_engine(
@@ -88,6 +91,7 @@ class ModelCheck:
             prefill=dataclasses.replace(limits, slice_s=SLICE_S),
             prompt_cache=self._cache,
             kv_bits=kv_bits,
+            speculation=checking_speculation() if drafts else None,
         )
         self._vocabulary_size = vocabulary_size
         # Rounding may change the code of a quantised value.
@@ -103,6 +107,9 @@ class ModelCheck:
         self._slices: bool | None = None
         self._batching: Batching | None = None
         self._prefixes: bool | None = None
+        # Why no drafts are verified; empty if they are, None before it is checked.
+        self._undrafted: str | None = None
+        self._wants_drafts = drafts
         self._samples: list[Sample] = []
         self._is_by_decoding = False
         windows = [each for each in self._engine.kv_cost.windows if each <= MAX_WINDOW_TOKENS]
@@ -114,12 +121,19 @@ class ModelCheck:
         """What the rows may share, by what is checked so far."""
         batching = None if self._window_is_pending else self._batching
         results = {SLICES: self._slices, BATCHES: batching, PREFIXES: self._prefixes}
+        unchecked = [name for name, result in results.items() if result is None]
+        undrafted = self._undrafted
+        if self._wants_drafts and undrafted is None:
+            unchecked.append(DRAFTS)
+            undrafted = UNCHECKED_DRAFTS
         return BatchRules(
             batching=batching or "none",
             reuses_prefixes=bool(self._prefixes),
             slices_prompts=bool(self._slices),
             findings=list(self._findings),
-            unchecked=[name for name, result in results.items() if result is None],
+            unchecked=unchecked,
+            verifies_drafts=undrafted == "",
+            undrafted=undrafted or "",
         )
 
     @property
@@ -140,6 +154,7 @@ class ModelCheck:
             # The model does something that the check does not expect: then it shares nothing.
             self._findings.append(f"The check failed: {describe_error(error)}.")
             self._slices, self._batching, self._prefixes = False, "none", False
+            self._undrafted = ROWS_ALONE if self._wants_drafts else None
             ended, self._window_is_pending = True, False
         self._spent_s += stopwatch.read_s()
         if ended:
@@ -157,6 +172,7 @@ class ModelCheck:
         except ModelFailed as error:
             self._findings.append(f"The model fails for one row alone: {error}.")
             self._slices, self._batching, self._prefixes = False, "none", False
+            self._undrafted = ROWS_ALONE if self._wants_drafts else None
             self._window_is_pending = False
             return
         self._samples = [long, short, joining]
@@ -165,6 +181,10 @@ class ModelCheck:
         if self._window_is_pending:
             yield from self._check_window(short)
             self._window_is_pending = False
+        if self._wants_drafts:
+            self._engine.rules = BatchRules(self._batching or "none", False, bool(self._slices))
+            prompts = [long.tokens[:LONG_TOKENS], short.tokens[:MIDDLE_TOKENS]]
+            self._undrafted = yield from check_drafts(self._engine, prompts)
 
     def _measure(self, number: int, length: int) -> Generator[None, None, Sample]:
         length += 2 * ANSWER_TOKENS + TURN_TOKENS

@@ -103,5 +103,6 @@ def test_what_is_shown_is_what_is_in_force() -> None:
     cache = shown.memory.prompt_cache
     assert (cache.memory_bytes, cache.disk_bytes) == (0, 0)
     assert [each.name for each in shown.without_effect] == ["prompt_cache_dir"]
-    assert (shown.speculation.on, shown.kv_quantisation.on) == (False, False)
+    assert (shown.speculation.asked, shown.speculation.on) == ("auto", False)
+    assert shown.kv_quantisation.on is False
     assert shown.key_limits.required is False

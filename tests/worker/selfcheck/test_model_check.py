@@ -14,8 +14,10 @@ from mlx_lm.utils import load_model
 from protocol.batching import BatchRules
 from tests.models import hybrid, unbatched
 from tests.models.failing import FailingModel
+from worker.engine.batches.speculation.draft_plan import MAX_DRAFT_TOKENS
 from worker.engine.prefill_budget import PrefillLimits
-from worker.selfcheck.model_check import ModelCheck
+from worker.selfcheck.draft_check import OTHER_CACHES
+from worker.selfcheck.model_check import UNCHECKED_DRAFTS, ModelCheck
 
 LIMITS = PrefillLimits(max_tokens=512)
 LONG_S = 600.0
@@ -106,6 +108,8 @@ class Altered:
         if self._kind == "rows" and rows > 1 and tokens == 1:
             # Each row gets what the first one has.
             logits = mx.broadcast_to(logits[:1], logits.shape)
+        if self._kind == "places" and 1 < tokens <= MAX_DRAFT_TOKENS + 1:
+            logits = logits * 1.01
         return logits
 
 
@@ -119,6 +123,32 @@ def test_a_model_whose_decode_batches_are_wrong_decodes_each_row_alone(llama_pat
     rules = check(Altered(load_model(llama_path)[0], "rows"))
     assert (rules.batching, rules.reuses_prefixes, rules.slices_prompts) == ("none", True, True)
     assert len(rules.findings) == 2
+
+
+def check_with_drafts(model: nn.Module, budget_s: float = LONG_S) -> BatchRules:
+    running = ModelCheck(
+        model, vocabulary_size=500, limits=LIMITS, min_budget_s=budget_s, drafts=True
+    )
+    assert running.rules.undrafted == UNCHECKED_DRAFTS
+    assert running.rules.unchecked[-1] == "drafts"
+    while not running.advance():
+        pass
+    return running.rules
+
+
+def test_drafts_are_verified_where_several_places_give_what_one_gives(llama_path: Path) -> None:
+    assert check_with_drafts(load_model(llama_path)[0]) == BatchRules(verifies_drafts=True)
+
+
+def test_drafts_are_not_verified_where_several_places_round_otherwise(llama_path: Path) -> None:
+    rules = check_with_drafts(Altered(load_model(llama_path)[0], "places"))
+    assert rules.undrafted.startswith("a pass over several places rounds otherwise")
+    assert not rules.verifies_drafts
+
+
+def test_drafts_are_verified_only_where_all_caches_are_of_plain_attention() -> None:
+    rules = check_with_drafts(unbatched.make_model("jamba"))
+    assert (rules.verifies_drafts, rules.undrafted) == (False, OTHER_CACHES)
 
 
 def test_a_model_that_always_fails_shares_nothing(llama_path: Path) -> None:

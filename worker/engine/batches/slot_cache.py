@@ -144,6 +144,11 @@ class SlotKVCache:
     # ------------------------------------------------------------ what is held
 
     @property
+    def capacity(self) -> int:
+        """The tokens of each row that the arrays have room for."""
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    @property
     def state(self) -> tuple[mx.array | None, mx.array | None]:
         """The arrays, free slots included."""
         return self.keys, self.values
@@ -227,7 +232,9 @@ def are_slots(layers: Sequence[Any]) -> bool:
 
 
 def extend_layers(layers: Sequence[Any], others: Sequence[Any], slots: Sequence[int]) -> None:
-    """Put the rows of the other layers into these slots."""
+    """Put the rows of the other layers into these slots; then no row has holes."""
+    for each in (layers, others):
+        make_place(each, None)
     for layer, other in zip(layers, others, strict=True):
         match layer:
             case SlotKVCache():
@@ -273,6 +280,18 @@ def drop_tokens(layers: Sequence[SlotKVCache], dropped: Sequence[int]) -> None:
     for layer in layers:
         layer.positions, layer.end = positions, end
     if positions.is_wasteful(end):
+        close_holes(layers)
+
+
+def make_place(layers: Sequence[Any], places: int | None) -> None:
+    """Close holes where the arrays would grow for the next places because of them.
+
+    For None, holes are closed in any case.
+    """
+    first = layers[0] if layers else None
+    if not isinstance(first, SlotKVCache) or first.positions.holes is None:
+        return
+    if places is None or first.end + places > first.capacity:
         close_holes(layers)
 
 

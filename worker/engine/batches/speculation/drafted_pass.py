@@ -41,9 +41,6 @@ class DraftingBatch(Protocol):
     samplers: list[Row]
     tokens: list[list[int]]
 
-    @property
-    def pending_scores(self) -> list[PendingScore | None]: ...
-
     def compute_places(self, tokens: list[list[int]]) -> mx.array: ...
 
     def draw_places(self, logits: mx.array, drafts: list[Draft]) -> Verification: ...
@@ -52,7 +49,9 @@ class DraftingBatch(Protocol):
 
     def count_tokens(self, row: int, tokens: list[int]) -> FinishReason | None: ...
 
-    def continue_with(self, tokens: list[int], scores: list[PendingScore | None]) -> None: ...
+    def continue_with(
+        self, tokens: list[int], scores: list[PendingScore | None]
+    ) -> list[PendingScore | None]: ...
 
     def extract_cache(self, idx: int) -> list[Any]: ...
 
@@ -67,8 +66,9 @@ def run_drafted_pass(batch: DraftingBatch, drafts: Drafts) -> list[Any]:
     logits = batch.compute_places(drafts.inputs())
     results = batch.draw_places(logits, drafts.drafts).read()
     batch.keep_places([1 + len(each.accepted) for each in results], drafts.places)
-    scores = batch.pending_scores
-    batch.continue_with([each.following for each in results], [each.scores[-1] for each in results])
+    scores = batch.continue_with(
+        [each.following for each in results], [each.scores[-1] for each in results]
+    )
     responses: list[VerifiedToken] = []
     keep = []
     for row, result in enumerate(results):

@@ -72,6 +72,22 @@ class Speculation:
         self._costs.record(rows, places, time.perf_counter() - started_at)
 
 
+def count_tokens_left(
+    rows: Sequence[Row],
+    tokens: Sequence[Sequence[int]],
+    counts: Sequence[int],
+    most: Sequence[int],
+) -> list[int]:
+    """The tokens that each row may have after its next one, of which it may have `most` in all.
+
+    All rows are padded to the longest, and that stays within its room and its last token.
+    """
+    left = [limit - count - 1 for limit, count in zip(most, counts, strict=True)]
+    longest = max(range(len(tokens)), key=lambda row: len(tokens[row]))
+    bound = min(left[longest], rows[longest].room - 1)
+    return [min(each, bound) for each in left]
+
+
 def is_known(row: Row) -> bool:
     """Whether the drafter has the row's next token, or there is none."""
     return row.drafter is None or row.drafter.known_tokens >= row.position

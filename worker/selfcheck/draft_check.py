@@ -1,0 +1,89 @@
+"""Whether a pass over several places of a row gives what passes over one place each give.
+
+Two rows of unlike lengths answer by themselves; then the same rows are drafted, one right and one
+with wrong tokens. Some devices choose their kernels by the number of places, and round otherwise:
+an answer would have other tokens there with drafts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+
+from worker.drafts.drafter import Drafter
+from worker.engine.batches.speculation.draft_plan import MAX_DRAFT_TOKENS
+from worker.engine.batches.speculation.pass_costs import PassCosts
+from worker.engine.batches.speculation.speculation import Speculation
+from worker.engine.engine import Engine, Token
+from worker.engine.sampler import make_row
+from worker.engine.token_logprobs import Score
+from worker.selfcheck.scored_rows import GREEDY, TOP_COUNT, largest_difference
+
+# Rounding of float32. That of shorter numbers changes tokens.
+BOUND = 1e-3
+ANSWER_TOKENS = MAX_DRAFT_TOKENS + 2
+OTHER_CACHES = "not all of its caches are of plain attention"
+ROWS_ALONE = "its rows are decoded alone"
+
+Answers = list[list[Token]]
+
+
+class FreePlaces(PassCosts):
+    """Costs by which every draft pays."""
+
+    def relative(self, rows: int, places: int) -> float:
+        """A pass of any size costs as good as nothing."""
+        return 1e-9
+
+
+def checking_speculation() -> Speculation:
+    """The speculation of an engine that checks a model."""
+    return Speculation(FreePlaces())
+
+
+def check_drafts(engine: Engine, prompts: Sequence[list[int]]) -> Generator[None, None, str]:
+    """Why no drafts are verified for this model, by what its rows may share; empty if they are."""
+    if not engine.is_trimmable:
+        return OTHER_CACHES
+    if engine.rules.batching == "none":
+        return ROWS_ALONE
+    plain: Answers = yield from answer(engine, prompts, [[] for _ in prompts])
+    expected = [[token.token for token in row] for row in plain]
+    # The last row's draft is wrong in the middle.
+    predictions = [list(tokens) for tokens in expected]
+    predictions[-1][ANSWER_TOKENS // 2] ^= 1
+    drafted: Answers = yield from answer(engine, prompts, predictions)
+    if not any(token.accepted for row in drafted for token in row):
+        return "no draft could be verified"
+    if [[token.token for token in row] for row in drafted] != expected:
+        return "with drafts an answer has other tokens"
+    difference = max(map(largest_difference, map(scores_of, plain), map(scores_of, drafted)))
+    if difference > BOUND:
+        return (
+            f"a pass over several places rounds otherwise: log-probabilities differ by "
+            f"{difference:.2g} (at most {BOUND:g} is allowed)"
+        )
+    return ""
+
+
+def answer(
+    engine: Engine, prompts: Sequence[list[int]], predictions: Sequence[list[int]]
+) -> Generator[None, None, Answers]:
+    """The answers to these prompts together; nothing is drafted without predictions."""
+    answers: Answers = [[] for _ in prompts]
+    for id, (prompt, prediction) in enumerate(zip(prompts, predictions, strict=True)):
+        drafter = Drafter(prompt, (), prediction) if prediction else None
+        row = make_row(GREEDY, logprobs=TOP_COUNT, drafter=drafter)
+        engine.insert(id, prompt, ANSWER_TOKENS, row)
+    while len(engine):
+        for token in engine.step():
+            answers[token.id].append(token)
+        if failed := engine.take_failed():
+            engine.remove(range(len(prompts)))
+            raise failed[0].error
+        yield
+    return answers
+
+
+def scores_of(tokens: Sequence[Token]) -> list[Score]:
+    """The scores of an answer's tokens."""
+    return [token.score for token in tokens if token.score is not None]
