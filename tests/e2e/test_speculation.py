@@ -1,0 +1,148 @@
+"""With drafts a service gives the same answers as without, and says what was drafted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e import plain_http
+from tests.e2e.daemon import running
+
+TOKENS = 90
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+PLAIN, DRAFTED = "plain", "drafted"
+# Few tokens, so that an answer of random weights repeats itself.
+FEW = {str(token): 60 for token in range(300, 306)}
+LOOP = "one two three one two three one two three"
+BODY = {"max_tokens": TOKENS, "ignore_eos": True, "logit_bias": FEW}
+FIELDS: list[dict[str, Any]] = [
+    {"temperature": 0},
+    {"temperature": 0.3, "seed": 5},
+    {"temperature": 0, "logprobs": 2},
+    {"temperature": 0, "presence_penalty": 0.5},
+    {"temperature": 0.8, "seed": 3, "n": 3},
+    {"temperature": 0, "max_tokens": 7},
+]
+
+
+@pytest.fixture(scope="module")
+def api(llama_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A service with one model twice, without drafts and with them."""
+    config = tmp_path_factory.mktemp("speculation") / "mlxd.toml"
+    table = '[[models]]\nid = "{}"\nspeculation = "{}"\nsource = "{}"\npreload = true\n'
+    modes = ((PLAIN, "off"), (DRAFTED, "on"))
+    config.write_text("".join(table.format(id, mode, llama_path) for id, mode in modes))
+    with running(flags=["--config", str(config)]) as daemon, plain_http.client(daemon.url) as api:
+        yield api
+
+
+def ask(api: httpx.Client, model: str, prompt: str = LOOP, **fields: Any) -> dict[str, Any]:
+    response = api.post(TEXT, json={"model": model, "prompt": prompt, **BODY, **fields})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def details_of(answer: dict[str, Any]) -> tuple[int, int]:
+    """The drafted tokens that were accepted, and that were rejected."""
+    details = answer["usage"]["completion_tokens_details"]
+    return details["accepted_prediction_tokens"], details["rejected_prediction_tokens"]
+
+
+def choices_of(answer: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(choice["text"], choice["finish_reason"]) for choice in answer["choices"]]
+
+
+def test_a_text_that_repeats_itself_is_drafted_and_counted(api: httpx.Client) -> None:
+    answer = ask(api, DRAFTED, temperature=0)
+    accepted, rejected = details_of(answer)
+    usage = answer["usage"]
+    assert 0 < accepted < usage["completion_tokens"] == TOKENS
+    assert usage["mlxd"]["accepted_prediction_tokens"] == accepted
+    assert usage["mlxd"]["rejected_prediction_tokens"] == rejected
+    assert details_of(ask(api, PLAIN, temperature=0)) == (0, 0)
+    models = {each["id"]: each for each in api.get("/v1/capabilities").json()["data"]}
+    assert models[DRAFTED]["speculation"] == {"on": True, "reason": ""}
+    assert models[PLAIN]["speculation"]["on"] is False
+    [total] = [
+        float(line.split()[-1])
+        for line in api.get("/metrics").text.splitlines()
+        if line.startswith("mlxd_prediction_accepted_tokens_total")
+    ]
+    assert total >= accepted
+
+
+@pytest.mark.parametrize("fields", FIELDS)
+def test_the_answer_is_the_same_with_drafts_and_without(
+    api: httpx.Client, fields: dict[str, Any]
+) -> None:
+    plain, drafted = (ask(api, model, **fields) for model in (PLAIN, DRAFTED))
+    assert choices_of(drafted) == choices_of(plain)
+    assert drafted["usage"]["completion_tokens"] == plain["usage"]["completion_tokens"]
+
+
+def test_a_stop_string_within_a_drafted_run_ends_the_answer_there(api: httpx.Client) -> None:
+    whole = ask(api, PLAIN, temperature=0)["choices"][0]["text"]
+    for start in range(len(whole) // 2, len(whole) - 3, 5):
+        stop = whole[start : start + 3]
+        plain, drafted = (ask(api, m, temperature=0, stop=[stop]) for m in (PLAIN, DRAFTED))
+        assert choices_of(drafted) == choices_of(plain)
+        assert drafted["usage"]["completion_tokens"] == plain["usage"]["completion_tokens"]
+        assert sum(details_of(drafted)) >= details_of(drafted)[0]
+
+
+def test_a_stream_has_the_text_of_the_answer(api: httpx.Client) -> None:
+    whole = ask(api, PLAIN, temperature=0)["choices"][0]["text"]
+    body = {"model": DRAFTED, "prompt": LOOP, **BODY, "temperature": 0, "stream": True}
+    with api.stream("POST", TEXT, json=body) as response:
+        lines = [line[6:] for line in response.iter_lines() if line.startswith("data: {")]
+    chunks = [json.loads(line) for line in lines]
+    assert "".join(each["choices"][0]["text"] for each in chunks if each["choices"]) == whole
+
+
+def test_rows_at_once_and_the_turns_after_them_are_the_same(api: httpx.Client) -> None:
+    prompts = [f"{LOOP} {'and ' * n}" for n in range(5)]
+    plain = [ask(api, PLAIN, prompt, temperature=0) for prompt in prompts]
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        drafted = list(pool.map(lambda p: ask(api, DRAFTED, p, temperature=0), prompts))
+    assert list(map(choices_of, drafted)) == list(map(choices_of, plain))
+    for prompt, answer in zip(prompts, drafted, strict=True):
+        turn = prompt + answer["choices"][0]["text"] + " three one"
+        first, second = (ask(api, model, turn, temperature=0) for model in (DRAFTED, PLAIN))
+        assert choices_of(first) == choices_of(second)
+
+
+def test_a_prediction_changes_no_answer_and_a_wrong_one_is_taken(api: httpx.Client) -> None:
+    def chat(model: str, prediction: object) -> dict[str, Any]:
+        body = {
+            "model": model,
+            "messages": [{"role": "user", "content": LOOP}],
+            "max_tokens": 40,
+            "temperature": 0,
+            "logit_bias": FEW,
+            "prediction": {"type": "content", "content": prediction},
+        }
+        response = api.post(CHAT, json=body)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    plain = chat(PLAIN, "anything")
+    text = plain["choices"][0]["message"]["content"]
+    assert details_of(plain) == (0, 0)
+    for prediction in (text, [{"type": "text", "text": text[:20]}], "", "something else"):
+        assert chat(DRAFTED, prediction)["choices"] == plain["choices"]
+
+
+@pytest.mark.parametrize("prediction", [{"type": "content"}, {"type": "x", "content": ""}, "x"])
+def test_a_malformed_prediction_is_refused_by_name(api: httpx.Client, prediction: Any) -> None:
+    body = {"model": PLAIN, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+    response = api.post(CHAT, json={**body, "prediction": prediction})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"].startswith("prediction")
