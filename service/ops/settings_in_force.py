@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from protocol.messages import ModelState
+from protocol.model_states import ModelState
 from service.config.settings import Settings
 from service.inflight.shares import share_of
 from service.ops.health import prefill_health
