@@ -15,6 +15,7 @@ from tests.load import (
     interference,
     lookup,
     prefix,
+    quantisation,
     run,
     soak,
     texts,
@@ -36,6 +37,7 @@ def main() -> int:
         texts,
         prefix,
         lookup,
+        quantisation,
         soak,
         hostile,
     ):

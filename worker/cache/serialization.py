@@ -60,7 +60,7 @@ def pack(
 
     `states` are the caches of the layers without a slice, in order.
     """
-    arrays: Arrays = {}
+    arrays: dict[str, mx.array] = {}
     layers: list[dict[str, Any]] = []
     pending = iter(states)
     for number, part in enumerate(slices):
@@ -69,13 +69,16 @@ def pack(
         leaves = {}
         for path, leaf in tree_flatten(part if state is None else state.state):
             if isinstance(leaf, mx.array):
-                arrays[f"{number}.{path}"], leaf = _to_numpy(leaf), str(leaf.dtype)
+                arrays[f"{number}.{path}"], leaf = _viewed(leaf), str(leaf.dtype)
                 leaves[path] = {"dtype": leaf}
             else:
                 leaves[path] = {"value": leaf}
         layers.append({"kind": kind, "leaves": leaves})
     own = None if None in slices else list(tokens[start:])
-    return SerializedNode(start, len(tokens), layers, arrays, own)
+    # One wait for all of them.
+    mx.eval(arrays)
+    views = {name: np.array(array, copy=False) for name, array in arrays.items()}
+    return SerializedNode(start, len(tokens), layers, views, own)
 
 
 def unpack(packed: SerializedNode) -> tuple[list[Slice | None], list[Any]]:
@@ -169,11 +172,9 @@ def _digest(text: str, arrays: Arrays) -> str:
     return digest.hexdigest()
 
 
-def _to_numpy(array: mx.array) -> np.ndarray[Any, Any]:
-    """A view of the array's memory; bfloat16, which numpy lacks, is viewed as integers."""
-    viewed = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
-    mx.eval(viewed)
-    return np.array(viewed, copy=False)
+def _viewed(array: mx.array) -> mx.array:
+    """The array, or one of integers where numpy lacks its type."""
+    return array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
 
 
 def _to_mlx(array: np.ndarray[Any, Any], dtype: str) -> mx.array:

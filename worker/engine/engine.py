@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from operator import attrgetter
 from typing import Any
 
@@ -20,7 +19,7 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 from protocol.batching import BatchRules
 from protocol.events import FinishReason
 from protocol.quantisation import KVBits
-from worker.cache.known_prompts import Closest, Comparison, KnownPrompts
+from worker.cache.known_prompts import Comparison, KnownPrompts
 from worker.cache.kv_cost import probe
 from worker.cache.prefix_cache import Prefix, PrefixCache, PrefixReuse
 from worker.cache.restore_points import plan_restore_points
@@ -28,6 +27,7 @@ from worker.engine.attention_cost import AttentionCost, probe_attention
 from worker.engine.batches.compiled_sampling import choose_sampling
 from worker.engine.batches.decode_groups import PaddingCost
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
+from worker.engine.batches.prefill_turns import PrefillingRow, reuse_of_sibling, split_prompt
 from worker.engine.batches.speculation.drafted_pass import VerifiedToken
 from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.mlx_batch import GeneratedToken, PromptProgress, make_stop_sequences
@@ -60,15 +60,6 @@ class Token(msgspec.Struct, frozen=True):
     score: Score | None = None
     accepted: bool = False
     rejected: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PrefillingRow:
-    """A row that waits for prefill or is in it."""
-
-    row: Row
-    prompt: list[int]
-    cached_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,23 +270,42 @@ class Engine:
             # Not one of a subclass: that is for calls from outside.
             Engine.insert(self, id, removed.prompt, sibling.max_tokens, sibling.row)
 
-    def step(self, begin: Callable[[float], None] = lambda reckoned_s: None) -> list[Token]:
+    def step(
+        self,
+        begin: Callable[[float], None] = lambda reckoned_s: None,
+        deliver: Callable[[list[Token]], None] | None = None,
+    ) -> list[Token]:
         """Decode one token of every running row, and prefill one slice of the prompts.
 
         `begin` is called before the device call with the seconds that it is expected to take.
+        Tokens that are read while the device computes a slice are given to `deliver` instead of
+        being returned; it may remove decoding rows.
 
         Raises:
             RuntimeError: the device failed; the state of this process cannot be trusted.
         """
         begin(self._generator.plan_step())
         prompts, responses = self._generator.next()
-        # The device has computed the prefixes of earlier steps, so this does not wait for it.
-        self._prompt_cache.write()
         for prompt in prompts:
             if prompt.end_of_prompt:
                 del self._prefilling[self._id_of[prompt.uid]]
+        tokens = self._take_tokens(responses)
+        if tokens and deliver is not None and self._generator.has_slice:
+            deliver(tokens)
+            tokens = []
+        self._generator.wait()
+        # The device has computed the prefixes of earlier steps, so this does not wait for it.
+        self._prompt_cache.write()
         self.progress = [entry for prompt in prompts for entry in self._progress_of(prompt)]
         self._cache_prompts(prompts)
+        self.failed = list(self._drop_failed())
+        if not self._uid_of:
+            self._prompt_cache.write()
+            clear_buffer_cache()
+        return tokens
+
+    def _take_tokens(self, responses: list[GeneratedToken]) -> list[Token]:
+        """The rows' next tokens; what the rows that have ended leave is cached."""
         for response in responses:
             if response.prompt_cache is not None and self._may_cache(self._id_of[response.uid]):
                 self._cache_prefix(response.prompt_cache, response.all_tokens)
@@ -303,10 +313,6 @@ class Engine:
         for token in tokens:
             if token.reason is not None:
                 self._unregister(token.id)
-        self.failed = list(self._drop_failed())
-        if not self._uid_of:
-            self._prompt_cache.write()
-            clear_buffer_cache()
         return tokens
 
     def _progress_of(self, prompt: PromptProgress) -> Iterator[tuple[int, int, int]]:
@@ -381,21 +387,3 @@ class Engine:
         uid = self._uid_of.pop(id)
         del self._id_of[uid]
         return uid
-
-
-def reuse_of_sibling(shared: PrefillingRow) -> PrefixReuse:
-    """What a row reuses that shares the prefill of this one, which has the same prompt."""
-    reuse, tokens = shared.row.reuse, len(shared.prompt)
-    return PrefixReuse(
-        reuse.memory_tokens,
-        reuse.disk_tokens,
-        shared_tokens=tokens - reuse.cached_tokens,
-        closest=Closest(tokens),
-    )
-
-
-def split_prompt(prompt: list[int], start: int, breakpoints: Sequence[int]) -> list[list[int]]:
-    """The prompt from `start` on, in segments that end at breakpoints and before its last token."""
-    ends = sorted({start, len(prompt), len(prompt) - 1, *breakpoints})
-    ends = [end for end in ends if start <= end <= len(prompt)]
-    return [prompt[begin:end] for begin, end in pairwise(ends)]

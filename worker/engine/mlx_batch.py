@@ -291,7 +291,8 @@ class RowPromptBatch(PromptProcessingBatch):
     def _compute(self, tokens: list[list[int]]) -> None:
         """Compute these tokens of each row, which follow those that its cache holds.
 
-        mlx-lm frees MLX's buffers after each slice, which the next one needs again.
+        mlx-lm waits for each slice and frees MLX's buffers after it, which the next one needs
+        again. Here `wait` waits for the last part.
         """
         for history, row in zip(self.tokens, tokens, strict=True):
             history += row
@@ -302,13 +303,18 @@ class RowPromptBatch(PromptProcessingBatch):
                 layer.prepare(lengths=lengths, right_padding=paddings)
         rows = [[*row, *([0] * padding)] for row, padding in zip(tokens, paddings, strict=True)]
         for start in range(0, max(lengths), self.prefill_step_size):
+            if start:
+                self.wait()
             part = mx.array([row[start : start + self.prefill_step_size] for row in rows])
             self.model(part, cache=self.prompt_cache)
-            mx.eval([layer.state for layer in self.prompt_cache])
         if any(paddings):
             for layer in self.prompt_cache:
                 layer.finalize()
-            mx.eval([layer.state for layer in self.prompt_cache])
+        mx.async_eval([layer.state for layer in self.prompt_cache])
+
+    def wait(self) -> None:
+        """Wait until the device has computed the slice."""
+        mx.eval([layer.state for layer in self.prompt_cache])
 
     def start(self, tokens: list[list[int]]) -> list[RowGenerationBatch]:
         """Start to decode, with the last token of each row."""

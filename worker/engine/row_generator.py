@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -42,6 +43,17 @@ from worker.memory.budget import clear_buffer_cache
 
 # As in mlx-lm: how often the memory that MLX keeps for reuse is freed.
 CLEAR_CACHE_STEPS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class StepInFlight:
+    """A step that has begun at `started_at`, with the batch of its slice and what this computes."""
+
+    started_at: float
+    decoding_rows: int
+    computed_tokens: int
+    context: int
+    prefill: PrefillBatch[RowPromptBatch] | None
 
 
 class RowBatchGenerator(MlxBatchGenerator):
@@ -82,6 +94,7 @@ class RowBatchGenerator(MlxBatchGenerator):
         self._planned: PrefillBatch[RowPromptBatch] | None = None
         self._slice = Slice()
         self._speculation = speculation
+        self._step_in_flight: StepInFlight | None = None
 
     # ------------------------------------------------------------ plan
 
@@ -168,15 +181,38 @@ class RowBatchGenerator(MlxBatchGenerator):
     # ------------------------------------------------------------ step
 
     def next(self) -> tuple[list[Any], list[Any]]:
-        """Decode one token of each row, and prefill the slice that `plan_step` has planned."""
+        """Decode one token of each row, and begin the slice that `plan_step` has planned.
+
+        `wait` waits for the slice, and measures the step.
+        """
         decoding_rows = len(self._generation_batch)
         context = self._planned.context if self._planned is not None else 0
         started_at = time.perf_counter()
         prompts, responses, computed_tokens = super().next()
-        elapsed_s = time.perf_counter() - started_at
+        prefill = self._planned if computed_tokens else None
         self._planned, self._slice = None, Slice()
-        self._prefill_budget.record_step(elapsed_s, decoding_rows, computed_tokens, context)
+        self._step_in_flight = StepInFlight(
+            started_at, decoding_rows, computed_tokens, context, prefill
+        )
         return prompts, responses
+
+    @property
+    def has_slice(self) -> bool:
+        """Whether the device may still compute a slice."""
+        return self._step_in_flight is not None and self._step_in_flight.prefill is not None
+
+    def wait(self) -> None:
+        """Wait for the slice of the step that `next` has begun."""
+        step, self._step_in_flight = self._step_in_flight, None
+        if step is None:
+            return
+        if step.prefill is not None and step.prefill in self._prefills:
+            with self._attempt(step.prefill):
+                step.prefill.batch.wait()
+        elapsed_s = time.perf_counter() - step.started_at
+        self._prefill_budget.record_step(
+            elapsed_s, step.decoding_rows, step.computed_tokens, step.context
+        )
 
     def _next(self) -> tuple[list[Any], list[Any], int]:
         """Prompts' progress, rows' tokens, and the prompt tokens computed, padding included."""
@@ -212,7 +248,7 @@ class RowBatchGenerator(MlxBatchGenerator):
         return started
 
     def _prefill(self) -> tuple[list[Any], int]:
-        """Compute the planned slice."""
+        """Begin the planned slice."""
         planned = self._planned
         if planned is None or planned not in self._prefills or not self._slice.tokens:
             return [], 0

@@ -12,6 +12,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from protocol.channel import Channel, Closed
 from protocol.embedding import Embed
@@ -39,6 +40,12 @@ ORPHAN_GRACE_S = 1.0
 
 Work = PreparationResult | Cancel | SetMaxRunning | Load | Unload | Pin | Shutdown
 Inbox = queue.SimpleQueue[Work]
+
+
+class WorkSource(Protocol):
+    """What the engine core takes work from: an inbox; `get` raises `queue.Empty`."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Work: ...
 
 
 class Receiver(threading.Thread):

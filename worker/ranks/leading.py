@@ -219,7 +219,13 @@ class LeadingEngine(Engine):
         self._recorder.add(Remove(self._number, ids))
         super().remove(ids)
 
-    def step(self, begin: Callable[[float], None] = lambda reckoned_s: None) -> list[Token]:
+    def step(
+        self,
+        begin: Callable[[float], None] = lambda reckoned_s: None,
+        deliver: Callable[[list[Token]], None] | None = None,
+    ) -> list[Token]:
+        """As of one process, but all tokens are returned: rows leave all ranks between steps."""
+
         def begin_together(reckoned_s: float) -> None:
             begin(reckoned_s)
             self._recorder.send()

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 from protocol.events import Event, Failed, Rejected, TextDelta, count_drafts
 from protocol.messages import (
@@ -29,7 +28,7 @@ from worker.engine.engine import FailedRow, Token
 from worker.intake.prepared import ModelOpened, ModelOpenFailed, PreparedRequest, RequestDeferred
 from worker.intake.prepared_texts import PreparedEmbedding
 from worker.intake.preprocessor import Preprocessor
-from worker.intake.receiver import Work
+from worker.intake.receiver import Work, WorkSource
 from worker.memory.budget import Measure
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
@@ -49,12 +48,6 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.25
 
 
-class Inbox(Protocol):
-    """The source of work; `get` raises `queue.Empty`."""
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Work: ...
-
-
 class EngineCore:
     """Runs until it gets a `Shutdown`. Requests for one model are admitted in order of arrival."""
 
@@ -62,7 +55,7 @@ class EngineCore:
         self,
         pool: ModelPool,
         preprocessor: Preprocessor,
-        inbox: Inbox,
+        inbox: WorkSource,
         *,
         send: Callable[[Step | ModelsChanged | CommandResult], None],
         measure_memory: Measure,
@@ -308,7 +301,8 @@ class EngineCore:
         for model in self._pool:
             if len(model.engine):
                 started_at = self._clock()
-                tokens = model.engine.step(self._device_clock.begin)
+                deliver = partial(self._send_tokens, model)
+                tokens = model.engine.step(self._device_clock.begin, deliver)
                 now = self._clock()
                 self._device_ms += (now - started_at) * MS_PER_S
                 self._pool.mark_used(model.info.id)
@@ -321,6 +315,14 @@ class EngineCore:
         started_at = self._clock()
         self._events += self._embeddings.step(self._device_clock.begin)
         self._device_ms += (self._clock() - started_at) * MS_PER_S
+
+    def _send_tokens(self, model: LoadedModel, tokens: list[Token]) -> None:
+        """Send tokens while the device computes a slice of prompts."""
+        started_at = self._clock()
+        for token in tokens:
+            self._process_token(model, token, started_at)
+        self._send_admissions()
+        self._device_ms -= (self._clock() - started_at) * MS_PER_S
 
     def _retry_alone(self, row: FailedRow) -> None:
         """Queue a request again whose model failed beside others; the second time it fails."""

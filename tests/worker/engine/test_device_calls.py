@@ -11,6 +11,7 @@ import pytest
 from mlx_lm.utils import load_model
 
 from protocol.messages import Sampling
+from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
@@ -19,6 +20,7 @@ from worker.engine.sampler import make_row
 GREEDY = Sampling(seed=0, temperature=0.0)
 PROMPT = list(range(3, 43))
 MANY_TOKENS = 400
+KEY = "0" * 32
 MODULE_CALLS = ("eval", "async_eval", "clear_cache", "synchronize")
 ARRAY_CALLS = ("tolist", "item")
 
@@ -33,16 +35,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return counter
 
 
-@pytest.fixture(params=["without a prompt cache", "with a prompt cache"])
+@pytest.fixture(params=["without a prompt cache", "with a prompt cache", "quantised"])
 def engine(llama_path: Path, request: pytest.FixtureRequest) -> Engine:
     """Four rows that decode."""
     model, _ = load_model(llama_path)
-    cached = request.param == "with a prompt cache"
+    cached = request.param != "without a prompt cache"
     engine = Engine(
         model,
         max_running=8,
         prefill=PrefillLimits(max_tokens=64),
         prompt_cache=PrefixCache(1 << 30) if cached else None,
+        kv_bits=8 if request.param == "quantised" else 0,
     )
     for id in range(4):
         engine.insert(id, PROMPT[id:], MANY_TOKENS, make_row(GREEDY))
@@ -83,7 +86,59 @@ def test_a_join_waits_for_its_slices_alone(engine: Engine, calls: Counter[str]) 
     assert 2 <= calls["eval"] <= slices + 1
     # Each step reads its tokens, the first of the row that joins among them.
     assert calls["tolist"] <= steps + 1
+    # Each step and each slice is put up, the first step of the new row, and a cached prompt.
+    assert calls["async_eval"] <= steps + calls["eval"] + 2
     assert set(calls) == {"async_eval", "eval", "tolist"}
+
+
+def test_tokens_leave_before_the_slice_is_waited_for(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    evaluate = mx.eval
+
+    def wait(*arrays: Any) -> None:
+        order.append("wait")
+        evaluate(*arrays)
+
+    monkeypatch.setattr(mx, "eval", wait)
+    engine.insert(9, [*PROMPT[::-1]] * 4, MANY_TOKENS, make_row(GREEDY))
+    left = engine.step(deliver=lambda tokens: order.append(f"{len(tokens)} tokens"))
+    assert engine.progress
+    assert (order, left) == (["4 tokens", "wait"], [])
+    while engine.progress:
+        engine.step()
+    assert len(engine.step(deliver=lambda tokens: order.append("late"))) >= 4
+    assert "late" not in order
+
+
+def test_a_row_may_leave_while_a_slice_is_computed(engine: Engine) -> None:
+    engine.insert(9, [*PROMPT[::-1]] * 4, MANY_TOKENS, make_row(GREEDY))
+    engine.step(deliver=lambda tokens: engine.remove([tokens[0].id]))
+    assert len(engine) == 4
+    while not any(token.id == 9 for token in engine.step()):
+        pass
+    assert len(engine) == 4
+
+
+def test_a_span_is_written_with_one_wait(
+    llama_path: Path, tmp_path: Path, calls: Counter[str]
+) -> None:
+    model, _ = load_model(llama_path)
+    store = DiskStore(tmp_path, 1 << 30)
+    cache = PrefixCache(1 << 30, store)
+    engine = Engine(
+        model, max_running=2, prefill=PrefillLimits(max_tokens=64), prompt_cache=cache, name=KEY
+    )
+    engine.insert(0, PROMPT, 2, make_row(GREEDY))
+    while len(engine):
+        engine.step()
+    layers = cache.find(KEY, PROMPT).layers
+    cache.insert(KEY, PROMPT[:0:-1], layers)
+    calls.clear()
+    cache.write()
+    assert calls == {"eval": 1}
+    store.close()
 
 
 def step(engine: Engine, calls: Counter[str]) -> list[Any]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.events import Event, Finished, Rejected, Started, TextDelta
+from protocol.events import Event, Finished, Rejected, TextDelta
 from protocol.messages import Sampling, Step, Submit, TokenPrompt
 from protocol.units import MS_PER_S
 from tests.worker.driver import end_of, tokens_of
@@ -114,17 +114,20 @@ def paused(steps: Sequence[Step], submits: Sequence[Submit]) -> list[int]:
     found: list[int] = []
     ended: set[int] = set()
     oldest: int | None = None
+    events: list[Event] = []
     for step in steps:
-        if step.events and all(isinstance(event, Started | Rejected) for event in step.events):
-            # Admissions are sent before the device step.
+        events += step.events
+        if not step.stats.device_ms:
+            # Admissions are sent before the device step, and tokens while it computes prompts.
             continue
-        decoded = {event.id for event in step.events if isinstance(event, TextDelta)}
+        decoded = {event.id for event in events if isinstance(event, TextDelta)}
         if oldest is not None and oldest not in decoded:
             found.append(oldest)
-        ended |= {event.id for event in step.events if isinstance(event, Finished)}
+        ended |= {event.id for event in events if isinstance(event, Finished)}
         oldest = next((id for id in order if id not in ended), None)
         if oldest not in decoded:
             oldest = None
+        events = []
     return found
 
 

@@ -13,9 +13,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from worker.cache.known_prompts import Closest
+from worker.cache.prefix_cache import PrefixReuse
 from worker.engine.prefill_budget import Prompt
+from worker.engine.sampler import Row
 
 OLDEST_TURN = 4
 
@@ -41,6 +45,15 @@ class PromptBatch(Protocol):
 
 
 Batch = TypeVar("Batch", bound=PromptBatch)
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillingRow:
+    """A row that waits for prefill or is in it."""
+
+    row: Row
+    prompt: list[int]
+    cached_tokens: int
 
 
 @dataclass(slots=True)
@@ -135,3 +148,21 @@ class PrefillTurns:
             order.remove(oldest)
             order.insert(0, oldest)
         return order
+
+
+def reuse_of_sibling(shared: PrefillingRow) -> PrefixReuse:
+    """What a row reuses that shares the prefill of this one, which has the same prompt."""
+    reuse, tokens = shared.row.reuse, len(shared.prompt)
+    return PrefixReuse(
+        reuse.memory_tokens,
+        reuse.disk_tokens,
+        shared_tokens=tokens - reuse.cached_tokens,
+        closest=Closest(tokens),
+    )
+
+
+def split_prompt(prompt: list[int], start: int, breakpoints: Sequence[int]) -> list[list[int]]:
+    """The prompt from `start` on, in segments that end at breakpoints and before its last token."""
+    ends = sorted({start, len(prompt), len(prompt) - 1, *breakpoints})
+    ends = [end for end in ends if start <= end <= len(prompt)]
+    return [prompt[begin:end] for begin, end in pairwise(ends)]
