@@ -160,6 +160,19 @@ class Engine:
         """The seconds of a decode step of its rows; 0 while none decodes, or if it is unknown."""
         return self._prefill_budget.decode_s if self._generator.is_decoding else 0.0
 
+    def grow_within(self, spare_bytes: Callable[[], int]) -> None:
+        """Let batches have more free slots where the memory budget has these bytes to spare."""
+        self._generator.spare_bytes = spare_bytes
+
+    @property
+    def slack_bytes(self) -> int:
+        """The bytes of free slots that are kept because the memory budget spared them."""
+        return self._generator.slack_bytes
+
+    def squeeze(self) -> None:
+        """Give up the slack, which copies the rows."""
+        self._generator.squeeze()
+
     @property
     def longest_prompt(self) -> int | None:
         """The most tokens of a prompt that may not be sliced; None without a bound."""

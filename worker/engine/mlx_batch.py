@@ -20,7 +20,7 @@ tests/worker/engine/test_engine.py compares the output with mlx-lm's own:
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from functools import lru_cache
 from typing import Any
@@ -39,13 +39,18 @@ from worker.cache.radix_node import arrays_of
 from worker.drafts.drafter import Draft
 from worker.engine.batches.row_slots import RowSlots
 from worker.engine.batches.slot_cache import (
+    MAX_HELD_SHARE,
+    MAX_SPARE_SHARE,
     are_slots,
     can_drop_tokens,
     drop_tokens,
     extend_layers,
     extract_row,
+    filter_layers,
     make_place,
     share_positions,
+    slot_bytes,
+    slots_of,
     to_slots,
 )
 from worker.engine.batches.speculation.drafted_pass import run_drafted_pass
@@ -78,6 +83,8 @@ class RowGenerationBatch(GenerationBatch):
 
     is_alone = False
     speculation: Speculation | None = None
+    # The bytes that the memory budget spares for free slots now.
+    spare_bytes: Callable[[], int] = staticmethod(lambda: 0)
     prompt_cache: list[Any]
     tokens: list[list[int]]
     samplers: list[Row]
@@ -203,8 +210,33 @@ class RowGenerationBatch(GenerationBatch):
         self.prompt_cache, batch.prompt_cache = [], []
         super().extend(batch)
         self.prompt_cache = layers
-        extend_layers(layers, others, self._slots.add(len(batch)))
+        slots = self._slots.add(len(batch))
+        extend_layers(layers, others, slots, self._room())
         share_positions(layers)
+
+    def _room(self) -> int:
+        """The slots of arrays that the rows outgrow: twice as many, if the budget spares them.
+
+        So joins copy other rows once each on average, however many join.
+        """
+        slots = slots_of(self.prompt_cache)
+        if self._slots.width <= slots:
+            return 0
+        added = 2 * slots - self._slots.width
+        return 2 * slots if added * slot_bytes(self.prompt_cache) <= self.spare_bytes() else 0
+
+    @property
+    def slack_bytes(self) -> int:
+        """The bytes of free slots beyond those that any batch may have."""
+        free = slots_of(self.prompt_cache) - int(MAX_HELD_SHARE * len(self.uids))
+        return max(0, free) * slot_bytes(self.prompt_cache)
+
+    def squeeze(self) -> None:
+        """Give up the slack."""
+        if self.slack_bytes:
+            filter_layers(self.prompt_cache, self._slots.slots, MAX_HELD_SHARE)
+            share_positions(self.prompt_cache)
+            self._slots.close()
 
     def close_gaps(self) -> None:
         """Give the rows the first slots, in their order."""
@@ -221,8 +253,8 @@ class RowGenerationBatch(GenerationBatch):
             self._keep_slots(range(self._slots.width))
 
     def _keep_slots(self, slots: Sequence[int]) -> None:
-        for layer in self.prompt_cache:
-            layer.filter(list(slots))
+        max_share = MAX_SPARE_SHARE if self.spare_bytes() > 0 else MAX_HELD_SHARE
+        filter_layers(self.prompt_cache, slots, max_share)
         share_positions(self.prompt_cache)
 
     def _update_rows(self, tokens: list[int]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -95,6 +95,8 @@ class RowBatchGenerator(MlxBatchGenerator):
         self._slice = Slice()
         self._speculation = speculation
         self._step_in_flight: StepInFlight | None = None
+        # The bytes that the memory budget spares for free slots now.
+        self.spare_bytes: Callable[[], int] = lambda: 0
 
     # ------------------------------------------------------------ plan
 
@@ -243,6 +245,7 @@ class RowBatchGenerator(MlxBatchGenerator):
                     prefill = prefill.split(computed)
                 batches = prefill.batch.start([row.segments[0] for row in prefill.rows])
                 for batch in batches:
+                    batch.spare_bytes = self.spare_bytes
                     self._generation_batch.extend(batch)
                 started += [PromptProgress(r.uid, r.progress, True, True) for r in prefill.rows]
         return started
@@ -299,6 +302,16 @@ class RowBatchGenerator(MlxBatchGenerator):
     @rules.setter
     def rules(self, rules: BatchRules) -> None:
         self._planner.rules = rules
+
+    @property
+    def slack_bytes(self) -> int:
+        """The bytes of free slots that are kept because the memory budget spared them."""
+        return sum(batch.slack_bytes for batch in self._generation_batch.batches)
+
+    def squeeze(self) -> None:
+        """Give up the slack."""
+        for batch in self._generation_batch.batches:
+            batch.squeeze()
 
     @property
     def is_decoding(self) -> bool:

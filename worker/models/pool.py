@@ -212,6 +212,7 @@ class ModelPool:
         alone = model.rules.batching == "none"
         if isinstance(model, LoadedModel):
             self.account.kv[id] = KVReservations(model.engine.kv_cost, alone=alone)
+            model.engine.grow_within(self.spare_bytes)
         else:
             self.account.kv[id] = KVReservations(NO_CACHES)
         # Its files may not have been on disk at the start, or have changed since.
@@ -221,6 +222,18 @@ class ModelPool:
         self._on_loaded(model)
 
     # ------------------------------------------------------------ memory
+
+    def spare_bytes(self) -> int:
+        """The bytes that nothing has reserved and neither the prompt cache nor slack takes."""
+        account = self.account
+        taken = account.prompt_cache.nbytes + sum(model.engine.slack_bytes for model in self)
+        return account.available_bytes - taken
+
+    def squeeze(self) -> None:
+        """Give up free slots of batches where their bytes are needed."""
+        if any(model.engine.slack_bytes for model in self) and self.spare_bytes() < 0:
+            for model in self:
+                model.engine.squeeze()
 
     def available_to(self, id: str) -> int:
         """The bytes for this model's KV caches if all models that are not pinned were evicted."""

@@ -214,6 +214,9 @@ class LeadingEngine(Engine):
         )
         return super().insert(id, prompt, max_tokens, row, breakpoints, alone=alone)
 
+    def grow_within(self, spare_bytes: Callable[[], int]) -> None:
+        """Batches have no more free slots: what is spare is not known to all ranks."""
+
     def remove(self, ids: Iterable[int]) -> None:
         ids = list(ids)
         self._recorder.add(Remove(self._number, ids))

@@ -74,6 +74,11 @@ class DecodeGroups(Generic[Batch]):
         return sum(map(len, self._batches))
 
     @property
+    def batches(self) -> Sequence[Batch]:
+        """The batches, which are computed in turn."""
+        return self._batches
+
+    @property
     def uids(self) -> list[int]:
         return [uid for batch in self._batches for uid in batch.uids]
 

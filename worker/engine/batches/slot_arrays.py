@@ -12,7 +12,8 @@ import mlx.core as mx
 
 # The arrays' tokens are a multiple of this, as those of mlx-lm's caches.
 STEP_TOKENS = 256
-# Room for more rows, as a share of those that are there. The memory budget does not count it.
+# Room for more rows, as a share of those that are there. The memory budget does not count it;
+# more room is made only from bytes that it has to spare.
 FREE_ROWS_SHARE = 1 / 8
 
 
@@ -33,11 +34,12 @@ def place_rows(
     other: mx.array | None,
     other_end: int,
     slots: Sequence[int],
+    room: int = 0,
 ) -> mx.array:
     """An array with the rows of the other in these slots; all rows end at the same token.
 
     `size` is the rows of the first array and the token at which they end. An array that is None
-    has no tokens.
+    has no tokens. A new array has at least `room` slots.
     """
     (rows, end), last = size, max(size[1], other_end)
     if other is None:
@@ -47,8 +49,11 @@ def place_rows(
         array, end = other[:0, :, :0], 0
     used = max(rows, max(slots) + 1)
     if used > array.shape[0] or last > end:
-        room = max(array.shape[0], count_slots(used)), max(array.shape[2], round_up(last))
-        array = copy_rows(array, range(rows if end else 0), slice(0, end), room, last)
+        new_size = (
+            max(array.shape[0], count_slots(used), room),
+            max(array.shape[2], round_up(last)),
+        )
+        array = copy_rows(array, range(rows if end else 0), slice(0, end), new_size, last)
     start = last - other_end
     for row, slot in enumerate(slots):
         if start:

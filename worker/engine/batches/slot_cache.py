@@ -30,8 +30,11 @@ from worker.engine.batches.slot_arrays import (
 )
 from worker.quantised_kv.packed_caches import LayerPacking, PackedBatchKVCache
 
-# The arrays are copied to smaller ones if they hold this many times what the rows need.
-MAX_HELD_SHARE = 1.5
+# The arrays are copied to smaller ones if they hold this many times what the rows need, and this
+# many times where the memory budget spares the bytes.
+MAX_HELD_SHARE, MAX_SPARE_SHARE = 1.5, 4.0
+# How much of a batch's arrays is copied at once, as a share; and at least these bytes.
+COPIED_SHARE, MIN_COPIED_BYTES = 1 / 8, 64 * 1024 * 1024
 
 
 class SlotKVCache:
@@ -87,8 +90,11 @@ class SlotKVCache:
 
     # ------------------------------------------------------------ what batches call
 
-    def filter(self, keep: Sequence[int]) -> None:
-        """Keep the rows in these slots, in this order; the first ones in place are not copied."""
+    def filter(self, keep: Sequence[int], max_share: float = MAX_HELD_SHARE) -> None:
+        """Keep the rows in these slots, in this order; the first ones in place are not copied.
+
+        They are if the arrays hold more than `max_share` times what the rows need.
+        """
         self.positions = self.positions.keep(keep)
         kept = self.positions.paddings
         if self.keys is None or self.values is None:
@@ -97,7 +103,7 @@ class SlotKVCache:
         longest = self.end - unused
         slots, _, tokens, _ = self.keys.shape
         in_place = list(keep) == list(range(len(keep)))
-        if in_place and slots * tokens <= MAX_HELD_SHARE * len(keep) * round_up(longest):
+        if in_place and slots * tokens <= max_share * len(keep) * round_up(longest):
             return
         size = count_slots(len(keep)), round_up(longest)
         taken = slice(unused, self.end)
@@ -106,8 +112,11 @@ class SlotKVCache:
         self.positions = self.positions.shift(-unused)
         self.end = longest
 
-    def extend(self, other: SlotKVCache, slots: Sequence[int] = ()) -> None:
-        """Put the other cache's rows into these free slots, by default behind all others."""
+    def extend(self, other: SlotKVCache, slots: Sequence[int] = (), room: int = 0) -> None:
+        """Put the other cache's rows into these free slots, by default behind all others.
+
+        Arrays that must be copied for them get at least `room` slots.
+        """
         rows, added = len(self.positions.paddings), len(other.positions.paddings)
         slots = slots or range(rows, rows + added)
         size, end = (rows, self.end), max(self.end, other.end)
@@ -115,8 +124,8 @@ class SlotKVCache:
         self.positions = self.positions.shift(end - self.end).place(joined, slots, end)
         self.end = end
         if self.keys is not None or other.keys is not None:
-            self.keys = place_rows(self.keys, size, other.keys, other.end, slots)
-            self.values = place_rows(self.values, size, other.values, other.end, slots)
+            self.keys = place_rows(self.keys, size, other.keys, other.end, slots, room)
+            self.values = place_rows(self.values, size, other.values, other.end, slots, room)
 
     def extract(self, idx: int) -> KVCache:
         """The cache of one row, without its padding."""
@@ -144,9 +153,20 @@ class SlotKVCache:
     # ------------------------------------------------------------ what is held
 
     @property
+    @property
     def capacity(self) -> int:
         """The tokens of each row that the arrays have room for."""
         return 0 if self.keys is None else self.keys.shape[2]
+
+    @property
+    def slots(self) -> int:
+        """The slots of the arrays, free ones included; 0 before there are any."""
+        return 0 if self.keys is None else self.keys.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the arrays, free slots included."""
+        return sum(array.nbytes for array in self.state if array is not None)
 
     @property
     def state(self) -> tuple[mx.array | None, mx.array | None]:
@@ -231,18 +251,72 @@ def are_slots(layers: Sequence[Any]) -> bool:
     )
 
 
-def extend_layers(layers: Sequence[Any], others: Sequence[Any], slots: Sequence[int]) -> None:
-    """Put the rows of the other layers into these slots; then no row has holes."""
+def extend_layers(
+    layers: Sequence[Any],
+    others: Sequence[Any],
+    slots: Sequence[int],
+    room: int = 0,
+    copied: CopiedLayers | None = None,
+) -> None:
+    """Put the rows of the other layers into these slots; then no row has holes.
+
+    See `SlotKVCache.extend`.
+    """
     for each in (layers, others):
         make_place(each, None)
+    copied = copied or CopiedLayers(layers)
     for layer, other in zip(layers, others, strict=True):
         match layer:
             case SlotKVCache():
-                layer.extend(other, slots)
+                held = layer.keys
+                layer.extend(other, slots, room)
+                copied.add(layer, held)
             case CacheList():
-                extend_layers(layer.caches, other.caches, slots)
+                extend_layers(layer.caches, other.caches, slots, room, copied)
             case _:
                 layer.extend(other)
+
+
+class CopiedLayers:
+    """Computes the layers that are copied in parts, so that their old arrays are freed early."""
+
+    def __init__(self, layers: Sequence[Any], min_bytes: int = MIN_COPIED_BYTES) -> None:
+        held_bytes = sum(layer.nbytes for layer in slot_caches(layers))
+        self._part_bytes = max(int(held_bytes * COPIED_SHARE), min_bytes)
+        self._arrays: list[mx.array | None] = []
+        self._nbytes = 0
+
+    def add(self, layer: SlotKVCache, held: mx.array | None) -> None:
+        """Note a layer, which held these keys before; wait for a part that is complete."""
+        if held is None or layer.keys is None or held.shape == layer.keys.shape:
+            return
+        self._arrays += layer.state
+        self._nbytes += layer.nbytes
+        if self._nbytes >= self._part_bytes:
+            mx.eval(self._arrays)
+            self._arrays, self._nbytes = [], 0
+
+
+def filter_layers(layers: Sequence[Any], slots: Sequence[int], max_share: float) -> None:
+    """Keep the rows in these slots; see `SlotKVCache.filter`."""
+    for layer in layers:
+        match layer:
+            case SlotKVCache():
+                layer.filter(slots, max_share)
+            case CacheList():
+                filter_layers(layer.caches, slots, max_share)
+            case _:
+                layer.filter(list(slots))
+
+
+def slot_bytes(layers: Sequence[Any]) -> int:
+    """The bytes of a slot of all layers."""
+    return sum(layer.nbytes // layer.slots for layer in slot_caches(layers) if layer.slots)
+
+
+def slots_of(layers: Sequence[Any]) -> int:
+    """The slots that every layer has, free ones included."""
+    return min((layer.slots for layer in slot_caches(layers) if layer.slots), default=0)
 
 
 def slot_caches(layers: Sequence[Any]) -> Iterable[SlotKVCache]:

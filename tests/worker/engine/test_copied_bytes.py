@@ -1,0 +1,124 @@
+"""The bytes that joins and leaves copy, and what a copy takes beside what is held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from mlx_lm.models.cache import BatchKVCache, KVCache
+from mlx_lm.utils import load_model
+
+from protocol.messages import Sampling
+from worker.engine.batches import slot_arrays, slot_cache
+from worker.engine.batches.slot_cache import CopiedLayers, extend_layers, to_slots
+from worker.engine.engine import Engine
+from worker.engine.prefill_budget import PrefillLimits
+from worker.engine.sampler import make_row
+
+GREEDY = Sampling(seed=0, temperature=0.0, ignore_eos=True)
+PROMPT = list(range(3, 23))
+JOINS = 64
+MANY_TOKENS = 200
+PLENTY = 1 << 40
+LAYERS, HEADS, TOKENS, WIDTH = 8, 2, 256, 16
+COPIED_ROWS = 2.0
+"""The rows that a join may copy, its own included."""
+PEAK_SHARE = 0.25
+
+
+@pytest.fixture
+def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each copy of rows from one array to another."""
+    sizes: list[int] = []
+    copy = slot_arrays.copy_rows
+
+    def count(
+        array: mx.array, rows: Sequence[int], taken: slice, size: tuple[int, int], end: int
+    ) -> mx.array:
+        tokens = taken.stop - taken.start
+        sizes.append(len(rows) * array.shape[1] * tokens * array.shape[3] * array.dtype.size)
+        return copy(array, rows, taken, size, end)
+
+    for module in (slot_arrays, slot_cache):
+        monkeypatch.setattr(module, "copy_rows", count)
+    return sizes
+
+
+@pytest.fixture
+def engine(llama_path: Path) -> Engine:
+    """An engine whose memory budget has bytes to spare."""
+    model, _ = load_model(llama_path)
+    engine = Engine(model, max_running=2 * JOINS, prefill=PrefillLimits(max_tokens=64))
+    engine.grow_within(lambda: PLENTY)
+    return engine
+
+
+def test_joins_copy_each_row_once_on_average(engine: Engine, copied: list[int]) -> None:
+    steps = sum(join(engine, id) for id in range(JOINS))
+    # All rows are as long as the first one, which decodes in every step.
+    own = JOINS * engine.kv_cost.batch_bytes(1, TOKENS) // TOKENS * (len(PROMPT) + steps)
+    assert 0 < sum(copied) + own <= COPIED_ROWS * own
+
+
+def test_a_leave_copies_nothing_where_the_bytes_are_spare(
+    engine: Engine, copied: list[int]
+) -> None:
+    for id in range(6):
+        join(engine, id)
+    copied.clear()
+    engine.remove([1, 3, 5])
+    assert copied == []
+    assert len(engine.step()) == 3
+
+
+def test_free_slots_are_given_up_where_their_bytes_are_needed(engine: Engine) -> None:
+    for id in range(5):
+        join(engine, id)
+    assert engine.slack_bytes > 0
+    engine.squeeze()
+    assert engine.slack_bytes == 0
+    assert len(engine.step()) == 5
+
+
+def test_without_spare_bytes_no_more_is_held_than_before(engine: Engine) -> None:
+    engine.grow_within(lambda: 0)
+    for id in range(9):
+        join(engine, id)
+        assert engine.slack_bytes == 0
+
+
+def test_a_copy_takes_little_beside_what_is_held() -> None:
+    layers, others = ([make_batch(rows) for _ in range(LAYERS)] for rows in (LAYERS, 1))
+    layers, others = to_slots(layers), to_slots(others)
+    mx.eval([layer.state for layer in (*layers, *others)])
+    mx.clear_cache()
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    extend_layers(layers, others, [LAYERS], 2 * LAYERS, CopiedLayers(layers, min_bytes=0))
+    mx.eval([layer.state for layer in layers])
+    held = sum(layer.nbytes for layer in layers)
+    grown = max(mx.get_active_memory(), before)
+    assert held > before / 2
+    assert mx.get_peak_memory() - grown <= PEAK_SHARE * held
+
+
+def make_batch(rows: int) -> BatchKVCache:
+    """Rows whose arrays are full."""
+    caches = []
+    for _ in range(rows):
+        cache = KVCache()
+        keys = mx.ones((1, HEADS, TOKENS, WIDTH))
+        cache.update_and_fetch(keys, keys)
+        caches.append(cache)
+    return BatchKVCache.merge(caches)
+
+
+def join(engine: Engine, id: int) -> int:
+    """Add a row, and step until it decodes; the number of steps."""
+    engine.insert(id, [id + 3, *PROMPT], MANY_TOKENS, make_row(GREEDY))
+    steps = 1
+    while not any(token.id == id for token in engine.step()):
+        steps += 1
+    return steps
