@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -26,11 +30,12 @@ from tests.e2e.replicas import (
     nginx,
 )
 from tests.e2e.stopping import stopped
-from tests.waiting import wait_for
+from tests.waiting import HANG_S, wait_for
 
 pytestmark = pytest.mark.long
 
 OK, NOT_FOUND, INVALID = httpx.codes.OK, httpx.codes.NOT_FOUND, httpx.codes.BAD_REQUEST
+MAX_BODY_BYTES = 16 << 20
 HEX = "0123456789abcdef" * 2
 PROMPT = "Once upon a time there was a fox who lived in a wood. " * 3
 LONG_ANSWER = {"max_tokens": 400, "ignore_eos": True, "stream": True}
@@ -201,14 +206,31 @@ def test_what_is_each_replicas_own_is_not_passed_on(http: httpx.Client) -> None:
     assert http.get("/health").json() == {"status": "healthy"}
 
 
-def test_a_body_that_mlxd_takes_passes_and_a_larger_one_is_refused(http: httpx.Client) -> None:
-    limit = 16 << 20
-    for size, status in [(limit, OK), (limit + 1, httpx.codes.REQUEST_ENTITY_TOO_LARGE)]:
-        body = b'{"model":"default","prompt":"Hello","max_tokens":1}'.ljust(size)
-        headers = {"content-type": "application/json"}
-        reply = http.post("/v1/completions", content=body, headers=headers)
-        assert reply.status_code == status
-    assert error_of(reply)["code"] == "body_too_large"
+def test_the_largest_body_passes(http: httpx.Client) -> None:
+    body = b'{"model":"default","prompt":"Hello","max_tokens":1}'.ljust(MAX_BODY_BYTES)
+    headers = {"content-type": "application/json"}
+    assert http.post("/v1/completions", content=body, headers=headers).status_code == OK
+
+
+@pytest.mark.parametrize(
+    ("path", "place", "word"),
+    [
+        ("/v1/completions", "code", "body_too_large"),
+        ("/v1/messages", "type", "request_too_large"),
+    ],
+)
+def test_a_larger_body_is_refused_before_it_is_sent(
+    url: str, path: str, place: str, word: str
+) -> None:
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=HANG_S)
+    with contextlib.closing(connection):
+        connection.putrequest("POST", path)
+        connection.putheader("content-type", "application/json")
+        connection.putheader("content-length", str(MAX_BODY_BYTES + 1))
+        connection.endheaders()
+        reply = connection.getresponse()
+        assert (reply.status, reply.getheader("content-type")) == (413, "application/json")
+        assert json.load(reply)["error"][place] == word
 
 
 def begin_long_answer(
@@ -257,7 +279,7 @@ def test_a_killed_replica_costs_no_request_that_has_not_begun(
         replies = [each.result() for each in asked]
     assert [reply.status_code for reply in replies] == [OK] * 16
     assert {reply.headers[REPLICA] for reply in replies} == {"b"}
-    with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         list(lines)
     begun.close()
     assert complete(http, sessions["a"][0]).headers[REPLICA] == "b"
@@ -290,7 +312,7 @@ def test_a_replica_is_replaced_without_a_failed_request(
     assert '"error":"draining"' not in old.output
     assert complete(http, session).headers[REPLICA] == "b"
     replicas.restart("a")
-    # Requests come all the time, also over connections that the old service had.
+    # Requests come all the time.
     answers: list[httpx.Response] = []
 
     def is_back() -> bool:
@@ -335,7 +357,10 @@ def test_without_any_replica_the_error_is_one_that_clients_repeat(tmp_path: Path
     with (
         nginx(tmp_path / "alone", {"a": 1, "b": 1}) as url,
         openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
-        pytest.raises(openai.InternalServerError, match="not available now") as refused,
     ):
-        client.models.list()
-    assert refused.value.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        with pytest.raises(openai.InternalServerError, match="not available now") as refused:
+            client.models.list()
+        assert refused.value.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        reply = plain_http.post(f"{url}/v1/messages", json={})
+        assert reply.headers["retry-after"]
+        assert reply.json()["error"]["type"] == "overloaded_error"
