@@ -302,6 +302,7 @@ def test_a_replica_is_replaced_without_a_failed_request(
     for _ in range(3):
         reply = complete(http, session)
         assert (reply.status_code, reply.headers[REPLICA]) == (OK, "b")
+    assert http.get("/health").json() == {"status": "healthy"}
     # What it keeps is still read, and the answer that it had begun is whole.
     assert http.get(f"/v1/responses/{kept}").status_code == OK
     os.kill(worker, signal.SIGCONT)
