@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import Any, TypeGuard
 
 import mlx.core as mx
@@ -17,6 +16,9 @@ from mlx_lm.models.cache import KVCache
 
 TIME_AXIS = 2
 """The axis of the tokens in keys and values: [1, heads, tokens, width]."""
+
+COMPARED_TOKENS = 512
+"""How many tokens of two prompts are compared at a time."""
 
 Layers = Sequence[Any]
 """mlx-lm's cache of each layer, of one sequence."""
@@ -216,11 +218,12 @@ def cut_slices(slices: list[Slice | None], start: int, stop: int | None) -> list
 
 def shared_length(ours: list[int], theirs: Sequence[int]) -> int:
     """The length of the common prefix."""
-    if ours == theirs:
-        return len(ours)
-    return sum(
-        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False))
-    )
+    length = min(len(ours), len(theirs))
+    for start in range(0, length, COMPARED_TOKENS):
+        end = min(start + COMPARED_TOKENS, length)
+        if ours[start:end] != list(theirs[start:end]):
+            return next(place for place in range(start, end) if ours[place] != theirs[place])
+    return length
 
 
 def descendants(node: RadixNode) -> Iterator[RadixNode]:

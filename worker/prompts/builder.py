@@ -16,6 +16,7 @@ from protocol.messages import ChatPrompt, Prompt, Sampling, Submit, TextPrompt, 
 from worker.prompt_errors import PromptError, context_length_exceeded
 from worker.prompts.cache_breakpoints import find_breakpoints
 from worker.prompts.fill_in_middle import find_fill_in_middle
+from worker.prompts.known_texts import KnownTexts
 from worker.prompts.message_map import NO_MESSAGES, MessageMap, map_messages, to_tokens
 from worker.prompts.token_bound import TokenBound
 from worker.prompts.truncation import truncate
@@ -73,6 +74,7 @@ class PromptBuilder:
         # Special tokens in a client's messages stay text, so that a client cannot end its turn.
         # mlx-lm's templates in Python do not support this.
         self._options = {"sanitize_control_tokens": True} if isinstance(template, str) else {}
+        self._texts = KnownTexts(tokenizer)
         named = named_templates or {}
         variables = TemplateVariables(tokenizer, named.values())
         self.template = ChatTemplate(tokenizer, call_template, variables)
@@ -261,7 +263,12 @@ class PromptBuilder:
                     raise PromptError("invalid_value", message, param)
 
     def _render(self, prompt: ChatPrompt) -> list[int]:
-        tokens: list[int] = self._template_of(prompt).render(prompt, **self._options)
+        template = self._template_of(prompt)
+        if self._options and self._texts.is_usable:
+            text = template.render_plain(prompt)
+            if text is not None:
+                return self._texts.encode(text)
+        tokens: list[int] = template.render(prompt, **self._options)
         return tokens
 
     def render(self, prompt: ChatPrompt) -> str:

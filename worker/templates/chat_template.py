@@ -13,6 +13,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from protocol.messages import ChatPrompt
 from worker.prompt_errors import PromptError
 from worker.templates.call_messages import CallMessages
+from worker.templates.control_texts import ControlTexts
 from worker.templates.conversation import (
     DESCRIBED,
     INSTRUCTION_ROLES,
@@ -65,6 +66,7 @@ class ChatTemplate:
             template = tokenizer.chat_template
         # mlx-lm's templates in Python are not strings: what they read is unknown.
         source = template if isinstance(template, str) else ""
+        self._controls = ControlTexts(tokenizer, source)
         self._calls = CallMessages(source)
         self._has_documents = DOCUMENTS in source
         self._has_developer = "developer" in source
@@ -95,6 +97,25 @@ class ChatTemplate:
         Raises:
             PromptError: the model has no template, or the template refuses the messages.
         """
+        messages, tools, options = self._arguments(prompt)
+        return self._render_or_refuse(messages, tools, {**settings, **options})
+
+    def render_plain(self, prompt: ChatPrompt) -> str | None:
+        """The text of a conversation; None if a control token is in what the client has written.
+
+        Raises:
+            PromptError: as `render`.
+        """
+        messages, tools, options = self._arguments(prompt)
+        if self._controls.occur_in(messages, tools, options, self._own_variables(tools)):
+            return None
+        text = self._render_or_refuse(messages, tools, {"tokenize": False, **options})
+        return text if isinstance(text, str) else None
+
+    def _arguments(
+        self, prompt: ChatPrompt
+    ) -> tuple[list[ChatMessage], list[Tool], dict[str, Any]]:
+        """The messages, the tools and the variables that the template gets."""
         if not self._tokenizer.has_chat_template:
             message = "This model has no chat template; use /v1/completions."
             raise PromptError("invalid_value", message, "messages")
@@ -107,8 +128,13 @@ class ChatTemplate:
             options["continue_final_message"] = True
         else:
             options["add_generation_prompt"] = prompt.generation_prompt
+        return messages, tools, options
+
+    def _render_or_refuse(
+        self, messages: list[ChatMessage], tools: list[Tool], options: dict[str, Any]
+    ) -> Any:
         try:
-            return self._render(messages, tools, **settings, **options)
+            return self._render(messages, tools, **options)
         except RENDER_ERRORS as error:
             message = f"The model's chat template refuses these messages: {error}"
             raise PromptError("invalid_value", message, "messages") from error
