@@ -101,6 +101,40 @@ def test_an_edit_of_an_earlier_message_costs_what_follows_it(sessions: Sessions)
         assert turn.excess <= MAX_EXCESS_TOKENS
 
 
+def test_an_edit_in_turns_that_were_computed_at_once_costs_what_follows_it(
+    sessions: Sessions,
+) -> None:
+    agent = Agent(14, words=(60, 90))
+    for _ in range(5):
+        messages = agent.say()
+    sessions.ask(messages)
+    for edited in (9, 6, 3):
+        changed = {**messages[edited], "content": f"No: {messages[edited]['content']}"}
+        turn = sessions.ask([*messages[:edited], changed, *messages[edited + 1 :]])
+        assert turn.excess <= MAX_EXCESS_TOKENS
+
+
+def test_a_line_that_moves_is_found_behind_a_branch_that_goes_on_without_it(
+    sessions: Sessions,
+) -> None:
+    agent = Agent(15, words=(60, 90))
+    for n in range(2):
+        sessions.ask(agent.say(marker=f"\n<budget>{1234 * n + 7} tokens left</budget>"))
+    branch = Agent(82, instructions=agent.system, words=(200, 200))
+    branch.history = list(agent.history)
+    sessions.ask(branch.say())
+    for left in (755, 700, 51):
+        turn = sessions.ask(agent.say(marker=f"\n<budget>{left} tokens left</budget>"))
+        assert turn.excess <= MAX_EXCESS_TOKENS
+
+
+def test_sessions_in_turn_each_compute_their_new_tokens(sessions: Sessions) -> None:
+    agents = [Agent(seed) for seed in (16, 17, 18)]
+    for _ in range(3):
+        for agent in agents:
+            assert sessions.ask(agent.say()).excess <= MAX_EXCESS_TOKENS
+
+
 def test_branches_share_what_they_have_in_common(sessions: Sessions) -> None:
     agent = Agent(7)
     for _ in range(3):
