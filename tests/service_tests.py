@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from types import ModuleType
+
 import pytest
 
 from service.host.device_probe import probe
@@ -19,8 +22,13 @@ def starts_service(item: pytest.Item) -> bool:
     if item.nodeid.startswith("tests/e2e/"):
         return True
     module = item.getparent(pytest.Module)
-    names = vars(module.obj).values() if module is not None else ()
-    return any(value is starter for value in names for starter in STARTERS)
+    return module is not None and has_starter(module.obj)
+
+
+@functools.cache
+def has_starter(module: ModuleType) -> bool:
+    """Whether a module has something that starts processes."""
+    return any(value is starter for value in vars(module).values() for starter in STARTERS)
 
 
 def place(item: pytest.Item) -> int:
