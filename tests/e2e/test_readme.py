@@ -1,4 +1,4 @@
-"""The README's examples do what the README says, with the built-in model."""
+"""The examples of the README, and of deploy/README.md, do what these say."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from tests.e2e.daemon import Daemon, running
 from tests.e2e.embedders import configure, table
 from tests.sources import ROOT
 
+DOCUMENTS = ("README.md", "deploy/README.md")
 TIMEOUT_S = 120
 README_URL = "http://127.0.0.1:8000"
 
 
 def blocks(language: str) -> list[str]:
-    """The README's code blocks in one language."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    """The documents' code blocks in one language."""
+    texts = [(ROOT / name).read_text("utf-8") for name in DOCUMENTS]
+    return re.findall(rf"```{language}\n(.*?)```", "\n".join(texts), re.DOTALL)
 
 
 def example_with(language: str, part: str) -> str:
