@@ -65,11 +65,11 @@ def test_answers_never_end_with_a_stop_token(path: Path) -> None:
 def test_answers_of_the_brief_model_mostly_end_with_a_stop_token(brief_path: Path) -> None:
     answers = [
         oracle.greedy(brief_path, oracle.text_tokens(brief_path, prompt), 2 * ANSWER_TOKENS)
-        for prompt in PROMPTS
+        for prompt in PROMPTS[::2]
     ]
     ended = [answer for answer in answers if answer.finish_reason == "stop"]
 
-    assert len(ended) > len(PROMPTS) / 2
+    assert len(ended) > len(answers) / 2
     assert len({len(answer.tokens) for answer in ended}) > 1
 
 
@@ -131,7 +131,7 @@ def test_an_answer_in_a_batch_equals_the_answer_alone(path: Path) -> None:
 
 
 def test_an_answer_resumed_from_its_tokens_equals_the_whole_answer(path: Path) -> None:
-    prompts = [oracle.text_tokens(path, prompt) for prompt in PROMPTS]
+    prompts = [oracle.text_tokens(path, prompt) for prompt in PROMPTS[::4]]
     whole = [oracle.greedy_tokens(path, prompt, ANSWER_TOKENS) for prompt in prompts]
     beginnings = [tokens[:RESUME_AFTER_TOKENS] for tokens in whole]
 
