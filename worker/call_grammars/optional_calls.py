@@ -37,7 +37,7 @@ def make_optional_call_grammar(
 
     The text is the call's name, a line break, its arguments (`with_arguments`: by their schema),
     then anything; or `begin_header` of one of the `headers`, the header, with arguments that are no
-    JSON these, too, then anything.
+    JSON these, too, if the tool is strict, then anything.
     """
     functions = named_functions(tools, names)
     calls = [f"call_{index}" for index in range(len(functions))]
@@ -77,6 +77,10 @@ def make_text_rules(
         own, name = f"{rule}_{index}", json.dumps(function["name"])
         ways = any_of(whole_rule(header, name, special_tokens) for header in offered.headers)
         choices.append(own)
+        if not function.get("strict"):
+            # Its arguments are given as the model writes them, in any order.
+            rules.append(f"{own}: {ways}")
+            continue
         rules.append(f"{own}: {ways} {own}_rest")
         rules += calls.make_rest(f"{own}_rest", function)
         if offered.json_headers:

@@ -1,4 +1,4 @@
-"""In every family's syntax the arguments of calls that a model starts by itself are held."""
+"""In every syntax the arguments of strict tools are held, also of calls that are not required."""
 
 from __future__ import annotations
 
@@ -113,6 +113,16 @@ def test_a_closing_tag_may_be_left_out(name: str, tmp_path: Path) -> None:
     model = Constrained(CALL_TEMPLATES[name], tmp_path / "model", TOOLS, required=False)
     for answer in UNCLOSED[name]:
         assert refused_at(model, answer) is None, answer
+
+
+@pytest.mark.parametrize("name", ["qwen3_coder", "glm47", "gemma4", "pythonic", "minimax_m2"])
+def test_arguments_that_are_no_json_of_a_tool_that_is_not_strict_are_given_as_they_stand(
+    name: str, tmp_path: Path
+) -> None:
+    tools = [{**tool, "function": {**tool["function"], "strict": False}} for tool in TOOLS]
+    model = Constrained(CALL_TEMPLATES[name], tmp_path / "model", tools, required=False)
+    for arguments in WRONG:
+        assert refused_at(model, written(model, [("find_weather", arguments)])) is None
 
 
 def test_a_name_in_a_sentence_holds_nothing(held: Constrained) -> None:
