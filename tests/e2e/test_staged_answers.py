@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,6 +98,23 @@ CALLING = {
         "</tool_call>",
     ),
 }
+# Models whose templates write the ids of earlier calls, and refuse those of another form.
+WRITES_IDS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}[call {{ call.id }}]"
+    "{{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}"
+    "{% if m.role == 'tool' %}[of {{ m.tool_call_id }}]{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+WRITING_IDS = {
+    "mistral-ids": Staged(
+        "It rains.",
+        template="{% for m in messages %}{% for call in m.tool_calls or [] %}"
+        "{% if call.id|length != 9 %}{{ raise_exception('Tool call IDs should be alphanumeric "
+        "strings with length 9!') }}{% endif %}{% endfor %}{% endfor %}" + WRITES_IDS,
+    ),
+    "kimi-ids": Staged("It rains.", template="{# <|tool_calls_section_begin|> #}" + WRITES_IDS),
+}
 # Models that only talk about calls.
 TALKING = {
     "fence": hermes(f"Write this:\n```\n{HERMES_CALL}\n```"),
@@ -127,6 +145,7 @@ STAGED = {
     ),
     **CALLING,
     **TALKING,
+    **WRITING_IDS,
 }
 
 
@@ -194,6 +213,51 @@ def test_a_strict_tool_is_held_to_its_schema_in_sections_of_every_syntax(
         assert "x-mlxd-ignored" not in reply.headers
         [call] = reply.json()["choices"][0]["message"]["tool_calls"]
         assert json.loads(call["function"]["arguments"]) == {"city": "Paris"}
+
+
+def asked_with_calls(model: str, *ids: str) -> dict[str, Any]:
+    """A conversation with calls of these ids, and their results in another order."""
+    function = {"name": "get_weather", "arguments": '{"city": "Paris"}'}
+    calls = [{"id": id, "type": "function", "function": function} for id in ids]
+    results = [{"role": "tool", "tool_call_id": id, "content": f"of {id}"} for id in ids]
+    messages = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": "", "tool_calls": calls},
+        *reversed(results),
+    ]
+    return {"model": model, "messages": messages, "tools": [TOOL]}
+
+
+def written_ids(http: httpx.Client, asked: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """The ids of calls and of results in the prompt; the model also answers."""
+    assert ask(http, asked["model"], messages=asked["messages"], tools=asked["tools"])["content"]
+    reply = http.post("/apply-template", json=asked)
+    assert reply.status_code == httpx.codes.OK, reply.text
+    prompt = reply.json()["prompt"]
+    return re.findall(r"\[call (.*?)\]", prompt), re.findall(r"\[of (.*?)\]", prompt)
+
+
+FOREIGN_IDS = [
+    ["call_Bl7vXqOQX1GZ4R0l3mfDlLWj", "toolu_01A09q90qw90lq917835lq9"],
+    ["functions.get_weather:7", "chatcmpl-tool-0a1b2c3d4e5f"],
+    ["a", "b"],
+]
+
+
+@pytest.mark.parametrize("ids", FOREIGN_IDS)
+def test_foreign_ids_become_nine_characters_for_mistral(http: httpx.Client, ids: list[str]) -> None:
+    calls, results = written_ids(http, asked_with_calls("mistral-ids", *ids))
+    assert all(re.fullmatch(r"[a-zA-Z0-9]{9}", id) for id in calls)
+    assert len(set(calls)) == 2
+    assert results == calls[::-1]
+
+
+@pytest.mark.parametrize("ids", FOREIGN_IDS)
+def test_foreign_ids_become_names_and_numbers_for_kimi(http: httpx.Client, ids: list[str]) -> None:
+    calls, results = written_ids(http, asked_with_calls("kimi-ids", *ids))
+    assert all(re.fullmatch(r"functions\.get_weather:\d+", id) for id in calls)
+    assert len(set(calls)) == 2
+    assert results == calls[::-1]
 
 
 def test_a_call_without_declared_tools_is_text(http: httpx.Client) -> None:
