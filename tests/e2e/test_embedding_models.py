@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import mlx.core as mx
 import pytest
 
 from tests.e2e import plain_http
@@ -15,12 +16,15 @@ from tests.e2e.embedders import configure, table
 from tests.models.embedding.folders import write_folder
 from tests.models.embedding.samples import MAX_TOKENS, PAIRS, SAMPLES, TEXTS
 from tests.sources import ROOT
+from tests.worker.embedding.opening import change_weights
 
 VALUES = json.loads((ROOT / "tests/worker/embedding/vectors.json").read_text("utf-8"))
 EMBEDDERS = [name for name, sample in SAMPLES.items() if sample.kind == "embedding"]
 RERANKERS = [name for name, sample in SAMPLES.items() if sample.kind == "rerank"]
 TOLERANCE = 1e-4
 RERANKER = "bert-reranker"
+# A model of each kind whose weights are no numbers.
+BROKEN = {"bert-mean": "broken-embedder", "bert-reranker": "broken-reranker"}
 QUERY, DOCUMENTS = "where is water", ["some words are long", "the people find water over there"]
 
 
@@ -35,6 +39,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         )
         for name, sample in SAMPLES.items()
     ]
+    for name, broken in BROKEN.items():
+        path = write_folder(SAMPLES[name], VALUES[name]["shapes"], folder / broken)
+        change_weights(path, lambda weights: {key: w * mx.nan for key, w in weights.items()})
+        tables.append(table(broken, path, kind=f'"{SAMPLES[name].kind}"', preload="false"))
     with running(flags=configure(folder, *tables)) as daemon:
         yield daemon
 
@@ -134,6 +142,21 @@ def test_bad_input_is_refused_in_words_that_name_the_field(
     response = http.post("/v1/rerank", json=body)
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (400, code, param), error
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+def test_vectors_that_are_no_numbers_are_an_error(http: httpx.Client, encoding: str) -> None:
+    body = {"model": BROKEN["bert-mean"], "input": ["a", "b"], "encoding_format": encoding}
+    response = http.post("/v1/embeddings", json=body)
+    assert response.status_code == 500
+    assert "NaN" in response.json()["error"]["message"]
+
+
+def test_scores_that_are_no_numbers_are_an_error(http: httpx.Client) -> None:
+    body = {"model": BROKEN[RERANKER], "query": QUERY, "documents": DOCUMENTS}
+    response = http.post("/v1/rerank", json=body)
+    assert response.status_code == 500
+    assert "NaN" in response.json()["error"]["message"]
 
 
 def test_a_reranker_has_no_vectors(http: httpx.Client) -> None:
