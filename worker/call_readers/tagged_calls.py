@@ -181,6 +181,7 @@ class TaggedReader:
         if self._section_end is not None:
             end = yield from source.match(self._section_end, length)
             if end is None:
+                refuse_cut(source, self._section_end, length)
                 return source.final and not source.rest[length:].strip()
             length = end.end()
         return (yield from follows(source, self._section_start, length))
@@ -188,8 +189,10 @@ class TaggedReader:
     def _value_end(self, close: str) -> regex.Pattern[str]:
         """The pattern of the tags that may end a value."""
         if close not in self._value_ends:
+            # Without padding a line break before the end of the call is no part of the value.
+            break_before = "" if self._padding else r"\n?"
             self._value_ends[close] = regex.compile(
-                rf"(?P<close>{regex.escape(close)})|(?P<last>{nameless(self._last_tag)})"
+                rf"(?P<close>{regex.escape(close)})|{break_before}(?P<last>{nameless(self._last_tag)})"
                 rf"|\n{self._key_text}"
             )
         return self._value_ends[close]
@@ -230,9 +233,18 @@ def follows(source: Source, pattern: regex.Pattern[str], position: int) -> Readi
     """
     if (yield from source.match(pattern, position)) is not None:
         return True
+    refuse_cut(source, pattern, position)
+    return source.final and not source.rest[position:].strip()
+
+
+def refuse_cut(source: Source, pattern: regex.Pattern[str], position: int) -> None:
+    """Refuse a text that the token limit ended where `pattern` may begin.
+
+    Raises:
+        Unreadable: it did.
+    """
     if source.truncated and pattern.match(source.rest, position, partial=True) is not None:
         raise Unreadable
-    return source.final and not source.rest[position:].strip()
 
 
 def strip_padding(text: str, padding: str) -> str:
