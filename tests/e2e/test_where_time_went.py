@@ -293,5 +293,5 @@ def test_a_crash_adds_to_the_times_and_tokens(llama_path: Path) -> None:
     assert mlxd["memory_tokens"] == usage["prompt_tokens"] - 1
     assert mlxd["computed_tokens"] > usage["prompt_tokens"]
     told = sum(mlxd[phase] for phase in PHASES)
-    assert 0.5 * recent["total_ms"] < told <= recent["total_ms"]
+    assert mlxd["restart_ms"] < told <= recent["total_ms"]
     assert recent["restarts"] == 1

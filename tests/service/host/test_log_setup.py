@@ -14,6 +14,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
 from service.host.log_setup import TRACEBACK_MARGIN, LogFile, configure_logging
+from tests.waiting import HANG_S
 
 
 class BlockedStream(io.StringIO):
@@ -24,7 +25,7 @@ class BlockedStream(io.StringIO):
         self.release = threading.Event()
 
     def write(self, text: str) -> int:
-        self.release.wait(30)
+        self.release.wait(HANG_S)
         return super().write(text)
 
 

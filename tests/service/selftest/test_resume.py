@@ -8,11 +8,15 @@ import sys
 from protocol.selftest import FAILURE, Figure, is_listed
 from service.selftest.resume import check_resume
 
-FAKE_SERVICE = (sys.executable, "-m", "tests.fakes.service", "serve")
+# Its worker waits to be killed: no machine, however busy, is too late.
+HELD_SERVICE = (
+    *(sys.executable, "-m", "tests.fakes.service", "serve"),
+    *("--worker", "tests.fakes.held_worker", "--stall-s", "600"),
+)
 
 
 def test_the_answer_is_the_same_after_the_kill() -> None:
-    figures = {figure.name: figure for figure in check_resume(os.environ, FAKE_SERVICE)}
+    figures = {figure.name: figure for figure in check_resume(os.environ, HELD_SERVICE)}
     assert FAILURE not in figures, figures[FAILURE].note
     assert [figure for figure in figures.values() if not is_listed(figure)] == []
     assert figures["text"].verdict == "ok"
