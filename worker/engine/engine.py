@@ -41,9 +41,7 @@ from worker.quantised_kv.model_quantisation import KVQuantisation
 logger = logging.getLogger(__name__)
 
 EMPTY_PREFIX = Prefix(0, [])
-
 MakeBudget = Callable[[PrefillLimits, AttentionCost], PrefillBudget]
-"""Makes what chooses the slices of prefill."""
 
 
 class Token(msgspec.Struct, frozen=True):

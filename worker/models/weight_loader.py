@@ -14,14 +14,12 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
-import msgspec
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_adapters, load_model
 
-from protocol.batching import BatchRules, SpeculationMode
+from protocol.batching import BatchRules
 from protocol.messages import Configure
 from protocol.model_states import ModelInfo
-from protocol.quantisation import KVFacts
 from protocol.units import MS_PER_S
 from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
@@ -36,9 +34,8 @@ from worker.engine.prefill_budget import PrefillLimits
 from worker.folder.mlx_lm_folder import folder_for_mlx_lm
 from worker.memory.budget import weight_bytes_of
 from worker.models.model_config import ModelConfig
-from worker.quantised_kv.model_quantisation import KVQuantisation
 from worker.selfcheck.check_store import CheckStore
-from worker.selfcheck.draft_check import OTHER_CACHES, ROWS_ALONE
+from worker.selfcheck.draft_check import apply_speculation
 from worker.selfcheck.model_check import ModelCheck
 
 logger = logging.getLogger(__name__)
@@ -245,7 +242,7 @@ class WeightLoad:
             inner_systems=traits.inner_systems,
             call_syntaxes=[syntax.name for syntax in config.parsers.syntaxes],
             reasoning_markers=config.parsers.reasoning_markers,
-            kv=describe_quantisation(engine.quantisation),
+            kv=engine.quantisation.facts,
         )
         return LoadedModel(info=info, engine=engine, config=config, check=self._check)
 
@@ -372,28 +369,10 @@ def slice_weights(weights: list[mx.array]) -> Iterator[list[mx.array]]:
         yield current
 
 
-def describe_quantisation(quantisation: KVQuantisation) -> KVFacts:
-    """What of a model's keys and values is quantised."""
-    return KVFacts(
-        bits=quantisation.bits if quantisation.layers else 0,
-        layers=quantisation.layers,
-        of_layers=quantisation.of_layers,
-        finding=quantisation.finding,
-    )
-
-
 def check_key_of(config: ModelConfig) -> str:
     """What the result of a model's check is kept by: a check without drafts is another."""
-    return (
-        config.content_key if config.source.speculation == "off" else f"{config.content_key} drafts"
-    )
-
-
-def apply_speculation(rules: BatchRules, mode: SpeculationMode) -> BatchRules:
-    """The rules with what the setting says of drafts."""
-    if mode == "on" and rules.undrafted not in (OTHER_CACHES, ROWS_ALONE):
-        return msgspec.structs.replace(rules, verifies_drafts=True, undrafted="")
-    return rules
+    drafts = "" if config.source.speculation == "off" else " drafts"
+    return f"{config.content_key}{drafts}"
 
 
 def log_rules(id: str, rules: BatchRules) -> None:

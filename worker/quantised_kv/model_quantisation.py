@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import CacheList, KVCache, make_prompt_cache
 
-from protocol.quantisation import KVBits
+from protocol.quantisation import KVBits, KVFacts
 from worker.quantised_kv.packed_caches import LayerPacking, PackedKVCache
 from worker.quantised_kv.packing import packing_for
 
@@ -63,6 +63,12 @@ class KVQuantisation:
             return None
         kept = self.of_layers - self.layers
         return f"{kept} of {self.of_layers} caches stay in full precision: {KEPT}"
+
+    @property
+    def facts(self) -> KVFacts:
+        """What is quantised, for the service."""
+        bits = self.bits if self.layers else 0
+        return KVFacts(bits, self.layers, self.of_layers, self.finding)
 
     def make_caches(self, model: nn.Module) -> list[Any]:
         """The empty caches of one sequence."""

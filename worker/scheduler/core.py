@@ -75,13 +75,9 @@ class EngineCore:
             pool, self._waiting, max_running=max_running, wait_s=memory_wait_s, clock=clock
         )
         self._results: list[CommandResult] = []
+        report = self._results.append
         self._commands = ModelCommands(
-            pool,
-            self._waiting,
-            preprocessor,
-            self._results.append,
-            wait_s=memory_wait_s,
-            clock=clock,
+            pool, self._waiting, preprocessor, report, wait_s=memory_wait_s, clock=clock
         )
         self._memory_pressure = MemoryPressure(pool, self._waiting, measure_memory)
         self._running: dict[int, RunningRequest] = {}

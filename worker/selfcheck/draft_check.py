@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
+import msgspec
+
+from protocol.batching import BatchRules, SpeculationMode
 from worker.drafts.drafter import Drafter
 from worker.engine.batches.speculation.draft_plan import MAX_DRAFT_TOKENS
 from worker.engine.batches.speculation.pass_costs import PassCosts
@@ -63,6 +66,13 @@ def check_drafts(engine: Engine, prompts: Sequence[list[int]]) -> Generator[None
             f"{difference:.2g} (at most {BOUND:g} is allowed)"
         )
     return ""
+
+
+def apply_speculation(rules: BatchRules, mode: SpeculationMode) -> BatchRules:
+    """The rules with what the setting says of drafts."""
+    if mode == "on" and rules.undrafted not in (OTHER_CACHES, ROWS_ALONE):
+        return msgspec.structs.replace(rules, verifies_drafts=True, undrafted="")
+    return rules
 
 
 def answer(
