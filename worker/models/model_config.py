@@ -258,7 +258,7 @@ class ModelConfigLoader:
             family=model_type,
             context_length=context_length,
             vocabulary_size=vocabulary_size,
-            file_bytes=weight_file_bytes(path, source.adapter_path) // self._shares,
+            file_bytes=self._own_bytes(path, source, is_split=texts is None),
             content_key=content_key,
             stop_tokens=stop_tokens,
             prompts=prompts,
@@ -270,6 +270,11 @@ class ModelConfigLoader:
             texts=texts,
             problems=tuple(problems),
         )
+
+    def _own_bytes(self, path: Path, source: ModelSource, *, is_split: bool) -> int:
+        """The bytes of this process's part; texts for vectors are computed by one process."""
+        whole = weight_file_bytes(path, source.adapter_path)
+        return whole // self._shares if is_split else whole
 
 
 def make_prompt_builder(
