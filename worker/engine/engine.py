@@ -30,9 +30,10 @@ from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
 from worker.engine.batches.prefill_turns import PrefillingRow, reuse_of_sibling, split_prompt
 from worker.engine.batches.speculation.drafted_pass import VerifiedToken
 from worker.engine.batches.speculation.speculation import Speculation
-from worker.engine.mlx_batch import GeneratedToken, PromptProgress, make_stop_sequences
 from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
-from worker.engine.row_generator import RowBatchGenerator
+from worker.engine.rows.generation_batch import GeneratedToken, make_stop_sequences
+from worker.engine.rows.prompt_batch import PromptProgress
+from worker.engine.rows.row_generator import RowBatchGenerator
 from worker.engine.sampler import Row, Sibling
 from worker.engine.token_logprobs import Score
 from worker.memory.budget import clear_buffer_cache, weight_bytes_of
@@ -289,8 +290,7 @@ class Engine:
         """Decode one token of every running row, and prefill one slice of the prompts.
 
         `begin` is called before the device call with the seconds that it is expected to take.
-        Tokens that are read while the device computes a slice are given to `deliver` instead of
-        being returned; it may remove decoding rows.
+        Tokens that are read while a slice is computed go to `deliver`; it may remove rows.
 
         Raises:
             RuntimeError: the device failed; the state of this process cannot be trusted.

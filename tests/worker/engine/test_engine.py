@@ -23,7 +23,7 @@ from worker.engine.batches import decode_groups as groups
 from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
-from worker.engine.row_generator import RowBatchGenerator
+from worker.engine.rows.row_generator import RowBatchGenerator
 from worker.engine.sampler import make_row
 from worker.memory.budget import weight_bytes_of
 

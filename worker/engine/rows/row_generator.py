@@ -21,6 +21,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.generate import BatchGenerator
 
 from protocol.batching import BatchRules
 from worker.engine.batches.decode_groups import DecodeGroups, PaddingCost
@@ -29,15 +30,14 @@ from worker.engine.batches.prefill_planner import PrefillPlanner, WaitingPrompt
 from worker.engine.batches.prefill_turns import PrefillBatch, PromptRow
 from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.batches.wired_limit import wired_limit_unchanged
-from worker.engine.mlx_batch import (
+from worker.engine.prefill_budget import PrefillBudget, Prompt, Slice
+from worker.engine.rows.generation_batch import RowGenerationBatch
+from worker.engine.rows.prompt_batch import (
     WHOLE_TOKENS,
     LonePromptBatch,
-    MlxBatchGenerator,
     PromptProgress,
-    RowGenerationBatch,
     RowPromptBatch,
 )
-from worker.engine.prefill_budget import PrefillBudget, Prompt, Slice
 from worker.engine.sampler import Row
 from worker.memory.budget import clear_buffer_cache
 
@@ -56,7 +56,7 @@ class StepInFlight:
     prefill: PrefillBatch[RowPromptBatch] | None
 
 
-class RowBatchGenerator(MlxBatchGenerator):
+class RowBatchGenerator(BatchGenerator):
     """mlx-lm's scheduler with the two batches above, and with prefill in turns.
 
     mlx-lm prefills all prompts in one batch, and copies it when rows join or leave. Here
@@ -82,7 +82,7 @@ class RowBatchGenerator(MlxBatchGenerator):
         # mlx-lm's own stream would be a second queue beside that of the prompt cache's work, whose
         # buffers both would read.
         stream = mx.default_stream(mx.default_device())
-        with wired_limit_unchanged(MlxBatchGenerator):
+        with wired_limit_unchanged(BatchGenerator):
             super().__init__(model, stream=stream, **settings)
         self._prefill_budget = budget
         self._planner = PrefillPlanner(budget)
