@@ -23,8 +23,8 @@ SENT = {
     "priority": "priority",
 }
 MADE_THERE = {"logits_processors", "fault", "siblings", "reuse"}
-# Rank 0 alone has it, and sends what it decides with it.
-DECIDES = {"drafter"}
+# Rank 0 alone has these, and sends what it decides with them.
+DECIDES = {"drafter", "room"}
 
 
 def test_each_field_of_a_row_is_in_the_plan_or_follows_from_it() -> None:

@@ -153,7 +153,6 @@ class SlotKVCache:
     # ------------------------------------------------------------ what is held
 
     @property
-    @property
     def capacity(self) -> int:
         """The tokens of each row that the arrays have room for."""
         return 0 if self.keys is None else self.keys.shape[2]
