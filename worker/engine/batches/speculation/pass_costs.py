@@ -16,6 +16,8 @@ WEIGHT = 0.1
 MOST_CHANGE = 2.0
 # The passes after which a measurement counts half.
 HALF_LIFE_PASSES = 256
+# What is reckoned counts as many measurements: one alone may have waited for something else.
+RECKONED_MEASUREMENTS = 3
 # Measurements of a size until their mean counts, before that all weigh the same.
 EVEN_MEASUREMENTS = 10
 
@@ -61,9 +63,10 @@ class PassCosts:
         return max(1.0, last_cost + slope * (places - last))
 
     def _age(self, rows: int, places: int, measured: float) -> float:
-        """A measured cost, nearer to what is reckoned the older it is."""
+        """A measured cost, nearer to what is reckoned the older and the less sure it is."""
         passes = self._passes - self._measured_at[rows, places]
-        weight: float = 0.5 ** (passes / HALF_LIFE_PASSES)
+        count = self._counts[rows, places]
+        weight: float = 0.5 ** (passes / HALF_LIFE_PASSES) * count / (count + RECKONED_MEASUREMENTS)
         return reckon(places) + (measured - reckon(places)) * weight
 
 
