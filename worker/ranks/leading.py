@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import mlx.nn as nn
@@ -68,21 +69,27 @@ class LeadingBudget(PrefillBudget):
 
 
 class LeadingSpeculation(Speculation):
-    """Decides what is drafted by this rank's texts and time, and records it."""
+    """Records what `inner` drafts by this rank's texts and time."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, inner: Speculation, recorder: Recorder) -> None:
         super().__init__()
+        self._inner = inner
         self._recorder = recorder
 
     def plan(
         self, rows: Sequence[Row], tokens_left: Sequence[int], read: Callable[[], list[int]]
     ) -> Drafts | None:
-        chosen = super().plan(rows, tokens_left, read)
+        chosen = self._inner.plan(rows, tokens_left, read)
         drafts = None if chosen is None else [list(draft.tokens) for draft in chosen.drafts]
         self._recorder.add(ChosenDrafts(drafts))
         # At once: the other ranks wait for it, and rank 0 soon waits for them.
         self._recorder.send()
         return chosen
+
+    @contextmanager
+    def measure(self, rows: int, places: int) -> Iterator[None]:
+        with self._inner.measure(rows, places):
+            yield
 
 
 class RecordedConstraint:
@@ -151,7 +158,7 @@ class LeadingEngine(Engine):
             prompt_cache=prompt_cache,
             rules=rules,
             compiled_sampling=compiled_sampling,
-            speculation=None if speculation is None else LeadingSpeculation(recorder),
+            speculation=speculation and LeadingSpeculation(speculation, recorder),
             kv_bits=kv_bits,
             make_budget=partial(LeadingBudget, recorder=recorder),
         )

@@ -23,7 +23,7 @@ SENT = {
     "priority": "priority",
 }
 MADE_THERE = {"logits_processors", "fault", "siblings", "reuse"}
-# Rank 0 alone has these, and sends what it decides with them.
+# Rank 0 alone has them, and sends what it drafts with them.
 DECIDES = {"drafter", "room"}
 
 
