@@ -14,9 +14,11 @@ import httpx
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.fakes.worker import answer
+from tests.waiting import HANG_S
 
 PROGRAM = "tests.fakes.service"
-# How long a worker with work may be silent. A fake one that is not at fault sends every 2 ms.
+# How long a worker may be silent where a test stages that it is. A fake one that is not at fault
+# sends every 2 ms, unless the machine is busy: elsewhere it may be silent for as long as it takes.
 STALL_S = 2.0
 
 
@@ -26,12 +28,13 @@ def faulty(
     source: str | None = "unused",
     wait: bool = True,
     environ: Mapping[str, str] | None = None,
+    stall_s: float = HANG_S,
 ) -> Iterator[Daemon]:
     """A service whose worker is the fake one; a fault of its start is asked for by `source`.
 
     Without a source the flags name the models.
     """
-    quick = ["--blas", "off", "--allocator", "off", "--stall-s", str(STALL_S), *flags]
+    quick = ["--blas", "off", "--allocator", "off", "--stall-s", str(stall_s), *flags]
     models = [] if source is None else [f"fake={source}"]
     with running(*models, flags=quick, program=PROGRAM, wait=wait, environ=environ) as daemon:
         yield daemon

@@ -105,7 +105,7 @@ def test_too_many_deaths_are_503_with_the_reason_and_the_next_worker_mends_it(
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Daemon]:
-    with faulty() as daemon:
+    with faulty(stall_s=STALL_S) as daemon:
         yield daemon
 
 

@@ -29,7 +29,7 @@ INNOCENT = [Asked(f"innocent {n}", tokens=40 + 20 * n, stream=n % 2 == 0) for n 
 @pytest.fixture(scope="module")
 def own() -> Iterator[Daemon]:
     """A service that is left as it was found: all its faults strike once, or with their cause."""
-    with faulty() as daemon:
+    with faulty(stall_s=STALL_S) as daemon:
         yield daemon
 
 
@@ -73,7 +73,7 @@ def test_two_poisonous_requests_fail_and_those_beside_them_finish(own: Daemon) -
 
 
 def test_requests_that_wait_behind_a_poisonous_one_are_not_blamed() -> None:
-    with faulty("--max-running", "1") as daemon:
+    with faulty("--max-running", "1", stall_s=STALL_S) as daemon:
         replies = complete_all(daemon, [Asked("[die 3 always]"), *INNOCENT])
     assert_blamed(replies[0])
     for asked, reply in zip(INNOCENT, replies[1:], strict=True):
@@ -131,7 +131,7 @@ def test_the_last_words_of_an_aborted_worker_are_shown_logged_and_told_by_health
     tmp_path: Path,
 ) -> None:
     log = tmp_path / "log"
-    with faulty("--log-file", str(log)) as daemon:
+    with faulty("--log-file", str(log), stall_s=STALL_S) as daemon:
         asked = [*INNOCENT, Asked("[abort-loudly 12]", stream=True)]
         for one, reply in zip(asked, complete_all(daemon, asked), strict=True):
             assert_served(one, reply)
@@ -149,7 +149,7 @@ def test_paths_in_last_words_are_for_administrators() -> None:
     keys = {"user": "user-" + "k" * 32, "boss": "boss-" + "k" * 32}
     listed = f"user:{keys['user']},boss:admin:{keys['boss']}"
     headers = {name: {"authorization": f"Bearer {key}"} for name, key in keys.items()}
-    with faulty(environ={"MLXD_API_KEYS": listed}) as daemon:
+    with faulty(environ={"MLXD_API_KEYS": listed}, stall_s=STALL_S) as daemon:
         url, body = f"{daemon.url}/v1/completions", Asked("[abort-loudly 12]").body
         assert plain_http.post(url, json=body, headers=headers["user"]).status_code == 200
         reports = {
@@ -180,7 +180,7 @@ def error_of(log: Path) -> str:
     ],
 )
 def test_after_a_device_call_that_took_too_long_slices_are_shorter(kind: str, cause: str) -> None:
-    with faulty("--prefill-step-tokens", "512") as daemon:
+    with faulty("--prefill-step-tokens", "512", stall_s=STALL_S) as daemon:
         before = daemon.health()["worker"]["prefill"]
         asked = [*INNOCENT, Asked(f"[{kind} 12]", stream=True)]
         for one, reply in zip(asked, complete_all(daemon, asked), strict=True):
@@ -242,7 +242,7 @@ def test_a_worker_that_never_loads_is_replaced_and_what_waits_for_it_is_served(
 ) -> None:
     # More than a worker that is not at fault needs, on any machine.
     flags = ["--load-timeout-s", str(LOAD_TIMEOUT_S)]
-    with faulty(*flags, source=f"{tmp_path}/starts[hang 1]") as daemon:
+    with faulty(*flags, source=f"{tmp_path}/starts[hang 1]", stall_s=STALL_S) as daemon:
         os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
         daemon.wait_until("status", be="restarting")
         [reply] = complete_all(daemon, [INNOCENT[0]])

@@ -18,7 +18,7 @@ from tests.e2e.daemon import Daemon, running
 SCRIPTS = FOLDER / "scripts"
 DEFAULT_ENVIRONMENTS = FOLDER.parents[2] / ".venv/environments"
 # The coding agents start three times each, and the proxy once, on a machine that may be busy.
-TIMEOUT_S = 300
+TIMEOUT_S = 900
 # The end of a long output that says what went wrong.
 SHOWN_CHARS = 4000
 REFUSAL = "404 model_not_found"
