@@ -17,8 +17,8 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from transformers import PreTrainedTokenizerBase
 
 MAX_TEXTS = 64
-# Some 50 MB of texts and ids, if they are of ASCII.
-MAX_CHARS = 16 * 1024 * 1024
+# At most 32 MB of texts and ids, some 10 MB if they are of ASCII.
+MAX_CHARS = 4 * 1024 * 1024
 # Shorter texts are tokenized sooner than they are compared.
 MIN_CHARS = 2048
 PROBE = "{mark}user\nIt is  12345 metres,\n\n wörld{mark} x {mark}  \u2581y{mark}{mark}z\n{mark}"
@@ -113,6 +113,8 @@ class KnownTexts:
         return KnownText(text, array("i", ids), marks)
 
     def _keep(self, known: KnownText) -> None:
+        if len(known.text) > MAX_CHARS:
+            return
         if known.text not in self._known:
             self._known[known.text] = known
             self._chars += len(known.text)
