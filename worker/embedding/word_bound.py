@@ -57,7 +57,7 @@ class WordBound:
         if self._kind is None or not text:
             return 0
         data = np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8)
-        words = count_words(data)
+        words = count_words(data, self._counted)
         if self._kind == "WordPiece":
             return max(words, count(data, self._alone))
         longest = self._longest_piece
@@ -80,6 +80,16 @@ class WordBound:
             return kind
         parts_words = any(step.get("split", True) for step in splits)
         return kind if kind == "Unigram" and names <= UNIGRAM_SPLITS and parts_words else None
+
+    @cached_property
+    def _counted(self) -> Flags:
+        """The bytes of characters that part words, and of those that make one.
+
+        SentencePiece's own splits are at spaces alone.
+        """
+        splits = steps_of(self._tokenizer.backend_tokenizer.pre_tokenizer)
+        at_spaces_alone = all(step["type"] == "Metaspace" for step in splits)
+        return PRINTABLE_FLAGS | flags_of([ord(" ")] if at_spaces_alone else SPACES)
 
     @cached_property
     def _swallows_space(self) -> bool:
@@ -129,7 +139,6 @@ def flags_of(values: list[int] | range) -> Flags:
 
 PRINTABLE_FLAGS = flags_of(PRINTABLE)
 PUNCTUATION_FLAGS = flags_of([byte for byte in PRINTABLE if not chr(byte).isalnum()])
-COUNTED_FLAGS = PRINTABLE_FLAGS | flags_of(SPACES)
 
 
 def count(data: NDArray[np.uint8], flags: Flags) -> int:
@@ -138,15 +147,15 @@ def count(data: NDArray[np.uint8], flags: Flags) -> int:
     return sum(int(flags[data[at : at + BYTES_PER_CHUNK]].sum()) for at in chunks)
 
 
-def count_words(data: NDArray[np.uint8]) -> int:
+def count_words(data: NDArray[np.uint8], counted: Flags) -> int:
     """How many words have a printable character of ASCII.
 
-    Other characters may be dropped, so that they part nothing.
+    `counted` are these, and what parts words. Others may be dropped, so that they part nothing.
     """
     words, after_space = 0, True
     for at in range(0, len(data), BYTES_PER_CHUNK):
         chunk = data[at : at + BYTES_PER_CHUNK]
-        printable = PRINTABLE_FLAGS[chunk[COUNTED_FLAGS[chunk]]]
+        printable = PRINTABLE_FLAGS[chunk[counted[chunk]]]
         if not len(printable):
             continue
         words += int((printable[1:] & ~printable[:-1]).sum()) + int(printable[0] and after_space)

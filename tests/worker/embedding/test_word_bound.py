@@ -72,6 +72,18 @@ def test_words_and_the_longest_piece_bound_unigrams() -> None:
     assert WordBound(make_unigram(all_printable=False)).at_least("!" * 1200) == 1
 
 
+def test_a_line_break_parts_no_words_where_only_spaces_do() -> None:
+    text = "0\n0\n0"
+    tokenizer = make_unigram(all_printable=False)
+    assert WordBound(tokenizer).at_least(text) == 1
+    whitespace = make_unigram(all_printable=False)
+    whitespace.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    assert WordBound(whitespace).at_least(text) == 3
+    assert len(whitespace(text)["input_ids"]) >= 3
+
+
 def test_nothing_is_proven_where_words_may_be_joined_or_dropped() -> None:
     drops = make_unigram(normalizer=normalizers.Replace("a", ""))
     for tokenizer in (drops, make_unigram(split=False)):
