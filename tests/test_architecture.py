@@ -50,6 +50,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.drafts",
         "worker.memory",
         "worker.cache",
+        "worker.isolation",
     ),
     "worker.scheduler": (
         "worker.intake",
