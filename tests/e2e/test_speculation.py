@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.e2e import plain_http
-from tests.e2e.daemon import running
+from tests.e2e.mortal import Mortal, mortal
 
 TOKENS = 90
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -32,13 +32,19 @@ FIELDS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def api(llama_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def dying(llama_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
     """A service with one model twice, without drafts and with them."""
     config = tmp_path_factory.mktemp("speculation") / "mlxd.toml"
     table = '[[models]]\nid = "{}"\nspeculation = "{}"\nsource = "{}"\npreload = true\n'
     modes = ((PLAIN, "off"), (DRAFTED, "on"))
     config.write_text("".join(table.format(id, mode, llama_path) for id, mode in modes))
-    with running(flags=["--config", str(config)]) as daemon, plain_http.client(daemon.url) as api:
+    with mortal(flags=["--config", str(config)]) as dying:
+        yield dying
+
+
+@pytest.fixture(scope="module")
+def api(dying: Mortal) -> Iterator[httpx.Client]:
+    with plain_http.client(dying.daemon.url) as api:
         yield api
 
 
@@ -85,6 +91,19 @@ def test_the_answer_is_the_same_with_drafts_and_without(
     plain, drafted = (ask(api, model, **fields) for model in (PLAIN, DRAFTED))
     assert choices_of(drafted) == choices_of(plain)
     assert drafted["usage"]["completion_tokens"] == plain["usage"]["completion_tokens"]
+
+
+@pytest.mark.parametrize("fields", FIELDS[:2])
+def test_an_answer_with_drafts_goes_on_after_a_crash(
+    dying: Mortal, api: httpx.Client, fields: dict[str, Any]
+) -> None:
+    plain = ask(api, PLAIN, **fields)
+    restarts = dying.restarts()
+    dying.end_after(5)
+    drafted = ask(api, DRAFTED, **fields)
+    assert dying.restarts() == restarts + 1
+    assert choices_of(drafted) == choices_of(plain)
+    assert 0 < details_of(drafted)[0] < drafted["usage"]["completion_tokens"] == TOKENS
 
 
 def test_a_stop_string_within_a_drafted_run_ends_the_answer_there(api: httpx.Client) -> None:
