@@ -58,7 +58,7 @@ class HitRates:
 class Drafter:
     """Drafts of one answer behind `prompt`, of which `resume` are the tokens so far.
 
-    Its text is entered when the first draft is asked for, on the device's thread.
+    Its text is entered when a draft is asked for, on the device's thread.
     """
 
     def __init__(
@@ -66,16 +66,17 @@ class Drafter:
     ) -> None:
         self.known_tokens = len(resume)
         self._prompt = prompt
-        self._resume = resume
         self._prediction = prediction
         self._history: list[int] = []
+        # The tokens of the answer that are not entered yet.
+        self._learned = list(resume)
         self._sources: list[tuple[DraftSource, HitRates]] | None = None
 
     def learn(self, index: int, token: int) -> None:
         """Take the answer's token of this index, unless it is known."""
         if index != self.known_tokens:
             return
-        self._follow(token)
+        self._learned.append(token)
         self.known_tokens += 1
 
     def draft(self, count: int) -> Draft:
@@ -92,7 +93,7 @@ class Drafter:
         return Draft(tokens, [rates.rate(source.matched + n) for n in range(len(tokens))])
 
     def _open(self) -> list[tuple[DraftSource, HitRates]]:
-        """The sources, the first of which wins where they are equal."""
+        """The sources, which know all that was learned; the first wins where they are equal."""
         if self._sources is None:
             self._history += self._prompt
             self._sources = []
@@ -100,14 +101,11 @@ class Drafter:
                 predicted = TokenLookup(self._prediction, self._history, is_beginning=True)
                 self._sources.append((predicted, HitRates(PREDICTION_RATES)))
             self._sources.append((TokenLookup(self._history, self._history), HitRates(TEXT_RATES)))
-            for token in self._resume:
-                self._follow(token)
+        for token in self._learned:
+            self._history.append(token)
+            for source, rates in self._sources:
+                if source.matched:
+                    rates.count(source.matched, source.propose(1) == [token])
+                source.follow(token)
+        self._learned.clear()
         return self._sources
-
-    def _follow(self, token: int) -> None:
-        sources = self._open()
-        self._history.append(token)
-        for source, rates in sources:
-            if source.matched:
-                rates.count(source.matched, source.propose(1) == [token])
-            source.follow(token)

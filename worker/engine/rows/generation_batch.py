@@ -42,6 +42,7 @@ from worker.engine.batches.slot_cache import (
     slot_bytes,
     slots_of,
 )
+from worker.engine.batches.speculation.draft_plan import MAX_DRAFTED_ROWS
 from worker.engine.batches.speculation.drafted_pass import run_drafted_pass
 from worker.engine.batches.speculation.speculation import (
     Drafts,
@@ -99,9 +100,9 @@ class RowGenerationBatch(GenerationBatch):
 
     def _draft(self, speculation: Speculation) -> Drafts | None:
         """What is drafted for the next pass, if anything."""
-        if not can_drop_tokens(self.prompt_cache):
-            return None
         rows = self.samplers
+        if len(rows) > MAX_DRAFTED_ROWS or not can_drop_tokens(self.prompt_cache):
+            return None
         left = count_tokens_left(rows, self.tokens, self._num_tokens, self.max_tokens)
         return speculation.plan(rows, left, lambda: read_tokens(self._next_tokens))
 
