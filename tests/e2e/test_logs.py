@@ -31,7 +31,7 @@ def requests_of(daemon: Daemon) -> list[dict[str, Any]]:
 
 
 def test_every_request_is_one_line_of_json(llama_path: Path) -> None:
-    body = {"model": "default", "prompt": "x", "max_tokens": 5}
+    body = {"model": "default", "prompt": "x", "max_tokens": 5, "temperature": 0}
     with running(llama_path) as daemon, plain_http.client(daemon.url) as client:
         answered = client.post("/v1/completions", json=body)
         client.post("/v1/completions", json=body | {"max_tokens": -1})
@@ -74,7 +74,7 @@ def serve_some(url: str, count: int = REQUESTS) -> None:
     with plain_http.client(url) as client:
         for number in range(count):
             assert client.get(f"/v1/models/{number}-{'x' * 150}").status_code == 404
-        body = {"model": "default", "prompt": "x", "max_tokens": 5}
+        body = {"model": "default", "prompt": "x", "max_tokens": 5, "temperature": 0}
         assert client.post("/v1/completions", json=body).status_code == 200
 
 

@@ -190,7 +190,12 @@ def test_an_answer_names_its_system_its_tier_and_its_times(client: openai.OpenAI
 def test_a_streams_events_have_one_id_one_time_and_one_system(client: openai.OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
-            model="default", messages=HELLO, max_tokens=TOKENS, n=2, stream=True
+            model="default",
+            messages=HELLO,
+            max_tokens=TOKENS,
+            n=2,
+            stream=True,
+            extra_body={"ignore_eos": True},
         )
     )
     assert len({(c.id, c.created, c.model, c.system_fingerprint) for c in chunks}) == 1
