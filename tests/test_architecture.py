@@ -103,7 +103,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "worker.segmentation": ("worker.tool_calls", "worker.call_readers"),
     "worker.prompts": ("worker.templates", "worker.tool_calls", "worker.cache"),
     "worker.templates": ("worker.tool_calls",),
-    "worker.embedding_batches": ("worker.engine",),
+    "worker.embedding_batches": ("worker.engine", "worker.memory"),
     "worker.selfcheck": ("worker.engine", "worker.drafts", "worker.cache"),
     # The freed buffers of the device.
     "worker.engine": ("worker.drafts", "worker.cache", "worker.memory", "worker.quantised_kv"),

@@ -48,7 +48,7 @@ class RankAddresses:
 
 
 def hold_port() -> socket.socket:
-    """A socket that has a port for which nobody else is given it."""
+    """A socket that keeps a free port from being given to another process."""
     holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -41,7 +41,7 @@ SYSTEMS = ("Be brief.", "Be brief. " * 12, "Answer with care. " * 20)
 
 
 def make_requests(count: int, tokens: int = 10) -> list[dict[str, Any]]:
-    """So many requests of all kinds; those of the last kind leave after their first tokens."""
+    """Requests of all kinds in turn; those of the last kind leave after their first tokens."""
     return [
         {
             "model": "default",

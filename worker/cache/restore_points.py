@@ -23,7 +23,7 @@ MAX_TAIL_TOKENS = 4096
 # changes is longer or shorter by up to about a part of it.
 SLACK_TOKENS = 24
 LONG_TAIL_TOKENS, LONGER_PART = 128, 4
-# So many places where a line has changed are remembered beyond another change.
+# How many places where a line has changed are kept in mind after it changes elsewhere.
 MAX_KEPT_TAILS = 2
 # Where a line may change while nothing is known: so far from the end.
 GUESSED_TAILS = (64, 256)

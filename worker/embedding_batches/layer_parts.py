@@ -20,7 +20,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from worker.embedding_batches.token_slices import TokenSlices, is_states, weight_bytes_of
+from worker.embedding_batches.token_slices import TokenSlices, is_states
+from worker.memory.budget import weight_bytes_of
 
 Call = Callable[..., Any]
 LINEAR = (nn.Linear, nn.QuantizedLinear)

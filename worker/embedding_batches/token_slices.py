@@ -13,7 +13,8 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten
+
+from worker.memory.budget import weight_bytes_of
 
 # Shorter slices would take longer to begin than to compute.
 MIN_SLICE_TOKENS = 8
@@ -92,8 +93,3 @@ def rows_of(mask: mx.array | str | None, start: int, end: int) -> mx.array | str
     if isinstance(mask, mx.array) and mask.ndim > 1 and mask.shape[-2] > 1:
         return mask[..., start:end, :]
     return mask
-
-
-def weight_bytes_of(module: nn.Module) -> int:
-    """The size of a module's weights."""
-    return sum(array.nbytes for _, array in tree_flatten(module.parameters()))

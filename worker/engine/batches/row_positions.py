@@ -17,8 +17,8 @@ from mlx_lm.models.base import create_causal_mask
 Mask = mx.array | Literal["causal"] | None
 Hole = tuple[int, int]
 """The places from the first number to before the second."""
-# Holes are closed when each row has so many places too many, or this share of its tokens, or when
-# the rows have so many holes. To close them copies all rows.
+# Closing holes copies all rows. It is done when every row wastes this many places, or this share of
+# its tokens, or when the rows have this many holes.
 MAX_WASTED_PLACES = 64
 MAX_WASTED_SHARE = 1 / 8
 MAX_HOLES = 512
@@ -110,7 +110,7 @@ class RowPositions:
         return RowPositions((self.paddings[slot] for slot in slots), holes)
 
     def shift(self, places: int) -> RowPositions:
-        """With so many more places before all rows, or fewer if negative."""
+        """The positions with `places` more padding before each row; less if negative."""
         if not places:
             return self
         holes = [

@@ -342,7 +342,7 @@ def can_drop_tokens(layers: Sequence[Any]) -> bool:
 
 
 def drop_tokens(layers: Sequence[SlotKVCache], dropped: Sequence[int]) -> None:
-    """Take the last tokens of the row in each slot back, so many of each. Nothing is read.
+    """Drop the last `dropped[slot]` tokens of the row in each slot. The device is not read.
 
     What all rows drop is computed over again. What only some drop is a hole.
     """
