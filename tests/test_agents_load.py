@@ -155,7 +155,14 @@ def test_the_tables_tell_each_kind_of_request() -> None:
     ]
     console = Console(width=140, file=io.StringIO(), record=True)
     console.print(turns_table("plain", rows))
-    console.print(summary_table({("plain", "mlxd"): Trace(rows, 75.25)}))
+    console.print(summary_table({("plain", "mlxd"): [Trace(rows, 75.25)]}))
     text = console.export_text()
     for name in ("turn 1", "turns 11 to 20", "sub-agent", "after the kill", "80", "75.2"):
         assert name in text
+
+
+def test_the_totals_of_rounds_are_compared_round_by_round() -> None:
+    ours, theirs = ([Trace([ROW], s) for s in each] for each in ((10, 40, 20), (100, 80, 100)))
+    console = Console(width=140, file=io.StringIO(), record=True)
+    console.print(summary_table({("plain", "mlxd"): ours, ("plain", "another"): theirs}))
+    assert "0.20 (0.10 to 0.50)" in console.export_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from tests.load.agents.expected import PromptTokens
 from tests.load.agents.models import FAMILIES, make
-from tests.load.agents.rows import Row, Trace, make_rows
+from tests.load.agents.rows import Row, Runs, Trace, make_rows
 from tests.load.agents.script import Shape, Step, make_sessions
 from tests.load.agents.sending import MODEL, Sender
 from tests.load.agents.tables import draw, summary_table, turns_table
@@ -33,8 +34,6 @@ PEERS = {
     "mlx_lm.server": [],
     "mlx_lm.server, 16": ["--prompt-cache-size", "16"],
 }
-
-Runs = dict[tuple[str, str], Trace]
 
 
 def run_trace(
@@ -61,31 +60,47 @@ def run_trace(
 
 
 @contextmanager
-def server(name: str, model: Path, folder: Path, options: argparse.Namespace) -> Iterator[Target]:
-    """A server started for the trace."""
+def server(name: str, model: Path, options: argparse.Namespace) -> Iterator[Target]:
+    """A server started for the trace, mlxd with an empty folder for its prompt cache."""
     if name in PEERS:
         with Peer(model, PEERS[name]) as peer:
             yield peer
         return
-    cache = None if options.no_disk else folder / f"cache of {model.name}"
-    with Mlxd(model, cache, options.flag) as mlxd:
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        Mlxd(model, None if options.no_disk else Path(cache), options.flag) as mlxd,
+    ):
         yield mlxd
 
 
 def measure_all(options: argparse.Namespace, shape: Shape, folder: Path, console: Console) -> Runs:
-    """Run the trace on each family and server in turn."""
+    """Run the trace on each family and server in turn, in rounds."""
     sessions = make_sessions(options.sessions, shape)
     names = ["mlxd", *([] if options.alone else PEERS)]
     runs: Runs = {}
     for family in options.families.split(","):
         model = find_model(family) if family == SMOLLM2 else make(family, folder)
         prompts = PromptTokens(model)
-        for name in names:
-            with server(name, model, folder, options) as target:
-                trace = runs[family, name] = run_trace(target, sessions, shape, prompts)
+        for _, name in itertools.product(range(options.rounds), names):
+            with server(name, model, options) as target:
+                trace = run_trace(target, sessions, shape, prompts)
+            runs.setdefault((family, name), []).append(trace)
             console.print(turns_table(f"{family}, {name}", trace.rows))
             report_faults(trace.rows if name == "mlxd" else [], console)
+            write_figures(runs, options)
     return runs
+
+
+def write_figures(runs: Runs, options: argparse.Namespace) -> None:
+    """Write what is measured so far, where that was asked for."""
+    if options.json:
+        told = [
+            {"family": family, "server": name, "rounds": traces}
+            for (family, name), traces in runs.items()
+        ]
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(told)))
+    if options.png:
+        draw(runs, options.png)
 
 
 def report_faults(rows: Sequence[Row], console: Console) -> None:
@@ -107,6 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sessions", type=int, default=4, help="at once")
     parser.add_argument("--turns", type=int, help="of each session")
+    parser.add_argument("--rounds", type=int, default=1, help="the servers alternate")
     parser.add_argument("--tools", type=int, help="that are offered")
     parser.add_argument("--short", action="store_true", help="nine turns of three tools")
     parser.add_argument("--alone", action="store_true", help="without mlx_lm.server")
@@ -131,7 +147,7 @@ def measure_given(options: argparse.Namespace, shape: Shape, console: Console) -
     trace = run_trace(Remote(options.url), sessions, shape, prompts, options.model_name)
     console.print(turns_table(options.url, trace.rows))
     report_faults(trace.rows, console)
-    return {("given", options.url): trace}
+    return {("given", options.url): [trace]}
 
 
 def main(options: argparse.Namespace) -> int:
@@ -144,13 +160,7 @@ def main(options: argparse.Namespace) -> int:
         with tempfile.TemporaryDirectory() as folder:
             runs = measure_all(options, shape, Path(folder), console)
     console.print(summary_table(runs))
-    if options.json:
-        told = [
-            {"family": family, "server": name, "trace": trace}
-            for (family, name), trace in runs.items()
-        ]
-        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(told)))
-    if options.png:
-        draw(runs, options.png)
-    ours = [row for (_, name), trace in runs.items() if name not in PEERS for row in trace.rows]
+    write_figures(runs, options)
+    traces = [each for (_, name), rounds in runs.items() if name not in PEERS for each in rounds]
+    ours = [row for trace in traces for row in trace.rows]
     return int(any(row.is_excessive or row.has_failed for row in ours))

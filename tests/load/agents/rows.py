@@ -61,6 +61,10 @@ class Trace:
     total_s: float
 
 
+# By family and server, a trace for each round.
+Runs = dict[tuple[str, str], list[Trace]]
+
+
 def make_rows(sent: Sequence[Sent], prompts: PromptTokens | None, shape: Shape) -> list[Row]:
     """A row for each request, in the order of their sending.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
 from rich.table import Table
 
-from tests.load.agents.rows import Row, Trace, groups, middle
+from tests.load.agents.rows import Row, Runs, Trace, groups, middle
 
 MS_PER_S = 1000.0
 CAPTION = (
@@ -41,21 +41,24 @@ def turns_table(title: str, rows: Sequence[Row]) -> Table:
     return table
 
 
-def summary_table(runs: Mapping[tuple[str, str], Trace]) -> Table:
-    """A row for each family and server: its totals."""
+def summary_table(runs: Runs) -> Table:
+    """A row for each family and server: its totals, of several rounds the median of the times."""
     table = Table(title="totals", box=box.SIMPLE_HEAD)
     for name in ("family", "server"):
         table.add_column(name)
-    for name in ("time, s", "new", "computed", "most excess", "above 64", "first, 2", "last"):
+    columns = ("time, s", "first's / its", "new", "computed", "most excess", "above 64")
+    for name in (*columns, "first, 2", "last"):
         table.add_column(name, justify="right", no_wrap=True)
-    for (family, server), trace in runs.items():
-        rows = trace.rows
+    for (family, server), traces in runs.items():
+        rows = [row for trace in traces for row in trace.rows]
         excess = [row.excess for row in rows if row.excess is not None]
         second, last = (first_token_of(rows, turn) for turn in (2, max(r.turn for r in rows)))
+        beside = next(rounds for (other, _), rounds in runs.items() if other == family)
         table.add_row(
             family,
             server,
-            f"{trace.total_s:.1f}",
+            f"{middle([trace.total_s for trace in traces]):.1f}",
+            tell_ratios(beside, traces),
             f"{sum(row.new or 0 for row in rows):,}",
             f"{sum(row.computed or 0 for row in rows):,}",
             f"{max(excess):,}" if excess else "-",
@@ -64,6 +67,15 @@ def summary_table(runs: Mapping[tuple[str, str], Trace]) -> Table:
             tell([ms(last)]),
         )
     return table
+
+
+def tell_ratios(ours: Sequence[Trace], others: Sequence[Trace]) -> str:
+    """Our whole time divided by another server's, round by round: the median, least and most."""
+    if ours is others:
+        return "-"
+    ratios = [a.total_s / b.total_s for a, b in zip(ours, others, strict=False)]
+    middle_one = f"{middle(ratios):.2f}"
+    return f"{middle_one} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios[1:] else middle_one
 
 
 def first_token_of(rows: Sequence[Row], turn: int) -> float | None:
@@ -84,7 +96,7 @@ def tell(values: Sequence[float | None]) -> str:
     return least if len(known) == 1 else f"{least} ({max(known):,.0f})"
 
 
-def draw(runs: Mapping[tuple[str, str], Trace], path: Path) -> None:
+def draw(runs: Runs, path: Path) -> None:
     """First token, computed tokens and whole time by turn; a line for each family and server."""
     # Takes a second to import, and only this needs it.
     from matplotlib.figure import Figure
@@ -92,8 +104,8 @@ def draw(runs: Mapping[tuple[str, str], Trace], path: Path) -> None:
     figure = Figure(figsize=SIZE_INCHES, layout="constrained")
     titles = ("Time to first token, ms", "Prompt tokens computed", "Whole request, ms")
     for axes, title in zip(figure.subplots(1, 3), titles, strict=True):
-        for (family, server), trace in runs.items():
-            rows = trace.rows
+        for (family, server), traces in runs.items():
+            rows = [row for trace in traces for row in trace.rows]
             turns = sorted({row.turn for row in rows})
             of_turn = [[r for r in rows if r.turn == turn and r.kind != "title"] for turn in turns]
             values = {
