@@ -7,12 +7,13 @@ import os
 import sys
 from multiprocessing.connection import Connection
 
-from worker.isolation.parent_watch import watch_parent
+from worker.isolation.parent_watch import end_with_parent, watch_parent
 from worker.open_files import open_files_limit_kept
 from worker.transformers_scan import models_scanned_once
 
 # The pipe is watched once all is imported.
 watch_parent()
+end_with_parent()
 with open_files_limit_kept(), models_scanned_once():
     from worker.main import run
 

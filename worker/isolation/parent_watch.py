@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 import threading
 import time
 
 ORPHANED_EXIT_CODE = 75
 POLL_S = 0.5
+# prctl(2): the signal that the kernel sends once the parent's thread that started this has ended.
+PR_SET_PDEATHSIG = 1
 
 
 def watch_parent() -> None:
@@ -16,6 +21,16 @@ def watch_parent() -> None:
     A child that waits for a request sees the end of the pipe. One that is busy does not.
     """
     threading.Thread(target=_watch, args=[os.getppid()], name="parent-watch", daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """On Linux let the kernel kill this process once its parent has ended, also while stopped.
+
+    The parent's thread that has started this process must be one that ends with the parent.
+    Elsewhere `watch_parent` alone ends it, which does not run in a process that is stopped.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def _watch(parent: int) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 
-from worker.isolation.parent_watch import watch_parent
+from worker.isolation.parent_watch import end_with_parent, watch_parent
 from worker.open_files import open_files_limit_kept
 from worker.transformers_scan import models_scanned_once
 
 # Standard input is watched once all is imported.
 watch_parent()
+end_with_parent()
 with open_files_limit_kept(), models_scanned_once():
     from worker.ranks.program import run
 
