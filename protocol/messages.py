@@ -150,6 +150,7 @@ class Configure(Message, frozen=True):
     `prefill_rows` rows of `prefill_step_tokens` tokens and takes about `prefill_slice_s`. For
     `cache_limit_bytes` 0 means a share of the budget. `wired_limit_bytes` 0 wires nothing, "auto"
     as `protocol/wiring.py` chooses once the models are loaded. `ranks` is None for one process.
+    A rank that is silent for `rank_silence_s` is lost.
     """
 
     models: list[ModelSource]
@@ -170,6 +171,7 @@ class Configure(Message, frozen=True):
     prefill_slice_s: float = 1.0
     compiled_sampling: bool = False
     ranks: RankGroup | None = None
+    rank_silence_s: float = 30.0
 
 
 class Sibling(Data, frozen=True):
@@ -330,12 +332,29 @@ class Pong(Message, frozen=True):
     loading: bool = False
 
 
+class RanksMet(Message, frozen=True):
+    """The other ranks that rank 0 has met so far; with `complete` the group is made."""
+
+    ranks: list[int]
+    complete: bool = False
+
+
 class Fatal(Message, frozen=True):
-    """The last message of a worker that fails, with the reason."""
+    """The last message of a worker that fails, with the reason; `rank` is one that is lost."""
 
     message: str
+    rank: int | None = None
 
 
 ToService = (
-    Loading | ModelsChanged | Ready | Step | Tokenized | Rejected | CommandResult | Pong | Fatal
+    Loading
+    | ModelsChanged
+    | Ready
+    | Step
+    | Tokenized
+    | Rejected
+    | CommandResult
+    | Pong
+    | RanksMet
+    | Fatal
 )

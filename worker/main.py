@@ -20,6 +20,7 @@ from protocol.messages import (
     Configure,
     Fatal,
     ModelsChanged,
+    RanksMet,
     Ready,
     Shutdown,
     ToService,
@@ -68,7 +69,10 @@ def run(connection: Connection) -> int:
     except LoadError as error:
         channel.send(Fatal(str(error)))
         return EXIT_LOAD_FAILED
-    except (Exception, RankLost) as error:
+    except RankLost as error:
+        channel.send(lost_rank(error.rank, error.reason))
+        return EXIT_DEVICE_FAILED
+    except Exception as error:
         # After such an error the state of this process is unknown.
         logger.exception("the device failed")
         channel.send(Fatal(f"the device failed: {error!r}"))
@@ -174,17 +178,27 @@ def meet_ranks(configure: Configure, channel: Channel[ToWorker, ToService]) -> L
     if configure.prompt_cache_dir:
         raise LoadError("prompt_cache_dir cannot be used with ranks")
     try:
-        leader = Leader(configure.ranks, partial(exit_without_rank, channel))
+        leader = Leader(
+            configure.ranks,
+            configure.rank_silence_s,
+            on_met=lambda ranks, complete: channel.send(RanksMet(ranks, complete)),
+            on_lost=partial(exit_without_rank, channel),
+        )
     except MeetingFailed as error:
         raise LoadError(str(error)) from error
     leader.prepare(configure)
     return leader
 
 
-def exit_without_rank(channel: Channel[ToWorker, ToService], reason: str) -> NoReturn:
-    """End the process because another rank has ended: no step can be computed without it."""
-    logger.error("a rank is lost: %s", reason)
-    channel.send(Fatal(f"a rank is lost: {reason}"))
+def lost_rank(rank: int, reason: str) -> Fatal:
+    """The last message where another rank is lost: no step can be computed without it."""
+    logger.error("rank %d is lost: %s", rank, reason)
+    return Fatal(f"rank {rank} is lost: {reason}", rank)
+
+
+def exit_without_rank(channel: Channel[ToWorker, ToService], rank: int, reason: str) -> NoReturn:
+    """End the process because another rank is lost."""
+    channel.send(lost_rank(rank, reason))
     channel.flush(FLUSH_TIMEOUT_S)
     os._exit(EXIT_DEVICE_FAILED)
 

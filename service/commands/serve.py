@@ -362,6 +362,8 @@ def to_configure(settings: Settings) -> Configure:
         prompt_cache_dir=settings.prompt_cache_dir,
         prompt_cache_dir_bytes=settings.prompt_cache_dir_bytes,
         prompt_cache_dir_reserve_bytes=settings.prompt_cache_dir_reserve_bytes,
+        # So that the silent rank is named before the worker counts as hung without it.
+        rank_silence_s=settings.stall_s / 2,
     )
 
 

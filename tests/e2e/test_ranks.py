@@ -17,7 +17,7 @@ from tests.e2e.ranked import answer_all, answer_while, make_requests, rank_pids
 from tests.models import families
 from tests.waiting import HANG_S
 
-FLAGS = ("--stall-s", "20", "--speculation", "on")
+FLAGS = ("--stall-s", "60", "--speculation", "on")
 # Their heads can be distributed over three ranks.
 SIZES = {
     "hidden_size": 96,

@@ -27,22 +27,33 @@ from worker.ranks.sharding import build_part
 
 
 class Leader:
-    """Rank 0 of a group. `on_lost` is called with the reason when another rank has ended.
+    """Rank 0 of a group.
+
+    `on_met` is called with the other ranks that have come so far, and whether the group is made;
+    `on_lost` with a rank that has ended, or is silent for `silence_s`, and the reason.
 
     Raises:
         MeetingFailed: the ranks cannot work together.
         RuntimeError: the ring cannot be made.
     """
 
-    def __init__(self, group: RankGroup, on_lost: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        group: RankGroup,
+        silence_s: float,
+        on_met: Callable[[list[int], bool], None],
+        on_lost: Callable[[int, str], None],
+    ) -> None:
         self._on_lost = on_lost
-        self._ranks = accept_ranks(group)
+        self._ranks = accept_ranks(group, silence_s, lambda ranks: on_met(ranks, False))
         self._is_closing = False
+        self._group = make_ring(group, silence_s)
         for rank, frames in self._ranks.items():
+            frames.start_heartbeats(silence_s)
             watch = partial(self._watch, rank, frames)
             threading.Thread(target=watch, name=f"rank-{rank}-watch", daemon=True).start()
-        self._group = make_ring(group)
         self._recorder = Recorder(self._ranks)
+        on_met(sorted(self._ranks), True)
 
     def prepare(self, configure: Configure) -> None:
         """Send the limits of the device's memory."""
@@ -81,7 +92,7 @@ class Leader:
         except (OSError, BadFrame, msgspec.MsgspecError) as error:
             reason = str(error)
         if not self._is_closing:
-            self._on_lost(f"rank {rank}: {reason}")
+            self._on_lost(rank, reason)
 
     def _build(self, path: Path, *, trusted: bool) -> nn.Module:
         model = build_part(path, self._group, trusted=trusted)

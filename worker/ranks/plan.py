@@ -178,10 +178,14 @@ class Plan(Message, frozen=True):
 
 
 class Hello(Message, frozen=True):
-    """The first message of a rank to rank 0, and its answer once all ranks are there."""
+    """The first message of a rank to rank 0, and its answer once all ranks are there.
+
+    Rank 0 says for how long a rank may be silent.
+    """
 
     rank: int
     versions: list[str]
+    silence_s: float = 0.0
 
 
 class Failed(Message, frozen=True):

@@ -37,13 +37,15 @@ def run(standard_input: BinaryIO) -> int:
         target=exit_at_end, args=[standard_input], name="input-watch", daemon=True
     ).start()
     prepare_device()
-    frames = join_rank_0(group)
+    frames, silence_s = join_rank_0(group)
     plans: queue.SimpleQueue[Plan] = queue.SimpleQueue()
-    threading.Thread(
-        target=read_plans, args=[frames, plans], name="plan-reader", daemon=True
-    ).start()
     try:
-        Follower(make_ring(group), plans.get).run()
+        ring = make_ring(group, silence_s)
+        frames.start_heartbeats(silence_s)
+        threading.Thread(
+            target=read_plans, args=[frames, plans], name="plan-reader", daemon=True
+        ).start()
+        Follower(ring, plans.get).run()
     except BaseException as error:
         logger.exception("rank %d failed", group.rank)
         fail(frames, f"{type(error).__name__}: {error}")

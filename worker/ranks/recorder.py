@@ -58,7 +58,7 @@ class Recorder:
             try:
                 frames.send(body)
             except OSError as error:
-                raise RankLost(f"rank {rank} cannot be reached: {error}") from error
+                raise RankLost(rank, f"it cannot be reached: {error}") from error
 
     def send_freed(self) -> None:
         """Send which objects were freed, between two steps."""
@@ -79,3 +79,7 @@ class RankLost(BaseException):
 
     It is no `Exception`: what catches the errors of one row or one model does not catch it.
     """
+
+    def __init__(self, rank: int, reason: str) -> None:
+        super().__init__(reason)
+        self.rank, self.reason = rank, reason

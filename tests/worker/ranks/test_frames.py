@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from worker.ranks.frames import CODE_BYTES, LENGTH, BadFrame, Frames
+from tests.waiting import HANG_S, wait_for
+from worker.ranks.frames import CODE_BYTES, HEARTBEAT, LENGTH, BadFrame, Frames
 
 SECRET = b"s" * 32
 
@@ -60,9 +62,37 @@ def record(*bodies: bytes) -> list[bytes]:
 def test_frames_arrive_in_their_order_in_both_directions() -> None:
     with connected() as (leader, follower):
         leader.send(b"one")
-        leader.send(b"")
+        leader.send(HEARTBEAT)
+        leader.send(b"three")
         follower.send(b"two")
-        assert [follower.receive(), follower.receive(), leader.receive()] == [b"one", b"", b"two"]
+        received = [follower.receive(), follower.receive(), leader.receive()]
+        assert received == [b"one", b"three", b"two"]
+
+
+def test_a_peer_that_has_nothing_to_say_is_not_silent() -> None:
+    with connected() as (leader, follower):
+        follower.start_heartbeats(HANG_S)
+        # The bound of a frame: it is a heartbeat that comes.
+        leader.set_timeout(HANG_S)
+        beats = threading.Event()
+
+        def receive() -> None:
+            with pytest.raises(EOFError):
+                leader.receive()
+            beats.set()
+
+        threading.Thread(target=receive, daemon=True).start()
+        wait_for(lambda: follower.sent_bytes >= 2 * (LENGTH.size + CODE_BYTES))
+        assert not beats.is_set()
+        follower.close()
+        assert beats.wait(HANG_S)
+
+
+def test_a_silent_peer_is_lost() -> None:
+    with connected() as (leader, _):
+        leader.start_heartbeats(0.05)
+        with pytest.raises(TimeoutError, match="has sent nothing"):
+            leader.receive()
 
 
 @pytest.mark.parametrize(("secret", "rank"), [(b"t" * 32, 1), (SECRET, 2)])
