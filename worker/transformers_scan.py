@@ -2,7 +2,8 @@
 
 transformers (5.23) lists what each file of `transformers/models` defines, some 3,300 files, when
 it is imported, and again when `transformers.models` is: the cache of its scan has 128 places for
-550 folders. The second scan was a fifth of the processor time of a worker's start. Remove this
+550 folders. The second scan was a fifth of the processor time of a worker's start. Half of the
+first one is looking for `__all__` line by line: that was a tenth of what was left. Remove this
 module when the import of `transformers.models` reads those files no more.
 """
 
@@ -19,10 +20,13 @@ from typing import Any
 
 SCANNED = "transformers.models"
 SCANNER = "transformers.utils.import_utils"
-FUNCTION = "define_import_structure"
+# What lists a folder's definitions, and what reads those of a file's text.
+FUNCTION, READER = "define_import_structure", "fetch__all__"
+DEFINITION = "__all__"
 
 # By what they require: modules, and what each defines.
 Structure = dict[frozenset[str], dict[str, set[str]]]
+Reader = Callable[[str], list[str]]
 
 
 @contextmanager
@@ -41,27 +45,44 @@ def models_scanned_once() -> Iterator[None]:
 
 
 class ScanFinder(MetaPathFinder):
-    """Finds nothing. It acts between the imports of `transformers` and of its models."""
+    """Finds nothing. It acts between the imports of `transformers`' modules."""
 
     def __init__(self) -> None:
-        self._scanner: ModuleType | None = None
-        self._scan: Callable[..., Structure] | None = None
+        self._own: dict[str, Any] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """None: the other finders find the module."""
         scanner = sys.modules.get(SCANNER)
-        if fullname == SCANNED and path and hasattr(scanner, FUNCTION) and self._scan is None:
-            assert scanner is not None
-            self._scanner, self._scan = scanner, getattr(scanner, FUNCTION)
-            setattr(scanner, FUNCTION, reuse_scan(self._scan, Path(path[0]) / "models"))
+        if scanner is None or not (hasattr(scanner, FUNCTION) and hasattr(scanner, READER)):
+            return None
+        if READER not in self._own:
+            self._replace(scanner, READER, read_definition)
+        if fullname == SCANNED and path and FUNCTION not in self._own:
+            folder = Path(path[0]) / "models"
+            self._replace(scanner, FUNCTION, lambda scan: reuse_scan(scan, folder))
         return None
 
     def restore(self) -> None:
-        """Put back transformers' own function."""
-        if self._scanner is not None:
-            setattr(self._scanner, FUNCTION, self._scan)
+        """Put back transformers' own functions."""
+        for name, own in self._own.items():
+            setattr(sys.modules[SCANNER], name, own)
+
+    def _replace(self, scanner: ModuleType, name: str, make: Callable[[Any], Any]) -> None:
+        self._own[name] = getattr(scanner, name)
+        setattr(scanner, name, make(self._own[name]))
+
+
+def read_definition(read: Reader) -> Reader:
+    """A function as `read`, which gets the text from its last line that begins with `__all__`."""
+
+    def read_last(file_content: str) -> list[str]:
+        if (start := file_content.rfind(f"\n{DEFINITION}")) >= 0:
+            return read(file_content[start + 1 :])
+        return read(file_content) if file_content.startswith(DEFINITION) else []
+
+    return read_last
 
 
 def reuse_scan(scan: Callable[..., Structure], folder: Path) -> Callable[..., Structure]:
