@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,6 +63,9 @@ class EvictionOrder:
         self._heap: list[Entry] = []
         self._serial = itertools.count()
 
+    def __iter__(self) -> Iterator[RadixNode]:
+        return iter(self._used)
+
     def use(self, path: Sequence[RadixNode]) -> None:
         """Note that these nodes are used, from the root on; each later than its child."""
         for node in reversed(path):
@@ -74,11 +77,19 @@ class EvictionOrder:
                 used.uses = min(used.uses + 1, MAX_USES)
                 self._push(node, used)
 
+    def add_before(self, head: RadixNode, tail: RadixNode) -> None:
+        """Add a node that was the first part of another one, used as often as that."""
+        used = self._used[tail]
+        self._used[head] = Use(used.clock, used.number, used.uses)
+        self.update(head)
+        self.update(tail)
+
     def update(self, node: RadixNode) -> None:
-        """Note that what the node saves or holds has changed."""
-        if (used := self._used.get(node)) is None:
-            self._add(node)
-        elif is_evictable(node):
+        """Note that what a node saves or holds has changed; one that is not in the order stays so.
+
+        A node that is being added is not: room is made for it, and it must not go itself.
+        """
+        if (used := self._used.get(node)) is not None and is_evictable(node):
             used.saved = saved_tokens(node) / max(freed_bytes(node), 1)
             self._push(node, used)
 

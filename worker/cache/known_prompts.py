@@ -36,7 +36,7 @@ class Closest(NamedTuple):
 NOTHING_KNOWN = Closest()
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class KnownPrompt:
     """A prompt of `length` tokens, which its answer may follow.
 

@@ -197,7 +197,7 @@ class PrefixCache:
         mx.async_eval(head.arrays(), tail.arrays())
         for part in (head, tail):
             self._update_size(part)
-            self._order.update(part)
+        self._order.add_before(head, tail)
         # The files of the nodes after the head can be used only with a file of the head.
         self._queue_write(model, head)
         return [*path[:-1], head]

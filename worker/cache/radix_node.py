@@ -26,7 +26,8 @@ Slice = tuple[mx.array, mx.array]
 """Keys and values of some tokens of one layer."""
 
 
-@dataclass(eq=False, slots=True)
+# Its representation, in an error for example, would be all prompts.
+@dataclass(eq=False, slots=True, repr=False)
 class RadixNode:
     """Tokens that follow those of `parent`, and the layers' KV of them.
 

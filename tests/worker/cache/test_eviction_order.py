@@ -89,17 +89,16 @@ def test_what_saves_few_tokens_for_its_bytes_goes_first() -> None:
     assert cached(cache, list(range(150))) == 150
 
 
+# Prompts that begin alike: which text they begin with, how much of it they have, and their own.
+prompts = st.tuples(st.integers(0, 1), st.integers(0, 40), st.integers(0, 12)).map(
+    lambda drawn: [*range(100 * drawn[0], 100 * drawn[0] + drawn[1]), *[7000 + drawn[2]] * drawn[2]]
+)
 operations = st.lists(
-    st.tuples(
-        st.lists(st.integers(0, 2), min_size=1, max_size=14),
-        st.booleans(),
-        st.integers(0, 60),
-    ),
-    max_size=40,
+    st.tuples(prompts.filter(bool), st.booleans(), st.integers(0, 400)), max_size=40
 )
 
 
-@given(operations, st.integers(4, 60))
+@given(operations, st.integers(4, 120))
 def test_the_limit_holds_and_nothing_is_held_that_cannot_be_evicted(
     drawn: list[tuple[Tokens, bool, int]], limit_tokens: int
 ) -> None:
@@ -112,5 +111,16 @@ def test_the_limit_holds_and_nothing_is_held_that_cannot_be_evicted(
         if shrunk < limit_tokens:
             cache.shrink(shrunk * TOKEN_BYTES)
             assert cache.nbytes <= shrunk * TOKEN_BYTES
+    cache.shrink(0)
+    assert cache.nbytes == 0
+
+
+def test_a_node_is_not_evicted_while_room_is_made_for_it() -> None:
+    tokens = list(range(103))
+    cache = PrefixCache(102 * TOKEN_BYTES + 2 * STATE_BYTES)
+    # The states of the second go first, and the third is worth less than the first.
+    for length in (100, 102, 103):
+        insert(cache, tokens[:length], windows=True)
+    assert cached(cache, tokens) == 103
     cache.shrink(0)
     assert cache.nbytes == 0

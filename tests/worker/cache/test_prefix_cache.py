@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import KVCache, RotatingKVCache
 
 from worker.cache.prefix_cache import Prefix, PrefixCache
+from worker.cache.radix_node import RadixNode
 
 WIDTH = 4
 PLENTY_BYTES = 1 << 30
@@ -148,3 +149,7 @@ def test_live_conversations_do_not_evict_each_other_while_the_limit_holds() -> N
             assert cache.find("m", tokens).length >= (len(tokens) - 1 if turn else 0)
             cache.insert("m", tokens, [plain(tokens)])
             tokens.append(turn)
+
+
+def test_an_error_about_a_node_does_not_show_its_prompt() -> None:
+    assert "48611" not in str(KeyError(RadixNode(None, [48611], [])))
