@@ -185,7 +185,7 @@ class ModelPool:
         """
         model = next((model for model in self if model.check is not None), None)
         if model is not None:
-            model.advance_check(self._check_store)
+            model.advance_check()
             self.account.kv[model.info.id].set_alone(model.rules.batching == "none")
 
     def _load_now(self, source: ModelSource) -> None:

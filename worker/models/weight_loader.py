@@ -28,6 +28,8 @@ from worker.embedding_batches.batch_check import check_batches
 from worker.embedding_batches.engine import Compute, EmbeddingEngine
 from worker.embedding_batches.layer_parts import Layers, in_parts
 from worker.embedding_batches.text_budget import TextBudget
+from worker.engine.batches.speculation.cost_curve import CostCurve
+from worker.engine.batches.speculation.pass_costs import PassCosts
 from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
@@ -35,8 +37,7 @@ from worker.folder.mlx_lm_folder import folder_for_mlx_lm
 from worker.memory.budget import weight_bytes_of
 from worker.models.model_config import ModelConfig
 from worker.selfcheck.check_store import CheckStore
-from worker.selfcheck.draft_check import apply_speculation
-from worker.selfcheck.model_check import ModelCheck
+from worker.selfcheck.load_check import LoadCheck
 
 logger = logging.getLogger(__name__)
 
@@ -57,25 +58,26 @@ class LoadedModel:
     info: ModelInfo
     engine: Engine
     config: ModelConfig
-    check: ModelCheck | None = None
+    check: LoadCheck | None = None
 
     @property
     def rules(self) -> BatchRules:
         """What the model's rows may share."""
         return self.engine.rules
 
-    def advance_check(self, store: CheckStore) -> None:
-        """Compute a step of the check, and apply what it has found once it has ended.
+    def advance_check(self) -> None:
+        """Compute a step of the check, and apply what it has found.
 
         Raises:
             RuntimeError: the device failed.
         """
-        if self.check is not None and self.check.advance():
-            mode = self.config.source.speculation
-            self.engine.rules = apply_speculation(self.check.rules, mode)
-            store.write(check_key_of(self.config), self.check.rules)
-            log_rules(self.info.id, self.engine.rules)
+        if (check := self.check) is None:
+            return
+        if check.advance():
             self.check = None
+        if (rules := check.take_rules()) is not None:
+            self.engine.rules = rules
+            log_rules(self.info.id, rules)
 
 
 @dataclass(slots=True)
@@ -152,8 +154,9 @@ class WeightLoad:
         self._configure = configure
         self._prompt_cache = prompt_cache
         self._check_store = check_store
-        self._check: ModelCheck | None = None
-        self._rules: BatchRules | None = None
+        self._check: LoadCheck | None = None
+        self._check_ended = False
+        self._curve = CostCurve()
         self._read_s = 0.0
         self._started_at = time.monotonic()
         self._model: nn.Module | None = None
@@ -178,45 +181,41 @@ class WeightLoad:
 
     def _advance_check(self, model: nn.Module) -> bool:
         """Begin the check, or make a step of it; True if it has ended or has taken its time."""
-        if self._rules is None:
-            self._rules = self._check_store.read(check_key_of(self.config))
-            if self._rules is not None:
-                return True
-            self._check = ModelCheck(
+        if self._check is None:
+            self._check = LoadCheck(
                 model,
+                self._check_store,
+                self.config.content_key,
+                curve=self._curve,
+                speculation=self.config.source.speculation,
                 vocabulary_size=self.config.vocabulary_size,
                 limits=prefill_limits_of(self._configure),
                 load_s=self._read_s,
                 make_engine=self._parts.make_engine,
                 make_cache=self._parts.make_cache,
                 kv_bits=self.config.source.kv_bits,
-                drafts=self.config.source.speculation != "off",
             )
-            self._rules = self._check.rules
             return False
-        assert self._check is not None
-        ended = self._check.advance()
-        self._rules = self._check.rules
-        if ended:
-            self._check_store.write(check_key_of(self.config), self._rules)
-            self._check = None
-            return True
-        return self._check.is_overdue
+        self._check_ended = self._check.advance()
+        return self._check_ended or self._check.is_overdue
 
     def finish(self) -> LoadedModel:
         """The loaded model; called after `advance` has returned True."""
         assert self._model is not None
+        assert self._check is not None
         configure, config = self._configure, self.config
+        # It is not to be set again.
+        self._check.take_rules()
         engine = self._parts.make_engine(
             self._model,
             max_running=configure.max_running,
             prefill=prefill_limits_of(self._configure),
             name=config.content_key,
             prompt_cache=self._prompt_cache,
-            rules=apply_speculation(self._rules or BatchRules(), config.source.speculation),
+            rules=self._check.rules,
             compiled_sampling=configure.compiled_sampling,
             kv_bits=config.source.kv_bits,
-            speculation=Speculation() if config.source.speculation != "off" else None,
+            speculation=make_speculation(config, self._curve),
         )
         log_rules(config.id, engine.rules)
         if (finding := engine.quantisation.finding) is not None:
@@ -244,7 +243,8 @@ class WeightLoad:
             reasoning_markers=config.parsers.reasoning_markers,
             kv=engine.quantisation.facts,
         )
-        return LoadedModel(info=info, engine=engine, config=config, check=self._check)
+        check = None if self._check_ended else self._check
+        return LoadedModel(info=info, engine=engine, config=config, check=check)
 
     def _build_model(self) -> None:
         """Build the model's modules; their arrays are read lazily."""
@@ -369,10 +369,9 @@ def slice_weights(weights: list[mx.array]) -> Iterator[list[mx.array]]:
         yield current
 
 
-def check_key_of(config: ModelConfig) -> str:
-    """What the result of a model's check is kept by: a check without drafts is another."""
-    drafts = "" if config.source.speculation == "off" else " drafts"
-    return f"{config.content_key}{drafts}"
+def make_speculation(config: ModelConfig, curve: CostCurve) -> Speculation | None:
+    """The speculation of a model whose passes cost what the curve says; None if it is off."""
+    return None if config.source.speculation == "off" else Speculation(PassCosts(curve))
 
 
 def log_rules(id: str, rules: BatchRules) -> None:

@@ -12,7 +12,7 @@ from protocol.batching import BatchRules
 from protocol.quantisation import KVBits
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.attention_cost import AttentionCost
-from worker.engine.batches.speculation.speculation import Drafts, Speculation
+from worker.engine.batches.speculation.speculation import Drafts, PassTimer, Speculation
 from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine, Token
 from worker.engine.prefill_budget import PrefillBudget, PrefillLimits, Prompt, Slice
@@ -79,6 +79,7 @@ class LeadingSpeculation(Speculation):
     def plan(
         self, rows: Sequence[Row], tokens_left: Sequence[int], read: Callable[[], list[int]]
     ) -> Drafts | None:
+        self._inner.prompts_wait = self.prompts_wait
         chosen = self._inner.plan(rows, tokens_left, read)
         drafts = None if chosen is None else [list(draft.tokens) for draft in chosen.drafts]
         self._recorder.add(ChosenDrafts(drafts))
@@ -87,9 +88,9 @@ class LeadingSpeculation(Speculation):
         return chosen
 
     @contextmanager
-    def measure(self, rows: int, places: int) -> Iterator[None]:
-        with self._inner.measure(rows, places):
-            yield
+    def measure(self, rows: int) -> Iterator[PassTimer]:
+        with self._inner.measure(rows) as timer:
+            yield timer
 
 
 class RecordedConstraint:

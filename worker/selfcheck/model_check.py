@@ -10,7 +10,6 @@ model. The check knows no families: a model is judged by what it computes.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Generator, Sequence
 
 import mlx.core as mx
@@ -23,6 +22,7 @@ from worker.cache.prefix_cache import PrefixCache
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
+from worker.engine.stopwatch import Stopwatch
 from worker.selfcheck.draft_check import ROWS_ALONE, check_drafts, checking_speculation
 from worker.selfcheck.samples import (
     ANSWER_TOKENS,
@@ -341,19 +341,6 @@ class ModelCheck:
         self._engine.rules = rules
         yield from run_rows(self._engine, rows)
         return worst_of(rows)
-
-
-class Stopwatch:
-    """Measures the device: on the CPU what other processes take meanwhile does not count."""
-
-    def __init__(self) -> None:
-        self._on_cpu = mx.default_device() == mx.Device(mx.cpu)
-        self._started_s, self._cpu_s = time.perf_counter(), time.process_time()
-
-    def read_s(self) -> float:
-        """The seconds since it was made."""
-        elapsed_s = time.perf_counter() - self._started_s
-        return min(elapsed_s, time.process_time() - self._cpu_s) if self._on_cpu else elapsed_s
 
 
 def explain(difference: float, bound: float, rows: Sequence[ScoredRow]) -> str:

@@ -16,7 +16,6 @@ from worker.models.families import build_registry
 from worker.models.model_config import ModelConfigLoader
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
-from worker.selfcheck.check_store import CheckStore
 
 MAX_RUNNING = 64
 # The defaults of the settings.
@@ -83,7 +82,6 @@ def load_subject(source: ModelSource) -> Subject:
     pool.load_all()
     loaded = pool[source.id]
     # The service goes on with a check that takes long while the model is idle.
-    store = CheckStore(None, [])
     while loaded.check is not None and time.perf_counter() < started + CHECK_S:
-        loaded.advance_check(store)
+        loaded.advance_check()
     return Subject(source.id, loaded, time.perf_counter() - started)

@@ -1,10 +1,21 @@
-"""What a pass is reckoned to cost: by measurements, and less by old and single ones."""
+"""What a pass is reckoned to cost: by measurements, less by old and single ones, and by a curve."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
+from protocol.messages import Sampling
+from worker.drafts.drafter import Drafter
+from worker.engine.batches.speculation.cost_curve import CostCurve
+from worker.engine.batches.speculation.draft_plan import (
+    MAX_STRETCH,
+    Candidate,
+    draft_rows,
+)
 from worker.engine.batches.speculation.pass_costs import HALF_LIFE_PASSES, PassCosts, reckon
+from worker.engine.sampler import make_row
 
 
 def measured(places: int, seconds: float, times: int = 1000) -> PassCosts:
@@ -38,3 +49,87 @@ def test_one_slow_pass_does_not_end_drafts_for_long() -> None:
     for _ in range(8 * HALF_LIFE_PASSES):
         costs.record(2, 1, 1.0)
     assert costs.relative(2, 5) == pytest.approx(reckon(5), rel=0.05)
+
+
+def curve_of(seconds: Mapping[tuple[int, int], float]) -> CostCurve:
+    curve = CostCurve()
+    for (rows, places), each in seconds.items():
+        curve.add(rows, places, each)
+    return curve
+
+
+def test_a_curve_has_straight_lines_between_what_was_measured_and_beyond() -> None:
+    curve = curve_of({(1, 1): 1.0, (1, 7): 4.0, (4, 1): 2.0, (4, 3): 4.0, (4, 7): 14.0})
+    assert [curve.seconds(1, n) for n in (1, 3, 7, 9)] == pytest.approx([1.0, 2.0, 4.0, 5.0])
+    assert curve.seconds(2, 3) == pytest.approx(2.0 + (4.0 - 2.0) / 3)
+    assert curve.relative(4, 5) == pytest.approx(4.5)
+    assert curve.seconds(7, 7) == pytest.approx(24.0)
+
+
+def test_of_several_measurements_of_a_curve_the_shortest_counts() -> None:
+    curve = curve_of({(1, 1): 1.0, (1, 7): 9.0})
+    curve.add(1, 7, 3.0)
+    curve.add(1, 7, 8.0)
+    assert curve.relative(1, 7) == pytest.approx(3.0)
+
+
+def test_a_curve_without_a_pass_of_one_place_says_nothing() -> None:
+    assert curve_of({(1, 7): 2.0}).is_empty
+    assert curve_of({(1, 1): 2.0}).is_empty
+    assert PassCosts(curve_of({(1, 7): 2.0})).relative(1, 4) == reckon(4)
+
+
+def test_passes_that_are_measured_later_correct_the_curve() -> None:
+    costs = PassCosts(curve_of({(2, 1): 1.0, (2, 7): 4.0}))
+    assert costs.relative(2, 3) == pytest.approx(2.0)
+    for _ in range(1000):
+        costs.record(2, 7, 7.0)
+        costs.record(2, 1, 1.0)
+    assert costs.relative(2, 7) == pytest.approx(7.0, rel=0.05)
+    assert costs.relative(2, 3) == pytest.approx(3.0, rel=0.05)
+
+
+class FixedCosts(PassCosts):
+    """A pass with drafts costs this many plain ones."""
+
+    def __init__(self, cost: float) -> None:
+        super().__init__()
+        self._cost = cost
+
+    def relative(self, rows: int, places: int) -> float:
+        return 1.0 if places == 1 else self._cost
+
+
+def candidate(prediction: list[int]) -> Candidate:
+    row = make_row(Sampling(0, 0.0), prompt=[1, 2], drafter=Drafter([1, 2], (), prediction))
+    return Candidate(row, 100, 7)
+
+
+def predicted() -> Candidate:
+    """A row whose next six tokens are as good as certain."""
+    each = candidate([7, *range(100, 160)])
+    assert each.row.drafter is not None
+    for index, token in enumerate([7, *range(100, 140)]):
+        each.row.drafter.learn(index, token)
+    return Candidate(each.row, 100, 139)
+
+
+def test_a_row_is_drafted_as_long_as_its_tokens_outweigh_the_cost_of_the_pass() -> None:
+    assert draft_rows([predicted()], FixedCosts(4.0)) is not None
+    assert draft_rows([predicted()], FixedCosts(7.0)) is None
+    assert draft_rows([candidate([])], FixedCosts(1.0)) is None
+
+
+def test_however_many_rows_are_drafted_where_it_pays() -> None:
+    assert draft_rows([predicted() for _ in range(32)], FixedCosts(3.0)) is not None
+
+
+def test_a_row_that_gains_nothing_waits_no_longer_than_the_bound_for_the_others() -> None:
+    rows = [*(predicted() for _ in range(7)), candidate([])]
+    assert draft_rows(rows, FixedCosts(MAX_STRETCH)) is not None
+    assert draft_rows(rows, FixedCosts(MAX_STRETCH + 0.1)) is None
+
+
+def test_prompts_in_prefill_wait_no_longer_than_the_bound_for_their_turns() -> None:
+    assert draft_rows([predicted()], FixedCosts(MAX_STRETCH), prompts_wait=True) is not None
+    assert draft_rows([predicted()], FixedCosts(MAX_STRETCH + 0.1), prompts_wait=True) is None

@@ -16,7 +16,7 @@ from worker.cache.disk_store import DiskStore
 from worker.models import weight_loader
 from worker.models.model_config import LoadError
 from worker.models.pool import ModelPool
-from worker.selfcheck import model_check
+from worker.selfcheck import load_check, model_check
 from worker.selfcheck.model_check import ModelCheck
 
 
@@ -34,7 +34,7 @@ def refuse_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **options: object) -> ModelCheck:
         raise AssertionError("no check is needed")
 
-    monkeypatch.setattr(weight_loader, "ModelCheck", refuse)
+    monkeypatch.setattr(load_check, "ModelCheck", refuse)
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,6 @@ from worker.engine.batches.slot_cache import (
     slot_bytes,
     slots_of,
 )
-from worker.engine.batches.speculation.draft_plan import MAX_DRAFTED_ROWS
 from worker.engine.batches.speculation.drafted_pass import run_drafted_pass
 from worker.engine.batches.speculation.speculation import (
     Drafts,
@@ -68,6 +67,7 @@ class RowGenerationBatch(GenerationBatch):
 
     is_alone = False
     speculation: Speculation | None = None
+    _has_pass_in_flight = True
     # The bytes that the memory budget spares for free slots now.
     spare_bytes: Callable[[], int] = staticmethod(lambda: 0)
     prompt_cache: list[Any]
@@ -90,18 +90,23 @@ class RowGenerationBatch(GenerationBatch):
         responses: list[Any]
         if speculation is None or not rows:
             responses = super().next()
-        elif (drafts := self._draft(speculation)) is not None:
-            with speculation.measure(rows, drafts.places):
-                responses = run_drafted_pass(self, drafts)
-        else:
-            with speculation.measure(rows, 1):
+            return responses
+        with speculation.measure(rows) as timer:
+            # Until its tokens are read the last pass runs, which was put up without drafts.
+            timer.start(1 if self._has_pass_in_flight else 0)
+            drafts = self._draft(speculation)
+            self._has_pass_in_flight = drafts is None
+            if drafts is None:
                 responses = super().next()
+            else:
+                timer.start(drafts.places)
+                responses = run_drafted_pass(self, drafts)
         return responses
 
     def _draft(self, speculation: Speculation) -> Drafts | None:
         """What is drafted for the next pass, if anything."""
         rows = self.samplers
-        if len(rows) > MAX_DRAFTED_ROWS or not can_drop_tokens(self.prompt_cache):
+        if not can_drop_tokens(self.prompt_cache):
             return None
         left = count_tokens_left(rows, self.tokens, self._num_tokens, self.max_tokens)
         return speculation.plan(rows, left, lambda: read_tokens(self._next_tokens))

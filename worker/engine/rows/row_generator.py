@@ -106,7 +106,10 @@ class RowBatchGenerator(BatchGenerator):
         They are 0 where nothing is measured yet.
         """
         decoding_rows = len(self._generation_batch)
-        if self._prefills or self._unprocessed_sequences:
+        prompts_wait = bool(self._prefills or self._unprocessed_sequences)
+        if self._speculation is not None:
+            self._speculation.prompts_wait = prompts_wait
+        if prompts_wait:
             for uids in self._planner.group_computed(self._waiting()):
                 self._make_prefill(uids)
             self._planned = self._choose_prefill(decoding_rows)

@@ -6,7 +6,7 @@ On the CPU what other processes take meanwhile does not count.
 from __future__ import annotations
 
 from worker.engine.sampler import make_row
-from worker.selfcheck.model_check import Stopwatch
+from worker.engine.stopwatch import Stopwatch
 from worker.selfcheck.samples import make_tokens
 from worker.selfcheck.scored_rows import GREEDY
 from worker.selftest.measurement import Section, within

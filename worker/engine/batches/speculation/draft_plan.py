@@ -11,10 +11,9 @@ from worker.engine.sampler import Row
 
 # The most tokens of a row that a pass verifies; the check of a model tries as many.
 MAX_DRAFT_TOKENS = 6
-# Batches of more rows are not drafted. On the CPU, drafts gave 8 streams of the built-in model 1.0
-# to 1.2 times their tokens a second, and let others wait 2 to 2.5 times as long for a first token;
-# 32 streams got 0.84 of theirs.
-MAX_DRAFTED_ROWS = 4
+# How much longer others may wait for a pass because of drafts: each row for what it is expected to
+# get from the pass, and a prompt in prefill for its turn.
+MAX_STRETCH = 1.5
 # How much quicker a pass with drafts is expected to be: the expectation may be wrong.
 LEAST_GAIN = 1.05
 
@@ -31,10 +30,13 @@ class Candidate:
     pending: int | None = None
 
 
-def draft_rows(candidates: Sequence[Candidate], costs: PassCosts) -> list[Draft] | None:
+def draft_rows(
+    candidates: Sequence[Candidate], costs: PassCosts, *, prompts_wait: bool = False
+) -> list[Draft] | None:
     """The drafts of the rows behind their next tokens; None where a pass without is quicker.
 
-    Of a row whose next token is not known its draft begins with that token.
+    Of a row whose next token is not known its draft begins with that token. `prompts_wait`: there
+    are prompts in prefill, which take turns with the passes.
     """
     drafts = [draft_row(each) for each in candidates]
     if not any(draft.tokens for draft in drafts):
@@ -42,9 +44,13 @@ def draft_rows(candidates: Sequence[Candidate], costs: PassCosts) -> list[Draft]
     gains = [list_gains(draft, each) for draft, each in zip(drafts, candidates, strict=True)]
     best, best_gain = 0, LEAST_GAIN
     rows = len(candidates)
-    for count in range(1, MAX_DRAFT_TOKENS + 1):
-        expected = rows + sum(sum(each[:count]) for each in gains)
-        gain = expected / rows / costs.relative(rows, count + 1)
+    for count in range(1, max(map(len, gains)) + 1):
+        expected = [1.0 + sum(each[:count]) for each in gains]
+        cost = costs.relative(rows, count + 1)
+        if cost > MAX_STRETCH * (1.0 if prompts_wait else min(expected)):
+            # The cost grows with the places; a row's gain may end before.
+            continue
+        gain = sum(expected) / rows / cost
         if gain > best_gain:
             best, best_gain = count, gain
     if not best:

@@ -1,15 +1,19 @@
 """The time of a pass by how many places of each row it computes, measured while rows decode.
 
 More places cost less than as many passes, how much less depends on the device, the model and the
-number of rows. Sizes that have not been measured are reckoned from those that have. What was
-measured long ago counts less: it may have waited for something else, and is then measured again.
+number of rows. A size that has not been measured is reckoned: by the curve that was measured at
+the load, and from those sizes that have. What was measured long ago counts less: it may have waited
+for something else, and is then measured again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
-# Before anything is measured a further place is reckoned as this share of a pass.
+from worker.engine.batches.speculation.cost_curve import CostCurve
+
+# Without a curve a further place is reckoned as this share of a pass.
 FIRST_SLOPE = 0.05
 # The weight of a measurement, and how far it may be from what is known: a pass waits for others.
 WEIGHT = 0.1
@@ -23,9 +27,10 @@ EVEN_MEASUREMENTS = 10
 
 
 class PassCosts:
-    """Seconds of passes, by the rows and the places of each row."""
+    """Seconds of passes, by the rows and the places of each row; `curve` is that of the load."""
 
-    def __init__(self) -> None:
+    def __init__(self, curve: CostCurve | None = None) -> None:
+        self._curve = curve or CostCurve()
         self._seconds: dict[int, dict[int, float]] = {}
         self._counts: dict[tuple[int, int], int] = {}
         # The number of the pass that measured a size last.
@@ -50,26 +55,33 @@ class PassCosts:
         known = self._seconds.get(rows, {})
         single = known.get(1)
         if not single:
-            return reckon(places)
+            return self._reckon(rows, places)
         measured = ((n, seconds / single) for n, seconds in sorted(known.items()) if n > 1)
-        aged = ((n, self._age(rows, n, cost)) for n, cost in measured)
-        curve: list[tuple[int, float]] = [(1, 1.0), *aged]
-        for (low, low_cost), (high, high_cost) in pairwise(curve):
-            if low <= places <= high:
-                part = (places - low) / (high - low)
-                return max(1.0, low_cost + part * (high_cost - low_cost))
-        last, last_cost = curve[-1]
-        slope = max(FIRST_SLOPE, (last_cost - 1.0) / (last - 1)) if last > 1 else FIRST_SLOPE
-        return max(1.0, last_cost + slope * (places - last))
+        # What the measured sizes cost more than they are reckoned to.
+        excess = [(1, 0.0), *((n, self._excess(rows, n, cost)) for n, cost in measured)]
+        return max(1.0, self._reckon(rows, places) + excess_at(places, excess))
 
-    def _age(self, rows: int, places: int, measured: float) -> float:
-        """A measured cost, nearer to what is reckoned the older and the less sure it is."""
+    def _excess(self, rows: int, places: int, measured: float) -> float:
+        """What a measured cost exceeds the reckoned one by; less if it is old or not sure."""
         passes = self._passes - self._measured_at[rows, places]
         count = self._counts[rows, places]
         weight: float = 0.5 ** (passes / HALF_LIFE_PASSES) * count / (count + RECKONED_MEASUREMENTS)
-        return reckon(places) + (measured - reckon(places)) * weight
+        return (measured - self._reckon(rows, places)) * weight
+
+    def _reckon(self, rows: int, places: int) -> float:
+        """The cost of a size by the curve alone."""
+        return reckon(places) if self._curve.is_empty else self._curve.relative(rows, places)
+
+
+def excess_at(places: int, known: Sequence[tuple[int, float]]) -> float:
+    """What a size costs more than reckoned: on the line between known ones, and beyond them."""
+    for (low, low_excess), (high, high_excess) in pairwise(known):
+        if low <= places <= high:
+            return low_excess + (places - low) / (high - low) * (high_excess - low_excess)
+    last, last_excess = known[-1]
+    return last_excess * (places - 1) / (last - 1) if last > 1 else 0.0
 
 
 def reckon(places: int) -> float:
-    """The cost of places before anything is measured."""
+    """The cost of places where nothing at all is measured."""
     return 1.0 + FIRST_SLOPE * (places - 1)

@@ -6,17 +6,15 @@ these tokens first, so they are waited for only where a draft is expected to pay
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-import mlx.core as mx
 
 from worker.drafts.drafter import Draft
 from worker.engine.batches.speculation.draft_plan import Candidate, draft_rows
 from worker.engine.batches.speculation.pass_costs import PassCosts
 from worker.engine.sampler import Row
+from worker.engine.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +37,31 @@ class Drafts:
         ]
 
 
+class PassTimer:
+    """The time of a pass of this many `places`; 0 is a pass that is not measured."""
+
+    def __init__(self) -> None:
+        self.start(0)
+
+    def start(self, places: int) -> None:
+        """The pass begins now."""
+        self.places = places
+        self._stopwatch = Stopwatch()
+
+    def read_s(self) -> float:
+        """The seconds since the start."""
+        return self._stopwatch.read_s()
+
+
 class Speculation:
-    """The speculation of one model's batches, with what its passes cost."""
+    """The speculation of one model's batches, with what its passes cost.
+
+    `prompts_wait` is set while prompts are in prefill beside its rows.
+    """
 
     def __init__(self, costs: PassCosts | None = None) -> None:
         self._costs = costs or PassCosts()
-        self._on_cpu = mx.default_device() == mx.Device(mx.cpu)
+        self.prompts_wait = False
 
     def plan(
         self, rows: Sequence[Row], tokens_left: Sequence[int], read: Callable[[], list[int]]
@@ -61,22 +78,22 @@ class Speculation:
         for row, token in zip(rows, pending, strict=True):
             learn(row, row.position - 1, token)
         candidates = list(map(Candidate, rows, tokens_left, pending))
-        drafts = draft_rows(candidates, self._costs)
+        drafts = self._choose(candidates)
         return None if drafts is None else Drafts(pending, drafts)
 
     def _may_pay(self, rows: Sequence[Row], tokens_left: Sequence[int]) -> bool:
-        return draft_rows(list(map(Candidate, rows, tokens_left)), self._costs) is not None
+        return self._choose(list(map(Candidate, rows, tokens_left))) is not None
+
+    def _choose(self, candidates: list[Candidate]) -> list[Draft] | None:
+        return draft_rows(candidates, self._costs, prompts_wait=self.prompts_wait)
 
     @contextmanager
-    def measure(self, rows: int, places: int) -> Iterator[None]:
-        """Measure the pass in this block, which waits for its results or for those before."""
-        started_at, cpu_at = time.perf_counter(), time.process_time()
-        yield
-        elapsed_s = time.perf_counter() - started_at
-        if self._on_cpu:
-            # What other processes take meanwhile does not count.
-            elapsed_s = min(elapsed_s, time.process_time() - cpu_at)
-        self._costs.record(rows, places, elapsed_s)
+    def measure(self, rows: int) -> Iterator[PassTimer]:
+        """Measure the pass in this block; its block sets the timer's `places`."""
+        timer = PassTimer()
+        yield timer
+        if timer.places:
+            self._costs.record(rows, timer.places, timer.read_s())
 
 
 def count_tokens_left(

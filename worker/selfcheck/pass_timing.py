@@ -1,0 +1,138 @@
+"""The time of passes with drafts, measured with the model itself once it is loaded.
+
+Rows decode as they do later, and verify drafts of a given size, which are wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import mlx.nn as nn
+import msgspec
+
+from protocol.batching import BatchRules
+from protocol.quantisation import KVBits
+from worker.drafts.drafter import Draft
+from worker.engine.batches.model_errors import MODEL_ERRORS
+from worker.engine.batches.speculation.cost_curve import CostCurve
+from worker.engine.batches.speculation.draft_plan import MAX_DRAFT_TOKENS
+from worker.engine.batches.speculation.pass_costs import PassCosts
+from worker.engine.batches.speculation.speculation import Drafts, Speculation
+from worker.engine.engine import Engine
+from worker.engine.prefill_budget import PrefillLimits
+from worker.engine.sampler import Row, make_row
+from worker.engine.stopwatch import Stopwatch
+from worker.selfcheck.samples import make_tokens
+from worker.selfcheck.scored_rows import GREEDY, Steps
+
+# One row first: what the others cost is reckoned from it if the time is over.
+TIMED_ROWS = (1, 4, 2, 8)
+TIMED_PLACES = (1, MAX_DRAFT_TOKENS + 1, MAX_DRAFT_TOKENS // 2)
+# The first pass of a size may compile kernels, and one without drafts is put up by the one before.
+WARM_PASSES, TIMED_PASSES = 1, 2
+PROMPT_TOKENS = 16
+# More than are drawn, even if all drafts are right: no row ends.
+MAX_TOKENS = (2 + len(TIMED_PLACES) * (WARM_PASSES + TIMED_PASSES)) * (MAX_DRAFT_TOKENS + 1)
+SLICE_S = 60.0
+# The time that the measurement takes during a load; it goes on while no request runs.
+MIN_BUDGET_S, LOAD_SHARE = 0.5, 0.02
+
+
+class CurveCosts(PassCosts):
+    """Enters what passes took into a curve, while `is_on`."""
+
+    def __init__(self, curve: CostCurve) -> None:
+        super().__init__()
+        self.is_on = False
+        self._entered = curve
+
+    def record(self, rows: int, places: int, seconds: float) -> None:
+        """Enter a pass."""
+        if self.is_on:
+            self._entered.add(rows, places, seconds)
+
+
+class SizedSpeculation(Speculation):
+    """Drafts the same for every row, so that a pass has this many `places`."""
+
+    places = 1
+
+    def plan(
+        self, rows: Sequence[Row], tokens_left: Sequence[int], read: Callable[[], list[int]]
+    ) -> Drafts | None:
+        """Drafts of any tokens."""
+        if self.places == 1:
+            return None
+        return Drafts(read(), [Draft([0] * (self.places - 1)) for _ in rows])
+
+
+class PassTiming:
+    """Fills a curve, a pass at a time."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        curve: CostCurve,
+        *,
+        vocabulary_size: int,
+        limits: PrefillLimits,
+        rules: BatchRules,
+        load_s: float = 0.0,
+        make_engine: Callable[..., Engine] = Engine,
+        kv_bits: KVBits = 0,
+    ) -> None:
+        costs = CurveCosts(curve)
+        speculation = SizedSpeculation(costs)
+        engine = make_engine(
+            model,
+            max_running=max(TIMED_ROWS),
+            prefill=dataclasses.replace(limits, slice_s=SLICE_S),
+            rules=msgspec.structs.replace(rules, reuses_prefixes=False),
+            kv_bits=kv_bits,
+            speculation=speculation,
+        )
+        prompt = make_tokens(0, PROMPT_TOKENS, vocabulary_size)
+        self._budget_s = max(MIN_BUDGET_S, LOAD_SHARE * load_s)
+        self._spent_s = 0.0
+        self._passes = time_passes(engine, speculation, costs, prompt)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it has taken its time; it may go on while the model is idle."""
+        return self._spent_s >= self._budget_s
+
+    def advance(self) -> bool:
+        """Compute one pass; True when all is measured, or the model fails.
+
+        Raises:
+            RuntimeError: the device failed.
+        """
+        stopwatch = Stopwatch()
+        try:
+            ended = next(self._passes, self) is self
+        except MODEL_ERRORS:
+            ended = True
+        self._spent_s += stopwatch.read_s()
+        return ended
+
+
+def time_passes(
+    engine: Engine, speculation: SizedSpeculation, costs: CurveCosts, prompt: list[int]
+) -> Steps:
+    """Decode each number of rows with passes of each size; no method, so that it holds no check."""
+    for rows in TIMED_ROWS:
+        speculation.places = 1
+        for id in range(rows):
+            engine.insert(id, prompt, MAX_TOKENS, make_row(GREEDY))
+        # The rows have the same prompt, so they have their first tokens together.
+        while not engine.step():
+            yield
+        for places in TIMED_PLACES:
+            speculation.places = places
+            for number in range(WARM_PASSES + TIMED_PASSES):
+                costs.is_on = number >= WARM_PASSES
+                engine.step()
+                yield
+        costs.is_on = False
+        engine.remove(range(rows))
