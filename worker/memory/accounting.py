@@ -96,9 +96,10 @@ class MemoryAccount:
         if nbytes > 0:
             self.prompt_cache.shrink(max(0, self.prompt_cache.nbytes - nbytes))
 
-    def fit_prompt_cache(self) -> None:
-        """Shrink the prompt cache to the available bytes."""
-        self.shrink_prompt_cache(self.prompt_cache.nbytes - self.available_bytes)
+    def fit_prompt_cache(self, slack_bytes: int = 0) -> None:
+        """Shrink the prompt cache to the available bytes, beside the slack of batches."""
+        available_bytes = self.available_bytes - slack_bytes
+        self.shrink_prompt_cache(self.prompt_cache.nbytes - available_bytes)
 
     def describe(self) -> str:
         """What the budget holds, as text for people."""

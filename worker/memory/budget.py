@@ -24,7 +24,8 @@ RAM_SHARE = 0.75
 # Share of the budget above which the prompt cache shrinks and idle models are evicted; at the
 # budget itself no request is admitted.
 SOFT_LIMIT_SHARE = 0.9
-# Share of the budget kept free for prefill, unless `prefill_reserve_bytes` is set.
+# Share of the budget kept free for prefill, and for the copies of batches that grow, unless
+# `prefill_reserve_bytes` is set.
 PREFILL_SHARE = 1 / 32
 # The freed buffers that MLX keeps for reuse, unless `cache_limit_bytes` is set. MLX's own limit is
 # nearly all memory: buffers of sizes that are not needed again would fill it.

@@ -226,12 +226,17 @@ class ModelPool:
     def spare_bytes(self) -> int:
         """The bytes that nothing has reserved and neither the prompt cache nor slack takes."""
         account = self.account
-        taken = account.prompt_cache.nbytes + sum(model.engine.slack_bytes for model in self)
-        return account.available_bytes - taken
+        return account.available_bytes - account.prompt_cache.nbytes - self.slack_bytes
+
+    @property
+    def slack_bytes(self) -> int:
+        """The bytes of batches beyond what their rows need, which no row has reserved."""
+        return sum(model.engine.slack_bytes for model in self)
 
     def squeeze(self) -> None:
-        """Give up free slots of batches where their bytes are needed."""
-        if any(model.engine.slack_bytes for model in self) and self.spare_bytes() < 0:
+        """Give up the slack of batches where its bytes are reserved by rows."""
+        slack_bytes = self.slack_bytes
+        if slack_bytes and slack_bytes > self.account.available_bytes:
             for model in self:
                 model.engine.squeeze()
 

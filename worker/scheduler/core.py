@@ -294,6 +294,7 @@ class EngineCore:
         """One device step of every model that has rows, and a slice of the texts for vectors."""
         self._device_ms = 0.0
         self._reservations.extend()
+        self._pool.squeeze()
         for model in self._pool:
             if len(model.engine):
                 started_at = self._clock()

@@ -32,8 +32,7 @@ class MemoryPressure:
     def check(self) -> bool:
         """Free memory above the soft limit; returns whether the whole budget is in use."""
         account = self._pool.account
-        self._pool.squeeze()
-        account.fit_prompt_cache()
+        account.fit_prompt_cache(self._pool.slack_bytes)
         account.preparation.publish(account.available_bytes)
         self.memory = self._measure_now()
         now = time.monotonic()

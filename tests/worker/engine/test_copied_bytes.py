@@ -1,8 +1,8 @@
-"""The bytes that joins and leaves copy, and what a copy takes beside what is held."""
+"""The bytes that joins, leaves and growth copy, and what a copy takes beside what is held."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,9 +12,19 @@ from mlx_lm.utils import load_model
 
 from protocol.messages import Sampling
 from worker.engine.batches import slot_arrays, slot_cache
-from worker.engine.batches.slot_cache import CopiedLayers, extend_layers, to_slots
+from worker.engine.batches.row_positions import RowPositions
+from worker.engine.batches.row_slots import RowSlots
+from worker.engine.batches.slot_arrays import STEP_TOKENS
+from worker.engine.batches.slot_cache import (
+    MAX_HELD_SHARE,
+    SlotKVCache,
+    extend_layers,
+    filter_layers,
+    to_slots,
+)
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
+from worker.engine.rows.slot_room import CHECK_STEPS, SlotRoom
 from worker.engine.sampler import make_row
 
 GREEDY = Sampling(seed=0, temperature=0.0, ignore_eos=True)
@@ -23,9 +33,12 @@ JOINS = 64
 MANY_TOKENS = 200
 PLENTY = 1 << 40
 LAYERS, HEADS, TOKENS, WIDTH = 8, 2, 256, 16
+LONG_TOKENS = 4096
 COPIED_ROWS = 2.0
 """The rows that a join may copy, its own included."""
 PEAK_SHARE = 0.25
+GROWN_COPIES = 3.0
+"""The tokens that growth may copy for each that a row gets."""
 
 
 @pytest.fixture
@@ -89,19 +102,101 @@ def test_without_spare_bytes_no_more_is_held_than_before(engine: Engine) -> None
         assert engine.slack_bytes == 0
 
 
-def test_a_copy_takes_little_beside_what_is_held() -> None:
+@pytest.mark.parametrize("rows", [1, 8, 32])
+def test_growth_copies_a_few_tokens_for_each_that_is_computed(rows: int, copied: list[int]) -> None:
+    grown = Rows(rows, LONG_TOKENS, lambda: PLENTY)
+    for _ in range(LONG_TOKENS):
+        grown.step()
+        assert grown.held_tokens <= rows * max(MAX_HELD_SHARE * grown.end, grown.end + STEP_TOKENS)
+    own = rows * LONG_TOKENS * grown.token_bytes
+    assert 0 < sum(copied) <= GROWN_COPIES * own
+
+
+def test_growth_takes_no_more_than_the_budget_spares() -> None:
+    grown = Rows(4, LONG_TOKENS, lambda: 3 * 4 * STEP_TOKENS * grown.token_bytes)
+    grown.step()
+    assert grown.held_tokens == 4 * (LONG_TOKENS + 4 * STEP_TOKENS)
+    grown.room.spare_bytes = lambda: -1
+    grown.room.squeeze(grown.layers, grown.slots)
+    assert grown.held_tokens == 4 * (LONG_TOKENS + STEP_TOKENS)
+    assert grown.room.slack_bytes(4) == 0
+
+
+def test_what_is_held_for_nothing_is_given_up_after_some_steps() -> None:
+    grown = Rows(8, LONG_TOKENS, lambda: PLENTY)
+    grown.leave([2, 5])
+    assert grown.held_tokens == 8 * LONG_TOKENS
+    for _ in range(2 * CHECK_STEPS):
+        grown.step()
+    assert grown.held_tokens <= 2 * MAX_HELD_SHARE * grown.end
+    assert grown.slots.slots == [0, 1]
+
+
+def test_gaps_are_closed_by_the_copy_of_growth(copied: list[int]) -> None:
+    grown = Rows(4, STEP_TOKENS, lambda: 0)
+    grown.leave([1, 3])
+    copied.clear()
+    grown.step()
+    assert grown.slots.slots == [0, 1]
+    assert sum(copied) == 2 * STEP_TOKENS * grown.token_bytes
+    assert grown.layers[0].slots == 2
+
+
+@pytest.mark.parametrize("event", ["join", "growth", "leave"])
+def test_a_copy_takes_little_beside_what_is_held(
+    event: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot_arrays, "MIN_COPIED_BYTES", 0)
     layers, others = ([make_batch(rows) for _ in range(LAYERS)] for rows in (LAYERS, 1))
     layers, others = to_slots(layers), to_slots(others)
     mx.eval([layer.state for layer in (*layers, *others)])
     mx.clear_cache()
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    extend_layers(layers, others, [LAYERS], 2 * LAYERS, CopiedLayers(layers, min_bytes=0))
+    match event:
+        case "join":
+            extend_layers(layers, others, [LAYERS], 2 * LAYERS)
+        case "growth":
+            SlotRoom(lambda: PLENTY).make_place(layers, RowSlots(LAYERS), 1)
+        case "leave":
+            filter_layers(layers, range(1, LAYERS), MAX_HELD_SHARE)
     mx.eval([layer.state for layer in layers])
     held = sum(layer.nbytes for layer in layers)
     grown = max(mx.get_active_memory(), before)
     assert held > before / 2
     assert mx.get_peak_memory() - grown <= PEAK_SHARE * held
+
+
+class Rows:
+    """Rows of one layer, whose arrays are full, in the room of a batch."""
+
+    def __init__(self, rows: int, tokens: int, spare_bytes: Callable[[], int]) -> None:
+        array = mx.zeros((rows, 1, tokens, 1))
+        cache = SlotKVCache(array, array, tokens, RowPositions([0] * rows))
+        self.layers = [cache]
+        self.slots = RowSlots(rows)
+        self.room = SlotRoom(spare_bytes)
+        self.token_bytes = 2 * array.dtype.size
+
+    @property
+    def end(self) -> int:
+        return self.layers[0].end
+
+    @property
+    def held_tokens(self) -> int:
+        """The tokens of all rows that there is room for."""
+        return self.layers[0].slots * self.layers[0].capacity
+
+    def step(self) -> None:
+        self.room.make_place(self.layers, self.slots, 1)
+        new = mx.zeros((self.slots.width, 1, 1, 1))
+        self.layers[0].update_and_fetch(new, new)
+        mx.eval(self.layers[0].state)
+
+    def leave(self, keep: list[int]) -> None:
+        self.slots.keep(keep)
+        filter_layers(self.layers, range(self.slots.width), self.room.max_share)
+        self.room.note(self.layers)
 
 
 def make_batch(rows: int) -> BatchKVCache:

@@ -12,12 +12,9 @@ from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
 from numpy.typing import NDArray
 
 from worker.engine.batches.row_slots import CLOSING_STEPS, RowSlots
-from worker.engine.batches.slot_arrays import STEP_TOKENS, count_slots, round_up
-from worker.engine.batches.slot_cache import (
-    MAX_HELD_SHARE,
-    share_positions,
-    to_slots,
-)
+from worker.engine.batches.slot_arrays import STEP_TOKENS, round_up
+from worker.engine.batches.slot_cache import MAX_HELD_SHARE, share_positions, to_slots
+from worker.engine.rows.slot_room import SlotRoom
 
 HEADS, WIDTH, VALUE_WIDTH = 2, 4, 3
 SEEDS = itertools.count()
@@ -26,15 +23,19 @@ lengths = st.lists(st.integers(0, 600), min_size=1, max_size=3)
 joins = st.tuples(st.just("join"), lengths)
 leaves = st.tuples(st.just("leave"), st.integers(1, 2**16))
 closings = st.tuples(st.just("close"), st.just(0))
-steps = st.tuples(st.just("step"), st.integers(1, 3))
+steps = st.tuples(st.just("step"), st.sampled_from([1, 3, 300]))
+squeezes = st.tuples(st.just("squeeze"), st.just(0))
 
 
 @settings(deadline=None)
-@given(events=st.lists(st.one_of(joins, leaves, closings, steps), min_size=1, max_size=12))
+@given(
+    events=st.lists(st.one_of(joins, leaves, closings, steps, squeezes), min_size=1, max_size=12),
+    spare_bytes=st.sampled_from([0, 1 << 14, 1 << 40]),
+)
 def test_each_row_keeps_its_tokens_while_others_join_and_leave(
-    events: list[tuple[str, list[int] | int]],
+    events: list[tuple[str, list[int] | int]], spare_bytes: int
 ) -> None:
-    batch = Batch([5, 300])
+    batch = Batch([5, 300], spare_bytes)
     for event in events:
         match event:
             case "join", list(sizes):
@@ -45,6 +46,8 @@ def test_each_row_keeps_its_tokens_while_others_join_and_leave(
                 batch.close()
             case "step", int(tokens):
                 batch.step(tokens)
+            case "squeeze", _:
+                batch.room.squeeze([batch.layer], batch.slots)
         batch.check()
 
 
@@ -76,8 +79,8 @@ def test_gaps_cost_no_more_than_to_close_them_does_before_they_are(
 
 def test_rows_join_and_leave_without_a_copy_of_the_others() -> None:
     batch = Batch([40] * 16)
-    batch.join([30])
-    assert batch.capacity == (count_slots(17), STEP_TOKENS)
+    batch.join([30], room=20)
+    assert batch.capacity == (20, STEP_TOKENS)
     before = batch.pointers()
     batch.join([20])
     batch.step(1)
@@ -100,7 +103,7 @@ def test_arrays_shrink_when_the_gap_of_a_long_row_is_closed() -> None:
     batch = Batch([3000, 40, 30, 20])
     batch.leave(0b0001)
     batch.close()
-    assert batch.capacity == (count_slots(3), STEP_TOKENS)
+    assert batch.capacity == (3, STEP_TOKENS)
     batch.check()
 
 
@@ -158,8 +161,9 @@ def test_masks_are_those_of_mlx_lm() -> None:
 class Batch:
     """One layer, the slots of its rows, and what each row should hold."""
 
-    def __init__(self, sizes: list[int]) -> None:
+    def __init__(self, sizes: list[int], spare_bytes: int = 0) -> None:
         self.rows = [make_row(size) for size in sizes]
+        self.room = SlotRoom(lambda: spare_bytes)
         [self.layer] = to_slots([BatchKVCache.merge([one_row(row) for row in self.rows])])
         self.slots = RowSlots(len(sizes))
 
@@ -169,9 +173,10 @@ class Batch:
         assert keys is not None
         return keys.shape[0], keys.shape[2]
 
-    def join(self, sizes: list[int]) -> None:
+    def join(self, sizes: list[int], room: int = 0) -> None:
         other = Batch(sizes)
-        self.layer.extend(other.layer, self.slots.add(len(sizes)))
+        added = self.slots.add(len(sizes))
+        self.layer.extend(other.layer, added, room or self.room.slots_for(self.slots))
         self.rows += other.rows
 
     def leave(self, choice: int) -> None:
@@ -179,7 +184,7 @@ class Batch:
         keep = [row for row in range(len(self.rows)) if not choice >> row & 1] or [0]
         self.rows = [self.rows[row] for row in keep]
         self.slots.keep(keep)
-        self.layer.filter(range(self.slots.width))
+        self.layer.filter(range(self.slots.width), self.room.max_share)
 
     def close(self) -> None:
         self.layer.filter(self.slots.slots)
@@ -190,6 +195,8 @@ class Batch:
             assert slots * tokens <= MAX_HELD_SHARE * len(self.rows) * max(round_up(longest), 1)
 
     def step(self, tokens: int) -> None:
+        self.room.note([self.layer])
+        self.room.make_place([self.layer], self.slots, tokens)
         new = [make_row(tokens) for _ in self.rows]
         written = np.zeros((self.slots.width, HEADS, tokens, WIDTH), np.float32)
         written[self.slots.slots] = new

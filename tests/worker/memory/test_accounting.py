@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import mlx.core as mx
+from mlx_lm.models.cache import KVCache
+
 from worker.cache.kv_cost import KVCost, LayerCost
-from worker.memory.accounting import KVReservations
+from worker.cache.prefix_cache import PrefixCache
+from worker.memory.accounting import KVReservations, MemoryAccount
+from worker.memory.budget import Budget
 
 COST = KVCost([LayerCost(row_bytes=0, token_bytes=10.0, window_tokens=0)], 512)
 
@@ -31,3 +36,15 @@ def test_the_padding_is_reserved_once_the_rows_share_a_batch() -> None:
     kv.reserve(2, 1024)
     kv.set_alone(False)
     assert kv.reserved_bytes == 2 * 10_240
+
+
+def test_the_prompt_cache_makes_room_for_the_slack_of_batches() -> None:
+    account = MemoryAccount(Budget(limit=1 << 20, base=0, prefill=0), PrefixCache(1 << 20))
+    cache = KVCache()
+    cache.update_and_fetch(mx.ones((1, 1, 8, 1)), mx.ones((1, 1, 8, 1)))
+    account.prompt_cache.insert("m", list(range(8)), [cache])
+    cached_bytes = account.prompt_cache.nbytes
+    account.fit_prompt_cache(account.available_bytes - cached_bytes)
+    assert account.prompt_cache.nbytes == cached_bytes > 0
+    account.fit_prompt_cache(account.available_bytes - cached_bytes + 1)
+    assert account.prompt_cache.nbytes == 0

@@ -11,9 +11,12 @@ import pytest
 from protocol.messages import Loading, ModelSource
 from protocol.model_states import ModelDefaults
 from tests.worker.driver import make_configure
+from worker.engine.engine import Engine
 from worker.models.families import build_registry
 from worker.models.model_config import LoadError, ModelConfigLoader
 from worker.models.pool import ModelPool, NoWaitingRequests
+
+SLACK_BYTES = 1 << 20
 
 
 def load(path: Path) -> tuple[ModelPool, list[Loading]]:
@@ -66,3 +69,21 @@ def test_a_damaged_file_is_a_load_error(llama_path: Path, tmp_path: Path, name: 
     (broken / name).write_bytes(b"damaged")
     with pytest.raises(LoadError, match="cannot be loaded"):
         load(broken)
+
+
+def test_the_free_room_of_batches_counts_until_its_bytes_are_reserved(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, _ = load(llama_path)
+    squeezed: list[Engine] = []
+    monkeypatch.setattr(Engine, "slack_bytes", SLACK_BYTES)
+    monkeypatch.setattr(Engine, "squeeze", lambda engine: squeezed.append(engine))
+    available = pool.account.available_bytes
+    assert pool.spare_bytes() == available - SLACK_BYTES
+    pool.squeeze()
+    assert squeezed == []
+    kv = pool.account.kv["tiny"]
+    kv.reserve(0, kv.cost.longest_within(available, available))
+    assert pool.account.available_bytes < SLACK_BYTES
+    pool.squeeze()
+    assert len(squeezed) == 1

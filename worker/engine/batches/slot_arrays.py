@@ -7,14 +7,18 @@ array so, since what reads it holds the buffer: rows are written once, or copied
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
 
 import mlx.core as mx
 
 # The arrays' tokens are a multiple of this, as those of mlx-lm's caches.
 STEP_TOKENS = 256
-# Room for more rows, as a share of those that are there. The memory budget does not count it;
-# more room is made only from bytes that it has to spare.
-FREE_ROWS_SHARE = 1 / 8
+# Arrays that are full are copied to larger ones by this factor, where their bytes are spare.
+GROWTH = 1.5
+# How much of what is held is copied at once, as a share; and at least these bytes. The memory
+# budget keeps the same share free by default, so a copy needs no bytes of its own.
+COPIED_SHARE, MIN_COPIED_BYTES = 1 / 32, 64 * 1024 * 1024
 
 
 def make_room(array: mx.array | None, new: mx.array, start: int) -> mx.array:
@@ -39,7 +43,7 @@ def place_rows(
     """An array with the rows of the other in these slots; all rows end at the same token.
 
     `size` is the rows of the first array and the token at which they end. An array that is None
-    has no tokens. A new array has at least `room` slots.
+    has no tokens. A new array has `room` slots, or as many as there are rows.
     """
     (rows, end), last = size, max(size[1], other_end)
     if other is None:
@@ -49,10 +53,7 @@ def place_rows(
         array, end = other[:0, :, :0], 0
     used = max(rows, max(slots) + 1)
     if used > array.shape[0] or last > end:
-        new_size = (
-            max(array.shape[0], count_slots(used), room),
-            max(array.shape[2], round_up(last)),
-        )
+        new_size = max(array.shape[0], used, room), max(array.shape[2], round_up(last))
         array = copy_rows(array, range(rows if end else 0), slice(0, end), new_size, last)
     start = last - other_end
     for row, slot in enumerate(slots):
@@ -87,11 +88,52 @@ def consecutive(rows: Sequence[int]) -> Iterator[range]:
             first = place + 1
 
 
-def count_slots(rows: int) -> int:
-    """The slots of a new array for this many rows."""
-    return rows + int(rows * FREE_ROWS_SHARE)
+def grow(tokens: int) -> int:
+    """The tokens of arrays that hold half as many more, at most: a multiple of the step."""
+    return round_down(int(tokens * GROWTH))
 
 
 def round_up(tokens: int) -> int:
     """A multiple of the step."""
     return -(-tokens // STEP_TOKENS) * STEP_TOKENS
+
+
+def round_down(tokens: int) -> int:
+    """A multiple of the step."""
+    return tokens // STEP_TOKENS * STEP_TOKENS
+
+
+class Held(Protocol):
+    """A cache that holds arrays."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def state(self) -> tuple[mx.array | None, mx.array | None]: ...
+
+
+class CopiedCaches:
+    """Computes the caches that are copied in parts, so that their old arrays are freed early.
+
+    `held_bytes` are those of all caches.
+    """
+
+    def __init__(self, held_bytes: int) -> None:
+        self._part_bytes = max(int(held_bytes * COPIED_SHARE), MIN_COPIED_BYTES)
+        self._arrays: list[mx.array | None] = []
+        self._nbytes = 0
+
+    @contextmanager
+    def change(self, cache: Held) -> Iterator[None]:
+        """Note the cache if the block gives it new arrays; wait for a part that is complete."""
+        # A reference would keep the old arrays.
+        before = id(cache.state[0])
+        yield
+        if id(cache.state[0]) == before:
+            return
+        self._arrays += cache.state
+        self._nbytes += cache.nbytes
+        if self._nbytes >= self._part_bytes:
+            mx.eval(self._arrays)
+            self._arrays, self._nbytes = [], 0

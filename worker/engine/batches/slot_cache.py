@@ -22,19 +22,17 @@ from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
 
 from worker.engine.batches.row_positions import Mask, RowPositions, make_causal_mask
 from worker.engine.batches.slot_arrays import (
+    CopiedCaches,
     copy_rows,
-    count_slots,
+    grow,
     make_room,
     place_rows,
     round_up,
 )
 from worker.quantised_kv.packed_caches import LayerPacking, PackedBatchKVCache
 
-# The arrays are copied to smaller ones if they hold this many times what the rows need, and this
-# many times where the memory budget spares the bytes.
-MAX_HELD_SHARE, MAX_SPARE_SHARE = 1.5, 4.0
-# How much of a batch's arrays is copied at once, as a share; and at least these bytes.
-COPIED_SHARE, MIN_COPIED_BYTES = 1 / 8, 64 * 1024 * 1024
+# The arrays are copied to smaller ones if they hold this many times what the rows need.
+MAX_HELD_SHARE = 1.5
 
 
 class SlotKVCache:
@@ -95,18 +93,24 @@ class SlotKVCache:
 
         They are if the arrays hold more than `max_share` times what the rows need.
         """
+        unused = min((self.positions.paddings[slot] for slot in keep), default=0)
+        needed = len(keep), round_up(self.end - unused)
+        in_place = list(keep) == list(range(len(keep)))
+        if in_place and self.slots * self.capacity <= max_share * needed[0] * needed[1]:
+            self.positions = self.positions.keep(keep)
+        else:
+            self.resize(keep, needed)
+
+    def resize(self, keep: Sequence[int], size: tuple[int, int]) -> None:
+        """Copy the rows in these slots, in this order, to arrays of so many slots and tokens.
+
+        What is padding of all of them is left out.
+        """
         self.positions = self.positions.keep(keep)
-        kept = self.positions.paddings
         if self.keys is None or self.values is None:
             return
-        unused = min(kept, default=0)
-        longest = self.end - unused
-        slots, _, tokens, _ = self.keys.shape
-        in_place = list(keep) == list(range(len(keep)))
-        if in_place and slots * tokens <= max_share * len(keep) * round_up(longest):
-            return
-        size = count_slots(len(keep)), round_up(longest)
-        taken = slice(unused, self.end)
+        unused = min(self.positions.paddings, default=0)
+        longest, taken = self.end - unused, slice(unused, self.end)
         self.keys = copy_rows(self.keys, keep, taken, size, longest)
         self.values = copy_rows(self.values, keep, taken, size, longest)
         self.positions = self.positions.shift(-unused)
@@ -115,7 +119,7 @@ class SlotKVCache:
     def extend(self, other: SlotKVCache, slots: Sequence[int] = (), room: int = 0) -> None:
         """Put the other cache's rows into these free slots, by default behind all others.
 
-        Arrays that must be copied for them get at least `room` slots.
+        Arrays that must be copied for them get `room` slots, or as many as there are rows.
         """
         rows, added = len(self.positions.paddings), len(other.positions.paddings)
         slots = slots or range(rows, rows + added)
@@ -144,7 +148,7 @@ class SlotKVCache:
         `places`, of [slots, `end`], are where they are now.
         """
         if self.keys is not None and self.values is not None:
-            slots, room = places.shape[0], round_up(end + 1)
+            slots, room = places.shape[0], min(self.capacity, max(round_up(end + 1), grow(end)))
             taken = mx.pad(places, [(0, 0), (0, room - end)])[:, None, :, None]
             self.keys = mx.take_along_axis(self.keys[:slots], taken, axis=2)
             self.values = mx.take_along_axis(self.values[:slots], taken, axis=2)
@@ -161,6 +165,11 @@ class SlotKVCache:
     def slots(self) -> int:
         """The slots of the arrays, free ones included; 0 before there are any."""
         return 0 if self.keys is None else self.keys.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The slots and the tokens of each that the arrays have room for."""
+        return self.slots, self.capacity
 
     @property
     def nbytes(self) -> int:
@@ -255,7 +264,7 @@ def extend_layers(
     others: Sequence[Any],
     slots: Sequence[int],
     room: int = 0,
-    copied: CopiedLayers | None = None,
+    copied: CopiedCaches | None = None,
 ) -> None:
     """Put the rows of the other layers into these slots; then no row has holes.
 
@@ -263,59 +272,50 @@ def extend_layers(
     """
     for each in (layers, others):
         make_place(each, None)
-    copied = copied or CopiedLayers(layers)
+    copied = copied or CopiedCaches(held_bytes(layers))
     for layer, other in zip(layers, others, strict=True):
         match layer:
             case SlotKVCache():
-                held = layer.keys
-                layer.extend(other, slots, room)
-                copied.add(layer, held)
+                with copied.change(layer):
+                    layer.extend(other, slots, room)
             case CacheList():
                 extend_layers(layer.caches, other.caches, slots, room, copied)
             case _:
                 layer.extend(other)
 
 
-class CopiedLayers:
-    """Computes the layers that are copied in parts, so that their old arrays are freed early."""
-
-    def __init__(self, layers: Sequence[Any], min_bytes: int = MIN_COPIED_BYTES) -> None:
-        held_bytes = sum(layer.nbytes for layer in slot_caches(layers))
-        self._part_bytes = max(int(held_bytes * COPIED_SHARE), min_bytes)
-        self._arrays: list[mx.array | None] = []
-        self._nbytes = 0
-
-    def add(self, layer: SlotKVCache, held: mx.array | None) -> None:
-        """Note a layer, which held these keys before; wait for a part that is complete."""
-        if held is None or layer.keys is None or held.shape == layer.keys.shape:
-            return
-        self._arrays += layer.state
-        self._nbytes += layer.nbytes
-        if self._nbytes >= self._part_bytes:
-            mx.eval(self._arrays)
-            self._arrays, self._nbytes = [], 0
-
-
-def filter_layers(layers: Sequence[Any], slots: Sequence[int], max_share: float) -> None:
+def filter_layers(
+    layers: Sequence[Any],
+    slots: Sequence[int],
+    max_share: float,
+    copied: CopiedCaches | None = None,
+) -> None:
     """Keep the rows in these slots; see `SlotKVCache.filter`."""
+    copied = copied or CopiedCaches(held_bytes(layers))
     for layer in layers:
         match layer:
             case SlotKVCache():
-                layer.filter(slots, max_share)
+                with copied.change(layer):
+                    layer.filter(slots, max_share)
             case CacheList():
-                filter_layers(layer.caches, slots, max_share)
+                filter_layers(layer.caches, slots, max_share, copied)
             case _:
                 layer.filter(list(slots))
 
 
-def slot_bytes(layers: Sequence[Any]) -> int:
-    """The bytes of a slot of all layers."""
-    return sum(layer.nbytes // layer.slots for layer in slot_caches(layers) if layer.slots)
+def resize_caches(
+    caches: Sequence[SlotKVCache], rows: Sequence[int], size: tuple[int, int]
+) -> None:
+    """Copy the rows in these slots, in this order, to arrays of so many slots and tokens."""
+    copied = CopiedCaches(held_bytes(caches))
+    for cache in caches:
+        with copied.change(cache):
+            cache.resize(rows, size)
 
 
-def slots_of(layers: Sequence[Any]) -> int:
-    """The slots that every layer has, free ones included."""
-    return min((layer.slots for layer in slot_caches(layers) if layer.slots), default=0)
+def held_bytes(layers: Sequence[Any]) -> int:
+    """The bytes of all arrays with slots."""
+    return sum(cache.nbytes for cache in slot_caches(layers))
 
 
 def slot_caches(layers: Sequence[Any]) -> Iterable[SlotKVCache]:
@@ -341,10 +341,11 @@ def can_drop_tokens(layers: Sequence[Any]) -> bool:
     )
 
 
-def drop_tokens(layers: Sequence[SlotKVCache], dropped: Sequence[int]) -> None:
+def drop_tokens(layers: Sequence[SlotKVCache], dropped: Sequence[int]) -> bool:
     """Drop the last `dropped[slot]` tokens of the row in each slot. The device is not read.
 
-    What all rows drop is computed over again. What only some drop is a hole.
+    What all rows drop is computed over again. What only some drop is a hole. The result is
+    whether holes were closed.
     """
     first, common = layers[0], min(dropped)
     end, positions = first.end - common, first.positions
@@ -352,8 +353,10 @@ def drop_tokens(layers: Sequence[SlotKVCache], dropped: Sequence[int]) -> None:
         positions = positions.drop_last([each - common for each in dropped], end)
     for layer in layers:
         layer.positions, layer.end = positions, end
-    if positions.is_wasteful(end):
+    closes = positions.is_wasteful(end)
+    if closes:
         close_holes(layers)
+    return closes
 
 
 def make_place(layers: Sequence[Any], places: int | None) -> None:
@@ -376,5 +379,7 @@ def close_holes(layers: Sequence[SlotKVCache]) -> None:
     # A stable sort: what is hidden comes first, and the tokens keep their order.
     places = mx.array(np.argsort(visible, axis=1, kind="stable")[:, -end:].astype(np.int32))
     positions = RowPositions(end - length for length in lengths)
+    copied = CopiedCaches(held_bytes(layers))
     for layer in layers:
-        layer.close_holes(places, positions, end)
+        with copied.change(layer):
+            layer.close_holes(places, positions, end)

@@ -30,17 +30,12 @@ from protocol.events import FinishReason
 from worker.drafts.drafter import Draft
 from worker.engine.batches.row_slots import RowSlots
 from worker.engine.batches.slot_cache import (
-    MAX_HELD_SHARE,
-    MAX_SPARE_SHARE,
     are_slots,
     can_drop_tokens,
     drop_tokens,
     extend_layers,
     filter_layers,
-    make_place,
     share_positions,
-    slot_bytes,
-    slots_of,
 )
 from worker.engine.batches.speculation.drafted_pass import run_drafted_pass
 from worker.engine.batches.speculation.speculation import (
@@ -50,6 +45,7 @@ from worker.engine.batches.speculation.speculation import (
     learn,
 )
 from worker.engine.batches.speculation.verification import Verification
+from worker.engine.rows.slot_room import SlotRoom
 from worker.engine.sampler import Row, Sample, draw_tokens
 from worker.engine.token_logprobs import PendingScore, score_rows
 from worker.quantised_kv.model_quantisation import to_plain
@@ -68,8 +64,6 @@ class RowGenerationBatch(GenerationBatch):
     is_alone = False
     speculation: Speculation | None = None
     _has_pass_in_flight = True
-    # The bytes that the memory budget spares for free slots now.
-    spare_bytes: Callable[[], int] = staticmethod(lambda: 0)
     prompt_cache: list[Any]
     tokens: list[list[int]]
     samplers: list[Row]
@@ -82,6 +76,7 @@ class RowGenerationBatch(GenerationBatch):
     def __init__(self, model: nn.Module, uids: list[int], *parts: Any) -> None:
         # The constructor computes the first step.
         self._slots = RowSlots(len(uids))
+        self._room = SlotRoom()
         super().__init__(model, uids, *parts)
 
     def next(self) -> list[Any]:
@@ -116,7 +111,7 @@ class RowGenerationBatch(GenerationBatch):
         if self._slots.is_wasteful:
             self.close_gaps()
         self._slots.count_step()
-        make_place(self.prompt_cache, len(tokens[0]))
+        self._room.make_place(self.prompt_cache, self._slots, len(tokens[0]))
         logits: mx.array = self.model(self._slots.spread(mx.array(tokens)), cache=self.prompt_cache)
         if any(row.depends_on_history for row in self.samplers):
             mx.async_eval(logits)
@@ -132,7 +127,9 @@ class RowGenerationBatch(GenerationBatch):
         dropped = [places - each for each in kept]
         of_slot = dict(zip(self._slots.slots, dropped, strict=True))
         common = min(dropped)
-        drop_tokens(self.prompt_cache, [of_slot.get(n, common) for n in range(self._slots.width)])
+        slots = range(self._slots.width)
+        if drop_tokens(self.prompt_cache, [of_slot.get(slot, common) for slot in slots]):
+            self._room.note(self.prompt_cache)
 
     def count_tokens(self, row: int, tokens: list[int]) -> FinishReason | None:
         """Add tokens to a row; why it ends with them. Only the last one can end it."""
@@ -157,7 +154,7 @@ class RowGenerationBatch(GenerationBatch):
         if self._slots.is_wasteful:
             self.close_gaps()
         self._slots.count_step()
-        make_place(self.prompt_cache, 1)
+        self._room.make_place(self.prompt_cache, self._slots, 1)
         tokens_in = self._slots.spread(inputs)
         logits = self.model(tokens_in[:, None], cache=self.prompt_cache)[:, -1, :]
         logits = self._slots.gather(logits)
@@ -201,32 +198,21 @@ class RowGenerationBatch(GenerationBatch):
         super().extend(batch)
         self.prompt_cache = layers
         slots = self._slots.add(len(batch))
-        extend_layers(layers, others, slots, self._room())
-        share_positions(layers)
+        extend_layers(layers, others, slots, self._room.slots_for(self._slots))
+        self._note_arrays()
 
-    def _room(self) -> int:
-        """The slots of arrays that the rows outgrow: twice as many, if the budget spares them.
-
-        So joins copy other rows once each on average, however many join.
-        """
-        slots = slots_of(self.prompt_cache)
-        if self._slots.width <= slots:
-            return 0
-        added = 2 * slots - self._slots.width
-        return 2 * slots if added * slot_bytes(self.prompt_cache) <= self.spare_bytes() else 0
+    def grow_within(self, spare_bytes: Callable[[], int]) -> None:
+        """Let the arrays have more room where the memory budget has these bytes to spare."""
+        self._room.spare_bytes = spare_bytes
 
     @property
     def slack_bytes(self) -> int:
-        """The bytes of free slots beyond those that any batch may have."""
-        free = slots_of(self.prompt_cache) - int(MAX_HELD_SHARE * len(self.uids))
-        return max(0, free) * slot_bytes(self.prompt_cache)
+        """The bytes of the arrays beyond those that the rows need."""
+        return self._room.slack_bytes(len(self.uids))
 
     def squeeze(self) -> None:
         """Give up the slack."""
-        if self.slack_bytes:
-            filter_layers(self.prompt_cache, self._slots.slots, MAX_HELD_SHARE)
-            share_positions(self.prompt_cache)
-            self._slots.close()
+        self._room.squeeze(self.prompt_cache, self._slots)
 
     def close_gaps(self) -> None:
         """Give the rows the first slots, in their order."""
@@ -243,9 +229,12 @@ class RowGenerationBatch(GenerationBatch):
             self._keep_slots(range(self._slots.width))
 
     def _keep_slots(self, slots: Sequence[int]) -> None:
-        max_share = MAX_SPARE_SHARE if self.spare_bytes() > 0 else MAX_HELD_SHARE
-        filter_layers(self.prompt_cache, slots, max_share)
+        filter_layers(self.prompt_cache, slots, self._room.max_share)
+        self._note_arrays()
+
+    def _note_arrays(self) -> None:
         share_positions(self.prompt_cache)
+        self._room.note(self.prompt_cache)
 
     def _update_rows(self, tokens: list[int]) -> None:
         for row, token in zip(self.samplers, tokens, strict=True):

@@ -248,7 +248,7 @@ class RowBatchGenerator(BatchGenerator):
                     prefill = prefill.split(computed)
                 batches = prefill.batch.start([row.segments[0] for row in prefill.rows])
                 for batch in batches:
-                    batch.spare_bytes = self.spare_bytes
+                    batch.grow_within(self.spare_bytes)
                     self._generation_batch.extend(batch)
                 started += [PromptProgress(r.uid, r.progress, True, True) for r in prefill.rows]
         return started

@@ -1,0 +1,141 @@
+"""The room of a batch's arrays: how much they grow, and when it is given up.
+
+Without spare bytes of the memory budget the arrays have room for the rows and the next tokens
+alone. With them they grow by a factor, so that what is copied is bounded by what is computed:
+rows that outgrow their slots get twice as many, and full rows get room for half as many tokens
+more. What has been more than `MAX_HELD_SHARE` of the need for some steps is given up.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from worker.engine.batches.row_slots import RowSlots
+from worker.engine.batches.slot_arrays import grow, round_down, round_up
+from worker.engine.batches.slot_cache import (
+    MAX_HELD_SHARE,
+    SlotKVCache,
+    make_place,
+    resize_caches,
+    share_positions,
+    slot_caches,
+)
+
+# What may be held when rows leave, of what the others need, where the memory budget spares it.
+MAX_SPARE_SHARE = 4.0
+# How often it is checked whether too much is held; what is at two checks is given up. The copy
+# takes about as long as three of these steps.
+CHECK_STEPS = 64
+
+
+class SlotRoom:
+    """The room of one batch's arrays; `spare_bytes` are those that the budget spares now."""
+
+    def __init__(self, spare_bytes: Callable[[], int] = lambda: 0) -> None:
+        self.spare_bytes = spare_bytes
+        self._caches: list[SlotKVCache] = []
+        # The bytes of all arrays, and of one token of one slot.
+        self._held_bytes = self._token_bytes = 0
+        # How many more places of each row certainly fit.
+        self._places_left = 0
+        self._steps = 0
+        self._was_too_large = False
+
+    def note(self, layers: Sequence[Any]) -> None:
+        """Measure the arrays: they may not be those that there were before."""
+        caches = [cache for cache in slot_caches(layers) if cache.capacity]
+        self._caches = caches
+        self._held_bytes = sum(cache.nbytes for cache in caches)
+        self._token_bytes = sum(token_bytes_of(cache) for cache in caches)
+        left = min((cache.capacity - cache.end for cache in caches), default=sys.maxsize)
+        # Caches without arrays get them in the next step.
+        self._places_left = left if len(caches) == sum(1 for _ in slot_caches(layers)) else 0
+
+    # ------------------------------------------------------------ growth
+
+    def make_place(self, layers: Sequence[Any], slots: RowSlots, places: int) -> None:
+        """Let the next places of each row fit."""
+        self._steps += 1
+        if self._steps % CHECK_STEPS == 0:
+            self._check(layers, slots)
+        if places > self._places_left:
+            make_place(layers, places)
+            self._grow(layers, slots, places)
+        self._places_left -= places
+
+    def _grow(self, layers: Sequence[Any], slots: RowSlots, places: int) -> None:
+        full = [each for each in slot_caches(layers) if 0 < each.capacity < each.end + places]
+        if full:
+            end = max(each.end for each in full) + places
+            row_bytes = sum(map(token_bytes_of, full)) * len(slots.slots)
+            spared = round_down(max(0, self.spare_bytes()) // row_bytes)
+            tokens = max(round_up(end), min(grow(end), round_up(end) + spared))
+            self._resize(layers, full, slots, tokens)
+        self.note(layers)
+
+    def slots_for(self, slots: RowSlots) -> int:
+        """The slots of arrays that these rows outgrow: twice as many, if the budget spares them.
+
+        So joins copy other rows once each on average, however many join.
+        """
+        held = min((cache.slots for cache in self._caches), default=0)
+        if not held or slots.width <= held:
+            return 0
+        slot_bytes = self._held_bytes // held
+        spared = max(0, self.spare_bytes()) // slot_bytes
+        return slots.width + max(0, min(2 * held - slots.width, spared))
+
+    @property
+    def max_share(self) -> float:
+        """What may be held after rows have left, of what the others need."""
+        return MAX_SPARE_SHARE if self.spare_bytes() > 0 else MAX_HELD_SHARE
+
+    # ------------------------------------------------------------ what is given up
+
+    def slack_bytes(self, rows: int) -> int:
+        """The bytes of the arrays beyond those that so many rows need."""
+        return max(0, self._held_bytes - self._needed_bytes(rows))
+
+    def _needed_bytes(self, rows: int) -> int:
+        end = max((cache.end for cache in self._caches), default=0)
+        return rows * round_up(end + 1) * self._token_bytes
+
+    def _check(self, layers: Sequence[Any], slots: RowSlots) -> None:
+        """Give up what has been too much for some steps."""
+        rows = len(slots.slots)
+        too_large = self._held_bytes > MAX_HELD_SHARE * self._needed_bytes(rows)
+        if too_large and self._was_too_large:
+            end = max(cache.end for cache in self._caches) + 1
+            tokens = max(round_up(end), grow(end))
+            self._resize(layers, self._caches, slots, min(tokens, self._capacity))
+            too_large = False
+        self._was_too_large = too_large
+
+    def squeeze(self, layers: Sequence[Any], slots: RowSlots) -> None:
+        """Give up all slack, which copies the rows."""
+        if self.slack_bytes(len(slots.slots)):
+            end = max(cache.end for cache in self._caches) + 1
+            self._resize(layers, self._caches, slots, round_up(end))
+
+    @property
+    def _capacity(self) -> int:
+        return max(cache.capacity for cache in self._caches)
+
+    def _resize(
+        self, layers: Sequence[Any], caches: list[SlotKVCache], slots: RowSlots, tokens: int
+    ) -> None:
+        """Copy the rows to arrays for so many tokens of each. No gaps are left."""
+        if not slots.is_in_order:
+            # Only caches with slots have gaps, and all of them have.
+            caches = self._caches
+        resize_caches(caches, slots.slots, (len(slots.slots), tokens))
+        share_positions(layers)
+        slots.close()
+        self.note(layers)
+
+
+def token_bytes_of(cache: SlotKVCache) -> int:
+    """The bytes of one token of one row."""
+    return cache.nbytes // (cache.slots * cache.capacity)
