@@ -28,7 +28,7 @@ from service.api.tokenization.routes import list_tokenization_operations
 from service.config.model_names import ModelNames
 from service.config.model_settings import MODEL_KINDS, ModelKind, quantisations_of
 from service.config.settings import Settings
-from service.config.softening import softened_parameters
+from service.config.sources import softened_parameters
 from service.errors import InsufficientMemory, ModelBusy, ModelLoadFailed
 from service.generation.submitter import Submitter
 from service.http.body_budget import BodyBudget

@@ -28,6 +28,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     # district -> the districts that it may import, besides protocol
     "worker.main": (
         "worker.ranks",
+        "worker.ranks.joining",
         "worker.scheduler",
         "worker.intake",
         "worker.models",
@@ -44,6 +45,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     ),
     # A model that several processes compute; a program of its own, and rank 0's part of it.
     "worker.ranks": (
+        "worker.ranks.joining",
         "worker.models",
         "worker.folder",
         "worker.engine",
@@ -52,6 +54,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.cache",
         "worker.isolation",
     ),
+    "worker.ranks.joining": ("worker.models",),
     "worker.scheduler": (
         "worker.intake",
         "worker.models",
@@ -127,6 +130,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.telemetry",
         "service.store",
         "service.supervision",
+        # Where the ranks of the settings run.
+        "service.ranks",
         "service.security",
         "service.transport",
         "service.config",

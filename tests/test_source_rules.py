@@ -29,7 +29,7 @@ SERVICE_SIDE = ("service", "starlette", "hypercorn")
 GENERATION = ("generate", "stream_generate", "batch_generate")  # mlx_lm re-exports these
 GENERATION_OWNER = "worker/engine/rows/"
 # MLX takes the addresses of its ring from variables alone, which the latter sets.
-ENVIRONMENT_READERS = ("service/config/settings.py", "worker/ranks/meeting.py")
+ENVIRONMENT_READERS = ("service/config/settings.py", "worker/ranks/joining/backends.py")
 ENVIRONMENT = ("environ", "environb", "getenv", "getenvb", "putenv", "unsetenv")
 EMPTY_NAMES = ("util", "utils", "helper", "helpers", "manager", "managers", "base")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import os
@@ -40,8 +41,8 @@ from worker.models.families import build_registry
 from worker.models.model_config import LoadError, ModelConfigLoader
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import ONE_PROCESS, AnyLoadedModel, LoadedModel
+from worker.ranks.joining.meeting import MeetingFailed
 from worker.ranks.leader import Leader
-from worker.ranks.meeting import MeetingFailed
 from worker.ranks.recorder import RankLost
 from worker.scheduler.core import EngineCore
 from worker.scheduler.device_clock import DeviceClock
@@ -98,7 +99,7 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     prepare_device()
     device = describe_device()
     shares = 1 if configure.ranks is None else configure.ranks.size
-    budget = limit_memory(configure, device, shares)
+    budget = limit_memory(configure, device)
     configure = msgspec.structs.replace(configure, prefill_reserve_bytes=budget.prefill)
     disk_store = open_disk_store(configure)
     # Without this a full collection traverses all imported objects: 70 ms in which streams wait.
@@ -114,7 +115,7 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
     # Before the ranks meet and the loads: it notices that the service ends during them.
     Receiver(channel, preprocessor, inbox, finished, device_clock.read).start()
     try:
-        leader = meet_ranks(configure, channel)
+        leader, budget = meet_ranks(configure, channel, budget)
         pool = ModelPool(
             configure,
             config_loader,
@@ -155,26 +156,30 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
 
 
 def share_memory(configure: Configure) -> Configure:
-    """The limits of each rank: all ranks are on one machine, and each has a part of a model."""
+    """The limits of this process, which is one of perhaps several ranks on its host."""
     if configure.ranks is None:
         return configure
-    size = configure.ranks.size
+    shares = configure.ranks.shares
     return msgspec.structs.replace(
         configure,
-        memory_limit_bytes=configure.memory_limit_bytes // size,
-        cache_limit_bytes=configure.cache_limit_bytes // size,
-        prompt_cache_bytes=configure.prompt_cache_bytes // size,
+        memory_limit_bytes=configure.memory_limit_bytes // shares,
+        cache_limit_bytes=configure.cache_limit_bytes // shares,
+        prompt_cache_bytes=configure.prompt_cache_bytes // shares,
     )
 
 
-def meet_ranks(configure: Configure, channel: Channel[ToWorker, ToService]) -> Leader | None:
+def meet_ranks(
+    configure: Configure, channel: Channel[ToWorker, ToService], budget: Budget
+) -> tuple[Leader | None, Budget]:
     """Accept the other ranks, which then follow this one; None if there are none.
+
+    `budget` is this process's; unless it was set, the smallest one of all ranks is returned.
 
     Raises:
         LoadError: they cannot work together, or a setting cannot be used with ranks.
     """
     if configure.ranks is None:
-        return None
+        return None, budget
     if configure.prompt_cache_dir:
         raise LoadError("prompt_cache_dir cannot be used with ranks")
     try:
@@ -183,11 +188,14 @@ def meet_ranks(configure: Configure, channel: Channel[ToWorker, ToService]) -> L
             configure.rank_silence_s,
             on_met=lambda ranks, complete: channel.send(RanksMet(ranks, complete)),
             on_lost=partial(exit_without_rank, channel),
+            budget_bytes=budget.limit,
         )
     except MeetingFailed as error:
         raise LoadError(str(error)) from error
     leader.prepare(configure)
-    return leader
+    if not configure.memory_limit_bytes:
+        budget = dataclasses.replace(budget, limit=leader.budget_bytes)
+    return leader, budget
 
 
 def lost_rank(rank: int, reason: str) -> Fatal:
@@ -210,12 +218,13 @@ def forget_model(preprocessor: Preprocessor, leader: Leader | None, id: str) -> 
         leader.send_freed()
 
 
-def limit_memory(configure: Configure, device: Device, shares: int) -> Budget:
-    """The budget of this process, one of `shares` of its machine; MLX gets its limits.
+def limit_memory(configure: Configure, device: Device) -> Budget:
+    """The budget of this process; MLX gets its limits.
 
     Raises:
         LoadError: the wired limit is larger than Metal recommends.
     """
+    shares = 1 if configure.ranks is None else configure.ranks.shares
     budget = make_budget(
         configure.memory_limit_bytes, configure.prefill_reserve_bytes, device, shares
     )

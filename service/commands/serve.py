@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 
 from protocol.messages import Configure
 from service.app import ServiceParts, build_app, warn_without_effect
+from service.commands.rank_layout import choose_layout, refuse_with_ranks
 from service.commands.startup_screen import StartupScreen
 from service.config.installation_key import load_installation_key
 from service.config.model_names import ModelNames
@@ -29,15 +30,14 @@ from service.config.model_settings import to_sources, trusted_ids
 from service.config.scalars import SettingsError
 from service.config.secrets import conceal_secrets
 from service.config.settings import Settings
-from service.config.softening import softened_parameters
-from service.config.sources import load_settings
+from service.config.sources import load_settings, softened_parameters
 from service.errors import StoreUnavailable, excerpt
 from service.host.hub import refuse_open_hub_for
 from service.host.log_setup import LogFile, configure_logging
 from service.host.sleep_prevention import SleepPrevention, caffeinate
 from service.host.standard_streams import STANDARD_OUTPUT, open_standard_stream
 from service.inflight.registry import RequestRegistry
-from service.schema.settings_in_force import NOT_WITH_RANKS
+from service.ranks.layout import RankLayout
 from service.security.clients import ClientNames, PeerNames
 from service.security.exposure import find_exposure
 from service.security.keyring import KeyRing, open_keyring
@@ -71,7 +71,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """
     settings = load_settings(argv, environ)
     refuse_open_hub_for(settings.models, environ)
-    refuse_with_ranks(settings)
+    layout = choose_layout(settings)
+    refuse_with_ranks(settings, layout)
     keys, tls = open_keyring(settings), make_tls(settings)
     try:
         file = log_file(settings)
@@ -90,7 +91,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     gc.freeze()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(serve(settings, listener, environ, keys, tls))
+            return runner.run(serve(settings, listener, environ, keys, tls, layout=layout))
     finally:
         flush_logs()
 
@@ -102,22 +103,6 @@ def log_file(settings: Settings) -> LogFile | None:
     return LogFile(
         Path(settings.log_file), max_bytes=settings.log_file_bytes, backups=settings.log_files
     )
-
-
-def refuse_with_ranks(settings: Settings) -> None:
-    """Refuse settings that would have to be the same on all ranks, which nothing ensures yet.
-
-    Raises:
-        SettingsError: one of them is set.
-    """
-    used = {
-        "prompt_cache_dir": settings.prompt_cache_dir != "",
-        "wired_limit_bytes": settings.wired_limit_bytes != 0,
-        "adapter": any(model.adapter is not None for model in settings.models),
-    }
-    for name in NOT_WITH_RANKS:
-        if settings.ranks > 1 and used[name]:
-            raise SettingsError(f"{name}: cannot be used with ranks")
 
 
 def refuse_open_network(settings: Settings, keys: KeyRing, listener: socket.socket) -> None:
@@ -139,10 +124,18 @@ async def serve(
     keys: KeyRing,
     tls: ssl.SSLContext | None = None,
     *,
+    layout: RankLayout | None = None,
     worker_command: Sequence[str] = WORKER_COMMAND,
     restart_limits: RestartLimits | None = None,
 ) -> int:
     """Open the store, serve, and return the process's exit code."""
+    supervise = partial(
+        make_supervisor,
+        settings,
+        layout or choose_layout(settings),
+        worker_command,
+        restart_limits=restart_limits,
+    )
     try:
         async with running_stores(
             settings.response_store,
@@ -157,8 +150,7 @@ async def serve(
                 environ,
                 keys,
                 tls,
-                worker_command,
-                restart_limits,
+                supervise,
             )
     except StoreUnavailable as error:
         listener.close()
@@ -173,21 +165,13 @@ async def serve_with(
     environ: Mapping[str, str],
     keys: KeyRing,
     tls: ssl.SSLContext | None,
-    worker_command: Sequence[str],
-    restart_limits: RestartLimits | None,
+    supervise: Callable[..., Supervisor],
 ) -> int:
     """Build the service's components, run them, and return the process's exit code."""
     screen = StartupScreen(Console(file=open_standard_stream(STANDARD_OUTPUT)))
     observability = make_observability(settings, environ)
     preloads = find_preloads(settings.blas, settings.allocator)
-    supervisor = make_supervisor(
-        settings,
-        worker_command,
-        worker_environ(environ, preloads, runs_remote_code=bool(trusted_ids(settings.models))),
-        screen,
-        observability,
-        restart_limits,
-    )
+    supervisor = supervise(environ, preloads, screen, observability)
     registry = make_registry(settings, supervisor)
     supervisor.set_observer(registry)
     observability.watch(supervisor, stores.index)
@@ -288,22 +272,29 @@ def make_thinking(settings: Settings) -> EncodedThinking:
 
 def make_supervisor(
     settings: Settings,
+    layout: RankLayout,
     command: Sequence[str],
     environ: Mapping[str, str],
+    preloads: Preloads,
     screen: StartupScreen,
     observability: Observability,
+    *,
     restart_limits: RestartLimits | None,
 ) -> Supervisor:
     """The supervisor of the worker, which is not started yet."""
     return Supervisor(
         to_configure(settings),
         command,
-        environ,
+        worker_environ(
+            {**environ, **dict(layout.variables)},
+            preloads,
+            runs_remote_code=bool(trusted_ids(settings.models)),
+        ),
         timeouts=Timeouts(load_timeout_s=settings.load_timeout_s, stall_s=settings.stall_s),
         on_loading=screen.show_loading,
         on_step=observability.step_stats.add_step,
         restart_limits=restart_limits,
-        ranks=settings.ranks,
+        ranks=layout,
     )
 
 

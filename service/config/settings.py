@@ -11,7 +11,6 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from protocol.units import GIB, MIB
@@ -22,12 +21,13 @@ from service.config.model_settings import (
     ModelSettings,
     SpeculationSetting,
 )
+from service.config.rank_settings import RankSettings
 from service.config.scalars import SettingField, list_setting_fields, path_meta
 
 TIB = 1024 * GIB
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class Settings(RankSettings, frozen=True, kw_only=True):
     """All settings. Sizes are bytes, times are seconds."""
 
     models: tuple[ModelSettings, ...] = (DEMO,)
@@ -85,9 +85,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_running: Annotated[
         int, Meta(description="The most sequences that run at once.", ge=1, le=1024)
     ] = 32
-    ranks: Annotated[
-        int, Meta(description="The processes that compute the models together.", ge=1, le=64)
-    ] = 1
     max_waiting: Annotated[
         int,
         Meta(

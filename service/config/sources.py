@@ -22,6 +22,8 @@ from service.config.scalars import (
     refuse_unknown,
 )
 from service.config.settings import Settings, describe_settings
+from service.errors import excerpt
+from service.schema.support import SOFTENABLE
 
 CONFIG_VARIABLE = "MLXD_CONFIG"
 MODELS_VARIABLE = "MLXD_MODELS"
@@ -65,6 +67,18 @@ def load_configuration(
         **dict.fromkeys(flags, "command line"),
     }
     return Configuration(Settings(**variables | file | flags), sources)
+
+
+def softened_parameters(settings: Settings) -> frozenset[str]:
+    """The parameters of the setting `soften`.
+
+    Raises:
+        SettingsError: one of them cannot be softened.
+    """
+    names = frozenset(word.strip() for word in settings.soften.split(",") if word.strip())
+    for name in sorted(names.difference(SOFTENABLE)):
+        raise SettingsError(f"soften: {excerpt(name, 100)} is not one of {', '.join(SOFTENABLE)}")
+    return names
 
 
 # ---------------------------------------------------------------- the three sources

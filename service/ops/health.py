@@ -31,9 +31,6 @@ from service.supervision.supervisor import Supervisor
 
 Show = Callable[[str], str]
 
-# All ranks are on this machine.
-RANK_HOST = "localhost"
-
 
 class HealthEndpoint:
     """Reports whether the service can generate."""
@@ -66,8 +63,10 @@ class HealthEndpoint:
                 last_exit=exit_health(last_exit, show) if last_exit else None,
                 prefill=prefill_health(supervisor, show),
                 ranks=[
-                    RankHealth(rank=rank, host=RANK_HOST, pid=pid)
-                    for rank, pid in enumerate(supervisor.rank_pids)
+                    RankHealth(rank=rank, host=show(place.name), pid=pid)
+                    for rank, (place, pid) in enumerate(
+                        zip(supervisor.ranks.places, supervisor.rank_pids, strict=False)
+                    )
                 ],
             ),
             requests=self._requests(stats),

@@ -81,8 +81,8 @@ class SettingsReport:
                 tokens_per_minute=settings.key_tokens_per_minute,
             ),
             ranks=RanksInForce(
-                size=settings.ranks,
-                refused=list(NOT_WITH_RANKS) if settings.ranks > 1 else [],
+                size=self._supervisor.ranks.size,
+                refused=list(NOT_WITH_RANKS) if self._supervisor.ranks.size > 1 else [],
             ),
             without_effect=[*find_without_effect(settings, surroundings)],
         )

@@ -1,4 +1,4 @@
-"""The process of one rank beside rank 0."""
+"""The process of one rank beside rank 0: the rank itself, or ssh to its host."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+from service.errors import excerpt
 
 # How long a rank may take to end once rank 0 has ended, which it notices at once.
 END_TIMEOUT_S = 2.0
+LAST_WORDS_CHARS = 500
 
 
 class ErrorCopy(Protocol):
@@ -25,21 +29,37 @@ CopyErrors = Callable[[int], ErrorCopy]
 """Starts a copy from a descriptor, which it then owns."""
 
 
+@dataclass(frozen=True, slots=True)
+class RankProgram:
+    """How a rank is started: its command, and what it first reads.
+
+    `name` is what messages call it. `explain` gives the meaning of an exit code, by the end of
+    its standard error; with that end a message says what ssh has said.
+    """
+
+    name: str
+    command: Sequence[str]
+    first_lines: bytes
+    explain: Callable[[int, str], str] | None = None
+
+
 class Follower:
     """One rank. Its standard input has the secret, and stays open for as long as it may run."""
 
     def __init__(
         self,
-        rank: int,
-        command: Sequence[str],
+        program: RankProgram,
         environ: Mapping[str, str],
-        line: bytes,
         on_exit: Callable[[], None],
         copy_errors: CopyErrors,
     ) -> None:
-        self.rank = rank
+        self._program = program
         self._process = subprocess.Popen(
-            command, env=dict(environ), stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+            program.command,
+            env=dict(environ),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
         )
         assert self._process.stderr is not None
         assert self._process.stdin is not None
@@ -48,11 +68,11 @@ class Follower:
         self._input = self._process.stdin
         # It may have ended already, of which `on_exit` tells.
         with contextlib.suppress(BrokenPipeError):
-            self._input.write(line)
+            self._input.write(program.first_lines)
         self._on_exit = on_exit
         self._is_killed = False
         self._exited = threading.Event()
-        threading.Thread(target=self._wait, name=f"rank-{rank}-reaper", daemon=True).start()
+        threading.Thread(target=self._wait, name=f"{program.name}-reaper", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -73,12 +93,20 @@ class Follower:
         if not self._exited.wait(END_TIMEOUT_S):
             self.kill()
             self._exited.wait()
-        self._standard_error.finish()
+        last_words = self._standard_error.finish()
         status = self._process.returncode
         if status == 0 or self._is_killed:
             return None
+        return self._describe(status, last_words)
+
+    def _describe(self, status: int, last_words: str) -> str:
         how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"
-        return f"rank {self.rank} has ended with {how}"
+        text = f"{self._program.name} has ended with {how}"
+        if self._program.explain is None:
+            return text
+        meaning = self._program.explain(status, last_words)
+        said = excerpt(last_words[-LAST_WORDS_CHARS:], LAST_WORDS_CHARS) if last_words else ""
+        return ": ".join(filter(None, (text, meaning, said)))
 
     def _wait(self) -> None:
         self._process.wait()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import msgspec
 
 from service.ranks.addresses import RankAddresses
-from service.ranks.follower import CopyErrors, Follower
+from service.ranks.follower import CopyErrors, Follower, RankProgram
+from service.ranks.ssh import explain_exit, shell_line, ssh_command
 
 # -P: do not import a folder named `worker` from the current directory.
 RANK_COMMAND = (sys.executable, "-P", "-m", "worker.ranks")
@@ -31,9 +33,9 @@ class Followers:
     ) -> None:
         self._ranks: list[Follower] = []
         try:
-            for rank in range(1, addresses.size):
-                line = msgspec.json.encode(addresses.group_for(rank)) + b"\n"
-                self._ranks.append(Follower(rank, command, environ, line, on_exit, copy_errors))
+            for rank in range(1, addresses.layout.size):
+                program = program_of(rank, addresses, environ, command)
+                self._ranks.append(Follower(program, environ, on_exit, copy_errors))
         except OSError:
             self.kill()
             self.finish()
@@ -41,7 +43,7 @@ class Followers:
 
     @property
     def pids(self) -> list[int]:
-        """Their process ids, in the order of the ranks."""
+        """Their process ids, in the order of the ranks; of one on another host that of ssh."""
         return [rank.pid for rank in self._ranks]
 
     def kill(self) -> None:
@@ -55,3 +57,16 @@ class Followers:
         Those that do not end are killed.
         """
         return next(filter(None, [rank.finish() for rank in self._ranks]), None)
+
+
+def program_of(
+    rank: int, addresses: RankAddresses, environ: Mapping[str, str], command: Sequence[str]
+) -> RankProgram:
+    """What starts a rank: `command` on this machine, ssh elsewhere."""
+    layout, group = addresses.layout, addresses.group_for(rank)
+    place, line = layout.places[rank], msgspec.json.encode(group) + b"\n"
+    name = group.name_of(rank)
+    if place.ssh is None:
+        return RankProgram(name, command, line)
+    explain = partial(explain_exit, layout=layout, place=place)
+    return RankProgram(name, ssh_command(place), shell_line(layout, environ) + line, explain)

@@ -27,6 +27,7 @@ from service.config.api_keys import API_KEYS_VARIABLE
 from service.config.secrets import has_secret, names_secret
 from service.ranks.addresses import RankAddresses
 from service.ranks.followers import Followers
+from service.ranks.layout import ONE_PROCESS, RankLayout
 from service.schema.health import WorkerPhase
 from service.supervision.preloads import Preloads
 from service.supervision.standard_error import StandardErrorCopy
@@ -60,10 +61,10 @@ class WorkerProcess:
         on_message: Callable[[ToService], None],
         on_exit: Callable[[int], None],
         on_closed: Callable[[], None] | None = None,
-        ranks: int = 1,
+        ranks: RankLayout = ONE_PROCESS,
     ) -> None:
         service_connection, worker_connection = multiprocessing.Pipe()
-        self._addresses = RankAddresses(ranks) if ranks > 1 else None
+        self._addresses = RankAddresses(ranks) if ranks.size > 1 else None
         passed = [] if self._addresses is None else [self._addresses.listener]
         # Close the worker's end here; otherwise the pipe would never reach end of file.
         with worker_connection:
@@ -109,7 +110,7 @@ class WorkerProcess:
         if self._addresses is None:
             return None
         # Rank 0 has its own copy.
-        self._addresses.close_listener()
+        self._addresses.close()
         try:
             return Followers(self._addresses, environ, self._end_without_rank, StandardErrorCopy)
         except OSError:
@@ -179,8 +180,6 @@ class WorkerProcess:
         self._channel.close()
         if self._followers is not None:
             self.lost_rank = self._followers.finish()
-        if self._addresses is not None:
-            self._addresses.close()
         # The event loop may be closed already.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._on_exit, status)

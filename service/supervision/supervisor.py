@@ -30,6 +30,7 @@ from protocol.messages import (
     ToWorker,
 )
 from protocol.stats import Stats
+from service.ranks.layout import ONE_PROCESS, RankLayout
 from service.schema.health import HealthStatus
 from service.supervision.available_memory import read_available
 from service.supervision.exit_reason import (
@@ -93,7 +94,7 @@ class Supervisor:
         on_loading: Callable[[Loading], None],
         on_step: Callable[[Stats, int], None] = lambda stats, tokens: None,
         restart_limits: RestartLimits | None = None,
-        ranks: int = 1,
+        ranks: RankLayout = ONE_PROCESS,
         available_bytes: Callable[[], int | None] = read_available,
     ) -> None:
         self._configure = configure

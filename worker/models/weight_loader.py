@@ -116,6 +116,11 @@ def build_modules(path: Path, *, trusted: bool) -> nn.Module:
     return model
 
 
+def build_whole(config: ModelConfig) -> nn.Module:
+    """The model of a configuration; raises as `build_modules`."""
+    return build_modules(config.path, trusted=config.source.trust_remote_code)
+
+
 @dataclass(frozen=True, slots=True)
 class ModelParts:
     """What makes the parts of a model that generates: by default those of one process.
@@ -123,7 +128,7 @@ class ModelParts:
     `shares` is over how many processes its weights are distributed.
     """
 
-    build: Callable[..., nn.Module] = build_modules
+    build: Callable[[ModelConfig], nn.Module] = build_whole
     read: Callable[[nn.Module, list[mx.array]], None] = read_slice
     make_engine: Callable[..., Engine] = Engine
     make_cache: Callable[[int, DiskStore | None], PrefixCache] = PrefixCache
@@ -248,8 +253,7 @@ class WeightLoad:
 
     def _build_model(self) -> None:
         """Build the model's modules; their arrays are read lazily."""
-        trusted = self.config.source.trust_remote_code
-        model = self._parts.build(self.config.path, trusted=trusted)
+        model = self._parts.build(self.config)
         if self.config.source.adapter_path is not None:
             model = load_adapters(model, self.config.source.adapter_path)
             model.eval()

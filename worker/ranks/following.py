@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -25,12 +25,16 @@ from worker.engine.sampler import Row, make_row
 from worker.engine.token_logprobs import PromptScorer
 from worker.memory.budget import make_budget, return_freed_memory, set_limits
 from worker.memory.device import describe_device
+from worker.models.model_files import find_model_folder
 from worker.models.weight_loader import slice_weights
+from worker.ranks.joining.contents import describe_difference, read_contents
 from worker.ranks.plan import (
     Advance,
     BuildModel,
     ChosenDrafts,
     ChosenSlice,
+    Compared,
+    CompareFiles,
     DropPrefixes,
     Entry,
     Forget,
@@ -38,6 +42,7 @@ from worker.ranks.plan import (
     MakeCache,
     MakeEngine,
     Mask,
+    ModelFiles,
     Plan,
     Prepare,
     ReadWeights,
@@ -150,10 +155,21 @@ class FollowedConstraint:
 
 
 class Follower:
-    """The models, prompt caches and engines of this rank, by rank 0's numbers."""
+    """The models, prompt caches and engines of this rank, by rank 0's numbers.
 
-    def __init__(self, group: mx.distributed.Group, receive: Callable[[], Plan]) -> None:
+    `answer` sends to rank 0. This process is one of `shares` on its host.
+    """
+
+    def __init__(
+        self,
+        group: mx.distributed.Group,
+        receive: Callable[[], Plan],
+        answer: Callable[[Compared], None],
+        shares: int,
+    ) -> None:
         self._group = group
+        self._answer = answer
+        self._shares = shares
         self._reader = PlanReader(receive)
         self._models: dict[int, nn.Module] = {}
         self._slices: dict[int, Iterator[list[mx.array]]] = {}
@@ -195,11 +211,13 @@ class Follower:
     def _make(self, entry: Entry) -> None:
         match entry:
             case Prepare(memory_limit_bytes, cache_limit_bytes):
-                device, shares = describe_device(), self._group.size()
-                budget = make_budget(memory_limit_bytes, 0, device, shares)
-                set_limits(memory_limit_bytes, cache_limit_bytes, budget)
-            case BuildModel(model, path, trusted):
-                modules = build_part(Path(path), self._group, trusted=trusted)
+                limits = memory_limit_bytes // self._shares, cache_limit_bytes // self._shares
+                budget = make_budget(limits[0], 0, describe_device(), self._shares)
+                set_limits(*limits, budget)
+            case CompareFiles(files, contents):
+                self._answer(Compared(compare_files(files, contents)))
+            case BuildModel(model, files, trusted):
+                modules = build_part(folder_of(files), self._group, trusted=trusted)
                 weights: list[mx.array] = [array for _, array in tree_flatten(modules.parameters())]
                 self._models[model], self._slices[model] = modules, slice_weights(weights)
             case MakeCache(cache, limit_bytes):
@@ -237,6 +255,23 @@ class Follower:
         tokens = engine.step()
         cache = self._caches.get(self._cache_of[number])
         self._reader.digest.add(tokens, engine.failed, 0 if cache is None else cache.nbytes)
+
+
+def folder_of(files: ModelFiles) -> Path:
+    """The folder of a model on this host.
+
+    Raises:
+        OSError: it is not here.
+    """
+    return find_model_folder(files.source, download=False, revision=files.revision)
+
+
+def compare_files(files: ModelFiles, contents: Mapping[str, str]) -> str | None:
+    """How this host's files of a model differ from rank 0's; None if they do not."""
+    try:
+        return describe_difference(read_contents(folder_of(files)), contents)
+    except (OSError, RuntimeError, ValueError) as error:
+        return str(error)
 
 
 def make_followed_row(entry: Insert, reader: PlanReader) -> Row:

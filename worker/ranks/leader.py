@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -17,13 +18,29 @@ from protocol.ranks import RankGroup
 from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.engine import Engine
+from worker.memory.budget import UNLIMITED
+from worker.models.model_config import ModelConfig
 from worker.models.weight_loader import ModelParts
-from worker.ranks.frames import BadFrame, Frames
+from worker.ranks.joining.backends import make_group
+from worker.ranks.joining.contents import read_contents, source_elsewhere
+from worker.ranks.joining.frames import BadFrame, Frames
+from worker.ranks.joining.meeting import accept_ranks, hold_ports, make_hello
 from worker.ranks.leading import LeadingCache, LeadingEngine
-from worker.ranks.meeting import accept_ranks, make_ring
-from worker.ranks.plan import BuildModel, Failed, Prepare, ReadWeights, decode_answer
+from worker.ranks.plan import (
+    BuildModel,
+    Compared,
+    CompareFiles,
+    ModelFiles,
+    Prepare,
+    ReadWeights,
+    decode_answer,
+)
 from worker.ranks.recorder import Recorder
 from worker.ranks.sharding import build_part
+
+
+class FilesDiffer(ValueError):
+    """A model's files on another host are not those of this one; the message says which."""
 
 
 class Leader:
@@ -32,9 +49,11 @@ class Leader:
     `on_met` is called with the other ranks that have come so far, and whether the group is made;
     `on_lost` with a rank that has ended, or is silent for `silence_s`, and the reason.
 
+    `budget_bytes` is what models may use in this process.
+
     Raises:
         MeetingFailed: the ranks cannot work together.
-        RuntimeError: the ring cannot be made.
+        RuntimeError: MLX's group cannot be made.
     """
 
     def __init__(
@@ -43,23 +62,40 @@ class Leader:
         silence_s: float,
         on_met: Callable[[list[int], bool], None],
         on_lost: Callable[[int, str], None],
+        *,
+        budget_bytes: int = UNLIMITED.limit,
     ) -> None:
         self._on_lost = on_lost
-        self._ranks = accept_ranks(group, silence_s, lambda ranks: on_met(ranks, False))
-        self._is_closing = False
-        self._group = make_ring(group, silence_s)
+        self._ranks_of = group
+        ports = hold_ports(group)
+        try:
+            own = make_hello(group, ports, budget_bytes)
+            self._ranks, welcome, self._hellos = accept_ranks(
+                group, own, silence_s, lambda ranks: on_met(ranks, False)
+            )
+            self._is_closing = False
+            self._group = make_group(group, welcome)
+        finally:
+            ports.close()
+        self._answers: dict[int, queue.SimpleQueue[Compared]] = {}
         for rank, frames in self._ranks.items():
+            self._answers[rank] = queue.SimpleQueue()
             frames.start_heartbeats(silence_s)
             watch = partial(self._watch, rank, frames)
             threading.Thread(target=watch, name=f"rank-{rank}-watch", daemon=True).start()
-        self._recorder = Recorder(self._ranks)
+        self._recorder = Recorder(self._ranks, group)
         on_met(sorted(self._ranks), True)
 
     def prepare(self, configure: Configure) -> None:
-        """Send the limits of the device's memory."""
+        """Send the limits of the device's memory: those of a host, which its ranks share."""
         limits = configure.memory_limit_bytes, configure.cache_limit_bytes
-        self._recorder.add(Prepare(*limits))
+        self._recorder.add(Prepare(*(limit * self._ranks_of.shares for limit in limits)))
         self._recorder.send()
+
+    @property
+    def budget_bytes(self) -> int:
+        """The least memory that a rank has for models: each computes its part of every model."""
+        return min(hello.budget_bytes for hello in self._hellos)
 
     @property
     def parts(self) -> ModelParts:
@@ -83,23 +119,42 @@ class Leader:
             frames.close()
 
     def _watch(self, rank: int, frames: Frames) -> None:
-        """Wait for the end of another rank."""
+        """Queue the answers of another rank, and wait for its end."""
         try:
-            answer = decode_answer(frames.receive())
-            reason = answer.reason if isinstance(answer, Failed) else "it has sent a second hello"
+            while isinstance(answer := decode_answer(frames.receive()), Compared):
+                self._answers[rank].put(answer)
+            reason = answer.reason
         except EOFError:
             reason = "it has ended"
         except (OSError, BadFrame, msgspec.MsgspecError) as error:
             reason = str(error)
         if not self._is_closing:
-            self._on_lost(rank, reason)
+            self._on_lost(rank, self._ranks_of.with_host(rank, reason))
 
-    def _build(self, path: Path, *, trusted: bool) -> nn.Module:
-        model = build_part(path, self._group, trusted=trusted)
+    def _build(self, config: ModelConfig) -> nn.Module:
+        source, trusted = config.source, config.source.trust_remote_code
+        files = ModelFiles(source_elsewhere(source.source, config.path), source.revision)
+        if self._ranks_of.has_other_hosts:
+            self._compare(files, config.path)
+        model = build_part(config.path, self._group, trusted=trusted)
         number = self._recorder.register("model", model)
-        self._recorder.add(BuildModel(number, str(path), trusted))
+        self._recorder.add(BuildModel(number, files, trusted))
         self._recorder.send_freed()
         return model
+
+    def _compare(self, files: ModelFiles, path: Path) -> None:
+        """Let all ranks compare their files of a model with those of this one, in this folder.
+
+        Raises:
+            FilesDiffer: those of a rank are others.
+        """
+        self._recorder.add(CompareFiles(files, read_contents(path)))
+        self._recorder.send_freed()
+        # A rank that is lost ends this process.
+        answers = {rank: answers.get() for rank, answers in self._answers.items()}
+        for rank, answer in answers.items():
+            if answer.difference is not None:
+                raise FilesDiffer(f"{self._ranks_of.name_of(rank)}: {answer.difference}")
 
     def _read(self, model: nn.Module, weights: list[mx.array]) -> None:
         self._recorder.add(ReadWeights(self._recorder.number_of(model)))

@@ -15,7 +15,7 @@ import msgspec
 from protocol.batching import BatchRules
 from protocol.messages import Sampling
 from protocol.quantisation import KVBits
-from protocol.structs import Message
+from protocol.structs import Data, Message
 from worker.engine.engine import FailedRow, Token
 
 DIGEST_BYTES = 16
@@ -28,11 +28,25 @@ class Prepare(Message, frozen=True):
     cache_limit_bytes: int
 
 
+class ModelFiles(Data, frozen=True):
+    """Where a model's files are on every host: `source` and `revision` are as in its settings."""
+
+    source: str | None
+    revision: str | None
+
+
+class CompareFiles(Message, frozen=True):
+    """Compare a model's files with these of rank 0, and answer with `Compared`."""
+
+    files: ModelFiles
+    contents: dict[str, str]
+
+
 class BuildModel(Message, frozen=True):
-    """Build the modules of the model in this folder, and keep this rank's part of the weights."""
+    """Build the modules of a model, and keep this rank's part of the weights."""
 
     model: int
-    path: str
+    files: ModelFiles
     trusted: bool
 
 
@@ -153,6 +167,7 @@ class Mask(Message, frozen=True):
 
 Entry = (
     Prepare
+    | CompareFiles
     | BuildModel
     | ReadWeights
     | MakeCache
@@ -177,15 +192,10 @@ class Plan(Message, frozen=True):
     entries: list[Entry]
 
 
-class Hello(Message, frozen=True):
-    """The first message of a rank to rank 0, and its answer once all ranks are there.
+class Compared(Message, frozen=True):
+    """A rank's answer to `CompareFiles`: how its files differ; None if they do not."""
 
-    Rank 0 says for how long a rank may be silent.
-    """
-
-    rank: int
-    versions: list[str]
-    silence_s: float = 0.0
+    difference: str | None
 
 
 class Failed(Message, frozen=True):
@@ -194,11 +204,10 @@ class Failed(Message, frozen=True):
     reason: str
 
 
-ToRank = Hello | Plan
-FromRank = Hello | Failed
+FromRank = Compared | Failed
 
 encode = msgspec.msgpack.Encoder().encode
-decode_plan = msgspec.msgpack.Decoder(ToRank).decode
+decode_plan = msgspec.msgpack.Decoder(Plan).decode
 decode_answer = msgspec.msgpack.Decoder(FromRank).decode
 
 

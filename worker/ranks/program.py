@@ -13,10 +13,13 @@ from typing import BinaryIO
 import msgspec
 
 from protocol.ranks import RankGroup
-from worker.memory.device import prepare_device
+from worker.memory.budget import make_budget
+from worker.memory.device import describe_device, prepare_device
 from worker.ranks.following import Follower
-from worker.ranks.frames import BadFrame, Frames
-from worker.ranks.meeting import join_rank_0, make_ring
+from worker.ranks.joining.backends import make_group
+from worker.ranks.joining.frames import BadFrame, Frames
+from worker.ranks.joining.meeting import MeetingFailed, hold_ports, join_rank_0, make_hello
+from worker.ranks.joining.versions import version_of
 from worker.ranks.plan import Failed, Plan, decode_plan, encode
 
 logger = logging.getLogger(__name__)
@@ -32,20 +35,40 @@ def run(standard_input: BinaryIO) -> int:
     """
     # A terminal sends Ctrl-C to the whole group; the service decides when the ranks end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    group = msgspec.json.decode(standard_input.readline(), type=RankGroup)
+    try:
+        group = msgspec.json.decode(standard_input.readline(), type=RankGroup)
+    except msgspec.MsgspecError as error:
+        sys.stderr.write(f"this is mlxd {version_of('mlxd')}, rank 0 another version: {error}\n")
+        return EXIT_FAILED
     threading.Thread(
         target=exit_at_end, args=[standard_input], name="input-watch", daemon=True
     ).start()
     prepare_device()
-    frames, silence_s = join_rank_0(group)
+    try:
+        return follow(group)
+    except MeetingFailed as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_FAILED
+
+
+def follow(group: RankGroup) -> int:
+    """Join rank 0, and make the calls of its plans until it ends.
+
+    Raises:
+        MeetingFailed: rank 0 is not there, or refuses this rank.
+    """
+    budget = make_budget(0, 0, describe_device(), group.shares)
+    ports = hold_ports(group)
+    frames, welcome = join_rank_0(group, make_hello(group, ports, budget.limit))
     plans: queue.SimpleQueue[Plan] = queue.SimpleQueue()
     try:
-        ring = make_ring(group, silence_s)
-        frames.start_heartbeats(silence_s)
+        ring = make_group(group, welcome)
+        ports.close()
+        frames.start_heartbeats(welcome.silence_s)
         threading.Thread(
             target=read_plans, args=[frames, plans], name="plan-reader", daemon=True
         ).start()
-        Follower(ring, plans.get).run()
+        Follower(ring, plans.get, lambda answer: frames.send(encode(answer)), group.shares).run()
     except BaseException as error:
         logger.exception("rank %d failed", group.rank)
         fail(frames, f"{type(error).__name__}: {error}")
@@ -63,10 +86,7 @@ def read_plans(frames: Frames, plans: queue.SimpleQueue[Plan]) -> None:
     """Queue the plans, and end this process with rank 0, whatever the device does."""
     try:
         while True:
-            plan = decode_plan(frames.receive())
-            if not isinstance(plan, Plan):
-                fail(frames, "rank 0 has sent a second hello")
-            plans.put(plan)
+            plans.put(decode_plan(frames.receive()))
     except (OSError, EOFError):
         os._exit(EXIT_OK)
     except (BadFrame, msgspec.MsgspecError) as error:

@@ -8,15 +8,20 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from worker.ranks.frames import Frames
+from protocol.ranks import RankGroup
+from worker.ranks.joining.frames import Frames
 from worker.ranks.plan import Advance, Entry, Forget, Plan, TokenDigest, encode
 
 
 class Recorder:
-    """Collects entries, and sends them as one plan; used by the device's thread alone."""
+    """Collects entries, and sends them as one plan; used by the device's thread alone.
 
-    def __init__(self, ranks: Mapping[int, Frames]) -> None:
+    `ranks` are the connections to the other ranks of `group`.
+    """
+
+    def __init__(self, ranks: Mapping[int, Frames], group: RankGroup) -> None:
         self._ranks = ranks
+        self._group = group
         self._entries: list[Entry] = []
         # Filled whenever an object is freed, by whatever thread frees it.
         self._freed: deque[Forget] = deque()
@@ -58,7 +63,8 @@ class Recorder:
             try:
                 frames.send(body)
             except OSError as error:
-                raise RankLost(rank, f"it cannot be reached: {error}") from error
+                reason = self._group.with_host(rank, f"it cannot be reached: {error}")
+                raise RankLost(rank, reason) from error
 
     def send_freed(self) -> None:
         """Send which objects were freed, between two steps."""

@@ -8,8 +8,7 @@ import pytest
 from service.config.model_settings import ModelSettings, model_id
 from service.config.scalars import SettingsError
 from service.config.settings import Settings, describe_settings
-from service.config.softening import softened_parameters
-from service.config.sources import load_settings
+from service.config.sources import load_settings, softened_parameters
 
 
 def write(folder: Path, toml: str) -> str:

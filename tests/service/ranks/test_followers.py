@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from service.ranks.addresses import RankAddresses
 from service.ranks.followers import Followers
+from service.ranks.layout import local_layout
 from tests.waiting import HANG_S, wait_for
 
 # It writes what it was given to a file, and ends with its standard input.
@@ -46,7 +46,7 @@ def start(addresses: RankAddresses, program: str, *words: str) -> tuple[Follower
 
 
 def test_each_rank_gets_its_number_and_a_secret_that_is_nowhere_else(tmp_path: Path) -> None:
-    addresses = RankAddresses(3)
+    addresses = RankAddresses(local_layout(3))
     followers, ended = start(addresses, TELLING_RANK, str(tmp_path / "rank"))
     try:
         told: list[Any] = []
@@ -65,37 +65,20 @@ def test_each_rank_gets_its_number_and_a_secret_that_is_nowhere_else(tmp_path: P
 
 
 def test_a_rank_that_does_not_end_is_killed() -> None:
-    addresses = RankAddresses(2)
+    addresses = RankAddresses(local_layout(2))
     followers, ended = start(addresses, DEAF_RANK)
     followers.finish()
     addresses.close()
     assert ended.wait(HANG_S)
 
 
-def test_each_start_has_a_secret_and_ports_of_its_own() -> None:
-    first, second = RankAddresses(2), RankAddresses(2)
+def test_each_start_has_a_secret_and_an_address_of_its_own() -> None:
+    first, second = RankAddresses(local_layout(2)), RankAddresses(local_layout(2))
     try:
         groups = [addresses.group_for(1) for addresses in (first, second)]
         assert groups[0].secret != groups[1].secret
-        ports = [address for group in groups for [address] in group.ring]
-        assert len(set(ports)) == 4
+        assert groups[0].plan_address != groups[1].plan_address
         assert groups[0].listener == -1
     finally:
         first.close()
         second.close()
-
-
-def test_nobody_else_is_given_a_port_of_the_ring() -> None:
-    addresses = RankAddresses(2)
-    try:
-        [host, port] = addresses.group_for(0).ring[0][0].split(":")
-        with socket.socket() as ring:
-            # As MLX's ring binds it.
-            ring.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            ring.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            ring.bind((host, int(port)))
-            ring.listen()
-            with socket.create_connection((host, int(port)), HANG_S) as peer:
-                assert peer.getpeername() == (host, int(port))
-    finally:
-        addresses.close()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.waiting import HANG_S, wait_for
-from worker.ranks.frames import CODE_BYTES, HEARTBEAT, LENGTH, BadFrame, Frames
+from worker.ranks.joining.frames import CODE_BYTES, HEARTBEAT, LENGTH, BadFrame, Frames
 
 SECRET = b"s" * 32
 

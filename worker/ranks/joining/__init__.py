@@ -1,0 +1,1 @@
+"""How ranks find each other, and what must be the same on all of them."""
