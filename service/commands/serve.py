@@ -290,7 +290,11 @@ def make_supervisor(
             preloads,
             runs_remote_code=bool(trusted_ids(settings.models)),
         ),
-        timeouts=Timeouts(load_timeout_s=settings.load_timeout_s, stall_s=settings.stall_s),
+        timeouts=Timeouts(
+            load_timeout_s=settings.load_timeout_s,
+            stall_s=settings.stall_s,
+            ranks_away_s=settings.ranks_away_s,
+        ),
         on_loading=screen.show_loading,
         on_step=observability.step_stats.add_step,
         restart_limits=restart_limits,

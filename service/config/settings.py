@@ -299,6 +299,10 @@ class Settings(RankSettings, frozen=True, kw_only=True):
             le=86400,
         ),
     ] = 60.0
+    ranks_away_s: Annotated[
+        float,
+        Meta(description="How long requests wait for a rank that is away.", gt=0, le=86400),
+    ] = 90.0
     unknown_fields: Annotated[
         Literal["messages", "refuse", "warn"],
         Meta(

@@ -62,12 +62,7 @@ class HealthEndpoint:
                 restarts=supervisor.restarts,
                 last_exit=exit_health(last_exit, show) if last_exit else None,
                 prefill=prefill_health(supervisor, show),
-                ranks=[
-                    RankHealth(rank=rank, host=show(place.name), pid=pid)
-                    for rank, (place, pid) in enumerate(
-                        zip(supervisor.ranks.places, supervisor.rank_pids, strict=False)
-                    )
-                ],
+                ranks=list_ranks(supervisor, show),
             ),
             requests=self._requests(stats),
             memory=memory_health(stats.memory) if stats else None,
@@ -92,6 +87,21 @@ def exit_health(last_exit: LastExit, show: Show) -> ExitHealth:
         phase=last_exit.phase,
         uptime_s=last_exit.uptime_s,
     )
+
+
+def list_ranks(supervisor: Supervisor, show: Show) -> list[RankHealth]:
+    """All ranks, in the API's shape."""
+    return [
+        RankHealth(
+            rank=report.rank,
+            host=show(report.host),
+            pid=report.pid,
+            state=report.state,
+            away_s=report.away_s and round(report.away_s, 3),
+            restarts=dict(report.restarts.items()),
+        )
+        for report in supervisor.attendance.reports
+    ]
 
 
 def prefill_health(supervisor: Supervisor, show: Show) -> PrefillHealth:

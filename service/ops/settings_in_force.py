@@ -82,6 +82,8 @@ class SettingsReport:
             ),
             ranks=RanksInForce(
                 size=self._supervisor.ranks.size,
+                hosts=list(self._supervisor.attendance.hosts),
+                away_s=settings.ranks_away_s,
                 refused=list(NOT_WITH_RANKS) if self._supervisor.ranks.size > 1 else [],
             ),
             without_effect=[*find_without_effect(settings, surroundings)],

@@ -183,6 +183,16 @@ export class Overview {
       pairs.push(["Last exit", "none"]);
     }
     if (health.reason) pairs.push(["Failure", health.reason]);
+    if (health.worker.ranks.length > 1) pairs.push(...health.worker.ranks.map(describeRank));
     showPairs(find("worker"), pairs);
   }
+}
+
+function describeRank({ rank, host, pid, state, away_s, restarts }) {
+  const parts = [away_s === null ? state : `away for ${duration(away_s)}`];
+  if (pid !== null) parts.push(`process ${pid}`);
+  parts.push(`on ${host}`);
+  const causes = Object.entries(restarts).map(([cause, times]) => `${cause} ${count(times)}`);
+  if (causes.length) parts.push(`lost: ${causes.join(", ")}`);
+  return [`Rank ${rank}`, parts.join(", ")];
 }

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from service.errors import excerpt
+from service.ranks.attendance import LossCause
 
 # How long a rank may take to end once rank 0 has ended, which it notices at once.
 END_TIMEOUT_S = 2.0
@@ -78,19 +79,27 @@ class Follower:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def loss_cause(self) -> LossCause | None:
+        """How it has failed by itself, if it has; known once it has exited."""
+        status = self._process.returncode
+        if status in (0, None) or self._is_killed:
+            return None
+        return "killed" if status < 0 else "failed"
+
     def kill(self) -> None:
         """Send SIGKILL."""
         if not self._exited.is_set():
             self._is_killed = True
             self._process.kill()
 
-    def finish(self) -> str | None:
+    def finish(self, timeout_s: float = END_TIMEOUT_S) -> str | None:
         """Wait for its exit, and kill it if it does not end; how it has failed, if it has.
 
         Where rank 0 ends first, another rank ends by itself with exit code 0.
         """
         self._input.close()
-        if not self._exited.wait(END_TIMEOUT_S):
+        if not self._exited.wait(timeout_s):
             self.kill()
             self._exited.wait()
         last_words = self._standard_error.finish()

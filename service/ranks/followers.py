@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
 
 from service.ranks.addresses import RankAddresses
-from service.ranks.follower import CopyErrors, Follower, RankProgram
+from service.ranks.attendance import RankLoss
+from service.ranks.follower import END_TIMEOUT_S, CopyErrors, Follower, RankProgram
 from service.ranks.ssh import explain_exit, shell_line, ssh_command
 
 # -P: do not import a folder named `worker` from the current directory.
@@ -56,7 +58,15 @@ class Followers:
 
         Those that do not end are killed.
         """
-        return next(filter(None, [rank.finish() for rank in self._ranks]), None)
+        deadline = time.monotonic() + END_TIMEOUT_S
+        found = [rank.finish(max(0.0, deadline - time.monotonic())) for rank in self._ranks]
+        return next(filter(None, found), None)
+
+    @property
+    def loss(self) -> RankLoss | None:
+        """The first rank that has failed by itself, once all have exited."""
+        causes = enumerate((rank.loss_cause for rank in self._ranks), 1)
+        return next((RankLoss(rank, cause) for rank, cause in causes if cause), None)
 
 
 def program_of(

@@ -10,6 +10,7 @@ from protocol.model_states import LoadStatus
 
 HealthStatus = Literal["healthy", "loading", "restarting", "draining", "failed"]
 WorkerPhase = Literal["loading", "idle", "busy"]
+RankState = Literal["starting", "running", "away"]
 
 
 class ExitHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,11 +40,18 @@ class PrefillHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RankHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the processes that compute the models together."""
+    """One of the processes that compute the models together; `pid` is null while none runs.
+
+    `away_s` is for how long it is away, else null. `restarts` is how often all of them were started
+    again because of this one, by cause: killed, failed, unreachable, stalled.
+    """
 
     rank: int
     host: str
-    pid: int
+    pid: int | None
+    state: RankState = "starting"
+    away_s: float | None = None
+    restarts: dict[str, int] = {}
 
 
 class WorkerHealth(msgspec.Struct, frozen=True, kw_only=True):

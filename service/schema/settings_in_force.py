@@ -67,9 +67,14 @@ class KVQuantisationInForce(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RanksInForce(msgspec.Struct, frozen=True, kw_only=True):
-    """How many processes compute the models together, and the settings that these cannot have."""
+    """How many processes compute the models together, and the settings that these cannot have.
+
+    `hosts` has the host of each. Requests wait for one that is away for at most `away_s`.
+    """
 
     size: int
+    hosts: list[str]
+    away_s: float
     refused: list[str]
 
 

@@ -5,10 +5,12 @@ The outputs of macOS' command are those of recorded ones; it has not been run by
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
@@ -22,7 +24,36 @@ PAGES = re.compile(r"^\"?([^\":]+)\"?:\s+(\d+)\.?$", re.MULTILINE)
 # files (which include the speculative pages), and what its owners allow to be purged.
 AVAILABLE_PAGES = ("Pages free", "File-backed pages", "Pages purgeable")
 
+# How long a restart waits for the memory that the weights need, and how often it checks.
+WAIT_S = 30.0
+POLL_S = 0.5
+
+logger = logging.getLogger(__name__)
+
 Run = Callable[[], str]
+
+
+async def wait_for_memory(
+    available_bytes: Callable[[], int | None],
+    needed_bytes: int,
+    wait: Callable[[float], Awaitable[bool]],
+) -> None:
+    """Wait until the machine has the memory that the weights need, for a bounded time.
+
+    `wait` waits for so many seconds; whether the service stops.
+    """
+    deadline = time.monotonic() + WAIT_S
+    logged = False
+    while (left := available_bytes()) is not None and left < needed_bytes:
+        if not logged:
+            logger.warning(
+                "waiting for memory: the weights need %d MiB, %d MiB are available",
+                needed_bytes >> 20,
+                left >> 20,
+            )
+            logged = True
+        if time.monotonic() > deadline or await wait(POLL_S):
+            return
 
 
 def read_available(platform: str = sys.platform) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 
@@ -10,6 +11,8 @@ import msgspec
 from service.config.secrets import conceal_secrets
 from service.errors import excerpt
 from service.schema.health import WorkerPhase
+
+logger = logging.getLogger(__name__)
 
 # How much of the end of a worker's standard error is part of a reason.
 LAST_WORDS_CHARS = 1000
@@ -74,6 +77,13 @@ def end_of(text: str, limit: int) -> str:
     """The last `limit` characters on one line, without secrets, control characters escaped."""
     shown = excerpt(conceal_secrets(text), len(ascii(text)))
     return shown if len(shown) <= limit else "…" + shown[1 - limit :]
+
+
+def log_last_words(last_words: str, reason: str) -> None:
+    """Log the end of a worker's standard error, if the reason does not have all of it."""
+    shown = end_of(last_words, LOGGED_LAST_WORDS_CHARS)
+    if shown not in reason:
+        logger.error("the worker's standard error ended with: %s", shown)
 
 
 def abort_message(last_words: str) -> str | None:

@@ -26,6 +26,7 @@ from protocol.messages import Configure, ToService, ToWorker
 from service.config.api_keys import API_KEYS_VARIABLE
 from service.config.secrets import has_secret, names_secret
 from service.ranks.addresses import RankAddresses
+from service.ranks.attendance import RankLoss
 from service.ranks.followers import Followers
 from service.ranks.layout import ONE_PROCESS, RankLayout
 from service.schema.health import WorkerPhase
@@ -84,6 +85,9 @@ class WorkerProcess:
         self._followers = self._start_followers(environ)
         # How another rank has failed, if one has; set when `on_exit` is called.
         self.lost_rank: str | None = None
+        self.rank_loss: RankLoss | None = None
+        # Why this process has killed rank 0, if it has.
+        self.killed_because: str | None = None
         self._on_message = on_message
         self._on_exit = on_exit
         self._on_closed = on_closed
@@ -123,6 +127,7 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(REAP_TIMEOUT_S)
             return
+        self.killed_because = "rank 0 did not end with another rank"
         self._process.kill()
 
     def send(self, message: ToWorker) -> None:
@@ -180,6 +185,7 @@ class WorkerProcess:
         self._channel.close()
         if self._followers is not None:
             self.lost_rank = self._followers.finish()
+            self.rank_loss = self._followers.loss
         # The event loop may be closed already.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._on_exit, status)
@@ -227,6 +233,8 @@ class WorkerRun:
         self.clocks = WorkerClocks(timeouts, self.started_at)
         self.phase: WorkerPhase = "loading"
         self.fatal_message: str | None = None
+        # Another rank that is lost, by rank 0's last message.
+        self.lost_rank: int | None = None
         self.stall: str | None = None
         self.lost = False
         self.cause_found = False
@@ -234,7 +242,26 @@ class WorkerRun:
     @property
     def last_message(self) -> str | None:
         """Why it has ended, by its own last message or by the exit of another rank."""
-        return "; ".join(filter(None, (self.worker.lost_rank, self.fatal_message))) or None
+        return "; ".join(filter(None, (self.worker.lost_rank, self.own_message))) or None
+
+    @property
+    def own_message(self) -> str | None:
+        """Why rank 0 has ended: its last message, or why the service has killed it."""
+        return self.fatal_message or self.worker.killed_because
+
+    def rank_loss(self, status: int) -> RankLoss:
+        """The rank that has ended this worker, which has exited with this status."""
+        found = self.worker.rank_loss
+        if found is not None and found.cause == "killed":
+            return found
+        if status < 0 and self.stall is None and self.worker.killed_because is None:
+            return RankLoss(0, "killed")
+        if found is not None:
+            return found
+        if self.lost_rank is not None:
+            return RankLoss(self.lost_rank, "unreachable")
+        hung = self.stall is not None or self.worker.killed_because is not None
+        return RankLoss(0, "stalled" if hung else "failed")
 
     @property
     def uptime_s(self) -> float:

@@ -22,6 +22,7 @@ from protocol.messages import (
     ModelsChanged,
     Ping,
     Pong,
+    RanksMet,
     Ready,
     SetMaxRunning,
     Shutdown,
@@ -30,15 +31,15 @@ from protocol.messages import (
     ToWorker,
 )
 from protocol.stats import Stats
+from service.ranks.attendance import Attendance
 from service.ranks.layout import ONE_PROCESS, RankLayout
 from service.schema.health import HealthStatus
-from service.supervision.available_memory import read_available
+from service.supervision.available_memory import read_available, wait_for_memory
 from service.supervision.exit_reason import (
-    LOGGED_LAST_WORDS_CHARS,
     LastExit,
     abort_message,
     describe_exit,
-    end_of,
+    log_last_words,
     looks_like_out_of_memory,
     shows_slow_calls,
 )
@@ -50,12 +51,11 @@ from service.supervision.worker_clocks import Timeouts
 logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 2.0
+# How long the next start waits after one without all ranks.
+ABSENT_RANK_DELAY_S = 1.0
 # How often the worker is pinged and its clocks are checked.
 MAX_TICK_S = 1.0
 TICKS_PER_TIMEOUT = 10
-# How long a restart waits for the memory that the weights need, and how often it checks.
-MEMORY_WAIT_S = 30.0
-MEMORY_POLL_S = 0.5
 
 
 class WorkerObserver(Protocol):
@@ -102,6 +102,9 @@ class Supervisor:
         self._environ = environ
         self._timeouts = timeouts
         self.ranks = ranks
+        self.attendance = Attendance(
+            ranks.names, meeting_s=timeouts.stall_s, away_limit_s=timeouts.ranks_away_s
+        )
         self._on_loading = on_loading
         self._on_step = on_step
         self._available_bytes = available_bytes
@@ -135,11 +138,6 @@ class Supervisor:
     def pid(self) -> int | None:
         """The worker's process id; None while no worker runs."""
         return self._current.worker.pid if self._current is not None else None
-
-    @property
-    def rank_pids(self) -> list[int]:
-        """The process ids of all ranks, that of rank 0 first; none while no worker runs."""
-        return self._current.worker.rank_pids if self._current is not None else []
 
     @property
     def uptime_s(self) -> float:
@@ -185,9 +183,10 @@ class Supervisor:
             await self._run_worker()
             if not self.loaded_once.is_set():
                 return
-            if await self._wait_stopping(self._policy.delay_s):
+            delay_s = ABSENT_RANK_DELAY_S if self.attendance.has_absent else self._policy.delay_s
+            if await self._wait_stopping(delay_s):
                 return
-            await self._wait_for_memory()
+            await wait_for_memory(self._available_bytes, self._weight_bytes, self._wait_stopping)
             self.restarts += 1
 
     async def stop(self) -> None:
@@ -217,6 +216,7 @@ class Supervisor:
             ranks=self.ranks,
         )
         self._current = run = WorkerRun(worker, exited, self._timeouts)
+        self.attendance.begin(worker.rank_pids)
         worker.configure(self.model_states.next_configure(self.prefill_limits))
         watch = asyncio.create_task(self._watch(run), name="worker-watch")
         try:
@@ -229,7 +229,7 @@ class Supervisor:
     def _receive(self, message: ToService) -> None:
         run = self._current
         if run is not None and isinstance(message, Fatal):
-            run.fatal_message = message.message
+            run.fatal_message, run.lost_rank = message.message, message.rank
         if run is None or run.lost:
             return
         run.clocks.record_message(time.monotonic())
@@ -244,6 +244,8 @@ class Supervisor:
                 self._observer.worker_tokenized(message)
             case ModelsChanged() | CommandResult():
                 self.model_states.update(message)
+            case RanksMet(ranks, complete):
+                self.attendance.meet(ranks, complete=complete)
             case Loading():
                 self._on_loading(message)
             case Ready():
@@ -278,6 +280,7 @@ class Supervisor:
     def _handle_exit(self, run: WorkerRun, status: int) -> None:
         self._lose_worker()
         self._current = None
+        self.attendance.lose(run.rank_loss(status))
         causes = {"fatal_message": run.last_message, "stall": run.stall}
         last_words = run.worker.last_words
         self.last_exit = describe_exit(
@@ -291,7 +294,9 @@ class Supervisor:
             "the worker (%s, up %.1f s) exited: %s", run.phase, run.uptime_s, self.last_exit.reason
         )
         log_last_words(last_words, self.last_exit.reason)
-        causes["fatal_message"] = run.fatal_message or abort_message(last_words)
+        causes["fatal_message"] = run.own_message or abort_message(last_words)
+        if self.attendance.has_absent:
+            return
         self._policy.record_exit(time.monotonic(), run.ready_s)
         if run.cause_found:
             self._policy.clear()
@@ -300,7 +305,10 @@ class Supervisor:
         elif run.phase == "busy" and looks_like_out_of_memory(status, **causes):
             self._halve_max_running()
         if self._policy.too_many_exits:
-            self._give_up(self.last_exit)
+            self._give_up(
+                f"The worker exited too often; the last exit: {self.last_exit.reason}. "
+                f"The next one starts in {self._policy.delay_s:g} s."
+            )
 
     def _shorten_slices(self, reason: str) -> None:
         if self._shortening.halve(reason):
@@ -318,11 +326,11 @@ class Supervisor:
                 self.max_running,
             )
 
-    def _give_up(self, last: LastExit) -> None:
+    def _give_up(self, reason: str) -> None:
         """Fail the requests in flight; the next worker is started nevertheless."""
-        self.failure = f"The worker exited too often; the last exit: {last.reason}."
-        logger.error("%s The next one starts in %g s", self.failure, self._policy.delay_s)
-        self._observer.worker_given_up(self.failure)
+        self.failure = reason
+        logger.error("%s", reason)
+        self._observer.worker_given_up(reason)
 
     # ------------------------------------------------------------ stalls
 
@@ -335,6 +343,7 @@ class Supervisor:
             run.worker.notice_exit()
             now = time.monotonic()
             hang = run.clocks.advance(now, 2 * tick_s, ready=self.ready is not None)
+            hang = hang or self._check_ranks()
             self._raise_max_running(run, now)
             if hang is not None and not run.lost:
                 run.stall = hang
@@ -343,6 +352,13 @@ class Supervisor:
                 await self._terminate(run)
             elif self.ready is not None and run.clocks.take_ping():
                 self.send(Ping())
+
+    def _check_ranks(self) -> str | None:
+        """Fail the requests if a rank is away for too long; why all ranks must start again."""
+        absence = self.attendance.explain_absence()
+        if absence is not None and self.failure is None:
+            self._give_up(f"No worker can start: {absence}.")
+        return self.attendance.explain_failed_meeting()
 
     def _raise_max_running(self, run: WorkerRun, now: float) -> None:
         """Double `max_running` again once the worker was healthy for long enough."""
@@ -371,30 +387,8 @@ class Supervisor:
             await asyncio.wait_for(self._stopping.wait(), timeout_s)
         return self._stopping.is_set()
 
-    async def _wait_for_memory(self) -> None:
-        """Wait until the machine has the memory that the weights need, for a bounded time."""
-        deadline = time.monotonic() + MEMORY_WAIT_S
-        logged = False
-        while (left := self._available_bytes()) is not None and left < self._weight_bytes:
-            if not logged:
-                logger.warning(
-                    "waiting for memory: the weights need %d MiB, %d MiB are available",
-                    self._weight_bytes >> 20,
-                    left >> 20,
-                )
-                logged = True
-            if time.monotonic() > deadline or await self._wait_stopping(MEMORY_POLL_S):
-                return
-
     @property
     def _observer(self) -> WorkerObserver:
         if self._registered_observer is None:
             raise RuntimeError("the supervisor runs without an observer")
         return self._registered_observer
-
-
-def log_last_words(last_words: str, reason: str) -> None:
-    """Log the end of a worker's standard error, if the reason does not have all of it."""
-    shown = end_of(last_words, LOGGED_LAST_WORDS_CHARS)
-    if shown not in reason:
-        logger.error("the worker's standard error ended with: %s", shown)

@@ -20,12 +20,15 @@ RECKONED_TIMES = 10
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """How long loading may make no progress, and how long a ping or a device call may take.
 
+    `ranks_away_s` is how long requests wait for a rank that is away.
+
     A device call may take `RECKONED_TIMES` times as long as expected if that is longer than
     `stall_s`. One that reads a part of a model may take `load_timeout_s`.
     """
 
     load_timeout_s: float
     stall_s: float
+    ranks_away_s: float = 90.0
 
 
 class StallTimer:

@@ -191,9 +191,21 @@ def create_worker_metrics(meter: Meter, supervisor: Supervisor, totals: Totals) 
     )
     meter.create_observable_gauge(
         "mlxd.worker.ranks",
-        [callback(lambda: len(supervisor.rank_pids))],
+        [callback(lambda: sum(rank.pid is not None for rank in supervisor.attendance.reports))],
         "{process}",
         "Processes that compute the models together.",
+    )
+    meter.create_observable_gauge(
+        "mlxd.worker.rank.up",
+        [partial(_observe_ranks, supervisor)],
+        "1",
+        "Whether a rank runs together with the others.",
+    )
+    meter.create_observable_counter(
+        "mlxd.worker.rank.losses",
+        [partial(_observe_losses, supervisor)],
+        "{loss}",
+        "Starts of all ranks because of one, by its number, host and cause.",
     )
     meter.create_observable_counter(
         "mlxd.worker.restarts",
@@ -213,6 +225,21 @@ def callback(
         return [] if value is None else [Observation(value)]
 
     return observe
+
+
+def _observe_ranks(supervisor: Supervisor, _: CallbackOptions) -> Iterable[Observation]:
+    return [
+        Observation(int(rank.state == "running"), {"rank": rank.rank, "host": rank.host})
+        for rank in supervisor.attendance.reports
+    ]
+
+
+def _observe_losses(supervisor: Supervisor, _: CallbackOptions) -> Iterable[Observation]:
+    return [
+        Observation(count, {"rank": rank.rank, "host": rank.host, "cause": cause})
+        for rank in supervisor.attendance.reports
+        for cause, count in rank.restarts.items()
+    ]
 
 
 def _read_gauge(supervisor: Supervisor, read: Callable[[Stats], float]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.ranked import answer_all, answer_while, make_requests, rank_pids
 from tests.models import families
@@ -73,8 +75,13 @@ async def test_a_killed_rank_is_a_pause(ranked: Daemon, daemon: Daemon) -> None:
     restarts = ranked.health()["worker"]["restarts"]
     assert await answer_while(ranked, bodies, 1, signal.SIGKILL) == expected
     ranked.wait_until("worker.restarts", be=restarts + 1)
-    report = ranked.wait_until("status", be="healthy")
-    assert "rank 1 has ended with signal SIGKILL" in report["worker"]["last_exit"]["reason"]
+    worker = ranked.wait_until("status", be="healthy")["worker"]
+    assert "rank 1 has ended with signal SIGKILL" in worker["last_exit"]["reason"]
+    assert [rank["restarts"] for rank in worker["ranks"]] == [{}, {"killed": 1}]
+    metrics = plain_http.get(f"{ranked.url}/metrics").text
+    assert re.search(
+        r'mlxd_worker_rank_losses_total{[^}]*cause="killed"[^}]*rank="1"[^}]*} 1', metrics
+    )
 
 
 @pytest.mark.long
@@ -90,7 +97,10 @@ async def test_a_stopped_rank_is_a_pause(ranked: Daemon, daemon: Daemon) -> None
 
 def test_each_rank_is_shown(ranked: Daemon) -> None:
     ranks = ranked.wait_until("status", be="healthy")["worker"]["ranks"]
-    assert [rank["rank"] for rank in ranks] == [0, 1]
+    assert [(rank["rank"], rank["state"], rank["host"]) for rank in ranks] == [
+        (0, "running", "localhost"),
+        (1, "running", "localhost"),
+    ]
     assert len({rank["pid"] for rank in ranks}) == 2
 
 
