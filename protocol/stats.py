@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from protocol.structs import Data
 
 
@@ -34,6 +36,14 @@ class Device(Data, frozen=True):
     recommended_bytes: int = 0
 
 
+class DraftedTokens(Data, frozen=True):
+    """Drafted tokens of one origin: those that were right, and the others."""
+
+    origin: Literal["prediction", "text", "model"]
+    accepted: int
+    rejected: int
+
+
 class Stats(Data, frozen=True):
     """The worker's state after a step; `device_ms` and `host_ms` are durations of that step.
 
@@ -41,7 +51,8 @@ class Stats(Data, frozen=True):
     prepared. `preparation_ms` and `preparation_bytes` are the time spent since the last step
     and the encoded prompts prepared in it. `preempted` sequences were queued again since
     then; `recomputed_tokens` are prefilled again for sequences that were preempted before.
-    Of drafted tokens `accepted_tokens` were right and `rejected_tokens` wrong.
+    Of drafted tokens `accepted_tokens` were right and `rejected_tokens` wrong; `drafts` has all
+    that were computed, those behind the end of an answer too, by their origin.
     """
 
     running: int
@@ -56,3 +67,4 @@ class Stats(Data, frozen=True):
     recomputed_tokens: int = 0
     accepted_tokens: int = 0
     rejected_tokens: int = 0
+    drafts: list[DraftedTokens] = []

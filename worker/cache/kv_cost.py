@@ -47,6 +47,12 @@ class KVCost:
         self._prefill_step_tokens = prefill_step_tokens
         self._read = LayerCost(0, float(read_token_bytes), 0)
 
+    def plus(self, other: KVCost) -> KVCost:
+        """The bytes of both models' caches, if each row is in both."""
+        layers = [*self._layers.elements(), *other._layers.elements()]
+        read_bytes = int(max(self._read.token_bytes, other._read.token_bytes))
+        return KVCost(layers, self._prefill_step_tokens, read_bytes)
+
     @property
     def grows(self) -> bool:
         """Whether any cache grows with the tokens."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from worker.drafts.source import DraftSource
+from worker.drafts.source import DraftOrigin, DraftSource
 from worker.drafts.token_lookup import TokenLookup
+from worker.drafts.trial_rate import TrialRate
 
 # The expected shares of right tokens, by the bit length of how many tokens before agree.
 TEXT_RATES = (0.0, 0.0, 0.4, 0.6, 0.8, 0.9, 0.95)
@@ -27,6 +28,11 @@ class Draft:
 
     tokens: Sequence[int] = ()
     rates: Sequence[float] = ()
+    origin: DraftOrigin = "text"
+
+    def cut(self, count: int) -> Draft:
+        """At most the first `count` of them."""
+        return Draft(self.tokens[:count], self.rates[:count], self.origin)
 
 
 NO_DRAFT = Draft()
@@ -70,7 +76,9 @@ class Drafter:
         self._history: list[int] = []
         # The tokens of the answer that are not entered yet.
         self._learned = list(resume)
-        self._sources: list[tuple[DraftSource, HitRates]] | None = None
+        self._sources: list[tuple[DraftSource, HitRates, DraftOrigin]] | None = None
+        # How often the drafts of another model were right.
+        self.model_rate = TrialRate()
 
     def learn(self, index: int, token: int) -> None:
         """Take the answer's token of this index, unless it is known."""
@@ -82,28 +90,34 @@ class Drafter:
     def draft(self, count: int) -> Draft:
         """At most `count` tokens, from the source that is the most likely to be right."""
         best, best_rate = None, 0.0
-        for source, rates in self._open():
+        for source, rates, origin in self._open():
             rate = rates.rate(source.matched) if source.matched else 0.0
             if rate > best_rate:
-                best, best_rate = (source, rates), rate
+                best, best_rate = (source, rates, origin), rate
         if best is None:
             return NO_DRAFT
-        source, rates = best
+        source, rates, origin = best
         tokens = source.propose(count)
-        return Draft(tokens, [rates.rate(source.matched + n) for n in range(len(tokens))])
+        return Draft(tokens, [rates.rate(source.matched + n) for n in range(len(tokens))], origin)
 
-    def _open(self) -> list[tuple[DraftSource, HitRates]]:
+    def read(self) -> Sequence[int]:
+        """The tokens of the prompt and of the answer, as far as they are known."""
+        self._open()
+        return self._history
+
+    def _open(self) -> list[tuple[DraftSource, HitRates, DraftOrigin]]:
         """The sources, which know all that was learned; the first wins where they are equal."""
         if self._sources is None:
             self._history += self._prompt
             self._sources = []
             if self._prediction:
                 predicted = TokenLookup(self._prediction, self._history, is_beginning=True)
-                self._sources.append((predicted, HitRates(PREDICTION_RATES)))
-            self._sources.append((TokenLookup(self._history, self._history), HitRates(TEXT_RATES)))
+                self._sources.append((predicted, HitRates(PREDICTION_RATES), "prediction"))
+            repeated = TokenLookup(self._history, self._history)
+            self._sources.append((repeated, HitRates(TEXT_RATES), "text"))
         for token in self._learned:
             self._history.append(token)
-            for source, rates in self._sources:
+            for source, rates, _ in self._sources:
                 if source.matched:
                     rates.count(source.matched, source.propose(1) == [token])
                 source.follow(token)

@@ -1,8 +1,16 @@
-"""What a source of drafts is: a text that is looked up, or, some day, another model."""
+"""What a source of drafts is: a text that is looked up, or another model.
+
+A source of one answer knows its tokens alone, and costs nothing. A source of a batch is asked for
+several answers at once, because it computes: a smaller model, or heads of the model itself.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+DraftOrigin = Literal["prediction", "text", "model"]
+"""Where drafts come from: the request's prediction, prompt and answer, or a draft model."""
 
 
 class DraftSource(Protocol):
@@ -17,3 +25,29 @@ class DraftSource(Protocol):
 
     def propose(self, count: int) -> list[int]:
         """At most `count` tokens that may come next; none without a guess."""
+
+
+class Text(Protocol):
+    """The prompt and the answer of a row; its object stays the same while the row decodes."""
+
+    def read(self) -> Sequence[int]:
+        """All tokens, of which the last one is not computed yet."""
+
+
+class BatchSource(Protocol):
+    """Guesses the next tokens of several rows with passes of its own, which cost time."""
+
+    def pass_s(self) -> float:
+        """The seconds of one of its passes, which gives each row a token."""
+
+    def is_ready(self, text: Text) -> bool:
+        """Whether it has computed this text."""
+
+    def prepare(self, text: Text, seconds: float) -> None:
+        """Compute a part of a text that takes about so long."""
+
+    def propose(self, texts: Sequence[Text], count: int) -> list[list[int]]:
+        """The next `count` tokens of each text; all are ready."""
+
+    def release(self, text: Text) -> None:
+        """Free what is kept of a text."""

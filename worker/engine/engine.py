@@ -99,29 +99,27 @@ class Engine:
         self._prompt_cache = PrefixCache(0) if prompt_cache is None else prompt_cache
         self._known_prompts = KnownPrompts()
         self.quantisation = KVQuantisation.of(model, kv_bits)
-        self.kv_cost = probe(model, prefill.max_tokens, self.quantisation)
-        budget = make_budget(prefill, probe_attention(model, self.kv_cost))
+        own_cost = probe(model, prefill.max_tokens, self.quantisation)
+        self.kv_cost = own_cost if speculation is None else speculation.add_cost(own_cost)
+        budget = make_budget(prefill, probe_attention(model, own_cost))
         self._generator = RowBatchGenerator(
             model,
-            PaddingCost(self.kv_cost, weight_bytes_of(model)),
+            PaddingCost(own_cost, weight_bytes_of(model)),
             budget,
             completion_batch_size=max_running,
             prefill_step_size=prefill.max_tokens,
             sampler=choose_sampling(compiled_sampling),
             speculation=speculation,
         )
-        self._prefill_budget = budget
-        self._speculation = speculation
+        self._prefill_budget, self.speculation = budget, speculation
         self.rules = rules or BatchRules()
-        # Why a row's caches could not be kept, if that has failed.
-        self.cache_fault: str | None = None
+        self.cache_fault: str | None = None  # Why a row's caches could not be kept.
         self._uncached: set[int] = set()
         self._prefilling: dict[int, PrefillingRow] = {}
         self._rows: dict[int, Row] = {}
         self._uid_of: dict[int, int] = {}
         self._id_of: dict[int, int] = {}
-        # The ids of the rows whose prompts the last step computed in part, with the tokens
-        # that are computed or were cached, and all.
+        # The ids of the rows whose prompts the last step computed in part: tokens done, and all.
         self.progress: list[tuple[int, int, int]] = []
         # The rows that the last step has lost to an error of the model's code.
         self.failed: list[FailedRow] = []
@@ -152,7 +150,7 @@ class Engine:
     @property
     def speculates(self) -> bool:
         """Whether drafts of its rows are verified."""
-        return self._speculation is not None and self.rules.verifies_drafts
+        return self.speculation is not None and self.rules.verifies_drafts
 
     @property
     def decode_s(self) -> float:
@@ -206,8 +204,8 @@ class Engine:
         prefix = self._find_prefix(id, prompt, row)
         compared = self._known_prompts.note(prompt)
         closest = max(compared.closest, prefix.closest, key=attrgetter("tokens"))
-        in_memory = prefix.length - prefix.disk_tokens
-        row.reuse = PrefixReuse(in_memory, prefix.disk_tokens, closest=closest)
+        on_disk = prefix.disk_tokens
+        row.reuse = PrefixReuse(prefix.length - on_disk, on_disk, closest=closest)
         ends = self._plan_restore_points(id, compared, prefix.length, breakpoints)
         [uid] = self._generator.insert_segments(
             [split_prompt(prompt, prefix.length, ends)],
@@ -250,8 +248,8 @@ class Engine:
         if row.scorer is not None or id in self._uncached:
             return None
         same = [other for other in self._prefilling.items() if other[1].prompt == prompt]
-        shared = (each for other, each in same if other not in self._uncached)
-        return next((each for each in shared if each.row.scorer is None), None)
+        shared = (e for id, e in same if id not in self._uncached and e.row.scorer is None)
+        return next(shared, None)
 
     def _register(self, id: int, uid: int, row: Row) -> None:
         self._rows[id] = row
@@ -261,7 +259,7 @@ class Engine:
     def remove(self, ids: Iterable[int]) -> None:
         """Remove rows in any stage and free their caches; unknown ids are ignored."""
         known = [id for id in ids if id in self._uid_of]
-        removed = [row for id in known if (row := self._prefilling.pop(id, None)) is not None]
+        removed = [self._prefilling.pop(id) for id in known if id in self._prefilling]
         kept = {self._uid_of[id] for id in known if self._may_cache(id)}
         uids = {self._unregister(id) for id in known}
         for prefilling in (*self._prefilling.values(), *removed):
@@ -305,7 +303,7 @@ class Engine:
             deliver(tokens)
             tokens = []
         self._generator.wait()
-        # The device has computed the prefixes of earlier steps, so this does not wait for it.
+        # Computed by earlier steps, so this does not wait.
         self._prompt_cache.write()
         self.progress = [entry for prompt in prompts for entry in self._progress_of(prompt)]
         self._cache_prompts(prompts)
@@ -393,7 +391,9 @@ class Engine:
         self.rules = msgspec.structs.replace(self.rules, reuses_prefixes=False, findings=findings)
 
     def _unregister(self, id: int) -> int:
-        del self._rows[id]
+        row = self._rows.pop(id)
+        if self.speculation is not None:
+            self.speculation.release(row)
         self._uncached.discard(id)
         uid = self._uid_of.pop(id)
         del self._id_of[uid]

@@ -12,7 +12,9 @@ from worker.engine.batches.speculation.cost_curve import CostCurve
 from worker.engine.batches.speculation.draft_plan import (
     MAX_STRETCH,
     Candidate,
-    draft_rows,
+    choose_size,
+    draft_row,
+    list_gains,
 )
 from worker.engine.batches.speculation.pass_costs import HALF_LIFE_PASSES, PassCosts, reckon
 from worker.engine.sampler import make_row
@@ -89,17 +91,6 @@ def test_passes_that_are_measured_later_correct_the_curve() -> None:
     assert costs.relative(2, 3) == pytest.approx(3.0, rel=0.05)
 
 
-class FixedCosts(PassCosts):
-    """A pass with drafts costs this many plain ones."""
-
-    def __init__(self, cost: float) -> None:
-        super().__init__()
-        self._cost = cost
-
-    def relative(self, rows: int, places: int) -> float:
-        return 1.0 if places == 1 else self._cost
-
-
 def candidate(prediction: list[int]) -> Candidate:
     row = make_row(Sampling(0, 0.0), prompt=[1, 2], drafter=Drafter([1, 2], (), prediction))
     return Candidate(row, 100, 7)
@@ -114,22 +105,28 @@ def predicted() -> Candidate:
     return Candidate(each.row, 100, 139)
 
 
+def drafted(candidates: list[Candidate], cost: float, *, prompts_wait: bool = False) -> int:
+    """How many tokens of a row are drafted where a pass with drafts costs so much."""
+    gains = [list_gains(draft_row(each), each) for each in candidates]
+    return choose_size(gains, lambda count: cost, prompts_wait=prompts_wait).count
+
+
 def test_a_row_is_drafted_as_long_as_its_tokens_outweigh_the_cost_of_the_pass() -> None:
-    assert draft_rows([predicted()], FixedCosts(4.0)) is not None
-    assert draft_rows([predicted()], FixedCosts(7.0)) is None
-    assert draft_rows([candidate([])], FixedCosts(1.0)) is None
+    assert drafted([predicted()], 4.0)
+    assert drafted([predicted()], 7.0) == 0
+    assert drafted([candidate([])], 1.0) == 0
 
 
 def test_however_many_rows_are_drafted_where_it_pays() -> None:
-    assert draft_rows([predicted() for _ in range(32)], FixedCosts(3.0)) is not None
+    assert drafted([predicted() for _ in range(32)], 3.0)
 
 
 def test_a_row_that_gains_nothing_waits_no_longer_than_the_bound_for_the_others() -> None:
     rows = [*(predicted() for _ in range(7)), candidate([])]
-    assert draft_rows(rows, FixedCosts(MAX_STRETCH)) is not None
-    assert draft_rows(rows, FixedCosts(MAX_STRETCH + 0.1)) is None
+    assert drafted(rows, (MAX_STRETCH))
+    assert drafted(rows, (MAX_STRETCH + 0.1)) == 0
 
 
 def test_prompts_in_prefill_wait_no_longer_than_the_bound_for_their_turns() -> None:
-    assert draft_rows([predicted()], FixedCosts(MAX_STRETCH), prompts_wait=True) is not None
-    assert draft_rows([predicted()], FixedCosts(MAX_STRETCH + 0.1), prompts_wait=True) is None
+    assert drafted([predicted()], (MAX_STRETCH), prompts_wait=True)
+    assert drafted([predicted()], (MAX_STRETCH + 0.1), prompts_wait=True) == 0

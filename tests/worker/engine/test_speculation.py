@@ -5,9 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import mlx.core as mx
+import mlx.nn as nn
 import pytest
+from mlx.utils import tree_map
 from mlx_lm.utils import load_model
 
 from protocol.events import FinishReason
@@ -15,7 +20,9 @@ from protocol.messages import Sampling
 from tests.oracle import text_tokens
 from worker.cache.prefix_cache import PrefixCache
 from worker.drafts.drafter import Drafter
+from worker.drafts.trial_rate import GOOD_RATE, TrialRate
 from worker.engine.batches import row_positions
+from worker.engine.batches.speculation.draft_model import DraftModel
 from worker.engine.batches.speculation.pass_costs import PassCosts
 from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.engine import Engine
@@ -24,6 +31,8 @@ from worker.engine.sampler import make_row
 from worker.engine.token_logprobs import Score
 
 ROWS, TOKENS = 12, 40
+# More than any model here has: all tokens may be drafted.
+VOCABULARY = 1 << 20
 SAMPLINGS = [
     Sampling(seed=0, temperature=0.0),
     Sampling(1, 0.4, top_p=0.9),
@@ -40,6 +49,9 @@ class FreePlaces(PassCosts):
     def relative(self, rows: int, places: int) -> float:
         return 0.001
 
+    def in_passes(self, rows: int, seconds: float) -> float:
+        return 0.0
+
 
 @dataclass
 class Answer:
@@ -53,15 +65,33 @@ class Answer:
     rejected: int = 0
 
 
-def make_engine(path: Path, *, speculates: bool, cache: PrefixCache | None = None) -> Engine:
+def make_engine(
+    path: Path,
+    *,
+    speculates: bool,
+    cache: PrefixCache | None = None,
+    draft: DraftModel | None = None,
+) -> Engine:
     model, _ = load_model(path)
+    speculation = Speculation(FreePlaces(), draft, None if draft is None else draft.kv_cost)
     return Engine(
         model,
         max_running=8,
         prefill=PrefillLimits(max_tokens=32),
         prompt_cache=cache,
-        speculation=Speculation(FreePlaces()) if speculates else None,
+        speculation=speculation if speculates else None,
     )
+
+
+def make_draft(path: Path, *, is_random: bool = False) -> DraftModel:
+    """The model of this folder as a draft model, or one with other weights."""
+    model, _ = load_model(path)
+    if is_random:
+        key = mx.random.key(7)
+        model.update(
+            tree_map(lambda each: mx.random.normal(each.shape, key=key), model.parameters())
+        )
+    return DraftModel(model, VOCABULARY)
 
 
 def prompt_of(path: Path, id: int) -> list[int]:
@@ -160,3 +190,106 @@ def test_rows_with_drafts_join_and_leave_and_get_the_tokens_that_they_get_alone(
     kept = [answer for id, answer in answers.items() if id not in removed]
     assert sum(answer.passes for answer in kept) < sum(len(answer.tokens) for answer in kept)
     assert sum(answer.rejected for answer in answers.values()) > 0
+
+
+@pytest.mark.parametrize(("seed", "is_random"), [(0, False), (1, True)])
+def test_rows_with_drafts_of_a_model_get_the_tokens_that_they_get_alone(
+    llama_path: Path,
+    expected: dict[int, Answer],
+    seed: int,
+    is_random: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(row_positions, "MAX_WASTED_PLACES", 6 + seed)
+    rng = random.Random(seed)
+    draft = make_draft(llama_path, is_random=is_random)
+    engine = make_engine(llama_path, speculates=True, cache=PrefixCache(1 << 30), draft=draft)
+    answers: dict[int, Answer] = {}
+    waiting, removed = list(range(ROWS)), set()
+    while waiting or len(engine):
+        if waiting and rng.random() < 0.4:
+            id = waiting.pop()
+            predicted = spoil(expected[id].tokens, rng) if rng.random() < 0.3 else []
+            insert(engine, llama_path, id, predicted)
+        if answers and rng.random() < 0.05:
+            removed.add(id := rng.choice(list(answers)))
+            engine.remove([id])
+        step(engine, answers)
+        assert len(draft) <= len(engine)
+    for id, answer in answers.items():
+        assert_equal(answer, expected[id], len(answer.tokens) if id in removed else None)
+    assert len(draft) == 0
+    assert engine.speculation is not None
+    counts = {each.origin: each for each in engine.speculation.take_counts()}
+    assert counts["model"].accepted + counts["model"].rejected > 0
+
+
+def test_a_draft_model_that_is_the_model_itself_is_right_where_rows_are_greedy(
+    llama_path: Path, expected: dict[int, Answer]
+) -> None:
+    greedy = [id for id in range(ROWS) if id % len(SAMPLINGS) == 0]
+    draft = make_draft(llama_path)
+    engine = make_engine(llama_path, speculates=True, draft=draft)
+    answers: dict[int, Answer] = {}
+    for id in greedy:
+        insert(engine, llama_path, id, [])
+    while len(engine):
+        step(engine, answers)
+    for id in greedy:
+        assert_equal(answers[id], expected[id])
+        assert answers[id].passes < TOKENS / 3
+    assert engine.speculation is not None
+    [counts] = [e for e in engine.speculation.take_counts() if e.origin == "model"]
+    assert counts.accepted > 10 * counts.rejected
+
+
+def test_a_draft_model_that_is_never_right_is_asked_ever_more_rarely(llama_path: Path) -> None:
+    rate = TrialRate()
+    trials = []
+    for number in range(2000):
+        if rate.rate > GOOD_RATE:
+            trials.append(number)
+            rate.count(0, 1)
+        else:
+            rate.skip()
+    gaps = [later - earlier for earlier, later in pairwise(trials)]
+    assert len(trials) < 40
+    assert max(gaps[-6:]) > 4 * max(gaps[:6])
+
+
+class BrokenModel:
+    """A draft model whose code fails in the second draft."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        self.inner = inner
+        self.calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __call__(self, inputs: mx.array, cache: list[Any] | None = None) -> mx.array:
+        self.calls += 1
+        if self.calls > 12:
+            raise TypeError("broken")
+        logits: mx.array = self.inner(inputs, cache=cache)
+        return logits
+
+
+def test_rows_go_on_without_a_draft_model_that_fails(
+    llama_path: Path, expected: dict[int, Answer]
+) -> None:
+    draft = DraftModel(BrokenModel(load_model(llama_path)[0]), VOCABULARY)
+    engine = make_engine(llama_path, speculates=True, draft=draft)
+    answers: dict[int, Answer] = {}
+    for id in range(4):
+        insert(engine, llama_path, id, [])
+    while len(engine):
+        step(engine, answers)
+    for id in range(4):
+        assert_equal(answers[id], expected[id])
+
+
+def test_the_caches_of_both_models_are_counted(llama_path: Path) -> None:
+    alone = make_engine(llama_path, speculates=True)
+    both = make_engine(llama_path, speculates=True, draft=make_draft(llama_path))
+    assert both.kv_cost.batch_bytes(3, 1000) == 2 * alone.kv_cost.batch_bytes(3, 1000)

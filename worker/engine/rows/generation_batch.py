@@ -95,7 +95,7 @@ class RowGenerationBatch(GenerationBatch):
                 responses = super().next()
             else:
                 timer.start(drafts.places)
-                responses = run_drafted_pass(self, drafts)
+                responses = run_drafted_pass(self, drafts, speculation)
         return responses
 
     def _draft(self, speculation: Speculation) -> Drafts | None:

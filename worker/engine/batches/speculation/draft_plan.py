@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from worker.drafts.drafter import NO_DRAFT, Draft
-from worker.engine.batches.speculation.pass_costs import PassCosts
 from worker.engine.sampler import Row
 
 # The most tokens of a row that a pass verifies; the check of a model tries as many.
@@ -30,48 +29,59 @@ class Candidate:
     pending: int | None = None
 
 
-def draft_rows(
-    candidates: Sequence[Candidate], costs: PassCosts, *, prompts_wait: bool = False
-) -> list[Draft] | None:
-    """The drafts of the rows behind their next tokens; None where a pass without is quicker.
+@dataclass(frozen=True, slots=True)
+class DraftSize:
+    """How many tokens are drafted of each row; a pass then gives `gain` times as much a second."""
 
-    Of a row whose next token is not known its draft begins with that token. `prompts_wait`: there
-    are prompts in prefill, which take turns with the passes.
+    count: int = 0
+    gain: float = LEAST_GAIN
+
+
+def choose_size(
+    gains: Sequence[Sequence[float]], cost: Callable[[int], float], *, prompts_wait: bool
+) -> DraftSize:
+    """The quickest size by the rows' gains; `cost` is that of a pass with so many drafted tokens.
+
+    `prompts_wait`: there are prompts in prefill, which take turns with the passes.
     """
-    drafts = [draft_row(each) for each in candidates]
-    if not any(draft.tokens for draft in drafts):
-        return None
-    gains = [list_gains(draft, each) for draft, each in zip(drafts, candidates, strict=True)]
-    best, best_gain = 0, LEAST_GAIN
-    rows = len(candidates)
+    best = DraftSize()
     for count in range(1, max(map(len, gains)) + 1):
         expected = [1.0 + sum(each[:count]) for each in gains]
-        cost = costs.relative(rows, count + 1)
-        if cost > MAX_STRETCH * (1.0 if prompts_wait else min(expected)):
+        cost_of_pass = cost(count)
+        if cost_of_pass > MAX_STRETCH * (1.0 if prompts_wait else min(expected)):
             # The cost grows with the places; a row's gain may end before.
             continue
-        gain = sum(expected) / rows / cost
-        if gain > best_gain:
-            best, best_gain = count, gain
-    if not best:
-        return None
-    return [Draft(draft.tokens[:best], draft.rates[:best]) for draft in drafts]
+        gain = sum(expected) / len(gains) / cost_of_pass
+        if gain > best.gain:
+            best = DraftSize(count, gain)
+    return best
 
 
 def draft_row(candidate: Candidate) -> Draft:
     """The most tokens that may be drafted for one row: none behind a stop token."""
+    if candidate.row.drafter is None or not (limit := limit_of(candidate)):
+        return NO_DRAFT
+    draft = candidate.row.drafter.draft(limit + (candidate.pending is None))
+    return draft.cut(count_before_stop(draft.tokens, candidate.row))
+
+
+def limit_of(candidate: Candidate) -> int:
+    """How many tokens may be drafted for a row behind its next one."""
     row = candidate.row
     if row.drafter is None or row.depends_on_history or candidate.tokens_left < 1:
-        return NO_DRAFT
+        return 0
     # Its logits processors change with the position until then.
     if row.position < row.sampling.min_tokens or candidate.pending in row.stop_token_ids:
-        return NO_DRAFT
-    count = min(MAX_DRAFT_TOKENS, candidate.tokens_left) + (candidate.pending is None)
-    draft = row.drafter.draft(count)
-    for index, token in enumerate(draft.tokens):
+        return 0
+    return min(MAX_DRAFT_TOKENS, candidate.tokens_left)
+
+
+def count_before_stop(tokens: Sequence[int], row: Row) -> int:
+    """How many of these tokens may be drafted: up to the first stop token."""
+    for index, token in enumerate(tokens, 1):
         if token in row.stop_token_ids:
-            return Draft(draft.tokens[: index + 1], draft.rates[: index + 1])
-    return draft
+            return index
+    return len(tokens)
 
 
 def list_gains(draft: Draft, candidate: Candidate) -> list[float]:

@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from protocol.events import FinishReason
 from worker.drafts.drafter import Draft
-from worker.engine.batches.speculation.speculation import Drafts, learn
+from worker.engine.batches.speculation.speculation import Drafts, Speculation, learn
 from worker.engine.batches.speculation.verification import Verification, Verified
 from worker.engine.sampler import Row
 from worker.engine.token_logprobs import PendingScore
@@ -58,7 +58,7 @@ class DraftingBatch(Protocol):
     def filter(self, keep: list[int]) -> None: ...
 
 
-def run_drafted_pass(batch: DraftingBatch, drafts: Drafts) -> list[Any]:
+def run_drafted_pass(batch: DraftingBatch, drafts: Drafts, speculation: Speculation) -> list[Any]:
     """Compute the places of the drafts; the tokens of all rows, in their order.
 
     What is computed for wrong tokens leaves the caches. A row's last drawn token is its next one.
@@ -80,6 +80,7 @@ def run_drafted_pass(batch: DraftingBatch, drafts: Drafts) -> list[Any]:
             )
         ]
         of_row[0].rejected = len(drafts.drafts[row].tokens) - len(result.accepted)
+        speculation.count(batch.samplers[row], drafts.drafts[row], len(result.accepted))
         reason = batch.count_tokens(row, tokens)
         if reason is None:
             keep.append(row)

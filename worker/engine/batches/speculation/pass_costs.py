@@ -8,6 +8,7 @@ for something else, and is then measured again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -60,6 +61,15 @@ class PassCosts:
         # What the measured sizes cost more than they are reckoned to.
         excess = [(1, 0.0), *((n, self._excess(rows, n, cost)) for n, cost in measured)]
         return max(1.0, self._reckon(rows, places) + excess_at(places, excess))
+
+    def single_s(self, rows: int) -> float:
+        """The seconds of a pass of one place; 0 while they are not known."""
+        return self._seconds.get(rows, {}).get(1) or self._curve.seconds(rows, 1)
+
+    def in_passes(self, rows: int, seconds: float) -> float:
+        """A time in passes of one place; infinite while their time is not known."""
+        single_s = self.single_s(rows)
+        return seconds / single_s if single_s else math.inf
 
     def _excess(self, rows: int, places: int, measured: float) -> float:
         """What a measured cost exceeds the reckoned one by; less if it is old or not sure."""

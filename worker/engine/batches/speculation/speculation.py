@@ -6,12 +6,23 @@ these tokens first, so they are waited for only where a draft is expected to pay
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from protocol.stats import DraftedTokens
+from worker.cache.kv_cost import KVCost
 from worker.drafts.drafter import Draft
-from worker.engine.batches.speculation.draft_plan import Candidate, draft_rows
+from worker.drafts.source import BatchSource, DraftOrigin
+from worker.engine.batches.speculation.draft_plan import (
+    Candidate,
+    DraftSize,
+    choose_size,
+    draft_row,
+    list_gains,
+)
+from worker.engine.batches.speculation.model_drafts import ModelDrafts
 from worker.engine.batches.speculation.pass_costs import PassCosts
 from worker.engine.sampler import Row
 from worker.engine.stopwatch import Stopwatch
@@ -37,6 +48,15 @@ class Drafts:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class DraftChoice:
+    """The size of the drafts, what was looked up, and the rows for which a model drafts."""
+
+    size: DraftSize
+    lookups: list[Draft]
+    by_model: Sequence[int] = ()
+
+
 class PassTimer:
     """The time of a pass of this many `places`; 0 is a pass that is not measured."""
 
@@ -56,11 +76,20 @@ class PassTimer:
 class Speculation:
     """The speculation of one model's batches, with what its passes cost.
 
-    `prompts_wait` is set while prompts are in prefill beside its rows.
+    `model` is a source that computes, where there is one, and `kv_cost` that of its caches.
+    `prompts_wait` is set while prompts are in prefill beside the rows.
     """
 
-    def __init__(self, costs: PassCosts | None = None) -> None:
+    def __init__(
+        self,
+        costs: PassCosts | None = None,
+        model: BatchSource | None = None,
+        kv_cost: KVCost | None = None,
+    ) -> None:
+        self._kv_cost = kv_cost
         self._costs = costs or PassCosts()
+        self._model = ModelDrafts(model, self._costs) if model is not None else None
+        self._counts: Counter[tuple[DraftOrigin, bool]] = Counter()
         self.prompts_wait = False
 
     def plan(
@@ -72,20 +101,66 @@ class Speculation:
         """
         if all(row.drafter is None for row in rows):
             return None
-        if not all(map(is_known, rows)) and not self._may_pay(rows, tokens_left):
-            return None
-        pending = read()
-        for row, token in zip(rows, pending, strict=True):
-            learn(row, row.position - 1, token)
-        candidates = list(map(Candidate, rows, tokens_left, pending))
-        drafts = self._choose(candidates)
-        return None if drafts is None else Drafts(pending, drafts)
+        candidates = list(map(Candidate, rows, tokens_left))
+        if self._model is not None:
+            self._model.prepare(candidates, prompts_wait=self.prompts_wait)
+        plan = None if all(map(is_known, rows)) else self._choose(candidates)
+        if plan is None or plan.size.count:
+            pending = read()
+            for row, token in zip(rows, pending, strict=True):
+                learn(row, row.position - 1, token)
+            candidates = list(map(Candidate, rows, tokens_left, pending))
+            plan = self._choose(candidates)
+            if (drafts := self._draft(candidates, plan)) is not None:
+                return Drafts(pending, drafts)
+        if self._model is not None:
+            self._model.skip(candidates, ())
+        return None
 
-    def _may_pay(self, rows: Sequence[Row], tokens_left: Sequence[int]) -> bool:
-        return self._choose(list(map(Candidate, rows, tokens_left))) is not None
+    def add_cost(self, cost: KVCost) -> KVCost:
+        """The caches of a row of this cost, and those of its drafts."""
+        return cost if self._kv_cost is None else cost.plus(self._kv_cost)
 
-    def _choose(self, candidates: list[Candidate]) -> list[Draft] | None:
-        return draft_rows(candidates, self._costs, prompts_wait=self.prompts_wait)
+    def release(self, row: Row) -> None:
+        """Free what is kept of a row that has left its batch."""
+        if self._model is not None and row.drafter is not None:
+            self._model.release(row.drafter)
+
+    def count(self, row: Row, draft: Draft, accepted: int) -> None:
+        """Count the tokens of a row's draft, of which the first ones were right."""
+        rejected = len(draft.tokens) - accepted
+        self._counts[draft.origin, True] += accepted
+        self._counts[draft.origin, False] += rejected
+        if draft.origin == "model" and row.drafter is not None:
+            row.drafter.model_rate.count(accepted, rejected)
+
+    def take_counts(self) -> list[DraftedTokens]:
+        """The drafted tokens that were verified since this was called last, by their origin."""
+        counts, self._counts = self._counts, Counter()
+        origins = sorted({origin for origin, _ in counts})
+        return [DraftedTokens(each, counts[each, True], counts[each, False]) for each in origins]
+
+    def _choose(self, candidates: list[Candidate]) -> DraftChoice:
+        """How much is drafted, and by which source, so that the pass is the quickest."""
+        lookups = [draft_row(each) for each in candidates]
+        size = choose_size(
+            [list_gains(*each) for each in zip(lookups, candidates, strict=True)],
+            lambda count: self._costs.relative(len(candidates), count + 1),
+            prompts_wait=self.prompts_wait,
+        )
+        if self._model is None:
+            return DraftChoice(size, lookups)
+        better = self._model.improve(candidates, lookups, size, prompts_wait=self.prompts_wait)
+        return DraftChoice(better[0], lookups, better[1])
+
+    def _draft(self, candidates: list[Candidate], plan: DraftChoice) -> list[Draft] | None:
+        """The drafts of a choice; None where there are none."""
+        drafts = [draft.cut(plan.size.count) for draft in plan.lookups]
+        if self._model is not None and plan.size.count:
+            by_model = self._model.draft(candidates, plan.by_model, plan.size.count)
+            self._model.skip(candidates, plan.by_model)
+            drafts = [by_model.get(row, draft) for row, draft in enumerate(drafts)]
+        return drafts if any(draft.tokens for draft in drafts) else None
 
     @contextmanager
     def measure(self, rows: int) -> Iterator[PassTimer]:
