@@ -38,7 +38,9 @@ quote the client: they are truncated and escaped here, once.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -85,6 +87,39 @@ class MlxdError(Exception):
         self.code = response_for(self).code if code is None else code
         self.headers: Headers = []
         super().__init__(self.message)
+
+
+ErrorT = TypeVar("ErrorT", bound=BaseException)
+
+
+def copy_error(error: ErrorT) -> ErrorT:
+    """The same error, to be raised by an object that keeps `error`.
+
+    A raised exception refers to the frames that it leaves, with the request and its body. Kept by
+    an object that these frames refer to, it would keep them until a garbage collection.
+    """
+    duplicate = type(error).__new__(type(error), *error.args)
+    duplicate.__dict__.update(error.__dict__)
+    return duplicate
+
+
+@contextlib.contextmanager
+def explained(explain: Callable[[MlxdError], MlxdError]) -> Iterator[None]:
+    """Errors as `explain` has them.
+
+    An exception that is its own cause, or that a frame of its traceback has in a variable, would
+    keep the request and its body until a garbage collection.
+    """
+    try:
+        yield
+    except MlxdError as error:
+        told = explain(error)
+        try:
+            if told is error:
+                raise
+            raise told from error
+        finally:
+            del told
 
 
 class InvalidRequest(MlxdError):

@@ -36,6 +36,7 @@ from service.host.hub import refuse_open_hub_for
 from service.host.log_setup import LogFile, configure_logging
 from service.host.sleep_prevention import SleepPrevention, caffeinate
 from service.host.standard_streams import STANDARD_OUTPUT, open_standard_stream
+from service.http.freed_memory import return_large_blocks
 from service.inflight.registry import RequestRegistry
 from service.ranks.layout import RankLayout
 from service.security.clients import ClientNames, PeerNames
@@ -59,6 +60,8 @@ MAX_OPEN_FILES = 8192
 # Open files that are not connections: the worker's pipe, libraries, logs.
 OTHER_FILES = 64
 MESSAGE_CHARS = 2000
+# How long a thread that works on a large body may keep the interpreter lock from the event loop.
+SWITCH_INTERVAL_S = 0.001
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +90,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return EXIT_FAILED
     refuse_open_network(settings, keys, listener)
     raise_open_files_limit()
+    return_large_blocks()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     # Otherwise a full collection visits all imported objects and blocks every stream for 35 ms.
     gc.freeze()
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Generic
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import MlxdError
+from service.errors import explained
 from service.generation.answers import collect_answers, select_best, usage_of
 from service.generation.dialect import Dialect, RequestT, ResponseHeader
 from service.generation.event_stream import EventStream
@@ -34,17 +35,16 @@ class GenerationEndpoint(Generic[RequestT]):
         Raises:
             MlxdError: before the response starts; later errors are events of the stream.
         """
-        try:
+        with explained(self._dialect.explain):
             return await self._create(http_request)
-        except MlxdError as error:
-            raise self._dialect.explain(error) from error
 
     async def _create(self, http_request: Request) -> Response | EventStream:
         dialect = self._dialect
         request = await self._submitter.read(http_request, dialect.request_type)
         model = self._submitter.resolve(request.model)
         request = self._submitter.fill(request, model)
-        submits = dialect.to_submits(request, model)
+        convert = partial(dialect.to_submits, request, model)
+        submits = await self._submitter.run(http_request, convert)
         inflight = await self._submitter.start(
             http_request,
             submits,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -30,6 +30,7 @@ from service.security.priorities import DEFAULT_PRIORITY, bound_priority
 from service.security.rate_limits import TokenBucket
 
 BodyT = TypeVar("BodyT", bound=RequestBody)
+ResultT = TypeVar("ResultT")
 RequestT = TypeVar("RequestT", bound=SamplingRequest)
 
 # The result is in memory twice: as it arrives, and in the response.
@@ -68,6 +69,14 @@ class Submitter:
         """
         return await self._bodies.read(http_request, kind)
 
+    async def run(self, http_request: Request, work: Callable[[], ResultT]) -> ResultT:
+        """The result of `work` on the request; beside other requests if its body is large.
+
+        Raises:
+            MlxdError: the work raises it, or the client has left.
+        """
+        return await self._bodies.run(http_request, work)
+
     def resolve(self, name: str | None, kind: ModelKind | None = "generation") -> str:
         """The id of the model with this id or alias; without a name the first of this kind.
 
@@ -95,6 +104,7 @@ class Submitter:
         Raises:
             MlxdError: the request cannot be served.
         """
+        http_request.state.request_reader.check_connected()
         inflight = await self.open(
             http_request, submits, operation=operation, model=model, stream=stream
         )
@@ -133,6 +143,7 @@ class Submitter:
         Raises:
             MlxdError: the request cannot be served.
         """
+        http_request.state.request_reader.check_connected()
         record_of(http_request.scope).set_generation(operation, embed.model, (), stream=False)
         least = getattr(http_request.state, "key_priority", self._key_priority)
         embed = msgspec.structs.replace(embed, priority=least)
@@ -149,6 +160,7 @@ class Submitter:
         Raises:
             MlxdError: the request cannot be served.
         """
+        http_request.state.request_reader.check_connected()
         client = await self._name_client(http_request, 1)
         inflight = await self._registry.open([tokenize], client, owner_of(http_request))
         reader = http_request.state.request_reader

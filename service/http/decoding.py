@@ -85,7 +85,7 @@ class Decoded(NamedTuple, Generic[Body]):
 
 
 def decode_body(
-    body: bytes,
+    body: bytes | bytearray,
     decoder: msgspec.json.Decoder[Body],
     rules: DecodingRules = DecodingRules(),  # noqa: B008 (immutable)
 ) -> Decoded[Body]:
@@ -104,7 +104,7 @@ def decode_body(
 
 
 def _decode(
-    body: bytes, decoder: msgspec.json.Decoder[Body], unknown_fields: UnknownFields
+    body: bytes | bytearray, decoder: msgspec.json.Decoder[Body], unknown_fields: UnknownFields
 ) -> tuple[Body, list[str]]:
     """Decode a body; one with unknown fields is decoded again, without them.
 

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from protocol.units import MIB
 from service.errors import JSON_MEDIA_TYPE, InvalidRequest
 from service.http.body_budget import SMALL_BODY_BYTES
-from service.http.decoding import Decoded, DecodingRules, RequestBody, decode_body
+from service.http.decoding import DecodingRules, RequestBody, decode_body
 from service.http.unknown_fields import ignored_of
 
 BodyT = TypeVar("BodyT", bound=RequestBody)
+ResultT = TypeVar("ResultT")
 
-# A smaller body is decoded within 0.1 s whatever it contains, and within 1 ms if it is text.
-LARGE_BODY_BYTES = MIB
 # msgspec (0.22) holds the interpreter lock while it parses: 1 ms per MB of text, 5 ms per MB
 # of messages, but 90 ms per MB of empty lists. This limits the pause that one body can cause.
 MAX_BRACKETS = 2**18
-# A decoder holds the interpreter lock, so that more at once would only need more memory.
-MAX_LARGE_DECODES = 2
+# A thread that works on a body holds the interpreter lock, so that more at once would only need
+# more memory.
+MAX_LARGE_WORK = 2
+# A large body is searched in parts of this size: a search holds the interpreter lock, too.
+PART_BYTES = 256 * 1024
+# The longest text that the expressions below find.
+LONGEST_WIDE_BYTES = 4
 # Python stores a text with one character from here on with this many bytes for each character.
 WIDE_TEXTS = (
     (4, re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")),
@@ -39,7 +44,7 @@ class JsonBodies:
 
     def __init__(self, rules: DecodingRules) -> None:
         self._rules = rules
-        self._large_decodes = asyncio.Semaphore(MAX_LARGE_DECODES)
+        self._large_work = asyncio.Semaphore(MAX_LARGE_WORK)
         self._decoders: dict[type[RequestBody], msgspec.json.Decoder[RequestBody]] = {}
 
     async def read(self, request: Request, kind: type[BodyT]) -> BodyT:
@@ -49,29 +54,33 @@ class JsonBodies:
         delay other requests. The names of ignored fields become a header of the response.
 
         Raises:
-            MlxdError: the size or the content of the body is invalid.
+            MlxdError: the size or the content of the body is invalid, or its client has left.
         """
         reader = request.state.request_reader
-        body: bytes = await reader.body()
-        decoder = self._decoder(kind)
-        if len(body) <= SMALL_BODY_BYTES:
-            decoded = decode_body(body, decoder, self._rules)
-        else:
+        body: bytes | bytearray = await reader.body()
+        decode = partial(decode_body, body, self._decoder(kind), self._rules)
+        if len(body) > SMALL_BODY_BYTES:
             # Later its text in the message to the worker needs as much as the body does now.
-            await reader.reserve(len(body) + estimate_decoded_bytes(body))
-            decoded = await self._decode_large(body, decoder)
+            needed = await self.run(request, partial(estimate_decoded_bytes, body))
+            await reader.reserve(len(body) + needed)
+        decoded = await self.run(request, decode)
+        if len(body) > SMALL_BODY_BYTES:
             reader.discard_body()
         ignored_of(request.scope).extend(decoded.ignored)
         return decoded.request
 
-    async def _decode_large(
-        self, body: bytes, decoder: msgspec.json.Decoder[BodyT]
-    ) -> Decoded[BodyT]:
-        if len(body) < LARGE_BODY_BYTES:
-            return decode_body(body, decoder, self._rules)
-        check_brackets(body)
-        async with self._large_decodes:
-            return await asyncio.to_thread(decode_body, body, decoder, self._rules)
+    async def run(self, request: Request, work: Callable[[], ResultT]) -> ResultT:
+        """The result of `work`, which takes time in proportion to the request's body.
+
+        Raises:
+            ClientDisconnected: the client of a large body has left before its turn came.
+        """
+        reader = request.state.request_reader
+        if reader.size <= SMALL_BODY_BYTES:
+            return work()
+        async with self._large_work:
+            reader.check_connected()
+            return await asyncio.to_thread(work)
 
     def _decoder(self, kind: type[BodyT]) -> msgspec.json.Decoder[BodyT]:
         decoder = self._decoders.get(kind)
@@ -80,26 +89,32 @@ class JsonBodies:
         return decoder  # type: ignore[return-value]
 
 
-def check_brackets(body: bytes) -> None:
-    """Refuse a body with very many lists and objects. Brackets inside strings count, too.
-
-    Raises:
-        InvalidRequest: the body has more than `MAX_BRACKETS` opening brackets.
-    """
-    if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
-        raise InvalidRequest(f"The body has more than {MAX_BRACKETS} opening brackets.")
-
-
-def estimate_decoded_bytes(body: bytes) -> int:
+def estimate_decoded_bytes(body: bytes | bytearray) -> int:
     """The memory of a decoded body, rather too much than too little.
 
     Its text takes one byte for each character, or more if it has wide ones; its numbers, strings
     and objects, which commas separate, have a size of their own.
+
+    Raises:
+        InvalidRequest: the body has more than `MAX_BRACKETS` opening brackets, those inside strings
+            included.
     """
-    width = 1
-    if not body.isascii() or b"\\u" in body:
-        width = next((width for width, wide in WIDE_TEXTS if wide.search(body)), 1)
-    return len(body) * width + min(ELEMENT_BYTES * body.count(b","), 8 * len(body))
+    width, commas, brackets = 1, 0, 0
+    for start in range(0, len(body), PART_BYTES):
+        end = start + PART_BYTES
+        width = max(width, width_of(body[start : end + LONGEST_WIDE_BYTES - 1]))
+        commas += body.count(b",", start, end)
+        brackets += body.count(b"[", start, end) + body.count(b"{", start, end)
+        if brackets > MAX_BRACKETS:
+            raise InvalidRequest(f"The body has more than {MAX_BRACKETS} opening brackets.")
+    return len(body) * width + min(ELEMENT_BYTES * commas, 8 * len(body))
+
+
+def width_of(part: bytes | bytearray) -> int:
+    """The bytes with which Python stores each character of a text with this part."""
+    if part.isascii() and b"\\u" not in part:
+        return 1
+    return next((width for width, wide in WIDE_TEXTS if wide.search(part)), 1)
 
 
 def json_response(value: msgspec.Struct, status: int = 200) -> Response:

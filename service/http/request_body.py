@@ -29,6 +29,7 @@ from service.errors import (
     ClientDisconnected,
     InvalidRequest,
     MlxdError,
+    copy_error,
 )
 from service.http.body_budget import SMALL_BODY_BYTES, BodyBudget
 from service.http.header_limits import has_body
@@ -120,7 +121,7 @@ class RequestReader:
         self._lease = budget.open(self._refuse)
         self._arrived = bytearray()
         self._size = 0
-        self._body = b""
+        self._body: bytes | bytearray = b""
         self._deadline = Deadline(settings.body_timeout_s, self._time_out)
         # The endpoint waits for the body, or the body is not needed.
         self._wanted = asyncio.Event()
@@ -140,8 +141,13 @@ class RequestReader:
         else:
             self._deadline.run()
 
-    async def body(self) -> bytes:
-        """The whole body.
+    @property
+    def size(self) -> int:
+        """The bytes of the body that have arrived."""
+        return self._size
+
+    async def body(self) -> bytes | bytearray:
+        """The whole body; the memory that it has arrived in, which is not copied if it is large.
 
         Raises:
             BodyTooLarge: the body or its declared length is larger than `max_body_bytes`.
@@ -154,7 +160,7 @@ class RequestReader:
         self._wanted.set()
         await self._body_ready.wait()
         if self._refusal is not None:
-            raise self._refusal
+            raise copy_error(self._refusal)
         return self._body
 
     async def reserve(self, nbytes: int) -> None:
@@ -165,7 +171,16 @@ class RequestReader:
         """
         await self._lease.resize(nbytes)
         if self._refusal is not None:
-            raise self._refusal
+            raise copy_error(self._refusal)
+
+    def check_connected(self) -> None:
+        """Go no further with a request whose client has left.
+
+        Raises:
+            ClientDisconnected: it has.
+        """
+        if self.disconnected:
+            raise ClientDisconnected("The client disconnected before its answer.")
 
     def discard_body(self) -> None:
         """Forget the body; what `reserve` has reserved stays so until the request ends."""
@@ -197,7 +212,8 @@ class RequestReader:
         if not self._body_delivered:
             self._body_delivered = True
             with contextlib.suppress(ClientDisconnected):
-                return {"type": "http.request", "body": await self.body(), "more_body": False}
+                body = bytes(await self.body())
+                return {"type": "http.request", "body": body, "more_body": False}
         await self._closed.wait()
         return {"type": "http.disconnect"}
 
@@ -266,8 +282,9 @@ class RequestReader:
         self.received = True
         self._deadline.pause()
         self._lease.complete = True
-        self._body = bytes(self._arrived)
-        self._arrived.clear()
+        is_small = self._size <= SMALL_BODY_BYTES
+        self._body = bytes(self._arrived) if is_small else self._arrived
+        self._arrived = bytearray()
         self._wanted.set()
         self._body_ready.set()
         self._input_ended.set()
@@ -285,7 +302,7 @@ class RequestReader:
     def _discard(self) -> None:
         """Keep nothing of the body, and receive the rest without a pause."""
         self._deadline.pause()
-        self._arrived.clear()
+        self._arrived = bytearray()
         self._lease.close()
         self._wanted.set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from protocol.events import ArgumentsDelta, Event, TextDelta
+from service.errors import copy_error
 
 # A reader that is this far behind gets its text in fewer, longer deltas.
 MERGE_ABOVE_EVENTS = 64
@@ -40,7 +41,7 @@ class OutputCollector:
         """All events since the last call; empty only after `wake`.
 
         Raises:
-            Exception: the error that the collector was closed with.
+            Exception: a copy of the error that the collector was closed with.
         """
         if not (self._events or self._woken or self._error):
             self._waiter = asyncio.get_running_loop().create_future()
@@ -49,7 +50,7 @@ class OutputCollector:
             finally:
                 self._waiter = None
         if self._error is not None and not self._events:
-            raise self._error
+            raise copy_error(self._error)
         events, self._events, self._woken = self._events, [], False
         return events
 

@@ -17,12 +17,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from protocol.channel import Channel, Closed, service_end
-from protocol.messages import Configure, ToService, ToWorker
+from protocol.embedding import Embed
+from protocol.messages import Cancel, Configure, Submit, ToService, ToWorker
+from protocol.tokenization import Tokenize
 from service.config.api_keys import API_KEYS_VARIABLE
 from service.config.secrets import has_secret, names_secret
 from service.ranks.addresses import RankAddresses
@@ -131,7 +135,13 @@ class WorkerProcess:
         self._process.kill()
 
     def send(self, message: ToWorker) -> None:
-        """Queue a message; it is dropped if the worker has exited."""
+        """Queue a message; it is dropped if the worker has exited.
+
+        A request that is cancelled before the pipe had room for it is not sent at all: beside a
+        worker that reads nothing, the prompts of clients that have left would fill the memory.
+        """
+        if isinstance(message, Cancel):
+            self._channel.withdraw(partial(asks_only_for, set(message.ids)))
         self._channel.send(message)
 
     def terminate(self) -> None:
@@ -189,6 +199,17 @@ class WorkerProcess:
         # The event loop may be closed already.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._on_exit, status)
+
+
+def asks_only_for(ids: AbstractSet[int], message: ToWorker) -> bool:
+    """Whether this is a request all of whose sequences are among `ids`."""
+    match message:
+        case Submit(id=id, siblings=siblings):
+            return id in ids and all(sibling.id in ids for sibling in siblings)
+        case Embed(id=id) | Tokenize(id=id):
+            return id in ids
+        case _:
+            return False
 
 
 def worker_environ(

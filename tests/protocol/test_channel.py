@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -25,6 +26,7 @@ from protocol.messages import (
     ToService,
     ToWorker,
 )
+from tests.waiting import wait_for
 
 Pair = tuple[Connection, Connection]
 
@@ -177,3 +179,49 @@ def test_sending_to_a_closed_end_raises_no_error(pair: Pair) -> None:
     service.flush(5.0)
     with pytest.raises(Closed):
         service.recv()
+
+
+def submit_of(id: int, text: str) -> Submit:
+    return Submit(id=id, model="m", prompt=TextPrompt(text), sampling=Sampling(0))
+
+
+def test_a_queued_message_that_is_withdrawn_is_not_sent(pair: Pair) -> None:
+    service, worker = channels(pair)
+    # More than the pipe holds: the first message has begun when the others are queued.
+    sent = [submit_of(id, "x" * 5_000_000) for id in range(4)]
+    for message in sent:
+        service.send(message)
+    service.withdraw(lambda message: isinstance(message, Submit) and message.id in (0, 1, 3))
+    service.send(Cancel([9]))
+    assert [worker.recv() for _ in range(3)] == [sent[0], sent[2], Cancel([9])]
+
+
+def test_nothing_of_a_message_is_kept_once_it_is_withdrawn_or_written(pair: Pair) -> None:
+    service, worker = channels(pair)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for id in range(4):
+            service.send(submit_of(id, "x" * 5_000_000))
+        service.withdraw(lambda message: isinstance(message, Submit))
+        worker.recv()
+        service.send(Cancel([9]))
+        # It comes after all that was to be written.
+        assert worker.recv() == Cancel([9])
+        wait_for(lambda: tracemalloc.get_traced_memory()[0] - before < 1_000_000, lambda: "kept")
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_broken_pipe_keeps_no_messages(pair: Pair) -> None:
+    service, worker = channels(pair)
+    worker.close()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        service.send(submit_of(1, "x" * 5_000_000))
+        wait_for(lambda: tracemalloc.get_traced_memory()[0] - before < 1_000_000, lambda: "kept")
+        service.send(submit_of(2, "x" * 5_000_000))
+        assert tracemalloc.get_traced_memory()[0] - before < 1_000_000
+    finally:
+        tracemalloc.stop()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,7 +12,7 @@ from protocol.encoding import encode
 from protocol.tokenization import Tokenize
 from service.api.messages.format import OWN_NAMES, MessagesFormat
 from service.api.messages.request import CountTokensRequest, MessagesRequest
-from service.errors import MlxdError
+from service.errors import explained
 from service.generation.endpoint import GenerationEndpoint
 from service.generation.event_stream import EventStream
 from service.generation.submitter import Submitter
@@ -45,16 +47,17 @@ class MessagesEndpoint:
 
     async def count_tokens(self, http_request: Request) -> Response:
         """The tokens of the prompt that the same conversation has when it is answered."""
-        try:
+        with explained(self._format.explain):
             request = await self._submitter.read(http_request, CountTokensRequest)
             model = self._submitter.resolve(request.model)
-            prompt = msgspec.Raw(encode(self._format.to_prompt(request)))
+            prompt = await self._submitter.run(http_request, partial(self._encode_prompt, request))
             tokenize = Tokenize(id=0, model=model, prompt=prompt, param="messages")
             result = await self._submitter.tokenize(http_request, tokenize)
-        except MlxdError as error:
-            raise self._format.explain(error) from error
         name_ignored(http_request)
         return json_response(TokenCount(result.count))
+
+    def _encode_prompt(self, request: CountTokensRequest) -> msgspec.Raw:
+        return msgspec.Raw(encode(self._format.to_prompt(request)))
 
 
 def name_ignored(http_request: Request) -> None:

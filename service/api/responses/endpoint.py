@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -12,6 +13,7 @@ from starlette.responses import Response as HttpResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from protocol.encoding import encode
+from protocol.messages import Submit
 from protocol.tokenization import Tokenize
 from service.api.responses.background import BackgroundAnswer, BackgroundRun, BackgroundRuns
 from service.api.responses.format import (
@@ -32,7 +34,7 @@ from service.api.responses.stored import (
     read_item,
     store_response,
 )
-from service.errors import InvalidRequest, MlxdError
+from service.errors import InvalidRequest, explained
 from service.generation.dialect import ResponseHeader
 from service.generation.endpoint import make_header
 from service.generation.event_stream import EventStream
@@ -98,32 +100,29 @@ class ResponsesEndpoint:
             MlxdError: before the response starts; later errors are events of the stream.
         """
         request = await self._read(http_request, ResponseRequest)
-        try:
+        with explained(self._format.explain):
             return await self._create(http_request, request)
-        except MlxdError as error:
-            raise self._format.explain(error) from error
 
     async def count(self, http_request: Request) -> HttpResponse:
         """The number of tokens of the prompt that a response would have."""
         request = await self._read(http_request, TokenCountRequest)
-        try:
+        with explained(self._format.explain):
             model = self._submitter.resolve(request.model or None)
             async with await self._open(http_request, request) as response:
                 items, _ = await self._resolver.resolve(request.items, owner_of(http_request))
                 earlier = [read_item(item) for item in response.context]
-            prompt = self._format.to_prompt(request, items, earlier)
-            encoded = msgspec.Raw(encode(prompt))
+            make = partial(self._format.to_prompt, request, items, earlier)
+            encoded = await self._submitter.run(http_request, lambda: msgspec.Raw(encode(make())))
             tokenize = Tokenize(id=0, model=model, prompt=encoded, param="input")
             result = await self._submitter.tokenize(http_request, tokenize)
-        except MlxdError as error:
-            raise self._format.explain(error) from error
         return json_response(InputTokens(input_tokens=result.count))
 
     async def _read(self, http_request: Request, kind: type[PromptT]) -> PromptT:
         try:
             request = await self._submitter.read(http_request, kind)
         except InvalidRequest as error:
-            raise advise(error) from error
+            advise(error)
+            raise
         self._format.check(request)
         return request
 
@@ -158,12 +157,13 @@ class ResponsesEndpoint:
 
     async def _answer(self, opened: Opened) -> ASGIApp:
         request = opened.request
-        submits = [self._format.to_submit(opened.turn, opened.model)]
+        convert = partial(self._format.to_submit, opened.turn, opened.model)
+        submit = await self._submitter.run(opened.http_request, convert)
         if request.background:
-            return await self._answer_in_background(opened)
+            return await self._answer_in_background(opened, submit)
         inflight = await self._submitter.start(
             opened.http_request,
-            submits,
+            [submit],
             operation=self._format.operation,
             model=opened.model,
             stream=bool(request.stream),
@@ -190,9 +190,8 @@ class ResponsesEndpoint:
         await keep(opened.response, whole)
         return json_response(whole)
 
-    async def _answer_in_background(self, opened: Opened) -> ASGIApp:
+    async def _answer_in_background(self, opened: Opened, submit: Submit) -> ASGIApp:
         request = opened.request
-        submit = self._format.to_submit(opened.turn, opened.model)
         created = int(opened.response.created_at)
         base = self._format.begin(request, ResponseHeader(opened.id, created, opened.model, ""))
         queued = msgspec.structs.replace(base, status="queued")

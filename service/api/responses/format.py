@@ -225,11 +225,10 @@ class ResponseFormat:
         return error
 
 
-def advise(error: InvalidRequest) -> InvalidRequest:
-    """The error for a request that cannot be read; it says how chat's parameters are named here."""
+def advise(error: InvalidRequest) -> None:
+    """Let the error of a request that cannot be read say how chat's parameters are named here."""
     if error.code == "unknown_parameter" and error.param in NAMES:
         error.message = f"{error.message} In this API it is `{NAMES[error.param]}`."
-    return error
 
 
 def finish(base: Response, output: Output, ends: Sequence[Finished]) -> Response:

@@ -5,6 +5,7 @@ The worker converts, beside its device, and sends results as JSON, which is only
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -40,9 +41,9 @@ class TokenizationEndpoints:
         """The token ids of a text, or of the prompt that a chat completion would have."""
         request = await self._submitter.read(http_request, TokenizeRequest)
         model = self._submitter.resolve(request.model, None)
-        result = await self._submitter.tokenize(
-            http_request, to_tokenize(self._chat_format, request, model)
-        )
+        convert = partial(to_tokenize, self._chat_format, request, model)
+        tokenize = await self._submitter.run(http_request, convert)
+        result = await self._submitter.tokenize(http_request, tokenize)
         if request.content is not None:
             return json_response(ContentTokens(tokens=embed(result.value)))
         return json_response(
@@ -67,7 +68,8 @@ class TokenizationEndpoints:
         """The text that the chat template makes of messages."""
         request = await self._submitter.read(http_request, ApplyTemplateRequest)
         model = self._submitter.resolve(request.model, None)
-        tokenize = to_template_request(self._chat_format, request, model)
+        convert = partial(to_template_request, self._chat_format, request, model)
+        tokenize = await self._submitter.run(http_request, convert)
         result = await self._submitter.tokenize(http_request, tokenize)
         return json_response(RenderedTemplate(prompt=embed(result.value)))
 

@@ -10,16 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from service.errors import InvalidRequest
+from service.errors import ClientDisconnected, InvalidRequest
+from service.http.body_budget import SMALL_BODY_BYTES
 from service.http.decoding import DecodingRules
 from service.http.json_io import (
-    LARGE_BODY_BYTES,
     MAX_BRACKETS,
+    PART_BYTES,
     JsonBodies,
-    check_brackets,
     estimate_decoded_bytes,
 )
 from service.schema.chat import ChatRequest
+
+LARGE_BYTES = SMALL_BODY_BYTES + 1
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +35,12 @@ class FakeReader:
 
     def __init__(self, body: bytes) -> None:
         self._body = body
+        self.size = len(body)
+        self.has_left = False
+
+    def check_connected(self) -> None:
+        if self.has_left:
+            raise ClientDisconnected("left")
 
     async def body(self) -> bytes:
         return self._body
@@ -56,13 +64,13 @@ def chat(text: str, **more: Any) -> bytes:
     return json.dumps({"model": "m", "messages": messages, **more}).encode()
 
 
-@pytest.mark.parametrize("size", [1, LARGE_BODY_BYTES])
+@pytest.mark.parametrize("size", [1, LARGE_BYTES])
 async def test_a_body_becomes_a_request_whatever_its_size(size: int) -> None:
     request = await BODIES.read(request_with(chat("x" * size)), ChatRequest)
     assert request.messages[0].content == "x" * size
 
 
-@pytest.mark.parametrize("size", [1, LARGE_BODY_BYTES])
+@pytest.mark.parametrize("size", [1, LARGE_BYTES])
 async def test_an_invalid_body_is_refused_whatever_its_size(size: int) -> None:
     with pytest.raises(InvalidRequest) as caught:
         await BODIES.read(request_with(chat("x" * size, n=0)), ChatRequest)
@@ -70,17 +78,34 @@ async def test_an_invalid_body_is_refused_whatever_its_size(size: int) -> None:
 
 
 async def test_other_tasks_run_while_a_large_body_is_decoded() -> None:
-    body = request_with(chat("x" * LARGE_BODY_BYTES))
+    body = request_with(chat("x" * LARGE_BYTES))
     reading = asyncio.create_task(BODIES.read(body, ChatRequest))
     await asyncio.sleep(0)
     assert not reading.done()
     await reading
 
 
+async def test_a_large_body_whose_client_has_left_is_not_decoded() -> None:
+    request = request_with(chat("x" * LARGE_BYTES, n=0))
+    request.state.request_reader.has_left = True
+    with pytest.raises(ClientDisconnected):
+        await BODIES.read(request, ChatRequest)
+
+
+@pytest.mark.parametrize("padding", range(6))
+@pytest.mark.parametrize("wide", ["—", "🐳", "\\u2014", "\\ud83d\\udc33"])
+def test_the_estimate_finds_a_wide_character_wherever_the_body_is_parted(
+    wide: str, padding: int
+) -> None:
+    body = b"x" * (PART_BYTES - padding) + wide.encode() + b"x" * PART_BYTES
+    is_pair = wide in ("🐳", "\\ud83d\\udc33")
+    assert estimate_decoded_bytes(body) == len(body) * (4 if is_pair else 2)
+
+
 @pytest.mark.parametrize("bracket", ["[", "{"])
 async def test_a_large_body_with_too_many_brackets_is_refused(bracket: str) -> None:
-    check_brackets(bracket.encode() * MAX_BRACKETS)
-    body = chat("x" * LARGE_BODY_BYTES + bracket * MAX_BRACKETS)
+    estimate_decoded_bytes(bracket.encode() * MAX_BRACKETS)
+    body = chat("x" * LARGE_BYTES + bracket * MAX_BRACKETS)
     with pytest.raises(InvalidRequest):
         await BODIES.read(request_with(body), ChatRequest)
 

@@ -44,7 +44,7 @@ class Endpoints:
 
     async def echo(self, request: Request) -> Response:
         body: bytes = await request.state.request_reader.body()
-        return Response(body)
+        return Response(bytes(body))
 
     async def starlette_echo(self, request: Request) -> Response:
         return Response(await request.body())
