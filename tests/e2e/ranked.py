@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -97,7 +97,14 @@ async def answer_while(
     daemon: Daemon, bodies: Sequence[dict[str, Any]], rank: int, number: signal.Signals
 ) -> list[Any]:
     """The answers, while this rank gets a signal in the middle of them."""
-    pid = rank_pids(daemon)[rank]
+    process = psutil.Process(rank_pids(daemon)[rank])
+    return await answer_during(daemon, bodies, lambda: process.send_signal(number))
+
+
+async def answer_during(
+    daemon: Daemon, bodies: Sequence[dict[str, Any]], act: Callable[[], None]
+) -> list[Any]:
+    """The answers; `act` is called, on a thread, once the first requests run."""
     answers: list[Any] = []
 
     async def answer() -> None:
@@ -106,5 +113,5 @@ async def answer_while(
     async with anyio.create_task_group() as group:
         group.start_soon(answer)
         await anyio.to_thread.run_sync(wait_for, lambda: daemon.health()["requests"]["running"] > 0)
-        psutil.Process(pid).send_signal(number)
+        await anyio.to_thread.run_sync(act)
     return answers
