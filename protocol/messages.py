@@ -27,7 +27,7 @@ from protocol.events import Event, Origin, Rejected, Tokenized
 from protocol.grammars import Grammar
 from protocol.model_states import ModelState
 from protocol.quantisation import KVBits
-from protocol.ranks import RankGroup
+from protocol.ranks import RankGroup, SplitSetting
 from protocol.stats import Device, Memory, Stats
 from protocol.structs import Data, Message
 from protocol.tokenization import Tokenize
@@ -149,7 +149,8 @@ class Configure(Message, frozen=True):
     request waits at most `memory_wait_s` for memory. A slice of prefill has at most
     `prefill_rows` rows of `prefill_step_tokens` tokens and takes about `prefill_slice_s`. For
     `cache_limit_bytes` 0 means a share of the budget. `wired_limit_bytes` 0 wires nothing, "auto"
-    as `protocol/wiring.py` chooses once the models are loaded. `ranks` is None for one process.
+    as `protocol/wiring.py` chooses once the models are loaded. `ranks` is None for one process,
+    `ranks_split` how the models are split over several.
     A rank that is silent for `rank_silence_s` is lost.
     """
 
@@ -172,6 +173,7 @@ class Configure(Message, frozen=True):
     compiled_sampling: bool = False
     ranks: RankGroup | None = None
     rank_silence_s: float = 30.0
+    ranks_split: SplitSetting = "auto"
 
 
 class Sibling(Data, frozen=True):

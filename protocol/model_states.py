@@ -6,6 +6,7 @@ from typing import Literal
 
 from protocol.batching import BatchRules
 from protocol.quantisation import KVFacts
+from protocol.ranks import Split
 from protocol.structs import Data
 
 
@@ -23,7 +24,8 @@ class ModelInfo(Data, frozen=True):
     """The facts of a loaded model; `thinks` is whether its answers may have reasoning.
 
     `call_syntaxes` are the names of those in which it writes tool calls, `reasoning_markers`
-    what begins and ends its reasoning. `problems` are those of its folder, in words.
+    what begins and ends its reasoning. `problems` are those of its folder, in words. `split` is
+    how several ranks compute it together; None for one process.
     """
 
     id: str
@@ -46,6 +48,7 @@ class ModelInfo(Data, frozen=True):
     reasoning_markers: list[str] = []
     problems: list[str] = []
     kv: KVFacts = KVFacts()
+    split: Split | None = None
 
 
 LoadStatus = Literal["unloaded", "loading", "loaded", "failed"]

@@ -16,6 +16,10 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 # With `any` it is the first one that all ranks have.
 AskedBackend = Backend | Literal["any"]
 ANY: Literal["any"] = "any"
+Split = Literal["tensor", "pipeline"]
+"""How a model is split over ranks: each has a part of each layer, or some of the layers."""
+SplitSetting = Literal["auto", "tensor", "pipeline"]
+"""`auto` is `tensor` where a model can be split so, else `pipeline`."""
 
 
 class RankGroup(Data, frozen=True):

@@ -53,8 +53,10 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.memory",
         "worker.cache",
         "worker.isolation",
+        "worker.ranks.parts",
     ),
     "worker.ranks.joining": ("worker.models",),
+    "worker.ranks.parts": ("worker.models", "worker.folder", "worker.memory", "worker.cache"),
     "worker.scheduler": (
         "worker.intake",
         "worker.models",

@@ -353,6 +353,7 @@ def to_configure(settings: Settings) -> Configure:
         prefill_reserve_bytes=settings.prefill_reserve_bytes,
         wired_limit_bytes=settings.wired_limit_bytes,
         compiled_sampling=settings.compiled_sampling == "on",
+        ranks_split=settings.ranks_split,
         max_running=settings.max_running,
         prefill_step_tokens=settings.prefill_step_tokens,
         context_limit_tokens=settings.context_limit_tokens,

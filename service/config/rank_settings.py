@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from protocol.ranks import SplitSetting
 from service.config.scalars import path_meta
 
 
@@ -48,3 +49,7 @@ class RankSettings(msgspec.Struct, frozen=True, kw_only=True):
             "shared allows 100.64.0.0/10 (Tailscale), too, public any."
         ),
     ] = "private"
+    ranks_split: Annotated[
+        SplitSetting,
+        Meta(description="What each rank has: part of each layer, or some layers; auto: either."),
+    ] = "auto"

@@ -136,6 +136,7 @@ def model_health(state: ModelState, show: Show) -> ModelHealth:
         size_bytes=state.bytes,
         loaded_bytes=state.done_bytes,
         reason=state.reason and show(state.reason),
+        split=state.info.split if state.info else None,
     )
 
 

@@ -82,6 +82,7 @@ class SettingsReport:
             ),
             ranks=RanksInForce(
                 size=self._supervisor.ranks.size,
+                asked=settings.ranks_split,
                 hosts=list(self._supervisor.attendance.hosts),
                 away_s=settings.ranks_away_s,
                 refused=list(NOT_WITH_RANKS) if self._supervisor.ranks.size > 1 else [],

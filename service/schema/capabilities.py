@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from protocol.model_states import ModelInfo, ModelState
+from protocol.ranks import Split
 from service.schema.annotations import LABELS
 from service.schema.batching import (
     ModelBatching,
@@ -81,6 +82,7 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     `system_messages` is null while the model is not loaded, or if it has no chat template.
     `labels` are the keys that clients add to messages and tools, by place, with no effect.
     `batching` and `speculation` are null while the model is not loaded.
+    `split` is how several ranks compute it together: null for one, or while it is not loaded.
     `max_tokens_rule`: a `max_tokens` above what the context and the memory hold is cut to it
     (`ceiling`), or refused (`strict`, setting `strict_max_tokens`).
     `call_syntaxes` are the names of those in which the model writes tool calls; `generic_json`
@@ -98,6 +100,7 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_markers: list[str]
     problems: list[str]
     kv_cache: KVCacheCapability
+    split: Split | None
     batching: ModelBatching | None
     speculation: ModelSpeculation | None
     labels: dict[str, list[str]]
@@ -133,6 +136,7 @@ def describe_capabilities(
         reasoning_markers=state.info.reasoning_markers if state.info else [],
         problems=state.info.problems if state.info else [],
         kv_cache=describe_kv_cache(kv_quantisation, state.info),
+        split=state.info.split if state.info else None,
         batching=describe_batching(state.rules),
         speculation=describe_speculation(state.rules),
         labels={place: list(keys) for place, keys in LABELS.items()},

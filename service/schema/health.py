@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from protocol.model_states import LoadStatus
+from protocol.ranks import Split
 
 HealthStatus = Literal["healthy", "loading", "restarting", "draining", "failed"]
 WorkerPhase = Literal["loading", "idle", "busy"]
@@ -95,7 +96,10 @@ class MemoryHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One configured model; `reason` is why its load failed, or what the load waits for."""
+    """One configured model; `reason` is why its load failed, or what the load waits for.
+
+    `split` is how several ranks compute it together: null for one process.
+    """
 
     id: str
     status: LoadStatus
@@ -103,6 +107,7 @@ class ModelHealth(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     loaded_bytes: int
     reason: str | None = None
+    split: Split | None = None
 
 
 class DeviceHealth(msgspec.Struct, frozen=True, kw_only=True):

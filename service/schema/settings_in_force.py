@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from protocol.ranks import SplitSetting
 from service.schema.health import PrefillHealth
 
 # Refused where several ranks compute the models together.
@@ -69,10 +70,12 @@ class KVQuantisationInForce(msgspec.Struct, frozen=True, kw_only=True):
 class RanksInForce(msgspec.Struct, frozen=True, kw_only=True):
     """How many processes compute the models together, and the settings that these cannot have.
 
-    `hosts` has the host of each. Requests wait for one that is away for at most `away_s`.
+    `hosts` has the host of each. Requests wait for one that is away for at most `away_s`. `asked`
+    is the setting `ranks_split`; how each model is split is shown with it.
     """
 
     size: int
+    asked: SplitSetting
     hosts: list[str]
     away_s: float
     refused: list[str]

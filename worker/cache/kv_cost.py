@@ -9,18 +9,26 @@ do not (the states of hybrid and recurrent models) are counted once for each row
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 
+from protocol.quantisation import KVBits
+from worker.cache.radix_node import NodeCost
 from worker.quantised_kv.model_quantisation import KVQuantisation
 
 # mlx-lm's caches (0.32.2) grow by this many tokens.
 STEP_TOKENS = 256
 SHORT_TOKENS, LONG_TOKENS = 1, 1 + STEP_TOKENS
+# The parts of a model are compared by the bytes of a sequence of so many tokens.
+COMPARED_TOKENS = 8192
+KV_BITS: tuple[KVBits, ...] = (0, 4, 8)
+# The name by which a model's modules have the costs of all its parts.
+COSTS_NAME = "costs_of_parts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +103,86 @@ class KVCost:
         return layer.row_bytes + int(layer.token_bytes * kept)
 
 
+@dataclass(frozen=True, slots=True)
+class PartCost:
+    """The caches of the layers that one process has of a model.
+
+    `plain` are those of plain attention, which are cut at any token; `others` all others.
+    """
+
+    plain: tuple[LayerCost, ...]
+    others: tuple[LayerCost, ...]
+    read_token_bytes: int
+
+    def cost(self, prefill_step_tokens: int) -> KVCost:
+        """The bytes of all its layers."""
+        layers = [*self.plain, *self.others]
+        return KVCost(layers, prefill_step_tokens, self.read_token_bytes)
+
+    @property
+    def node_cost(self) -> NodeCost:
+        """What a node of the prompt cache counts for."""
+        states = [(cost.row_bytes, cost.token_bytes, cost.window_tokens) for cost in self.others]
+        return NodeCost(sum(cost.token_bytes for cost in self.plain), tuple(states))
+
+
+@dataclass(frozen=True, slots=True)
+class PartCosts:
+    """What the largest part of a model needs that several processes have parts of.
+
+    Each process counts with it, so that all decide alike, whichever layers they have. `caches`
+    are by the bits of keys and values.
+    """
+
+    weight_bytes: int
+    caches: Mapping[KVBits, PartCost]
+
+    @classmethod
+    def largest(
+        cls, weight_bytes: Sequence[int], caches: Sequence[Mapping[KVBits, PartCost]]
+    ) -> PartCosts:
+        """The costs of all parts together: the largest of each kind."""
+        of_sequence = {
+            bits: [part[bits].cost(STEP_TOKENS).batch_bytes(1, COMPARED_TOKENS) for part in caches]
+            for bits in KV_BITS
+        }
+        largest = {bits: sizes.index(max(sizes)) for bits, sizes in of_sequence.items()}
+        return cls(max(weight_bytes), {bits: caches[part][bits] for bits, part in largest.items()})
+
+
+def costs_of_parts(model: nn.Module) -> PartCosts | None:
+    """The costs of all parts of a model; None if this process has all of it."""
+    costs: PartCosts | None = getattr(model, COSTS_NAME, None)
+    return costs
+
+
 def probe(
     model: nn.Module, prefill_step_tokens: int, quantisation: KVQuantisation | None = None
 ) -> KVCost:
-    """Measure the caches of a model."""
+    """Measure the caches of a model; of one in parts, those of the largest part."""
     quantisation = quantisation or KVQuantisation.of(model, 0)
+    if (costs := costs_of_parts(model)) is not None:
+        return costs.caches[quantisation.bits].cost(prefill_step_tokens)
+    return measure_caches(model, quantisation).cost(prefill_step_tokens)
+
+
+def measure_part(model: nn.Module) -> dict[KVBits, PartCost]:
+    """Measure the caches of the layers that a model's modules have, by the bits of their KV."""
+    return {bits: measure_caches(model, KVQuantisation.of(model, bits)) for bits in KV_BITS}
+
+
+def measure_caches(model: nn.Module, quantisation: KVQuantisation) -> PartCost:
+    """Measure the caches that a model's modules use."""
     short, long = (
-        list(flatten_caches(run_lazily(model, tokens, quantisation)))
-        for tokens in (SHORT_TOKENS, LONG_TOKENS)
+        run_lazily(model, tokens, quantisation) for tokens in (SHORT_TOKENS, LONG_TOKENS)
     )
-    layers = [measure_layer(*pair) for pair in zip(short, long, strict=True)]
-    return KVCost(layers, prefill_step_tokens, quantisation.read_token_bytes())
+    plain: list[LayerCost] = []
+    others: list[LayerCost] = []
+    for cache, *pair in zip(make_prompt_cache(model), short, long, strict=True):
+        pairs = zip(*(flatten_caches([each]) for each in pair), strict=True)
+        costs = plain if type(cache) is KVCache else others
+        costs += [measure_layer(*leaves) for leaves in pairs]
+    return PartCost(tuple(plain), tuple(others), quantisation.read_token_bytes())
 
 
 def run_lazily(

@@ -25,6 +25,7 @@ from worker.cache.eviction_order import EvictionOrder
 from worker.cache.known_prompts import NOTHING_KNOWN, Closest
 from worker.cache.radix_node import (
     Layers,
+    NodeCost,
     RadixNode,
     cut_slices,
     descendants,
@@ -91,10 +92,15 @@ class PrefixCache:
         if disk_store is not None:
             disk_store.fetched_limit_bytes = limit_bytes
         self._roots: dict[str, RadixNode] = {}
+        self._costs: dict[str, NodeCost] = {}
         self._nodes: dict[RadixNode, int] = {}
         self._order = EvictionOrder()
         self._unwritten: list[tuple[str, RadixNode]] = []
         self.nbytes = 0
+
+    def count_by(self, model: str, cost: NodeCost) -> None:
+        """Count the nodes of this model by a cost, not by the bytes of their arrays."""
+        self._costs[model] = cost
 
     def find(self, model: str, tokens: Sequence[int]) -> Prefix:
         """The longest cached prefix of `tokens`, without the last token.
@@ -121,7 +127,8 @@ class PrefixCache:
         path, matched = self._match(model, tokens)
         path = self._split_path(model, path, matched)
         if matched < len(tokens):
-            node = make_node(self._last_node(model, path), tokens, matched, layers)
+            cost = self._costs.get(model)
+            node = make_node(self._last_node(model, path), tokens, matched, layers, cost)
             self._add(model, node, path)
         elif path[-1].complete:
             self._touch(path)

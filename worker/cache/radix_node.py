@@ -26,13 +26,37 @@ Slice = tuple[mx.array, mx.array]
 """Keys and values of some tokens of one layer."""
 
 
+@dataclass(frozen=True, slots=True)
+class NodeCost:
+    """What a node of a model counts for that several processes have parts of: on all the same.
+
+    `states` are the bytes by row, the bytes by token and the most tokens (0: all) of each cache
+    that cannot be cut.
+    """
+
+    token_bytes: float
+    states: tuple[tuple[int, float, int], ...]
+
+    def slices_bytes(self, tokens: int) -> int:
+        """The bytes of the keys and values of so many tokens."""
+        return int(self.token_bytes * tokens)
+
+    def states_bytes(self, end: int) -> int:
+        """The bytes of the caches that cannot be cut, after the first `end` tokens."""
+        return sum(
+            row_bytes + int(token_bytes * (min(end, window) if window else end))
+            for row_bytes, token_bytes, window in self.states
+        )
+
+
 # Its representation, in an error for example, would be all prompts.
 @dataclass(eq=False, slots=True, repr=False)
 class RadixNode:
     """Tokens that follow those of `parent`, and the layers' KV of them.
 
     `slices` has None for a layer that cannot be cut. `states` holds the caches of those
-    layers after the last token; it is None where they were not saved there.
+    layers after the last token; it is None where they were not saved there. `cost` is what it
+    counts for, where that is not the bytes of its arrays.
     """
 
     parent: RadixNode | None
@@ -40,9 +64,12 @@ class RadixNode:
     slices: list[Slice | None]
     states: list[Any] | None = None
     children: dict[int, RadixNode] = field(default_factory=dict)
+    cost: NodeCost | None = None
 
     @property
     def nbytes(self) -> int:
+        if self.cost is not None:
+            return self.cost.slices_bytes(len(self.tokens)) + states_bytes(self)
         return sum(array.nbytes for array in self.arrays())
 
     @property
@@ -135,17 +162,29 @@ def _make_cache(parts: list[tuple[Slice | None, int]]) -> KVCache:
     return cache
 
 
-def make_node(parent: RadixNode, tokens: Sequence[int], start: int, layers: Layers) -> RadixNode:
+def make_node(
+    parent: RadixNode,
+    tokens: Sequence[int],
+    start: int,
+    layers: Layers,
+    cost: NodeCost | None = None,
+) -> RadixNode:
     slices = [_slice_of(layer) for layer in layers]
     states = states_of(layers)
     return RadixNode(
-        parent, list(tokens[start:]), cut_slices(slices, start, len(tokens)), states or None
+        parent,
+        list(tokens[start:]),
+        cut_slices(slices, start, len(tokens)),
+        states or None,
+        cost=cost,
     )
 
 
 def split_node(tail: RadixNode, length: int) -> RadixNode:
     """Move a node's first `length` tokens to a new parent, which is returned."""
-    head = RadixNode(tail.parent, tail.tokens[:length], cut_slices(tail.slices, 0, length))
+    head = RadixNode(
+        tail.parent, tail.tokens[:length], cut_slices(tail.slices, 0, length), cost=tail.cost
+    )
     tail.slices = cut_slices(tail.slices, length, None)
     tail.tokens = tail.tokens[length:]
     head.attach()
@@ -171,8 +210,20 @@ def tokens_to(node: RadixNode) -> list[int]:
     return [token for part in reversed(parts) for token in part]
 
 
+def end_of(node: RadixNode) -> int:
+    """The tokens from the root to the end of a node."""
+    end = 0
+    current: RadixNode | None = node
+    while current is not None:
+        end += len(current.tokens)
+        current = current.parent
+    return end
+
+
 def states_bytes(node: RadixNode) -> int:
     """The bytes of the caches that cannot be cut."""
+    if node.cost is not None:
+        return node.cost.states_bytes(end_of(node)) if node.states is not None else 0
     return sum(array.nbytes for array in arrays_of(node.states or ()))
 
 

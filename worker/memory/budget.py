@@ -16,6 +16,7 @@ from mlx.utils import tree_flatten
 
 from protocol.stats import Device, Memory
 from protocol.units import GIB, MIB
+from worker.cache.kv_cost import costs_of_parts
 from worker.memory.device import recommended_working_set
 from worker.memory.footprint import read_footprint, trim_heap
 
@@ -117,5 +118,11 @@ def clear_buffer_cache() -> None:
 
 
 def weight_bytes_of(module: nn.Module) -> int:
-    """The bytes of all weights of a module."""
+    """The bytes of all weights of a module; of a model in parts, those of the largest part."""
+    costs = costs_of_parts(module)
+    return own_weight_bytes_of(module) if costs is None else costs.weight_bytes
+
+
+def own_weight_bytes_of(module: nn.Module) -> int:
+    """The bytes of the weights that this process has of a module."""
     return sum(array.nbytes for _, array in tree_flatten(module.parameters()))

@@ -20,6 +20,7 @@ from mlx_lm.utils import load_adapters, load_model
 from protocol.batching import BatchRules
 from protocol.messages import Configure
 from protocol.model_states import ModelInfo
+from protocol.ranks import Split
 from protocol.units import MS_PER_S
 from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
@@ -125,13 +126,14 @@ def build_whole(config: ModelConfig) -> nn.Module:
 class ModelParts:
     """What makes the parts of a model that generates: by default those of one process.
 
-    `shares` is over how many processes its weights are distributed.
+    `shares` is over how many processes its weights are distributed, `split_of` tells how.
     """
 
     build: Callable[[ModelConfig], nn.Module] = build_whole
     read: Callable[[nn.Module, list[mx.array]], None] = read_slice
     make_engine: Callable[..., Engine] = Engine
     make_cache: Callable[[int, DiskStore | None], PrefixCache] = PrefixCache
+    split_of: Callable[[nn.Module], Split | None] = lambda model: None
     shares: int = 1
 
 
@@ -247,6 +249,7 @@ class WeightLoad:
             call_syntaxes=[syntax.name for syntax in config.parsers.syntaxes],
             reasoning_markers=config.parsers.reasoning_markers,
             kv=engine.quantisation.facts,
+            split=self._parts.split_of(self._model),
         )
         check = None if self._check_ended else self._check
         return LoadedModel(info=info, engine=engine, config=config, check=check)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +28,8 @@ from worker.memory.device import describe_device
 from worker.models.model_files import find_model_folder
 from worker.models.weight_loader import slice_weights
 from worker.ranks.joining.contents import describe_difference, read_contents
+from worker.ranks.parts.cache_costs import count_parts
+from worker.ranks.parts.choice import build_part
 from worker.ranks.plan import (
     Advance,
     BuildModel,
@@ -51,7 +53,6 @@ from worker.ranks.plan import (
     ShrinkCache,
     TokenDigest,
 )
-from worker.ranks.sharding import build_part
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +155,27 @@ class FollowedConstraint:
         return None if mask.words is None else np.frombuffer(mask.words, np.int32)
 
 
+class WeightRead:
+    """The weights of this rank's part of a model, which are read as rank 0 reads those of its own.
+
+    The parts may be of unlike sizes.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        weights: list[mx.array] = [array for _, array in tree_flatten(model.parameters())]
+        self._all_bytes = sum(array.nbytes for array in weights)
+        self._read_bytes = 0
+        self._slices = slice_weights(weights)
+
+    def advance(self, share: float) -> None:
+        """Read weights until this share of all bytes is read."""
+        while self._read_bytes < share * self._all_bytes or share >= 1:
+            if (weights := next(self._slices, None)) is None:
+                return
+            mx.eval(weights)
+            self._read_bytes += sum(array.nbytes for array in weights)
+
+
 class Follower:
     """The models, prompt caches and engines of this rank, by rank 0's numbers.
 
@@ -172,7 +194,7 @@ class Follower:
         self._shares = shares
         self._reader = PlanReader(receive)
         self._models: dict[int, nn.Module] = {}
-        self._slices: dict[int, Iterator[list[mx.array]]] = {}
+        self._reads: dict[int, WeightRead] = {}
         self._caches: dict[int, PrefixCache] = {}
         self._engines: dict[int, Engine] = {}
         self._cache_of: dict[int, int] = {}
@@ -201,8 +223,8 @@ class Follower:
                 self._caches[cache].shrink(limit_bytes)
             case DropPrefixes(cache, model):
                 self._caches[cache].drop(model)
-            case ReadWeights(model):
-                mx.eval(next(self._slices[model], []))
+            case ReadWeights(model, share):
+                self._reads[model].advance(share)
             case ChosenSlice() | ChosenDrafts() | Mask():
                 raise RanksDisagree(f"this rank does not need rank 0's {type(entry).__name__}")
             case _:
@@ -216,10 +238,9 @@ class Follower:
                 set_limits(*limits, budget)
             case CompareFiles(files, contents):
                 self._answer(Compared(compare_files(files, contents)))
-            case BuildModel(model, files, trusted):
-                modules = build_part(folder_of(files), self._group, trusted=trusted)
-                weights: list[mx.array] = [array for _, array in tree_flatten(modules.parameters())]
-                self._models[model], self._slices[model] = modules, slice_weights(weights)
+            case BuildModel(model, files, trusted, split):
+                part = build_part(folder_of(files), self._group, trusted=trusted, setting=split)
+                self._models[model], self._reads[model] = part.model, WeightRead(part.model)
             case MakeCache(cache, limit_bytes):
                 self._caches[cache] = PrefixCache(limit_bytes)
             case MakeEngine():
@@ -227,12 +248,14 @@ class Follower:
             case Forget(kind, number):
                 kinds = {"model": self._models, "cache": self._caches, "engine": self._engines}
                 kinds[kind].pop(number, None)
-                self._slices.pop(number, None)
+                self._reads.pop(number, None)
                 return_freed_memory()
 
     def _make_engine(self, entry: MakeEngine) -> None:
+        model = self._models[entry.model]
+        count_parts(model, self._caches.get(entry.cache), entry.name, entry.kv_bits)
         self._engines[entry.engine] = Engine(
-            self._models[entry.model],
+            model,
             max_running=entry.max_running,
             prefill=PrefillLimits(entry.max_tokens, entry.max_rows),
             name=entry.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -14,11 +15,11 @@ import mlx.nn as nn
 import msgspec
 
 from protocol.messages import Configure
-from protocol.ranks import RankGroup
+from protocol.ranks import RankGroup, SplitSetting
 from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.engine import Engine
-from worker.memory.budget import UNLIMITED
+from worker.memory.budget import UNLIMITED, own_weight_bytes_of
 from worker.models.model_config import ModelConfig
 from worker.models.weight_loader import ModelParts
 from worker.ranks.joining.backends import make_group
@@ -26,6 +27,7 @@ from worker.ranks.joining.contents import read_contents, source_elsewhere
 from worker.ranks.joining.frames import BadFrame, Frames
 from worker.ranks.joining.meeting import accept_ranks, hold_ports, make_hello
 from worker.ranks.leading import LeadingCache, LeadingEngine
+from worker.ranks.parts.choice import build_part, split_of
 from worker.ranks.plan import (
     BuildModel,
     Compared,
@@ -36,7 +38,8 @@ from worker.ranks.plan import (
     decode_answer,
 )
 from worker.ranks.recorder import Recorder
-from worker.ranks.sharding import build_part
+
+logger = logging.getLogger(__name__)
 
 
 class FilesDiffer(ValueError):
@@ -84,10 +87,14 @@ class Leader:
             watch = partial(self._watch, rank, frames)
             threading.Thread(target=watch, name=f"rank-{rank}-watch", daemon=True).start()
         self._recorder = Recorder(self._ranks, group)
+        self._setting: SplitSetting = "auto"
+        # Of each model that is read: the bytes that are, and all.
+        self._read_bytes: dict[int, tuple[int, int]] = {}
         on_met(sorted(self._ranks), True)
 
     def prepare(self, configure: Configure) -> None:
         """Send the limits of the device's memory: those of a host, which its ranks share."""
+        self._setting = configure.ranks_split
         limits = configure.memory_limit_bytes, configure.cache_limit_bytes
         self._recorder.add(Prepare(*(limit * self._ranks_of.shares for limit in limits)))
         self._recorder.send()
@@ -105,6 +112,7 @@ class Leader:
             read=self._read,
             make_engine=self._make_engine,
             make_cache=self._make_cache,
+            split_of=split_of,
             shares=self._group.size(),
         )
 
@@ -136,11 +144,13 @@ class Leader:
         files = ModelFiles(source_elsewhere(source.source, config.path), source.revision)
         if self._ranks_of.has_other_hosts:
             self._compare(files, config.path)
-        model = build_part(config.path, self._group, trusted=trusted)
-        number = self._recorder.register("model", model)
-        self._recorder.add(BuildModel(number, files, trusted))
+        part = build_part(config.path, self._group, trusted=trusted, setting=self._setting)
+        number = self._recorder.register("model", part.model)
+        self._recorder.add(BuildModel(number, files, trusted, part.split))
         self._recorder.send_freed()
-        return model
+        self._read_bytes[number] = 0, own_weight_bytes_of(part.model)
+        logger.info("%s is %s-parallel over %d ranks", config.id, part.split, self._group.size())
+        return part.model
 
     def _compare(self, files: ModelFiles, path: Path) -> None:
         """Let all ranks compare their files of a model with those of this one, in this folder.
@@ -157,7 +167,12 @@ class Leader:
                 raise FilesDiffer(f"{self._ranks_of.name_of(rank)}: {answer.difference}")
 
     def _read(self, model: nn.Module, weights: list[mx.array]) -> None:
-        self._recorder.add(ReadWeights(self._recorder.number_of(model)))
+        number = self._recorder.number_of(model)
+        read_bytes, all_bytes = self._read_bytes.pop(number, (1, 1))
+        read_bytes += sum(array.nbytes for array in weights)
+        if read_bytes < all_bytes:
+            self._read_bytes[number] = read_bytes, all_bytes
+        self._recorder.add(ReadWeights(number, read_bytes / all_bytes))
         self._recorder.send()
         mx.eval(weights)
 

@@ -17,6 +17,7 @@ from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine, Token
 from worker.engine.prefill_budget import PrefillBudget, PrefillLimits, Prompt, Slice
 from worker.engine.sampler import Constraint, Row
+from worker.ranks.parts.cache_costs import count_parts
 from worker.ranks.plan import (
     ChosenDrafts,
     ChosenSlice,
@@ -151,6 +152,7 @@ class LeadingEngine(Engine):
     ) -> None:
         self._recorder = recorder
         self._is_ready = False
+        count_parts(model, prompt_cache, name, kv_bits)
         super().__init__(
             model,
             max_running=max_running,

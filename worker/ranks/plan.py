@@ -15,6 +15,7 @@ import msgspec
 from protocol.batching import BatchRules
 from protocol.messages import Sampling
 from protocol.quantisation import KVBits
+from protocol.ranks import Split
 from protocol.structs import Data, Message
 from worker.engine.engine import FailedRow, Token
 
@@ -48,12 +49,14 @@ class BuildModel(Message, frozen=True):
     model: int
     files: ModelFiles
     trusted: bool
+    split: Split
 
 
 class ReadWeights(Message, frozen=True):
-    """Read the next slice of a model's weights."""
+    """Read weights of a model until this share of this rank's bytes is read."""
 
     model: int
+    share: float
 
 
 class MakeCache(Message, frozen=True):
