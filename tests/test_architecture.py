@@ -9,6 +9,16 @@ from pathlib import PurePosixPath
 
 import pytest
 
+from tests.districts import (
+    DISTRICTS,
+    ENTRANCES,
+    EVERYWHERE,
+    EXEMPT_DISTRICTS,
+    LONGEST_CHAIN,
+    MAX_MODULES,
+    MAX_ROOT_MODULES,
+    MIN_MODULES,
+)
 from tests.sources import (
     EVERYTHING,
     PRODUCT,
@@ -23,239 +33,6 @@ from tests.sources import (
     within,
 )
 from tests.words import ODD_WORDS
-
-DISTRICTS: dict[str, tuple[str, ...]] = {
-    # district -> the districts that it may import, besides protocol
-    "worker.main": (
-        "worker.ranks",
-        "worker.ranks.joining",
-        "worker.scheduler",
-        "worker.intake",
-        "worker.models",
-        "worker.memory",
-        "worker.cache",
-    ),
-    # A program of its own, which loads models as the worker does.
-    "worker.selftest": (
-        "worker.models",
-        "worker.selfcheck",
-        "worker.engine",
-        "worker.memory",
-        "worker.cache",
-    ),
-    # A model that several processes compute; a program of its own, and rank 0's part of it.
-    "worker.ranks": (
-        "worker.ranks.joining",
-        "worker.models",
-        "worker.folder",
-        "worker.engine",
-        "worker.drafts",
-        "worker.memory",
-        "worker.cache",
-        "worker.isolation",
-        "worker.ranks.parts",
-    ),
-    "worker.ranks.joining": ("worker.models",),
-    "worker.ranks.parts": ("worker.models", "worker.folder", "worker.memory", "worker.cache"),
-    "worker.scheduler": (
-        "worker.intake",
-        "worker.models",
-        "worker.outputs",
-        "worker.prompts",
-        "worker.engine",
-        "worker.drafts",
-        "worker.embedding_batches",
-        "worker.memory",
-    ),
-    "worker.intake": (
-        "worker.models",
-        "worker.embedding",
-        "worker.folder",
-        "worker.outputs",
-        "worker.prompts",
-        "worker.memory",
-        "worker.cache",
-        "worker.structured_output",
-        "worker.isolation",
-    ),
-    "worker.models": (
-        "worker.embedding",
-        "worker.folder",
-        "worker.outputs",
-        "worker.prompts",
-        "worker.selfcheck",
-        "worker.embedding_batches",
-        "worker.engine",
-        "worker.tool_calls",
-        "worker.memory",
-        "worker.cache",
-        "worker.structured_output",
-        "worker.quantised_kv",
-        "worker.demo",
-    ),
-    # The sizes of heads that MLX has fused kernels for.
-    "worker.embedding": ("worker.folder", "worker.engine"),
-    "worker.folder": (),
-    "worker.outputs": (
-        "worker.segmentation",
-        "worker.engine",
-        "worker.call_grammars",
-        "worker.tool_calls",
-        "worker.call_readers",
-        "worker.structured_output",
-    ),
-    "worker.call_grammars": ("worker.tool_calls", "worker.call_readers"),
-    "worker.segmentation": ("worker.tool_calls", "worker.call_readers"),
-    "worker.prompts": ("worker.templates", "worker.tool_calls", "worker.cache"),
-    "worker.templates": ("worker.tool_calls",),
-    "worker.embedding_batches": ("worker.engine", "worker.memory"),
-    "worker.selfcheck": ("worker.engine", "worker.drafts", "worker.cache"),
-    # The freed buffers of the device.
-    "worker.engine": ("worker.drafts", "worker.cache", "worker.memory", "worker.quantised_kv"),
-    "worker.drafts": (),
-    "worker.tool_calls": ("worker.call_readers",),
-    "worker.call_readers": (),
-    "worker.memory": ("worker.cache",),
-    "worker.cache": ("worker.quantised_kv",),
-    "worker.quantised_kv": (),
-    # The footprint of a trial of a grammar.
-    "worker.structured_output": ("worker.isolation", "worker.memory"),
-    "worker.isolation": (),
-    "worker.demo": (),
-    "worker.demo.training": ("worker.demo", "worker.models", "worker.engine"),
-    "service.commands": (
-        "service.app",
-        "service.server",
-        "service.selftest",
-        "service.host",
-        "service.inflight",
-        "service.telemetry",
-        "service.store",
-        "service.supervision",
-        # Where the ranks of the settings run.
-        "service.ranks",
-        "service.security",
-        "service.transport",
-        "service.config",
-        "service.schema",
-    ),
-    "service.selftest": ("service.host", "service.supervision", "service.config"),
-    "service.app": (
-        "service.openapi",
-        "service.ops",
-        "service.api",
-        "service.api.messages",
-        "service.api.responses",
-        "service.generation",
-        "service.inflight",
-        "service.telemetry",
-        "service.store",
-        "service.supervision",
-        "service.security",
-        "service.http",
-        "service.config",
-        "service.schema",
-    ),
-    "service.openapi": ("service.schema",),
-    "service.ops": (
-        "service.telemetry",
-        "service.inflight",
-        "service.supervision",
-        # What the caller may see of the machine.
-        "service.security",
-        "service.http",
-        "service.config",
-        "service.schema",
-        "service.requestlog",
-    ),
-    "service.host": (
-        "service.server",
-        "service.supervision",
-        "service.security",
-        "service.transport",
-        "service.config",
-        # The shape of /health, which `mlxd doctor` and `mlxd models` read.
-        "service.schema",
-    ),
-    "service.api": (
-        "service.openapi",
-        "service.generation",
-        "service.store",
-        "service.http",
-        "service.schema",
-    ),
-    "service.api.responses": (
-        "service.api.responses.output",
-        "service.api.responses.shapes",
-        "service.store",
-        "service.store.backends",
-        "service.security",
-        "service.openapi",
-        "service.generation",
-        "service.inflight",
-        "service.http",
-        "service.schema",
-        "service.requestlog",
-    ),
-    "service.api.responses.output": (
-        "service.api.responses.shapes",
-        "service.generation",
-        "service.schema",
-    ),
-    "service.api.responses.shapes": ("service.schema",),
-    "service.api.messages": (
-        "service.openapi",
-        "service.generation",
-        "service.store",
-        "service.inflight",
-        "service.http",
-        "service.schema",
-    ),
-    "service.generation": (
-        "service.inflight",
-        "service.security",
-        "service.http",
-        "service.config",
-        "service.schema",
-        "service.requestlog",
-    ),
-    # The form of ids.
-    "service.store": ("service.store.backends", "service.schema"),
-    "service.store.backends": (),
-    "service.server": ("service.inflight", "service.supervision", "service.transport"),
-    "service.inflight": ("service.supervision", "service.schema", "service.requestlog"),
-    "service.telemetry": (
-        "service.supervision",
-        "service.store",
-        # Whether an endpoint is on another machine, and its headers have a key.
-        "service.security",
-        "service.config",
-        "service.schema",
-        "service.requestlog",
-    ),
-    "service.supervision": ("service.ranks", "service.config", "service.schema"),
-    "service.ranks": (),
-    "service.security": ("service.transport", "service.http", "service.config"),
-    "service.transport": ("service.http", "service.config"),
-    "service.http": ("service.config", "service.schema"),
-    "service.config": ("service.schema",),
-    "service.schema": (),
-    "service.requestlog": (),
-}
-# Root modules that any district above protocol may import.
-EVERYWHERE = (
-    "service.errors",
-    "worker.open_files",
-    "worker.prompt_errors",
-    "worker.transformers_scan",
-)
-# Composed of the districts; nothing imports them.
-ENTRANCES = ("service.__main__", "worker.__main__", "worker.ranks.__main__")
-MIN_MODULES, MAX_MODULES = 3, 10
-MAX_ROOT_MODULES = 6
-# OpenAI's shapes are many; the demo is data and, in a folder of its own, how it was made.
-EXEMPT_DISTRICTS = ("service.schema", "worker.demo", "worker.demo.training")
-LONGEST_CHAIN = {"worker": 9, "service": 10}
 
 # Where modules were before the districts; nothing refers to them any more.
 OLD_MODULES = re.compile(
@@ -373,7 +150,7 @@ def test_prose_is_plain_technical_english() -> None:
 
 
 BROKEN: list[tuple[Rule, str, str]] = [
-    (imports_outside_the_table, "worker/cache/kv_cost.py", "from worker.engine import engine"),
+    (imports_outside_the_table, "worker/memory/kv_cost.py", "from worker.engine import engine"),
     (imports_outside_the_table, "worker/models/pool.py", "import worker.scheduler.core"),
     (imports_outside_the_table, "service/transport/tls.py", "from service.security import x"),
     (imports_outside_the_table, "worker/engine/engine.py", "from worker import main"),

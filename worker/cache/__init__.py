@@ -1,1 +1,1 @@
-"""The prompt cache: KV kept between requests, and what KV costs."""
+"""The prompt cache: KV kept between requests."""

@@ -16,7 +16,7 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from worker.cache.kv_cost import LONG_TOKENS, KVCost, run_lazily
+from worker.memory.kv_cost import LONG_TOKENS, KVCost, run_lazily
 
 FUSED_HEAD_DIMS = frozenset({64, 80, 128})
 

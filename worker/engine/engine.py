@@ -20,7 +20,6 @@ from protocol.batching import BatchRules
 from protocol.events import FinishReason
 from protocol.quantisation import KVBits
 from worker.cache.known_prompts import Comparison, KnownPrompts
-from worker.cache.kv_cost import probe
 from worker.cache.prefix_cache import Prefix, PrefixCache, PrefixReuse
 from worker.cache.restore_points import plan_restore_points
 from worker.engine.attention_cost import AttentionCost, probe_attention
@@ -37,6 +36,7 @@ from worker.engine.rows.row_generator import RowBatchGenerator
 from worker.engine.sampler import Row, Sibling
 from worker.engine.token_logprobs import Score
 from worker.memory.budget import clear_buffer_cache, weight_bytes_of
+from worker.memory.kv_cost import probe
 from worker.quantised_kv.model_quantisation import KVQuantisation
 
 logger = logging.getLogger(__name__)

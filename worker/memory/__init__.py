@@ -1,1 +1,1 @@
-"""Memory: the budget, what is reserved of it, and the memory in use."""
+"""Memory: the budget, what is reserved of it, the memory in use, and what KV costs."""

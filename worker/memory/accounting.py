@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from protocol.units import format_bytes
-from worker.cache.kv_cost import KVCost
 from worker.cache.prefix_cache import PrefixCache
 from worker.memory.budget import Budget
+from worker.memory.kv_cost import KVCost
 from worker.memory.preparation import PreparationMemory
 
 

@@ -16,9 +16,9 @@ from mlx.utils import tree_flatten
 
 from protocol.stats import Device, Memory
 from protocol.units import GIB, MIB
-from worker.cache.kv_cost import costs_of_parts
 from worker.memory.device import recommended_working_set
 from worker.memory.footprint import read_footprint, trim_heap
+from worker.memory.kv_cost import costs_of_parts
 
 # Share of the machine's memory, where the device recommends no working set.
 RAM_SHARE = 0.75

@@ -14,10 +14,10 @@ from protocol.messages import Configure, Loading, ModelSource
 from protocol.model_states import ModelState
 from protocol.units import format_bytes
 from worker.cache.disk_store import DiskStore
-from worker.cache.kv_cost import KVCost
 from worker.memory.accounting import KVReservations, MemoryAccount
 from worker.memory.budget import UNLIMITED, Budget, return_freed_memory
 from worker.memory.device import describe_device
+from worker.memory.kv_cost import KVCost
 from worker.memory.preparation import PreparationMemory
 from worker.models.eviction import Evictor, WaitingRequests
 from worker.models.load_queue import LoadQueue, LoadResult

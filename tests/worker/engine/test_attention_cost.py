@@ -11,8 +11,8 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 
 from tests.models import families
-from worker.cache.kv_cost import probe
 from worker.engine.attention_cost import AttentionCost, can_fuse, probe_attention
+from worker.memory.kv_cost import probe
 
 HEADS, HEAD_DIM = 16, 256
 CONTEXT, TOKENS = 2048, 256

@@ -17,7 +17,6 @@ from mlx_lm.utils import load_model
 from protocol.events import FinishReason
 from protocol.messages import Sampling
 from tests.oracle import greedy_tokens, text_tokens
-from worker.cache.kv_cost import probe
 from worker.engine import engine as engine_module
 from worker.engine.batches import decode_groups as groups
 from worker.engine.bitmask import BitMask
@@ -26,6 +25,7 @@ from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
 from worker.engine.rows.row_generator import RowBatchGenerator
 from worker.engine.sampler import make_row
 from worker.memory.budget import weight_bytes_of
+from worker.memory.kv_cost import probe
 
 GREEDY = Sampling(seed=0, temperature=0.0)
 TOKENS = 40

@@ -11,11 +11,11 @@ from mlx_lm.utils import load_model
 
 from protocol.messages import Sampling
 from protocol.quantisation import KVBits
-from worker.cache.kv_cost import probe
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.sampler import make_row
+from worker.memory.kv_cost import probe
 from worker.quantised_kv.model_quantisation import KVQuantisation
 from worker.quantised_kv.packing import packing_for
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
-from worker.cache.kv_cost import KVCost, LayerCost
 from worker.cache.prefix_cache import PrefixCache
 from worker.memory.accounting import KVReservations, MemoryAccount
 from worker.memory.budget import Budget
+from worker.memory.kv_cost import KVCost, LayerCost
 
 COST = KVCost([LayerCost(row_bytes=0, token_bytes=10.0, window_tokens=0)], 512)
 

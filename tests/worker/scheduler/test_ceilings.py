@@ -15,7 +15,7 @@ from protocol.messages import Sampling, Step, Submit, TokenPrompt
 from protocol.units import MS_PER_S
 from tests.worker.driver import end_of, tokens_of
 from tests.worker.simulation import STEP_S, Simulation, make_pool
-from worker.cache import kv_cost
+from worker.memory import kv_cost
 from worker.scheduler import admission
 
 GREEDY = Sampling(seed=0, temperature=0.0)

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from worker.cache.kv_cost import KVCost
 from worker.engine.batches.model_errors import FailedCalls
+from worker.memory.kv_cost import KVCost
 
 # The cost of a pass even of a model without weights, as bytes that could be read meanwhile.
 PASS_BYTES = 4 << 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import mlx.nn as nn
 
 from protocol.quantisation import KVBits
-from worker.cache.kv_cost import costs_of_parts
 from worker.cache.prefix_cache import PrefixCache
+from worker.memory.kv_cost import costs_of_parts
 
 
 def count_parts(model: nn.Module, cache: PrefixCache | None, name: str, kv_bits: KVBits) -> None:

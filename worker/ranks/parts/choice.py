@@ -13,7 +13,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from protocol.ranks import Split, SplitSetting
-from worker.cache.kv_cost import costs_of_parts
+from worker.memory.kv_cost import costs_of_parts
 from worker.models.weight_loader import build_modules
 from worker.ranks.parts.pipeline import find_pipeline, keep_stage
 from worker.ranks.parts.refusal import NotSplittable

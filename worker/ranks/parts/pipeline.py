@@ -17,7 +17,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import CacheList, KVCache, make_prompt_cache
 
-from worker.cache.kv_cost import COSTS_NAME, PartCosts
+from worker.memory.kv_cost import COSTS_NAME, PartCosts
 from worker.ranks.parts.refusal import NotSplittable
 from worker.ranks.parts.stages import Stage, measure_stage
 

@@ -12,8 +12,8 @@ import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
 from protocol.quantisation import KVBits
-from worker.cache.kv_cost import PartCost, measure_part, run_lazily
 from worker.memory.budget import own_weight_bytes_of
+from worker.memory.kv_cost import PartCost, measure_part, run_lazily
 
 # The tokens of the pass whose transfers are compared.
 PASS_TOKENS = 2

@@ -15,10 +15,10 @@ from tests.models.architectures.making import build, make, write
 from tests.models.architectures.scaling import deepen
 from tests.models.architectures.table import config_of
 from tests.worker.ranks.parts.places import make_group
-from worker.cache.kv_cost import costs_of_parts, probe
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.batches.decode_groups import PaddingCost
 from worker.memory.budget import own_weight_bytes_of, weight_bytes_of
+from worker.memory.kv_cost import costs_of_parts, probe
 from worker.models.weight_loader import build_modules
 from worker.ranks.parts.cache_costs import count_parts
 from worker.ranks.parts.choice import build_part

@@ -16,7 +16,6 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from worker.cache.kv_cost import KVCost, probe
 from worker.drafts.source import Text
 from worker.engine.batches.row_positions import RowPositions
 from worker.engine.batches.slot_cache import (
@@ -29,6 +28,7 @@ from worker.engine.batches.slot_cache import (
     share_positions,
 )
 from worker.engine.stopwatch import Stopwatch
+from worker.memory.kv_cost import KVCost, probe
 
 # The tokens of a part of a text: those of the first, before its time is known, and the most.
 FIRST_PART_TOKENS, MAX_PART_TOKENS = 16, 512

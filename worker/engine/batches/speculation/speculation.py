@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from protocol.stats import DraftedTokens
-from worker.cache.kv_cost import KVCost
 from worker.drafts.drafter import Draft
 from worker.drafts.source import BatchSource, DraftOrigin
 from worker.engine.batches.speculation.draft_plan import (
@@ -26,6 +25,7 @@ from worker.engine.batches.speculation.model_drafts import ModelDrafts
 from worker.engine.batches.speculation.pass_costs import PassCosts
 from worker.engine.sampler import Row
 from worker.engine.stopwatch import Stopwatch
+from worker.memory.kv_cost import KVCost
 
 
 @dataclass(frozen=True, slots=True)
