@@ -19,8 +19,18 @@ class BodyReader:
         self.leave: Callable[[], None] = lambda: None
         self.is_full = False
 
+    @property
+    def size(self) -> int:
+        return len(self._body)
+
     async def body(self) -> bytes:
         return self._body
+
+    def check_connected(self) -> None:
+        """The client stays."""
+
+    def discard_body(self) -> None:
+        """Nothing is kept."""
 
     async def reserve(self, nbytes: int) -> None:
         self.reserved.append(nbytes)
