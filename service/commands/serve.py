@@ -36,7 +36,6 @@ from service.host.hub import refuse_open_hub_for
 from service.host.log_setup import LogFile, configure_logging
 from service.host.sleep_prevention import SleepPrevention, caffeinate
 from service.host.standard_streams import STANDARD_OUTPUT, open_standard_stream
-from service.http.freed_memory import return_large_blocks
 from service.inflight.registry import RequestRegistry
 from service.ranks.layout import RankLayout
 from service.security.clients import ClientNames, PeerNames
@@ -53,6 +52,7 @@ from service.supervision.supervisor import Supervisor
 from service.supervision.worker_clocks import Timeouts
 from service.telemetry.exporters import read_exporters
 from service.telemetry.setup import Observability
+from service.transport.freed_memory import return_large_blocks
 from service.transport.listener import ConnectionListener, bind, url_of
 from service.transport.tls import make_tls
 

@@ -31,6 +31,7 @@ from worker.cache.cache_folder import (
     open_subfolder,
 )
 from worker.cache.file_index import (
+    BLOCK_TOKENS,
     Beginning,
     FileIndex,
     NodeName,
@@ -120,7 +121,12 @@ class DiskStore:
         common. A node in memory has all that comes before it.
         """
         with self._lock:
-            known = self._index.find(model, tokens)
+            needed = self._index.needed_length(model, len(tokens))
+        # Converted and hashed outside of the lock, for which the device's thread may wait.
+        hashes = PrefixHashes(tokens if len(tokens) == needed else tokens[:needed])
+        hashes.hash_blocks(needed // BLOCK_TOKENS)
+        with self._lock:
+            known = self._index.find(model, hashes)
             held = [index for index, name in enumerate(known) if name in self._in_memory]
             names = known[held[-1] + 1 :] if held else known
             names = self._fitting(names)
@@ -129,7 +135,7 @@ class DiskStore:
                 return
             with self._lock:
                 self._keep_fetched(self._fetched, name, packed, names)
-        self._fetch_part(model, tokens, known)
+        self._fetch_part(model, tokens, hashes, known)
 
     def _fitting(self, names: list[NodeName]) -> list[NodeName]:
         """The first of these files, as far as the memory for what is read holds them."""
@@ -157,11 +163,13 @@ class DiskStore:
                     return
                 held -= nodes.pop(other).nbytes
 
-    def _fetch_part(self, model: str, tokens: Sequence[int], known: list[NodeName]) -> None:
+    def _fetch_part(
+        self, model: str, tokens: Sequence[int], hashes: PrefixHashes, known: list[NodeName]
+    ) -> None:
         """Read the file that has most in common with `tokens` beyond the `known` prefixes."""
         lengths = [0, *(name.length for name in known)]
         with self._lock:
-            names = self._index.find_beginning(model, tokens, lengths)
+            names = self._index.find_beginning(model, hashes, lengths)
             names = [n for n in names if n not in self._in_memory and n not in known]
             begins = [self._index.beginning(name) for name in names]
         best, most = None, lengths[-1] + MIN_PART_TOKENS
@@ -185,9 +193,9 @@ class DiskStore:
         """Remove and return the nodes that `fetch` has read for `tokens`, from the root on."""
         if not self._fetched and not self._parts:
             return []
-        hashes = PrefixHashes(tokens)
         with self._lock:
             names = sorted(n for n in self._fetched if n.model == model and n.length < len(tokens))
+            hashes = PrefixHashes(tokens[: names[-1].length] if names else ())
             # Sorted by model, which is the same, and length.
             own = [name for name in names if hashes.hash(name.length) == name.hash]
             self._in_memory.update(own)

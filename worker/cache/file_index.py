@@ -73,22 +73,42 @@ def name_of(model: str, tokens: Sequence[int]) -> NodeName:
 
 
 class PrefixHashes:
-    """Hashes of the prefixes of `tokens`; ask for them in ascending order of length."""
+    """Hashes of the prefixes of `tokens`, of which those of whole blocks are computed once.
+
+    The tokens are converted once: that takes longer than all else of a look-up.
+    """
 
     def __init__(self, tokens: Sequence[int]) -> None:
+        self._length = len(tokens)
         self._content = np.fromiter(tokens, np.int32, len(tokens)).data
-        self._digest = hashlib.blake2b(digest_size=HASH_BYTES)
-        self._hashed = 0
+        # After each whole block that is hashed.
+        self._states = [hashlib.blake2b(digest_size=HASH_BYTES)]
+        self._hashes = [self._states[0].hexdigest()]
+
+    def __len__(self) -> int:
+        return self._length
 
     def hash(self, length: int) -> str:
         """The hash of the first `length` tokens."""
-        self._digest.update(self._content[self._hashed : length])
-        self._hashed = length
-        return self._digest.hexdigest()
+        block, rest = divmod(length, BLOCK_TOKENS)
+        self.hash_blocks(block)
+        if not rest:
+            return self._hashes[block]
+        state = self._states[block].copy()
+        state.update(self._content[length - rest : length])
+        return state.hexdigest()
 
     def block_hash(self, length: int) -> str:
         """A shorter hash, of the tokens before a block."""
         return self.hash(length)[: 2 * BLOCK_HASH_BYTES]
+
+    def hash_blocks(self, count: int) -> None:
+        """Hash the first `count` blocks, so that asking for their hashes takes no time."""
+        for block in range(len(self._states), count + 1):
+            state = self._states[-1].copy()
+            state.update(self._content[(block - 1) * BLOCK_TOKENS : block * BLOCK_TOKENS])
+            self._states.append(state)
+            self._hashes.append(state.hexdigest())
 
 
 class FileIndex:
@@ -120,13 +140,12 @@ class FileIndex:
         return self._beginnings.get(name)
 
     def find_beginning(
-        self, model: str, tokens: Sequence[int], starts: Sequence[int]
+        self, model: str, hashes: PrefixHashes, starts: Sequence[int]
     ) -> list[NodeName]:
-        """The files that begin after so many of these tokens, of the last start first.
+        """The files that begin after so many of a prompt's tokens, of the last start first.
 
         How many tokens of them agree is not known from their names.
         """
-        hashes = PrefixHashes(tokens)
         places = [Beginning(start, hashes.hash(start)) for start in sorted(set(starts))]
         found: list[NodeName] = []
         for place in reversed(places):
@@ -179,20 +198,22 @@ class FileIndex:
             nbytes -= size
         return oldest
 
-    def find(self, model: str, tokens: Sequence[int]) -> list[NodeName]:
-        """The files of the proper prefixes of `tokens`, the shortest first."""
-        names = self._candidates(model, tokens)
+    def needed_length(self, model: str, length: int) -> int:
+        """How many of a prompt's `length` tokens a look-up needs: no file is longer."""
+        return min(length, self._longest.get(model, 0) + 1)
+
+    def find(self, model: str, hashes: PrefixHashes) -> list[NodeName]:
+        """The files of the proper prefixes of these tokens, the shortest first."""
+        names = self._candidates(model, hashes)
         return [name for name in names if name in self._sizes]
 
-    def _candidates(self, model: str, tokens: Sequence[int]) -> Iterator[NodeName]:
-        if len(tokens) > (needed := self._longest.get(model, 0) + 1):
-            tokens = tokens[:needed]
-        hashes = PrefixHashes(tokens)
+    def _candidates(self, model: str, hashes: PrefixHashes) -> Iterator[NodeName]:
+        needed = self.needed_length(model, len(hashes))
         compared = 0
-        for start in range(0, len(tokens), BLOCK_TOKENS):
+        for start in range(0, needed, BLOCK_TOKENS):
             block_hash = hashes.block_hash(start)
             for length in sorted(self._lengths.get((model, block_hash), ())):
-                if not start <= length < len(tokens) or compared == MAX_COMPARED_LENGTHS:
+                if not start <= length < needed or compared == MAX_COMPARED_LENGTHS:
                     break
                 compared += 1
                 yield NodeName(model, length, block_hash, hashes.hash(length))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from worker.cache.disk_store import DiskStore
 from worker.cache.file_index import (
     BLOCK_TOKENS,
+    HASH_BYTES,
     MAX_COMPARED_LENGTHS,
     FileIndex,
     NodeName,
@@ -37,7 +40,7 @@ def test_a_look_up_finds_the_files_of_all_proper_prefixes_and_no_others(
     for size in others:
         index.add(name_of(MODEL, [*TOKENS[: size - 1], 1001]), 1)
         index.add(name_of("other", TOKENS[:size]), 1)
-    found = index.find(MODEL, TOKENS[:length])
+    found = index.find(MODEL, PrefixHashes(TOKENS[:length]))
     assert found == [name_of(MODEL, TOKENS[:size]) for size in sorted(own) if size < length]
 
 
@@ -54,11 +57,11 @@ def test_the_index_counts_what_is_in_it(changes: list[tuple[bool, int, int]]) ->
             index.remove(name)
             expected.pop(name, None)
     assert index.nbytes == sum(expected.values())
-    assert set(index.find(MODEL, TOKENS)) == set(expected)
+    assert set(index.find(MODEL, PrefixHashes(TOKENS))) == set(expected)
     assert set(index.list_oldest(index.nbytes + 1)) == set(expected)
     for name in expected:
         index.remove(name)
-    assert (len(index), index.nbytes, index.find(MODEL, TOKENS)) == (0, 0, [])
+    assert (len(index), index.nbytes, index.find(MODEL, PrefixHashes(TOKENS))) == (0, 0, [])
 
 
 def test_the_least_recently_used_files_are_removed_first() -> None:
@@ -87,11 +90,20 @@ def test_a_node_that_can_be_cut_is_found_by_where_it_begins(
     assert parse_name(MODEL, name.file_name(place)) == (name, place)
     index = FileIndex()
     index.add(name, 10, place)
-    other = [*TOKENS[:start], -1, -1]
+    other = PrefixHashes([*TOKENS[:start], -1, -1])
     assert index.find_beginning(MODEL, other, [0, start]) == [name]
     assert index.find_beginning("other", other, [0, start]) == []
     index.remove(name)
     assert index.find_beginning(MODEL, other, [0, start]) == []
+
+
+@given(st.lists(LENGTHS, max_size=8))
+def test_hashes_are_the_same_in_whatever_order_they_are_asked_for(lengths: list[int]) -> None:
+    hashes = PrefixHashes(TOKENS)
+    for length in lengths:
+        assert hashes.hash(length) == PrefixHashes(TOKENS[:length]).hash(length)
+        ids = np.array(TOKENS[:length], np.int32).tobytes()
+        assert hashes.hash(length) == hashlib.blake2b(ids, digest_size=HASH_BYTES).hexdigest()
 
 
 def test_many_files_cost_no_more_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +120,7 @@ def test_many_files_cost_no_more_hashes(monkeypatch: pytest.MonkeyPatch) -> None
         length = BLOCK_TOKENS + number % 4000
         index.add(NodeName(MODEL, length, f"{number:016x}", f"{number:032x}"), 1)
     monkeypatch.setattr(PrefixHashes, "hash", count)
-    assert index.find(MODEL, TOKENS) == []
+    assert index.find(MODEL, PrefixHashes(TOKENS)) == []
     assert len(hashed) == len(TOKENS) / BLOCK_TOKENS
 
 
@@ -117,7 +129,7 @@ def test_files_that_share_a_beginning_are_compared_up_to_a_limit() -> None:
     tokens = TOKENS * 2
     for length in range(1, len(tokens)):
         index.add(name_of(MODEL, tokens[:length]), 1)
-    assert len(index.find(MODEL, tokens)) == MAX_COMPARED_LENGTHS
+    assert len(index.find(MODEL, PrefixHashes(tokens))) == MAX_COMPARED_LENGTHS
 
 
 def test_a_look_up_makes_no_system_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

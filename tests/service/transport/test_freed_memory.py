@@ -10,7 +10,7 @@ import pytest
 # A small block behind each large one keeps the heap from becoming shorter.
 PROGRAM = """
 from pathlib import Path
-from service.http.freed_memory import return_large_blocks
+from service.transport.freed_memory import return_large_blocks
 
 if {returned}:
     assert return_large_blocks()
