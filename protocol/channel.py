@@ -113,17 +113,30 @@ class Channel(Generic[Incoming, Outgoing]):
         Raises:
             Closed: the connection ended, or carried something that is not a message.
         """
-        self._incomplete += self._read_available()
-        start = 0
+        received: bytes | bytearray = self._read_available()
+        if self._incomplete:
+            self._incomplete += received
+            received = self._incomplete
+        start, size = 0, len(received)
         try:
-            while (end := self._end_of_message(start)) is not None:
-                body = self._incomplete[start + HEADER.size : end]
+            while size - start >= HEADER.size:
+                (length,) = HEADER.unpack_from(received, start)
+                if not 0 <= length <= MAX_MESSAGE_BYTES:
+                    raise Closed(f"a message of {length} bytes")
+                end = start + HEADER.size + length
+                if end > size:
+                    break
+                body = received[start + HEADER.size : end]
                 start = end
                 yield self._decoder.decode(body)
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise Closed(repr(error)) from error
         finally:
-            del self._incomplete[:start]
+            # A long message arrives in many parts: what there is of it is not copied each time.
+            if received is self._incomplete:
+                del self._incomplete[:start]
+            elif start < size:
+                self._incomplete = bytearray(received[start:])
 
     def flush(self, timeout_s: float) -> None:
         """Wait at most `timeout_s` until all queued messages are written, and stop the writer."""
@@ -134,16 +147,6 @@ class Channel(Generic[Incoming, Outgoing]):
         """Close both directions. It does not wake a thread that is blocked in `recv`."""
         self._end_writer()
         self._connection.close()
-
-    def _end_of_message(self, start: int) -> int | None:
-        """The end of the message at `start` in the buffer; None if it is incomplete."""
-        if len(self._incomplete) < start + HEADER.size:
-            return None
-        (length,) = HEADER.unpack_from(self._incomplete, start)
-        if not 0 <= length <= MAX_MESSAGE_BYTES:
-            raise Closed(f"a message of {length} bytes")
-        end: int = start + HEADER.size + length
-        return end if end <= len(self._incomplete) else None
 
     def _read_available(self) -> bytes:
         try:

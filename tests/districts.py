@@ -114,8 +114,6 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.ranks",
         "service.security",
         "service.transport",
-        # How its memory is given back to the system.
-        "service.http",
         "service.config",
         "service.schema",
     ),

@@ -16,6 +16,7 @@ from protocol.events import Finished
 from service.errors import ClientDisconnected, Headers, MlxdError
 from service.generation.dialect import StreamWriter
 from service.generation.logprob_encoder import LogprobGate
+from service.http.response_parts import part_sender, send_last
 from service.inflight.request import InflightRequest
 from service.requestlog.record import record_of
 from service.security.visibility import visible_error
@@ -99,14 +100,15 @@ class EventStream:
         async with self._inflight:
             with self._keep_alive():
                 await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-                await self._send_frames(send, scope)
+                # A task of its own: each token would wake the coroutines of all middlewares.
+                await asyncio.create_task(self._send_frames(send, scope), name="event-stream")
 
     async def _send_frames(self, send: Send, scope: Scope) -> None:
-        record = record_of(scope)
+        record, send_part = record_of(scope), part_sender(scope, send)
         last = b""
         try:
             async for data in stream_frames(self._inflight, self._writer, self._on_end):
-                await send_body(send, data)
+                await send_part(data)
         except ClientDisconnected as error:
             record.fail(error)
             return
@@ -120,7 +122,7 @@ class EventStream:
             last = self._writer.fail(error)
         if last and self._on_end is not None:
             await self._on_end()
-        await send_body(send, last, more_body=False)
+        await send_last(send, last)
 
     @contextlib.contextmanager
     def _keep_alive(self) -> Iterator[None]:
@@ -135,8 +137,3 @@ class EventStream:
         while True:
             await asyncio.sleep(self._keep_alive_s)
             self._inflight.collector.wake()
-
-
-async def send_body(send: Send, body: bytes, *, more_body: bool = True) -> None:
-    """Send one part of the response's body."""
-    await send({"type": "http.response.body", "body": body, "more_body": more_body})

@@ -252,33 +252,34 @@ class RequestRegistry:
         A resumed sequence repeats its first events: they are dropped.
         """
         sequence.stop_queue_timer()
-        if isinstance(event, Progress):
-            # That the worker lives, pings show.
-            sequence.advance(event)
-            return False
-        if isinstance(event, Started):
-            sequence.attempts.start(event, self._clock())
-            self._crash_policy.record_started(sequence.id)
-            if sequence.started:
-                return False
-            sequence.started = True
-        if isinstance(event, PromptLogprobs):
-            if sequence.has_prompt_logprobs:
-                return False
-            sequence.has_prompt_logprobs = True
-        if isinstance(event, Finished):
-            event = sequence.attempts.complete(event)
-        sequence.collector.put(event)
         match event:
             case TextDelta(tokens=tokens):
+                sequence.collector.put(event)
                 sequence.add_tokens(tokens, self._clock)
                 if event.accepted or event.rejected:
                     sequence.attempts.count_drafts(event)
                 return self._crash_policy.record_progress(sequence.id, len(sequence.tokens))
-            case Finished() | Rejected() | Failed() | Tokenized():
-                self._remove(sequence.id)
-                return True
-        return False
+            case Progress():
+                # That the worker lives, pings show.
+                sequence.advance(event)
+                return False
+            case Started():
+                sequence.attempts.start(event, self._clock())
+                self._crash_policy.record_started(sequence.id)
+                is_repeated, sequence.started = sequence.started, True
+                if is_repeated:
+                    return False
+            case PromptLogprobs():
+                is_repeated, sequence.has_prompt_logprobs = sequence.has_prompt_logprobs, True
+                if is_repeated:
+                    return False
+            case Finished():
+                event = sequence.attempts.complete(event)
+        sequence.collector.put(event)
+        ends = isinstance(event, Finished | Rejected | Failed | Tokenized)
+        if ends:
+            self._remove(sequence.id)
+        return ends
 
     def _remove(self, id: int) -> InflightSequence | None:
         sequence = self._sequences.pop(id, None)

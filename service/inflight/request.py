@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from protocol.events import Event, Failed, Rejected, Tokenized
-from service.errors import ClientDisconnected, GenerationFailed
+from service.errors import ClientDisconnected, GenerationFailed, MlxdError
 from service.inflight.output_collector import OutputCollector
 from service.requestlog.event_batch import EventBatch, count_events
 from service.supervision.refusals import error_for_code
@@ -108,9 +108,15 @@ class InflightRequest:
             self._unfinished.discard(finished.id)
         for observe in self.observers:
             observe(batch)
-        match batch.error:
-            case Rejected(code=code, message=message, param=param, too_long=too_long):
-                raise error_for_code(code, message, param, too_long)
-            case Failed(message=message):
-                raise GenerationFailed(message)
+        if batch.error is not None:
+            raise error_of(batch.error)
         return batch
+
+
+def error_of(event: Rejected | Failed) -> MlxdError:
+    """The error of a sequence that was rejected or has failed."""
+    match event:
+        case Rejected(code=code, message=message, param=param, too_long=too_long):
+            return error_for_code(code, message, param, too_long)
+        case Failed(message=message):
+            return GenerationFailed(message)

@@ -25,24 +25,21 @@ class EventBatch(NamedTuple):
 def count_events(events: list[Event]) -> EventBatch:
     """Count the events."""
     completion_tokens = 0
-    started: list[Started] = []
-    finished: list[Finished] = []
-    error: Rejected | Failed | None = None
+    others: list[Event] = []
     for event in events:
-        match event:
-            case TextDelta(tokens=tokens):
-                completion_tokens += len(tokens)
-            case Started():
-                started.append(event)
-            case Finished():
-                finished.append(event)
-            case Rejected() | Failed():
-                error = error or event
+        if isinstance(event, TextDelta):
+            completion_tokens += len(event.tokens)
+        else:
+            others.append(event)
+    if not others:
+        # Of most tokens of a stream.
+        return EventBatch(events, completion_tokens=completion_tokens)
+    started = tuple(event for event in others if isinstance(event, Started))
     return EventBatch(
         events=events,
         prompt_tokens=sum(start.prompt_tokens for start in started),
         completion_tokens=completion_tokens,
-        started=tuple(started),
-        finished=tuple(finished),
-        error=error,
+        started=started,
+        finished=tuple(event for event in others if isinstance(event, Finished)),
+        error=next((event for event in others if isinstance(event, Rejected | Failed)), None),
     )

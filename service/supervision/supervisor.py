@@ -227,19 +227,20 @@ class Supervisor:
                 worker.kill()
 
     def _receive(self, message: ToService) -> None:
-        run = self._current
-        if run is not None and isinstance(message, Fatal):
+        if (run := self._current) is None:
+            return
+        if isinstance(message, Fatal):
             run.fatal_message, run.lost_rank = message.message, message.rank
-        if run is None or run.lost:
+        if run.lost:
             return
         run.clocks.record_message(time.monotonic())
         match message:
-            case Pong():
-                run.clocks.record_pong(message, time.monotonic())
             case Step():
                 self.stats = message.stats
                 tokens = self._observer.worker_stepped(message)
                 self._on_step(message.stats, tokens)
+            case Pong():
+                run.clocks.record_pong(message, time.monotonic())
             case Tokenized() | Rejected():
                 self._observer.worker_tokenized(message)
             case ModelsChanged() | CommandResult():

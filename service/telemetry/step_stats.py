@@ -49,12 +49,15 @@ class StepStats:
         totals.tokens += tokens
         totals.device_s += stats.device_ms / MS_PER_S
         totals.host_s += stats.host_ms / MS_PER_S
-        totals.preparation_s += stats.preparation_ms / MS_PER_S
-        totals.preparation_bytes += stats.preparation_bytes
-        totals.preempted += stats.preempted
-        totals.recomputed_tokens += stats.recomputed_tokens
-        totals.accepted_tokens += stats.accepted_tokens
-        totals.rejected_tokens += stats.rejected_tokens
+        if stats.preparation_ms:
+            totals.preparation_s += stats.preparation_ms / MS_PER_S
+            totals.preparation_bytes += stats.preparation_bytes
+        if stats.preempted or stats.recomputed_tokens:
+            totals.preempted += stats.preempted
+            totals.recomputed_tokens += stats.recomputed_tokens
+        if stats.accepted_tokens or stats.rejected_tokens:
+            totals.accepted_tokens += stats.accepted_tokens
+            totals.rejected_tokens += stats.rejected_tokens
         second.tokens += tokens
         second.running, second.waiting = stats.running, stats.waiting
         if stats.running > second.most_running:

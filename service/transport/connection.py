@@ -140,12 +140,22 @@ class Connection(TCPServer):
     async def protocol_send(self, event: Event) -> None:
         match event:
             case RawData(data):
-                self._written_bytes += len(data)
+                await self._write(data)
+                return
             case Updated(idle):
                 if self._stream.ended:
                     return
                 self._on_idle(self, idle)
         await super().protocol_send(event)
+
+    async def _write(self, data: bytes) -> None:
+        """Write data. Hypercorn takes a lock for it, which asyncio's streams do not need."""
+        self._written_bytes += len(data)
+        try:
+            self.writer.write(data)
+            await self.writer.drain()
+        except (ConnectionError, RuntimeError):
+            await self.protocol.handle(Closed())
 
     async def _linger(self) -> None:
         """Read and discard what the client still sends, until it ends or `LINGER_S` has passed."""

@@ -29,7 +29,7 @@ from h11._writers import ChunkedWriter
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Body, Response
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.typing import ConnectionState
 
 from service.config.secrets import CONCEALED, names_secret
@@ -44,6 +44,7 @@ from service.http.anthropic_errors import REQUEST_ID_HEADER as ANTHROPIC_ID_HEAD
 from service.http.anthropic_errors import VERSION_HEADER, is_anthropic, render_for
 from service.http.error_middleware import REQUEST_ID_HEADER
 from service.http.request_body import SEND_CONTINUE
+from service.http.response_parts import SEND_PART
 
 VERSIONS = (b"1.0", b"1.1")
 EMPTY_LINES = (b"\r\n", b"\n")
@@ -106,10 +107,13 @@ class Http1(H11Protocol):
         self.connection = Parser(
             h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size
         )
-        self.connection_state = ConnectionState({SEND_CONTINUE: self._send_continue})
+        self.connection_state = ConnectionState(
+            {SEND_CONTINUE: self._send_continue, SEND_PART: self.send_part}
+        )
         self._linger = linger
         self._must_close = False
         self._is_refused = False
+        self._sends_chunks = False
 
     async def handle(self, event: Event) -> None:
         if self._is_refused and isinstance(event, RawData):
@@ -120,14 +124,27 @@ class Http1(H11Protocol):
             await self._refuse(error)
             await self.send(Closed())
 
-    async def stream_send(self, event: StreamEvent) -> None:
-        if isinstance(event, Body) and event.data and sends_chunks(self.connection):
-            await self.send(RawData(data=b"%x\r\n%b\r\n" % (len(event.data), event.data)))
-        elif isinstance(event, Response) and self._must_close:
-            headers = [pair for pair in event.headers if pair[0].lower() != b"connection"]
-            await super().stream_send(dataclasses.replace(event, headers=[*headers, CLOSE]))
+    async def send_part(self, part: bytes) -> None:
+        """Send a part of the body of a response that has started."""
+        if not part:
+            # As a chunk it would be the end.
+            return
+        if self._sends_chunks:
+            await self.send(RawData(data=b"%x\r\n%b\r\n" % (len(part), part)))
         else:
-            await super().stream_send(event)
+            await super().stream_send(Body(stream_id=STREAM_ID, data=part))
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, Body) and event.data:
+            await self.send_part(event.data)
+            return
+        if isinstance(event, Response) and self._must_close:
+            headers = [pair for pair in event.headers if pair[0].lower() != b"connection"]
+            event = dataclasses.replace(event, headers=[*headers, CLOSE])
+        # What follows the end of a body is none of its parts.
+        self._sends_chunks = False
+        await super().stream_send(event)
+        self._sends_chunks = sends_chunks(self.connection)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         if event.http_version not in VERSIONS:

@@ -21,8 +21,9 @@ from service.api.responses.output.stream import ResponseWriter
 from service.api.responses.shapes.response import Response
 from service.api.responses.stored import store_response
 from service.errors import ClientDisconnected, InvalidRequest, MlxdError, StoreUnavailable
-from service.generation.event_stream import HEADERS, named_frame, send_body, stream_frames
+from service.generation.event_stream import HEADERS, named_frame, stream_frames
 from service.http.json_io import json_response
+from service.http.response_parts import part_sender, send_last
 from service.inflight.request import InflightRequest
 from service.requestlog.record import RequestRecord
 from service.store.open_response import OpenResponse
@@ -172,7 +173,7 @@ class ReplayStream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-        sending = asyncio.create_task(self._send(send))
+        sending = asyncio.create_task(self._send(scope, send))
         waking = asyncio.create_task(self._wake_periodically())
         self._reader.on_disconnect(sending.cancel)
         try:
@@ -183,15 +184,16 @@ class ReplayStream:
             sending.cancel()
             waking.cancel()
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, scope: Scope, send: Send) -> None:
+        send_part = part_sender(scope, send)
         try:
             async for event in self._log.read(self._starting_after):
-                await send_body(send, event)
+                await send_part(event)
             last = b""
         except InvalidRequest as error:
             # A client that reads too slowly asks again, from the number after its last one.
             last = named_frame("error", encode_lost(error))
-        await send_body(send, last, more_body=False)
+        await send_last(send, last)
 
     async def _wake_periodically(self) -> None:
         """Have an idle response send a sign of life, which is an event of its own."""

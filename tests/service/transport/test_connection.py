@@ -10,8 +10,9 @@ from typing import Any
 import h11
 import pytest
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.http.response_parts import part_sender
 from tests.service.transport.raw_connection import connected, serving
 
 pytestmark = pytest.mark.anyio
@@ -154,10 +155,26 @@ async def stream(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+async def stream_parts(scope: Scope, receive: Receive, send: Send) -> None:
+    """The same, whose chunks go to the connection directly."""
+    send_part = part_sender(scope, send)
+
+    async def send_short(message: Message) -> None:
+        if message["type"] == "http.response.body" and message.get("more_body"):
+            await send_part(message["body"])
+        else:
+            await send(message)
+
+    await stream(scope, receive, send_short)
+
+
+@pytest.mark.parametrize("app", [stream, stream_parts])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("path", ["/sized", "/unsized"])
-async def test_a_body_in_chunks_is_framed_for_its_client(version: str, path: str) -> None:
-    async with serving(stream) as server, connected(server.port) as client:
+async def test_a_body_in_chunks_is_framed_for_its_client(
+    version: str, path: str, app: ASGIApp
+) -> None:
+    async with serving(app) as server, connected(server.port) as client:
         request = f"GET {path} HTTP/{version}\r\nHost: x\r\nConnection: close\r\n\r\n"
         await client.send(request.encode())
         answer = await client.read_end()
@@ -174,7 +191,8 @@ async def test_a_body_in_chunks_is_framed_for_its_client(version: str, path: str
     assert body == b"".join(CHUNKS)
 
 
-async def test_a_streamed_response_for_head_has_no_body() -> None:
-    async with serving(stream) as server, connected(server.port) as client:
+@pytest.mark.parametrize("app", [stream, stream_parts])
+async def test_a_streamed_response_for_head_has_no_body(app: ASGIApp) -> None:
+    async with serving(app) as server, connected(server.port) as client:
         await client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert (await client.read_end()).endswith(b"\r\n\r\n")
