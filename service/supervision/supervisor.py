@@ -227,11 +227,9 @@ class Supervisor:
                 worker.kill()
 
     def _receive(self, message: ToService) -> None:
-        if (run := self._current) is None:
-            return
-        if isinstance(message, Fatal):
-            run.fatal_message, run.lost_rank = message.message, message.rank
-        if run.lost:
+        run = self._current
+        # Of a worker that is lost, why it has ended still counts.
+        if run is None or (run.lost and not isinstance(message, Fatal)):
             return
         run.clocks.record_message(time.monotonic())
         match message:
@@ -249,6 +247,8 @@ class Supervisor:
                 self.attendance.meet(ranks, complete=complete)
             case Loading():
                 self._on_loading(message)
+            case Fatal(text, rank):
+                run.fatal_message, run.lost_rank = text, rank
             case Ready():
                 self._set_ready(run, message)
 
