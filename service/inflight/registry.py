@@ -40,7 +40,7 @@ from service.inflight.blamed_requests import BlamedRequests
 from service.inflight.crash_policy import CrashPolicy
 from service.inflight.request import InflightRequest
 from service.inflight.sequence import InflightSequence, to_submits
-from service.inflight.shares import PlacesOfRequest, is_above_share, refuse_for_shares
+from service.inflight.shares import PlacesInFlight
 from service.schema.health import HealthStatus
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class RequestRegistry:
     ) -> None:
         self._worker = worker
         self._clock = clock
-        self._max_in_flight = max_in_flight
+        self._places = PlacesInFlight(max_in_flight)
         self._load_wait_s = load_wait_s
         self._queue_timeout_s = queue_timeout_s
         self._ids = itertools.count(1)
@@ -130,6 +130,7 @@ class RequestRegistry:
             self._sequences[id] = self._by_attempt_id[id] = sequence
             self._start_queue_timer(sequence)
             self._crash_policy.add(id, submit.model)
+        self._places.add(client, ids)
         self._idle.clear()
         self._busy.set()
         try:
@@ -269,6 +270,7 @@ class RequestRegistry:
                 is_repeated, sequence.started = sequence.started, True
                 if is_repeated:
                     return False
+                self._places.start(sequence.id)
             case PromptLogprobs():
                 is_repeated, sequence.has_prompt_logprobs = sequence.has_prompt_logprobs, True
                 if is_repeated:
@@ -287,6 +289,7 @@ class RequestRegistry:
             sequence.stop_queue_timer()
             del self._by_attempt_id[sequence.attempt_id]
             self._crash_policy.remove(id)
+            self._places.remove(id)
         if not self._sequences:
             self._idle.set()
             self._busy.clear()
@@ -308,10 +311,9 @@ class RequestRegistry:
             case status:
                 reason = self._worker.failure or f"The service is {status}."
                 raise WorkerUnavailable(reason, code=status)
-        requests = self._list_requests()
-        if is_above_share(requests, client, count, self._max_in_flight):
+        if self._places.is_above_share(client, count):
             raise Overloaded("Others wait, and your requests in flight are half of all.")
-        refused = refuse_for_shares(requests, client, count, self._max_in_flight)
+        refused = self._places.refuse_for_shares(client, count)
         if refused is None:
             raise Overloaded(
                 f"{len(self._sequences)} requests are in flight, and no more can wait."
@@ -319,14 +321,4 @@ class RequestRegistry:
         for request in refused:
             message = "Others wait, and your requests in flight were more than half of all."
             self._sequences[request.ids[0]].collector.close(Overloaded(message))
-            self.cancel(request.ids)
-
-    def _list_requests(self) -> list[PlacesOfRequest]:
-        """The requests in flight, in order of arrival."""
-        requests: dict[int, PlacesOfRequest] = {}
-        for sequence in self._sequences.values():
-            client = sequence.submit.client
-            request = requests.setdefault(id(sequence.collector), PlacesOfRequest(client))
-            request.ids.append(sequence.id)
-            request.started |= sequence.started
-        return list(requests.values())
+            self.cancel(list(request.ids))

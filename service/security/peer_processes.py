@@ -20,6 +20,9 @@ KEEP_S = 30.0
 # A look-up in all processes takes tens of milliseconds.
 FULL_SCAN_INTERVAL_S = 1.0
 MAX_KNOWN_PROCESSES = 32
+# After a look-up there is none for this many times as long, so that look-ups for a client that
+# opens hundreds of connections a second take a fifth of a core at most. The next one is for all.
+REST_TIMES = 4
 
 # (process id, its port, the port at the other end) of each connection.
 Connections = Iterator[tuple[int, int, int]]
@@ -63,6 +66,7 @@ class PeerProcesses:
         # The processes with connections, the last one that was found first.
         self._known: list[int] = []
         self._full_scan_at = -FULL_SCAN_INTERVAL_S
+        self._rests_until = now()
 
     def cached(self, port: int, server_port: int) -> int | None:
         """The process if it was looked up within the last `KEEP_S`."""
@@ -76,7 +80,10 @@ class PeerProcesses:
         async with self._lock:
             # The look-up that this one waited for may have found it.
             if self.cached(port, server_port) is None:
+                await asyncio.sleep(max(0.0, self._rests_until - self._now()))
+                began_at = self._now()
                 await asyncio.to_thread(self._scan, port, server_port)
+                self._rests_until = self._now() + REST_TIMES * (self._now() - began_at)
         return self.cached(port, server_port)
 
     def _scan(self, port: int, server_port: int) -> None:

@@ -1,23 +1,37 @@
-"""Shares of the places in flight, as pure functions."""
+"""Shares of the places in flight."""
 
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.inflight.shares import (
     EXTRA_PART,
+    PlacesInFlight,
     PlacesOfRequest,
-    is_above_share,
-    refuse_for_shares,
     share_of,
 )
 
 CLIENTS = ("a", "b", "c")
 PLACES = 16
 EXTRA = PLACES // EXTRA_PART
+
+
+def request_of(client: str, *ids: int, started: bool = False) -> PlacesOfRequest:
+    return PlacesOfRequest(client, ids[0], list(ids), started)
+
+
+def placed(*present: PlacesOfRequest) -> PlacesInFlight:
+    """These requests, which have come in this order."""
+    places = PlacesInFlight(PLACES)
+    for request in present:
+        places.add(request.client, request.ids)
+        if request.started:
+            places.start(request.ids[-1])
+    return places
 
 
 @st.composite
@@ -28,7 +42,8 @@ def requests(draw: st.DrawFn) -> list[PlacesOfRequest]:
     while free and draw(st.integers(0, 6)):
         count = draw(st.integers(1, min(3, free)))
         ids = list(range(PLACES - free, PLACES - free + count))
-        drawn.append(PlacesOfRequest(draw(st.sampled_from(CLIENTS)), ids, draw(st.booleans())))
+        client, started = draw(st.sampled_from(CLIENTS)), draw(st.booleans())
+        drawn.append(request_of(client, *ids, started=started))
         free -= count
     return drawn
 
@@ -45,7 +60,7 @@ def test_room_is_made_only_below_half_and_only_by_requests_that_have_not_started
     present: list[PlacesOfRequest], client: str, count: int
 ) -> None:
     held = held_by(present)
-    refused = refuse_for_shares(present, client, count, PLACES)
+    refused = placed(*present).refuse_for_shares(client, count)
     if held.total() + count <= PLACES:
         assert refused == []
         return
@@ -65,29 +80,50 @@ def test_a_client_alone_is_never_above_its_share(
     present: list[PlacesOfRequest], client: str, count: int
 ) -> None:
     own = [request for request in present if request.client == client]
-    assert not is_above_share(own, client, count, PLACES)
+    assert not placed(*own).is_above_share(client, count)
 
 
 def test_the_newest_request_of_the_largest_client_is_refused() -> None:
-    present = [PlacesOfRequest("a", [id], started=id < 4) for id in range(PLACES)]
-    refused = refuse_for_shares(present, "b", 2, PLACES)
+    present = [request_of("a", id, started=id < 4) for id in range(PLACES)]
+    refused = placed(*present).refuse_for_shares("b", 2)
     assert refused is not None
     assert [request.ids for request in refused] == [[PLACES - 1], [PLACES - 2]]
-    assert refuse_for_shares(present, "a", 1, PLACES) is None
+    assert placed(*present).refuse_for_shares("a", 1) is None
 
 
 def test_a_client_below_half_gets_a_place_beyond_the_limit_where_all_others_have_started() -> None:
-    started = [PlacesOfRequest("a", [id], started=True) for id in range(PLACES)]
-    assert refuse_for_shares(started, "b", EXTRA, PLACES) == []
-    assert refuse_for_shares(started, "a", 1, PLACES) is None
-    waiting = [PlacesOfRequest("b", [PLACES + id]) for id in range(EXTRA)]
-    assert refuse_for_shares([*started, *waiting], "b", 1, PLACES) is None
+    started = [request_of("a", id, started=True) for id in range(PLACES)]
+    assert placed(*started).refuse_for_shares("b", EXTRA) == []
+    assert placed(*started).refuse_for_shares("a", 1) is None
+    waiting = [request_of("b", PLACES + id) for id in range(EXTRA)]
+    assert placed(*started, *waiting).refuse_for_shares("b", 1) is None
 
 
 def test_a_client_gets_no_place_above_half_while_another_waits() -> None:
-    present = [PlacesOfRequest("a", [id], started=True) for id in range(PLACES // 2)]
-    waiting = PlacesOfRequest("b", [50])
-    assert is_above_share([*present, waiting], "a", 1, PLACES)
-    assert not is_above_share([*present, waiting], "b", 1, PLACES)
+    present = [request_of("a", id, started=True) for id in range(PLACES // 2)]
+    waiting = request_of("b", 50)
+    assert placed(*present, waiting).is_above_share("a", 1)
+    assert not placed(*present, waiting).is_above_share("b", 1)
     waiting.started = True
-    assert not is_above_share([*present, waiting], "a", 1, PLACES)
+    assert not placed(*present, waiting).is_above_share("a", 1)
+
+
+@given(requests(), st.randoms(use_true_random=False))
+def test_places_are_counted_as_requests_come_start_and_end(
+    present: list[PlacesOfRequest], random: Random
+) -> None:
+    places = placed(*present)
+    ended = [id for request in present for id in request.ids if random.random() < 0.5]
+    random.shuffle(ended)
+    for id in ended:
+        places.remove(id)
+    left = [(each, [id for id in each.ids if id not in ended]) for each in present]
+    again = placed(*(request_of(r.client, *ids, started=r.started) for r, ids in left if ids))
+    for client in CLIENTS:
+        for count in range(1, PLACES):
+            assert places.is_above_share(client, count) == again.is_above_share(client, count)
+            refused, same = (
+                None if found is None else [request.ids for request in found]
+                for found in (each.refuse_for_shares(client, count) for each in (places, again))
+            )
+            assert refused == same
