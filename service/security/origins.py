@@ -28,6 +28,8 @@ from service.errors import (
     SHOULD_RETRY_HEADER,
     HostNotAllowed,
     OriginNotAllowed,
+    UnsupportedContentCoding,
+    UnsupportedMediaType,
     excerpt,
 )
 from service.http.anthropic_errors import REQUEST_ID_HEADER as ANTHROPIC_ID_HEADER
@@ -165,8 +167,16 @@ class OriginGuard:
                 "(setting allowed_hosts)."
             )
         self._check_origin(scope, host, headers)
-        if scope["method"] == "POST" and self.is_routed(scope):
+        if scope["method"] == "POST":
+            self._check_json(scope)
+
+    def _check_json(self, scope: Scope) -> None:
+        try:
             require_json(scope)
+        except (UnsupportedMediaType, UnsupportedContentCoding):
+            # Only then: the route table has dozens of expressions.
+            if self.is_routed(scope):
+                raise
 
     def _check_origin(self, scope: Scope, host: str, headers: dict[bytes, bytes]) -> None:
         origin = headers.get(b"origin", b"").decode("latin-1").lower()
