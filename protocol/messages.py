@@ -120,7 +120,8 @@ class ModelSource(Data, frozen=True):
     `idle_s` is how long the model stays loaded while unused, 0 without limit. With
     `generation_config` its generation_config.json gives its `ModelDefaults`. `revision` is that
     of a hub model. With `trust_remote_code` its Python code runs; it is then never downloaded.
-    With `embedding` it is no model that generates.
+    With `embedding` it is no model that generates. `draft_model` is the folder or hub id of a model
+    that drafts for it.
     """
 
     id: str
@@ -136,6 +137,7 @@ class ModelSource(Data, frozen=True):
     embedding: EmbeddingSource | None = None
     speculation: SpeculationMode = "off"
     kv_bits: KVBits = 0
+    draft_model: str | None = None
 
 
 # ---------------------------------------------------------------- to the worker

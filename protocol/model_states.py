@@ -20,12 +20,20 @@ class ModelDefaults(Data, frozen=True):
     repetition_penalty: float | None = None
 
 
+class DraftModelFacts(Data, frozen=True):
+    """The model that drafts for another: its name, and the bytes of its weights."""
+
+    name: str
+    weight_bytes: int
+
+
 class ModelInfo(Data, frozen=True):
     """The facts of a loaded model; `thinks` is whether its answers may have reasoning.
 
     `call_syntaxes` are the names of those in which it writes tool calls, `reasoning_markers`
     what begins and ends its reasoning. `problems` are those of its folder, in words. `split` is
-    how several ranks compute it together; None for one process.
+    how several ranks compute it together; None for one process. The weights of its `draft` model
+    are part of `weight_bytes`.
     """
 
     id: str
@@ -49,6 +57,7 @@ class ModelInfo(Data, frozen=True):
     problems: list[str] = []
     kv: KVFacts = KVFacts()
     split: Split | None = None
+    draft: DraftModelFacts | None = None
 
 
 LoadStatus = Literal["unloaded", "loading", "loaded", "failed"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+from service.config.model_settings import draft_model_for
 from service.config.scalars import SettingsError
 from service.config.settings import Settings
 from service.ranks.hosts_file import HostsFileError, read_hosts_file
@@ -47,6 +48,7 @@ def refuse_with_ranks(settings: Settings, layout: RankLayout) -> None:
         "prompt_cache_dir": settings.prompt_cache_dir != "",
         "wired_limit_bytes": settings.wired_limit_bytes != 0,
         "adapter": any(model.adapter is not None for model in settings.models),
+        "draft_model": any(draft_model_for(m, settings.draft_model) for m in settings.models),
     }
     for name in NOT_WITH_RANKS:
         if layout.size > 1 and used[name]:

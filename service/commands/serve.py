@@ -344,7 +344,11 @@ def print_error(reason: str) -> None:
 def to_configure(settings: Settings) -> Configure:
     """The worker's configuration."""
     sources, preload = to_sources(
-        settings.models, settings.idle_unload_s, settings.speculation, settings.kv_quantisation
+        settings.models,
+        settings.idle_unload_s,
+        settings.speculation,
+        settings.kv_quantisation,
+        settings.draft_model,
     )
     return Configure(
         models=sources,

@@ -66,6 +66,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
       hub model needs a commit as its `revision`, and is never downloaded by the service.
     - `speculation`: whether drafts are verified; None is the service's setting.
     - `kv_quantisation`: of its keys and values; None is the service's setting.
+    - `draft_model`: a smaller model with the same vocabulary, a folder or a hub id, that drafts its
+      tokens; None is the service's setting, off is none.
     - `kind`: an embedding model serves /v1/embeddings, a reranker /v1/rerank; neither generates.
       The other settings of an embedding model are those of its folder unless set: `pooling` (how
       a text's vector is made of its tokens'), `normalise` (to the length 1), `dimensions` (the
@@ -87,6 +89,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trust_remote_code: bool = False
     speculation: SpeculationMode | None = None
     kv_quantisation: KVQuantisation | None = None
+    draft_model: Annotated[str, Meta(min_length=1, max_length=4096)] | None = None
     kind: ModelKind = "generation"
     pooling: Pooling | None = None
     normalise: bool | None = None
@@ -96,7 +99,14 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 # The settings of embedding models alone, and those of models that generate.
 EMBEDDING_SETTINGS = ("pooling", "normalise", "dimensions", "prompts")
-GENERATION_SETTINGS = ("adapter", "chat_template", "speculation", "kv_quantisation")
+GENERATION_SETTINGS = (
+    "adapter",
+    "chat_template",
+    "speculation",
+    "kv_quantisation",
+    "draft_model",
+)
+NO_DRAFT_MODEL = "off"
 
 ConfiguredModels = Annotated[tuple[ModelSettings, ...], Meta(min_length=1)]
 DEMO = ModelSettings(source=None, id=DEMO_ID)
@@ -156,10 +166,11 @@ def to_sources(
     idle_unload_s: float,
     speculation: SpeculationMode = "off",
     kv_quantisation: KVQuantisation = "off",
+    draft_model: str = "",
 ) -> tuple[list[ModelSource], list[str]]:
     """The models for the worker's `Configure`, and the ids of those to load at the start.
 
-    `idle_unload_s` and `kv_quantisation` are those of models without their own.
+    The other settings are those of models without their own.
 
     Raises:
         SettingsError: a chat template cannot be read.
@@ -180,6 +191,7 @@ def to_sources(
             embedding=_to_embedding_source(model),
             speculation=model.speculation or speculation,
             kv_bits=KV_BITS[quantisation_for(model, kv_quantisation)],
+            draft_model=draft_model_for(model, draft_model),
         )
         for model in models
     ]
@@ -189,6 +201,22 @@ def to_sources(
         if index == 0 or model.pinned or model.preload
     ]
     return sources, preload
+
+
+def draft_model_for(model: ModelSettings, default: str) -> str | None:
+    """The model that drafts for this one, with a folder's path made absolute; None for none.
+
+    Raises:
+        SettingsError: its path begins with the home of a user who does not exist.
+    """
+    source = model.draft_model or default
+    if model.kind != "generation" or source in ("", NO_DRAFT_MODEL):
+        return None
+    try:
+        location = location_of(source)
+    except RuntimeError as error:
+        raise SettingsError(f"draft_model: {source}: {error}") from None
+    return os.path.normpath(location.path.absolute()) if isinstance(location, Folder) else source
 
 
 def quantisation_for(model: ModelSettings, default: KVQuantisation) -> KVQuantisation:

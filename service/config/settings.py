@@ -194,6 +194,10 @@ class Settings(RankSettings, frozen=True, kw_only=True):
         ),
     ] = "off"
     speculation: SpeculationSetting = "auto"
+    draft_model: Annotated[
+        str,
+        Meta(description="A folder or hub id: a smaller model of the same vocabulary that drafts."),
+    ] = ""
     idle_unload_s: Annotated[
         float,
         Meta(description="A model idle for this time is unloaded; 0 is never.", ge=0, le=2592000),

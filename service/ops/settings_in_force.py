@@ -153,9 +153,13 @@ def list_conditions(settings: Settings, surroundings: Surroundings) -> list[Cond
     own_idle = all(model.pinned or model.idle_s is not None for model in settings.models)
     generating = [model for model in settings.models if model.kind == "generation"]
     own_kv = all(model.kv_quantisation is not None for model in generating)
+    speculates = any((m.speculation or settings.speculation) != "off" for m in generating)
+    own_draft = all(model.draft_model is not None for model in generating)
     outlasted = settings.memory_wait_s >= settings.queue_timeout_s
     return [
         (own_kv, ("kv_quantisation",), "every model that generates has its own kv_quantisation"),
+        (own_draft, ("draft_model",), "every model that generates has its own draft_model"),
+        (not speculates and not own_draft, ("draft_model",), "speculation is off"),
         (not is_mac, ("compiled_sampling", "wired_limit_bytes"), "it is for Metal alone"),
         (not is_mac, ("keep_awake",), "it is for macOS alone"),
         (not is_linux, ("blas", "allocator"), "it is for Linux alone"),

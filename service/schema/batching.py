@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from protocol.batching import Batching, BatchRules
+from protocol.model_states import ModelInfo
 
 
 class ModelBatching(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,3 +51,17 @@ def describe_speculation(rules: BatchRules | None) -> ModelSpeculation | None:
         return None
     off = rules.undrafted or "the setting is off, or the model does not generate"
     return ModelSpeculation(rules.verifies_drafts, "" if rules.verifies_drafts else off)
+
+
+class DraftModelInUse(msgspec.Struct, frozen=True):
+    """The model that drafts for another, and the bytes of its weights."""
+
+    name: str
+    weight_bytes: int
+
+
+def describe_draft_model(info: ModelInfo | None) -> DraftModelInUse | None:
+    """The draft model of a loaded model; None where there is none."""
+    if info is None or info.draft is None:
+        return None
+    return DraftModelInUse(info.draft.name, info.draft.weight_bytes)

@@ -12,9 +12,11 @@ from protocol.model_states import ModelInfo, ModelState
 from protocol.ranks import Split
 from service.schema.annotations import LABELS
 from service.schema.batching import (
+    DraftModelInUse,
     ModelBatching,
     ModelSpeculation,
     describe_batching,
+    describe_draft_model,
     describe_speculation,
 )
 from service.schema.settings_in_force import SettingsInForce
@@ -81,7 +83,8 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     `system_messages` is null while the model is not loaded, or if it has no chat template.
     `labels` are the keys that clients add to messages and tools, by place, with no effect.
-    `batching` and `speculation` are null while the model is not loaded.
+    `batching` and `speculation` are null while the model is not loaded, `draft_model` also where
+    it has none.
     `split` is how several ranks compute it together: null for one, or while it is not loaded.
     `max_tokens_rule`: a `max_tokens` above what the context and the memory hold is cut to it
     (`ceiling`), or refused (`strict`, setting `strict_max_tokens`).
@@ -103,6 +106,7 @@ class ModelCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     split: Split | None
     batching: ModelBatching | None
     speculation: ModelSpeculation | None
+    draft_model: DraftModelInUse | None
     labels: dict[str, list[str]]
     max_tokens_rule: MaxTokensRule
     endpoints: dict[str, dict[str, Capability]]
@@ -139,6 +143,7 @@ def describe_capabilities(
         split=state.info.split if state.info else None,
         batching=describe_batching(state.rules),
         speculation=describe_speculation(state.rules),
+        draft_model=describe_draft_model(state.info),
         labels={place: list(keys) for place, keys in LABELS.items()},
         max_tokens_rule=max_tokens_rule,
         endpoints={

@@ -11,7 +11,7 @@ from protocol.ranks import SplitSetting
 from service.schema.health import PrefillHealth
 
 # Refused where several ranks compute the models together.
-NOT_WITH_RANKS = ("prompt_cache_dir", "wired_limit_bytes", "adapter")
+NOT_WITH_RANKS = ("prompt_cache_dir", "wired_limit_bytes", "adapter", "draft_model")
 
 
 class SlotsInForce(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import msgspec
@@ -29,6 +29,8 @@ class Totals(msgspec.Struct):
     recomputed_tokens: int = 0
     accepted_tokens: int = 0
     rejected_tokens: int = 0
+    # Drafted tokens that were verified, by where they come from and whether they were right.
+    drafted_tokens: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
 
 
 class StepStats:
@@ -58,6 +60,9 @@ class StepStats:
         if stats.accepted_tokens or stats.rejected_tokens:
             totals.accepted_tokens += stats.accepted_tokens
             totals.rejected_tokens += stats.rejected_tokens
+            for drafts in stats.drafts:
+                totals.drafted_tokens[drafts.origin, "accepted"] += drafts.accepted
+                totals.drafted_tokens[drafts.origin, "rejected"] += drafts.rejected
         second.tokens += tokens
         second.running, second.waiting = stats.running, stats.waiting
         if stats.running > second.most_running:

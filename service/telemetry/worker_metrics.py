@@ -208,6 +208,12 @@ def create_worker_metrics(meter: Meter, supervisor: Supervisor, totals: Totals) 
         "Starts of all ranks because of one, by its number, host and cause.",
     )
     meter.create_observable_counter(
+        "mlxd.draft.tokens",
+        [partial(_observe_drafts, totals)],
+        "{token}",
+        "Drafted tokens that were verified, by where they come from and whether they were right.",
+    )
+    meter.create_observable_counter(
         "mlxd.worker.restarts",
         [callback(lambda: supervisor.restarts)],
         "{restart}",
@@ -231,6 +237,14 @@ def _observe_ranks(supervisor: Supervisor, _: CallbackOptions) -> Iterable[Obser
     return [
         Observation(int(rank.state == "running"), {"rank": rank.rank, "host": rank.host})
         for rank in supervisor.attendance.reports
+    ]
+
+
+def _observe_drafts(totals: Totals, _: CallbackOptions) -> Iterable[Observation]:
+    # A copy: the reader is another thread.
+    return [
+        Observation(count, {"source": source, "result": result})
+        for (source, result), count in list(totals.drafted_tokens.items())
     ]
 
 

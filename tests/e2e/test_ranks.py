@@ -104,13 +104,14 @@ def test_each_rank_is_shown(ranked: Daemon) -> None:
     assert len({rank["pid"] for rank in ranks}) == 2
 
 
-def test_settings_that_ranks_cannot_have_are_refused(tmp_path: Path) -> None:
-    words = ["serve", "--ranks", "2", "--prompt-cache-dir", str(tmp_path)]
+@pytest.mark.parametrize("name", ["prompt_cache_dir", "draft_model"])
+def test_settings_that_ranks_cannot_have_are_refused(name: str, tmp_path: Path) -> None:
+    words = ["serve", "--ranks", "2", f"--{name.replace('_', '-')}", str(tmp_path)]
     completed = subprocess.run(
         [sys.executable, "-m", "service", *words], capture_output=True, text=True, check=False
     )
     assert completed.returncode != 0
-    assert "prompt_cache_dir: cannot be used with ranks" in completed.stderr
+    assert f"{name}: cannot be used with ranks" in completed.stderr
 
 
 def test_the_end_of_the_service_is_the_end_of_all_ranks(ranked: Daemon) -> None:

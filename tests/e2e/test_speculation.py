@@ -16,7 +16,7 @@ from tests.e2e.mortal import Mortal, mortal
 
 TOKENS = 90
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
-PLAIN, DRAFTED = "plain", "drafted"
+PLAIN, DRAFTED, MODELLED = "plain", "drafted", "modelled"
 # Few tokens, so that an answer of random weights repeats itself.
 FEW = {str(token): 60 for token in range(300, 306)}
 LOOP = "one two three one two three one two three"
@@ -33,11 +33,12 @@ FIELDS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def dying(llama_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
-    """A service with one model twice, without drafts and with them."""
+    """A service with one model three times: without drafts, with them, and with a draft model."""
     config = tmp_path_factory.mktemp("speculation") / "mlxd.toml"
     table = '[[models]]\nid = "{}"\nspeculation = "{}"\nsource = "{}"\npreload = true\n'
-    modes = ((PLAIN, "off"), (DRAFTED, "on"))
-    config.write_text("".join(table.format(id, mode, llama_path) for id, mode in modes))
+    modes = ((PLAIN, "off"), (DRAFTED, "on"), (MODELLED, "on"))
+    tables = "".join(table.format(id, mode, llama_path) for id, mode in modes)
+    config.write_text(f'{tables}draft_model = "{llama_path}"\n')
     with mortal(flags=["--config", str(config)]) as dying:
         yield dying
 
@@ -84,13 +85,30 @@ def test_a_text_that_repeats_itself_is_drafted_and_counted(api: httpx.Client) ->
     assert total >= accepted
 
 
+def test_a_draft_model_is_shown_with_what_it_weighs(api: httpx.Client) -> None:
+    models = {each["id"]: each for each in api.get("/v1/capabilities").json()["data"]}
+    draft = models[MODELLED]["draft_model"]
+    assert draft["name"] == "tiny-llama"
+    assert draft["weight_bytes"] > 0
+    assert models[DRAFTED]["draft_model"] is None
+
+
+def test_drafts_are_counted_by_their_source(api: httpx.Client) -> None:
+    ask(api, DRAFTED, temperature=0)
+    lines = api.get("/metrics").text.splitlines()
+    counts = [line for line in lines if line.startswith("mlxd_draft_tokens_total{")]
+    [accepted] = [each for each in counts if 'source="text"' in each and '"accepted"' in each]
+    assert float(accepted.split()[-1]) > 0
+
+
 @pytest.mark.parametrize("fields", FIELDS)
 def test_the_answer_is_the_same_with_drafts_and_without(
     api: httpx.Client, fields: dict[str, Any]
 ) -> None:
-    plain, drafted = (ask(api, model, **fields) for model in (PLAIN, DRAFTED))
-    assert choices_of(drafted) == choices_of(plain)
-    assert drafted["usage"]["completion_tokens"] == plain["usage"]["completion_tokens"]
+    plain, *others = (ask(api, model, **fields) for model in (PLAIN, DRAFTED, MODELLED))
+    for drafted in others:
+        assert choices_of(drafted) == choices_of(plain)
+        assert drafted["usage"]["completion_tokens"] == plain["usage"]["completion_tokens"]
 
 
 @pytest.mark.parametrize("fields", FIELDS[:2])

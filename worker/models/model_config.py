@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,8 +35,10 @@ from worker.folder.turn_ends import find_turn_end
 from worker.models.families import FamilyRegistry, call_syntaxes_of, detect_model_family
 from worker.models.fingerprint import content_key_of, fingerprint_of
 from worker.models.model_files import (
+    DraftFolder,
     context_length_of,
     eos_token_ids_of,
+    find_draft_folder,
     find_model_folder,
     stop_tokens_of,
     vocabulary_size_of,
@@ -105,6 +108,7 @@ class ModelConfig:
     parsers: OutputParsers
     grammars: GrammarCompiler
     texts: EmbeddingTexts | None = None
+    draft: DraftFolder | None = None
     problems: tuple[str, ...] = ()
 
     @property
@@ -216,15 +220,14 @@ class ModelConfigLoader:
         check_remote_code(path, config, trusted=source.trust_remote_code)
         model_type = detect_model_family(config)
         family = self._families.family_for(model_type)
-
         templates = read_chat_templates(path, source.chat_template)
-
-        def read_tokenizer() -> TokenizerWrapper:
-            return load_tokenizer_with_template(
-                path, config, templates, family.chat_template, trusted=source.trust_remote_code
-            )
-
+        template = family.chat_template
+        trusted = source.trust_remote_code
+        read_tokenizer = partial(
+            load_tokenizer_with_template, path, config, templates, template, trusted=trusted
+        )
         tokenizer = read_tokenizer()
+        draft = find_draft_folder(source.draft_model, tokenizer, download=download)
         syntaxes = call_syntaxes_of(tokenizer, family)
         vocabulary_size = vocabulary_size_of(config, tokenizer)
         refuse_embedding_folder(source, path)
@@ -258,7 +261,8 @@ class ModelConfigLoader:
             family=model_type,
             context_length=context_length,
             vocabulary_size=vocabulary_size,
-            file_bytes=self._own_bytes(path, source, is_split=texts is None),
+            file_bytes=self._own_bytes(path, source, draft, is_split=texts is None),
+            draft=draft,
             content_key=content_key,
             stop_tokens=stop_tokens,
             prompts=prompts,
@@ -271,10 +275,13 @@ class ModelConfigLoader:
             problems=tuple(problems),
         )
 
-    def _own_bytes(self, path: Path, source: ModelSource, *, is_split: bool) -> int:
+    def _own_bytes(
+        self, path: Path, source: ModelSource, draft: DraftFolder | None, *, is_split: bool
+    ) -> int:
         """The bytes of this process's part; texts for vectors are computed by one process."""
         whole = weight_file_bytes(path, source.adapter_path)
-        return whole // self._shares if is_split else whole
+        own = whole // self._shares if is_split else whole
+        return own + (draft.file_bytes if draft is not None else 0)
 
 
 def make_prompt_builder(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS
+from mlx_lm.utils import DEFAULT_ALLOW_PATTERNS, load_tokenizer
 
 from protocol.model_location import BuiltIn, Folder, HubModel, location_of
 from worker.demo import demo_model_path
 from worker.folder.context_length import context_tokens_of
 from worker.folder.generation_config import read_generation_config
 from worker.folder.json_values import parse_token_ids, read_object
+from worker.folder.mlx_lm_folder import folder_for_mlx_lm
+from worker.folder.vocabularies import describe_difference
 
 WEIGHT_FILES = "model*.safetensors"
 # What embedding models have besides the files that mlx-lm reads.
@@ -99,6 +102,40 @@ def eos_token_ids_of(config: Mapping[str, Any]) -> set[int]:
     """Each `eos_token_id` of a config.json, one or several, also of its `text_config`."""
     places = (config, config.get("text_config") or {})
     return set().union(*(parse_token_ids(place.get("eos_token_id"))[0] for place in places))
+
+
+@dataclass(frozen=True, slots=True)
+class DraftFolder:
+    """The folder of a model that drafts for another; `name` is a hub id, or that of the folder."""
+
+    name: str
+    path: Path
+    file_bytes: int
+
+
+def find_draft_folder(
+    source: str | None, tokenizer: TokenizerWrapper, *, download: bool
+) -> DraftFolder | None:
+    """The folder of the draft model that is configured for a model with this tokenizer.
+
+    Raises:
+        ValueError: it cannot be used, or it has another vocabulary.
+    """
+    if source is None:
+        return None
+    location = location_of(source)
+    name = location.path.name if isinstance(location, Folder) else source
+    try:
+        path = find_model_folder(source, download=download)
+        with folder_for_mlx_lm(path) as folder:
+            other = load_tokenizer(folder)
+        file_bytes = weight_file_bytes(path, None)
+    except Exception as error:
+        # Damaged or unknown files raise many errors.
+        raise ValueError(f"its draft_model {name} cannot be read: {error}") from error
+    if difference := describe_difference(tokenizer.get_vocab(), other.get_vocab()):
+        raise ValueError(f"its draft_model {name} has another vocabulary: {difference}")
+    return DraftFolder(name, path, file_bytes)
 
 
 def weight_file_bytes(path: Path, lora_path: str | None) -> int:

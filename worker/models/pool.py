@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 from protocol.messages import Configure, Loading, ModelSource
 from protocol.model_states import ModelState
+from protocol.stats import DraftedTokens
 from protocol.units import format_bytes
 from worker.cache.disk_store import DiskStore
 from worker.memory.accounting import KVReservations, MemoryAccount
@@ -220,6 +221,11 @@ class ModelPool:
         entry.context_length, entry.defaults = model.info.context_length, model.config.defaults
         self.mark_used(id)
         self._on_loaded(model)
+
+    def take_drafted(self) -> list[DraftedTokens]:
+        """The drafted tokens that were verified since this was called last, of all models."""
+        speculations = [model.engine.speculation for model in self]
+        return [each for s in speculations if s is not None for each in s.take_counts()]
 
     # ------------------------------------------------------------ memory
 

@@ -30,15 +30,15 @@ from worker.embedding_batches.engine import Compute, EmbeddingEngine
 from worker.embedding_batches.layer_parts import Layers, in_parts
 from worker.embedding_batches.text_budget import TextBudget
 from worker.engine.batches.speculation.cost_curve import CostCurve
+from worker.engine.batches.speculation.draft_model import DraftModel
 from worker.engine.batches.speculation.pass_costs import PassCosts
 from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
 from worker.folder.mlx_lm_folder import folder_for_mlx_lm
-from worker.memory.budget import weight_bytes_of
 from worker.models.model_config import ModelConfig
 from worker.selfcheck.check_store import CheckStore
-from worker.selfcheck.load_check import LoadCheck
+from worker.selfcheck.load_check import LoadCheck, log_rules
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 LOAD_SLICE_BYTES = 64 * 1024 * 1024
 # The longest call of texts where no stream waits: a small request comes after it.
 CALL_S = 0.25
+SPECULATION_OFF = "speculation is off"
 
 
 @dataclass(slots=True)
@@ -167,6 +168,7 @@ class WeightLoad:
         self._read_s = 0.0
         self._started_at = time.monotonic()
         self._model: nn.Module | None = None
+        self._draft: DraftModel | None = None
         self._slices: Iterator[list[mx.array]] = iter(())
 
     def advance(self) -> bool:
@@ -213,6 +215,7 @@ class WeightLoad:
         configure, config = self._configure, self.config
         # It is not to be set again.
         self._check.take_rules()
+        problems = [*config.problems, *self._settle_draft(self._check.rules)]
         engine = self._parts.make_engine(
             self._model,
             max_running=configure.max_running,
@@ -222,7 +225,7 @@ class WeightLoad:
             rules=self._check.rules,
             compiled_sampling=configure.compiled_sampling,
             kv_bits=config.source.kv_bits,
-            speculation=make_speculation(config, self._curve),
+            speculation=make_speculation(config, self._curve, self._draft),
         )
         log_rules(config.id, engine.rules)
         if (finding := engine.quantisation.finding) is not None:
@@ -237,7 +240,7 @@ class WeightLoad:
             weight_bytes=self.total_bytes,
             load_ms=(time.monotonic() - self._started_at) * MS_PER_S,
             capabilities=config.capabilities,
-            problems=list(config.problems),
+            problems=problems,
             has_chat_template=prompts.has_chat_template,
             template_variables=variables.names,
             reasoning_effort=variables.effort is not None,
@@ -250,9 +253,20 @@ class WeightLoad:
             reasoning_markers=config.parsers.reasoning_markers,
             kv=engine.quantisation.facts,
             split=self._parts.split_of(self._model),
+            draft=None if self._draft is None else self._draft.facts,
         )
         check = None if self._check_ended else self._check
         return LoadedModel(info=info, engine=engine, config=config, check=check)
+
+    def _settle_draft(self, rules: BatchRules) -> list[str]:
+        """Measure the draft model, or free it where no drafts are verified; why it is not used."""
+        if self._draft is None:
+            return []
+        if rules.verifies_drafts or not self._check_ended:
+            self._draft.measure()
+            return []
+        self.total_bytes, self._draft = self.total_bytes - self._draft.facts.weight_bytes, None
+        return [f"its draft_model is not used: {rules.undrafted or SPECULATION_OFF}"]
 
     def _build_model(self) -> None:
         """Build the model's modules; their arrays are read lazily."""
@@ -261,7 +275,11 @@ class WeightLoad:
             model = load_adapters(model, self.config.source.adapter_path)
             model.eval()
         weights: list[mx.array] = [array for _, array in tree_flatten(model.parameters())]
-        self.total_bytes = weight_bytes_of(model)
+        if (draft := self.config.draft) is not None:
+            modules = build_modules(draft.path, trusted=False)
+            self._draft = DraftModel(modules, self.config.vocabulary_size, draft.name)
+            weights += self._draft.weights
+        self.total_bytes = sum(array.nbytes for array in weights)
         self._slices = slice_weights(weights)
         self._model = model
 
@@ -376,17 +394,10 @@ def slice_weights(weights: list[mx.array]) -> Iterator[list[mx.array]]:
         yield current
 
 
-def make_speculation(config: ModelConfig, curve: CostCurve) -> Speculation | None:
+def make_speculation(
+    config: ModelConfig, curve: CostCurve, draft: DraftModel | None
+) -> Speculation | None:
     """The speculation of a model whose passes cost what the curve says; None if it is off."""
-    return None if config.source.speculation == "off" else Speculation(PassCosts(curve))
-
-
-def log_rules(id: str, rules: BatchRules) -> None:
-    """Log what a model's check has found, and what it has not come to."""
-    for finding in rules.findings:
-        logger.warning("%s: %s", id, finding)
-    if rules.undrafted:
-        logger.info("%s: no drafts are verified: %s", id, rules.undrafted)
-    if rules.unchecked:
-        unchecked = ", ".join(rules.unchecked)
-        logger.warning("%s: not checked yet, so not used until it is: %s", id, unchecked)
+    if config.source.speculation == "off":
+        return None
+    return Speculation(PassCosts(curve), draft, None if draft is None else draft.kv_cost)

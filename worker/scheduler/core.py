@@ -394,6 +394,7 @@ class EngineCore:
             recomputed_tokens=self._recomputed_tokens,
             accepted_tokens=accepted_tokens,
             rejected_tokens=rejected_tokens,
+            drafts=self._pool.take_drafted(),
         )
         self._preempted = self._recomputed_tokens = 0
         self._send(Step(events, stats))

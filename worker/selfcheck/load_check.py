@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,8 @@ from worker.selfcheck.check_store import CheckStore
 from worker.selfcheck.draft_check import apply_speculation
 from worker.selfcheck.model_check import ModelCheck
 from worker.selfcheck.pass_timing import PassTiming
+
+logger = logging.getLogger(__name__)
 
 
 class LoadCheck:
@@ -104,3 +107,14 @@ class LoadCheck:
         if self._timing is None:
             self._timing = self._make_timing(rules=self.rules)
         return self._timing.advance()
+
+
+def log_rules(id: str, rules: BatchRules) -> None:
+    """Log what a model's check has found, and what it has not come to."""
+    for finding in rules.findings:
+        logger.warning("%s: %s", id, finding)
+    if rules.undrafted:
+        logger.info("%s: no drafts are verified: %s", id, rules.undrafted)
+    if rules.unchecked:
+        unchecked = ", ".join(rules.unchecked)
+        logger.warning("%s: not checked yet, so not used until it is: %s", id, unchecked)

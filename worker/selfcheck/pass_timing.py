@@ -30,7 +30,7 @@ from worker.selfcheck.scored_rows import GREEDY, Steps
 TIMED_ROWS = (1, 4, 2, 8)
 TIMED_PLACES = (1, MAX_DRAFT_TOKENS + 1, MAX_DRAFT_TOKENS // 2)
 # The first pass of a size may compile kernels, and one without drafts is put up by the one before.
-WARM_PASSES, TIMED_PASSES = 1, 2
+WARM_PASSES, TIMED_PASSES = 1, 3
 PROMPT_TOKENS = 16
 # More than are drawn, even if all drafts are right: no row ends.
 MAX_TOKENS = (2 + len(TIMED_PLACES) * (WARM_PASSES + TIMED_PASSES)) * (MAX_DRAFT_TOKENS + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,14 @@ def test_a_model_without_its_own_quantisation_has_that_of_the_service() -> None:
     assert [source.kv_bits for source in sources] == [8, 0, 4, 0]
 
 
+def test_a_model_without_its_own_draft_model_has_that_of_the_service(tmp_path: Path) -> None:
+    models = [read(), read(draft_model="off"), read(draft_model="org/small")]
+    sources, _ = to_sources([*models, read(kind="rerank")], 0, draft_model=str(tmp_path / "x/.."))
+    assert [source.draft_model for source in sources] == [str(tmp_path), None, "org/small", None]
+    [source], _ = to_sources([read()], 0)
+    assert source.draft_model is None
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -103,6 +112,7 @@ def test_a_model_without_its_own_quantisation_has_that_of_the_service() -> None:
         ({"kind": "embedding", "prompts": {"passage": "x"}}, "passage"),
         ({"kv_quantisation": "2bit"}, "Invalid enum value"),
         ({"kind": "embedding", "kv_quantisation": "8bit"}, "kv_quantisation has no effect"),
+        ({"kind": "embedding", "draft_model": "x"}, "draft_model has no effect"),
         ({"kind": "embedding", "adapter": "/a"}, "adapter has no effect"),
         ({"kind": "rerank", "chat_template": "/a"}, "chat_template has no effect"),
         ({"kind": "rerank", "pooling": "cls"}, "pooling has no effect"),

@@ -28,6 +28,8 @@ INERT: list[tuple[str, dict[str, Any], Surroundings]] = [
         {"kv_quantisation": "8bit", "models": (replace(DEMO, kv_quantisation="off"),)},
         MAC,
     ),
+    ("draft_model", {"draft_model": "x", "models": (replace(DEMO, draft_model="off"),)}, MAC),
+    ("draft_model", {"draft_model": "x", "models": (replace(DEMO, speculation="off"),)}, MAC),
     ("compiled_sampling", {"compiled_sampling": "on"}, LINUX),
     ("wired_limit_bytes", {"wired_limit_bytes": "auto"}, LINUX),
     ("keep_awake", {"keep_awake": "off"}, LINUX),

@@ -88,6 +88,6 @@ def test_tokens_that_it_has_not_are_no_error(model: nn.Module) -> None:
     assert is_greedy(model, [5, 0, 7], tokens)
 
 
-def test_a_model_whose_caches_cannot_be_cut_is_known(model: nn.Module) -> None:
-    assert DraftModel(model, VOCABULARY).is_trimmable
-    assert not DraftModel(unbatched.make_model("mamba"), VOCABULARY).is_trimmable
+def test_a_model_whose_caches_cannot_be_cut_is_refused() -> None:
+    with pytest.raises(ValueError, match="plain attention"):
+        DraftModel(unbatched.make_model("mamba"), VOCABULARY)

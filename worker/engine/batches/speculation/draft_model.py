@@ -14,8 +14,10 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
+from protocol.model_states import DraftModelFacts
 from worker.drafts.source import Text
 from worker.engine.batches.row_positions import RowPositions
 from worker.engine.batches.slot_cache import (
@@ -73,8 +75,16 @@ class DraftedRow:
 class DraftModel:
     """The model and its rows. `vocabulary_size` is that of the model that it drafts for."""
 
-    def __init__(self, model: nn.Module, vocabulary_size: int) -> None:
+    def __init__(self, model: nn.Module, vocabulary_size: int, name: str = "") -> None:
+        """Nothing is computed.
+
+        Raises:
+            ValueError: its caches cannot be cut at any token, as they must be.
+        """
+        if not all(type(layer) is KVCache for layer in make_prompt_cache(model)):
+            raise ValueError("a draft model needs plain attention in all of its layers")
         self._model = model
+        self._name = name
         self._vocabulary_size = vocabulary_size
         # Nothing is computed for its shape.
         self._known_tokens: int = model(mx.zeros((1, 1), mx.uint32)).shape[-1]
@@ -86,9 +96,14 @@ class DraftModel:
         self.kv_cost: KVCost = probe(model, MAX_PART_TOKENS)
 
     @property
-    def is_trimmable(self) -> bool:
-        """Whether its caches can be cut at any token, as they must be."""
-        return all(type(layer) is KVCache for layer in make_prompt_cache(self._model))
+    def weights(self) -> list[mx.array]:
+        """Its weights, which are read lazily."""
+        return [array for _, array in tree_flatten(self._model.parameters())]
+
+    @property
+    def facts(self) -> DraftModelFacts:
+        """What the service knows of it."""
+        return DraftModelFacts(self._name, sum(array.nbytes for array in self.weights))
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._joined)
