@@ -29,11 +29,13 @@ from worker.selfcheck.scored_rows import GREEDY, Steps
 # One row first: what the others cost is reckoned from it if the time is over.
 TIMED_ROWS = (1, 4, 2, 8)
 TIMED_PLACES = (1, MAX_DRAFT_TOKENS + 1, MAX_DRAFT_TOKENS // 2)
-# The first pass of a size may compile kernels, and one without drafts is put up by the one before.
-WARM_PASSES, TIMED_PASSES = 1, 3
+# The sizes take turns, so that another process slows all of them; the shortest pass of each counts.
+# Behind a drafted pass the first one without drafts is not measured.
+TURNS = 3
+TURN_PLACES = (1, *TIMED_PLACES)
 PROMPT_TOKENS = 16
 # More than are drawn, even if all drafts are right: no row ends.
-MAX_TOKENS = (2 + len(TIMED_PLACES) * (WARM_PASSES + TIMED_PASSES)) * (MAX_DRAFT_TOKENS + 1)
+MAX_TOKENS = (2 + len(TURN_PLACES) * TURNS) * (MAX_DRAFT_TOKENS + 1)
 SLICE_S = 60.0
 # The time that the measurement takes during a load; it goes on while no request runs.
 MIN_BUDGET_S, LOAD_SHARE = 0.5, 0.02
@@ -128,11 +130,10 @@ def time_passes(
         # The rows have the same prompt, so they have their first tokens together.
         while not engine.step():
             yield
-        for places in TIMED_PLACES:
+        costs.is_on = True
+        for places in TURN_PLACES * TURNS:
             speculation.places = places
-            for number in range(WARM_PASSES + TIMED_PASSES):
-                costs.is_on = number >= WARM_PASSES
-                engine.step()
-                yield
+            engine.step()
+            yield
         costs.is_on = False
         engine.remove(range(rows))
