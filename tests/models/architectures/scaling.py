@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 from tests.models.architectures.sizes import Config
 
@@ -20,6 +20,8 @@ IN_THREE: dict[str, dict[int, int]] = {
     "linear_num_key_heads": {4: 6},
     "index_n_heads": {2: 3, 4: 6},
 }
+# Kimi's lists of the layers of a kind.
+NUMBERED = ("kda_layers", "full_attn_layers")
 
 
 def deepen(config: Config, layers: int) -> Config:
@@ -30,12 +32,22 @@ def deepen(config: Config, layers: int) -> Config:
     count = deeper.get("num_hidden_layers")
     if not isinstance(count, int) or count >= layers:
         return deeper
-    repeated = {
+    repeated: Config = {
         key: (value * layers)[:layers]
         for key, value in deeper.items()
         if isinstance(value, list) and len(value) == count
     }
+    if is_config(kinds := deeper.get("linear_attn_config")):
+        repeated["linear_attn_config"] = {
+            key: number_on(value, count, layers) if key in NUMBERED else value
+            for key, value in kinds.items()
+        }
     return {**deeper, **repeated, "num_hidden_layers": layers}
+
+
+def number_on(numbers: list[int], count: int, layers: int) -> list[int]:
+    """The numbers of layers of a kind, from 1, which go on as among the first `count` layers."""
+    return [number for number in range(1, layers + 1) if (number - 1) % count + 1 in numbers]
 
 
 def divide_in_three(config: Config) -> Config:
@@ -46,7 +58,7 @@ def divide_in_three(config: Config) -> Config:
     }
 
 
-def is_config(value: Any) -> bool:
+def is_config(value: Any) -> TypeGuard[Config]:
     """Whether this is a configuration within another."""
     return isinstance(value, dict)
 
