@@ -41,7 +41,7 @@ from worker.models.families import build_registry
 from worker.models.model_config import LoadError, ModelConfigLoader
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import ONE_PROCESS, AnyLoadedModel, LoadedModel
-from worker.ranks.joining.meeting import MeetingFailed
+from worker.ranks.joining.listening import MeetingFailed
 from worker.ranks.leader import Leader
 from worker.ranks.recorder import RankLost
 from worker.scheduler.core import EngineCore

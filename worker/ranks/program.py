@@ -18,7 +18,8 @@ from worker.memory.device import describe_device, prepare_device
 from worker.ranks.following import Follower
 from worker.ranks.joining.backends import make_group
 from worker.ranks.joining.frames import BadFrame, Frames
-from worker.ranks.joining.meeting import MeetingFailed, hold_ports, join_rank_0, make_hello
+from worker.ranks.joining.listening import MeetingFailed
+from worker.ranks.joining.meeting import hold_ports, join_rank_0, make_hello
 from worker.ranks.joining.versions import version_of
 from worker.ranks.plan import Failed, Plan, decode_plan, encode
 

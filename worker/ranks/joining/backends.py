@@ -59,11 +59,20 @@ def why_unusable(
     lacking = [group.name_of(rank) for rank, found in backends.items() if backend not in found]
     if lacking:
         return f"MLX on {', '.join(lacking)} has no backend {backend}"
-    if backend in ("jaccl", "jaccl-ring") and not all(group.rdma):
-        return f"no RDMA devices are named for {backend}"
+    if backend == "jaccl" and not names_all_devices(group):
+        return "jaccl needs an RDMA device from each host to each other one"
     if backend == "ring" and not all(group.addresses):
         return "the ring needs an address of each rank"
     return None
+
+
+def names_all_devices(group: RankGroup) -> bool:
+    """Whether each rank has an RDMA device to each other one."""
+    return len(group.rdma) == group.size and all(
+        len(devices) == group.size
+        and all(device for other, device in enumerate(devices) if other != rank)
+        for rank, devices in enumerate(group.rdma)
+    )
 
 
 class HeldPorts:

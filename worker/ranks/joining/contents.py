@@ -67,14 +67,11 @@ def describe_difference(theirs: Contents, own: Contents) -> str | None:
 
 
 def source_elsewhere(source: str | None, folder: Path) -> str | None:
-    """What names the same model on another host: a hub id, a path, or None for the built-in one.
-
-    A path under `~` is one of the home there; any other is the same one there.
-    """
+    """What names the same model on another host: a hub id, a path, or None for the built-in one."""
     match location_of(source):
         case BuiltIn():
             return None
         case HubModel(id):
             return id
         case Folder():
-            return source if source and source.startswith("~") else str(folder.absolute())
+            return str(folder.absolute())

@@ -6,37 +6,39 @@ versions of what computes: others round otherwise.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
 from protocol.ranks import RankGroup
 from worker.ranks.joining.backends import HeldPorts, NoBackend, choose_backend, list_backends
-from worker.ranks.joining.frames import MAX_HELLO_BYTES, BadFrame, Frames
+from worker.ranks.joining.frames import BadFrame, Frames
 from worker.ranks.joining.hello import (
-    Answer,
     Hello,
     Refusal,
     Welcome,
     decode_answer,
-    decode_hello,
     encode,
+)
+from worker.ranks.joining.listening import (
+    MEETING_TIMEOUT_S,
+    UNKNOWN_RANK,
+    MeetingFailed,
+    NotMet,
+    receive_hellos,
+    send_at_once,
 )
 from worker.ranks.joining.versions import describe_difference, read_versions
 
-# A rank imports MLX before it says hello; on a busy machine that takes long.
-MEETING_TIMEOUT_S = 300.0
-HELLO_TIMEOUT_S = 60.0
-UNKNOWN_RANK = 0xFFFF
+logger = logging.getLogger(__name__)
+
 # A host that is away may not answer at all. Connecting again soon finds it once it is back.
 CONNECT_TIMEOUT_S = 5.0
 CONNECT_PAUSE_S = 0.5
-
-
-class MeetingFailed(RuntimeError):
-    """The ranks cannot work together; the message says why."""
 
 
 def accept_ranks(
@@ -53,56 +55,30 @@ def accept_ranks(
     """
     ranks: dict[int, tuple[Frames, Hello]] = {}
     on_met([])
-    with socket.socket(fileno=group.listener) as listener:
-        deadline = time.monotonic() + MEETING_TIMEOUT_S
-        while len(ranks) < group.size - 1:
-            listener.settimeout(max(0.1, deadline - time.monotonic()))
-            try:
-                connection, _ = listener.accept()
-            except TimeoutError:
-                missing = [n for n in range(1, group.size) if n not in ranks]
-                names = ", ".join(map(group.name_of, missing))
-                raise MeetingFailed(f"not come in {MEETING_TIMEOUT_S:g} s: {names}") from None
-            accept_one(connection, group, ranks)
-            on_met(sorted(ranks))
-    frames = {rank: connection for rank, (connection, _) in sorted(ranks.items())}
-    hellos = [own, *(hello for _, (_, hello) in sorted(ranks.items()))]
     try:
+        with contextlib.closing(receive_hellos(group)) as hellos_received:
+            while len(ranks) < group.size - 1:
+                frames, hello = next(hellos_received)
+                if hello.rank in ranks:
+                    frames.close()
+                    continue
+                ranks[hello.rank] = frames, hello
+                on_met(sorted(ranks))
+        connections = {rank: connection for rank, (connection, _) in sorted(ranks.items())}
+        hellos = [own, *(hello for _, (_, hello) in sorted(ranks.items()))]
         welcome = make_welcome(group, hellos, silence_s)
+        send_to_all(group, connections, welcome)
+    except NotMet as error:
+        missing = ", ".join(group.name_of(n) for n in range(1, group.size) if n not in ranks)
+        raise MeetingFailed(f"{error}: {missing}") from None
     except MeetingFailed as error:
-        send_to_all(frames.values(), Refusal(str(error)))
+        for frames, _ in ranks.values():
+            # They end in any case.
+            with contextlib.suppress(OSError):
+                frames.send(encode(Refusal(str(error))))
+            frames.close()
         raise
-    send_to_all(frames.values(), welcome)
-    return frames, welcome, hellos
-
-
-def accept_one(
-    connection: socket.socket, group: RankGroup, ranks: dict[int, tuple[Frames, Hello]]
-) -> None:
-    """Add the rank at the other end to `ranks`, unless it does not know the secret.
-
-    Raises:
-        MeetingFailed: it knows the secret, and says hello as another version does.
-    """
-    connection.setblocking(True)
-    send_at_once(connection)
-    frames = Frames(connection, group.secret, own=0, peer=UNKNOWN_RANK)
-    frames.set_timeout(HELLO_TIMEOUT_S)
-    try:
-        body = frames.receive(MAX_HELLO_BYTES)
-    except (OSError, EOFError, BadFrame):
-        frames.close()
-        return
-    try:
-        hello = decode_hello(body)
-    except msgspec.MsgspecError as error:
-        raise MeetingFailed(f"a rank has another version of mlxd: {error}") from error
-    if not 0 < hello.rank < group.size or hello.rank in ranks:
-        frames.close()
-        return
-    frames.set_ranks(own=0, peer=hello.rank)
-    frames.set_timeout(None)
-    ranks[hello.rank] = frames, hello
+    return connections, welcome, hellos
 
 
 def make_welcome(group: RankGroup, hellos: Iterable[Hello], silence_s: float) -> Welcome:
@@ -123,17 +99,17 @@ def make_welcome(group: RankGroup, hellos: Iterable[Hello], silence_s: float) ->
     return Welcome(backend, ring, own.addresses[0], silence_s)
 
 
-def send_to_all(ranks: Iterable[Frames], answer: Answer) -> None:
-    """Send an answer to all ranks.
+def send_to_all(group: RankGroup, ranks: Mapping[int, Frames], welcome: Welcome) -> None:
+    """Send what connects the ranks to all.
 
     Raises:
         MeetingFailed: one has gone.
     """
-    for frames in ranks:
+    for rank, frames in ranks.items():
         try:
-            frames.send(encode(answer))
+            frames.send(encode(welcome))
         except OSError as error:
-            raise MeetingFailed(f"a rank has gone: {error}") from error
+            raise MeetingFailed(f"{group.name_of(rank)} has gone: {error}") from error
 
 
 def join_rank_0(group: RankGroup, hello: Hello) -> tuple[Frames, Welcome]:
@@ -145,14 +121,19 @@ def join_rank_0(group: RankGroup, hello: Hello) -> tuple[Frames, Welcome]:
     host, port = group.plan_address
     try:
         connection = connect((host, port))
+    except OSError as error:
+        raise MeetingFailed(f"rank 0 cannot be reached at {host}:{port}: {error}") from error
+    frames = Frames(connection, group.secret, own=UNKNOWN_RANK, peer=0)
+    try:
         send_at_once(connection)
-        frames = Frames(connection, group.secret, own=UNKNOWN_RANK, peer=0)
         frames.send(encode(hello))
         frames.set_ranks(own=group.rank, peer=0)
         answer = decode_answer(frames.receive())
     except (OSError, EOFError, BadFrame, msgspec.MsgspecError) as error:
-        raise MeetingFailed(f"rank 0 cannot be reached at {host}:{port}: {error}") from error
+        frames.close()
+        raise MeetingFailed(f"rank 0 at {host}:{port} gives no answer: {error}") from error
     if isinstance(answer, Refusal):
+        frames.close()
         raise MeetingFailed(f"rank 0 refuses: {answer.reason}")
     return frames, answer
 
@@ -164,21 +145,20 @@ def connect(address: tuple[str, int]) -> socket.socket:
         OSError: it cannot, for `MEETING_TIMEOUT_S`.
     """
     deadline = time.monotonic() + MEETING_TIMEOUT_S
+    has_failed = False
     while True:
         try:
             connection = socket.create_connection(address, CONNECT_TIMEOUT_S)
-        except OSError:
+        except OSError as error:
             if time.monotonic() > deadline:
                 raise
+            if not has_failed:
+                logger.warning("rank 0 cannot be reached at %s:%d yet: %s", *address, error)
+            has_failed = True
             time.sleep(CONNECT_PAUSE_S)
         else:
             connection.settimeout(MEETING_TIMEOUT_S)
             return connection
-
-
-def send_at_once(connection: socket.socket) -> None:
-    """Send what is written without waiting for more: another rank waits for it."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def hold_ports(group: RankGroup) -> HeldPorts:
