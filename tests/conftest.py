@@ -35,7 +35,8 @@ from tests.processes import left_processes, mark_session
 # Nor does each process of `pytest -n` rewrite the assertions of all tests.
 sys.dont_write_bytecode = False
 
-settings.register_profile("mlxd", deadline=None)
+# Each run draws other examples: half as many as hypothesis has by default make runs shorter.
+settings.register_profile("mlxd", deadline=None, max_examples=50)
 settings.load_profile("mlxd")
 
 

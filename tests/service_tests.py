@@ -8,13 +8,14 @@ from types import ModuleType
 import pytest
 
 from service.host.device_probe import probe
-from service.supervision.process import WorkerProcess
+from service.supervision.process import WORKER_COMMAND, WorkerProcess
 from tests.e2e.daemon import running
 from tests.fakes.service import FAKE_WORKER_COMMAND
+from worker.intake.preparation_process import PreparationProcess
 
 ROOT_FOLDERS = ("tests/e2e/", "tests/worker/", "tests/test_", "tests/")
 # A module that has one of these starts processes with it.
-STARTERS = (WorkerProcess, probe, running, FAKE_WORKER_COMMAND)
+STARTERS = (WorkerProcess, WORKER_COMMAND, PreparationProcess, probe, running, FAKE_WORKER_COMMAND)
 
 
 def starts_service(item: pytest.Item) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import subprocess
 import tokenize
@@ -44,6 +45,8 @@ def sources(*packages: str) -> list[Source]:
     return found
 
 
+# Several rules ask for the same.
+@functools.cache
 def imported(source: Source) -> list[str]:
     """Dotted names of all that `source` imports, wherever in it; relative ones made absolute."""
     names = []

@@ -13,8 +13,10 @@ from mlx_lm.generate import BatchGenerator
 
 from tests import oracle
 from tests.models import families
-from tests.prompts import PROMPTS
+from tests.prompts import PROMPTS as ALL_PROMPTS
 
+# Half of them tell it as well.
+PROMPTS = ALL_PROMPTS[::2]
 ANSWER_TOKENS = 96
 DISTINCT_TOKENS = 48
 RESUME_AFTER_TOKENS = 40
@@ -65,7 +67,7 @@ def test_answers_never_end_with_a_stop_token(path: Path) -> None:
 def test_answers_of_the_brief_model_mostly_end_with_a_stop_token(brief_path: Path) -> None:
     answers = [
         oracle.greedy(brief_path, oracle.text_tokens(brief_path, prompt), 2 * ANSWER_TOKENS)
-        for prompt in PROMPTS[::2]
+        for prompt in PROMPTS
     ]
     ended = [answer for answer in answers if answer.finish_reason == "stop"]
 

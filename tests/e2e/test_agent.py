@@ -81,7 +81,7 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_printed_property_list_runs_stops_and_restarts_after_a_failure(
+def test_the_printed_property_list_runs_restarts_after_a_failure_and_stops(
     llama_path: Path, home: Path
 ) -> None:
     port = free_port()
@@ -97,13 +97,6 @@ def test_the_printed_property_list_runs_stops_and_restarts_after_a_failure(
     assert plist["EnvironmentVariables"]["MLXD_LOG_LEVEL"] == "debug"
     with launched(plist) as process:
         wait_healthy(port, process, logs)
-        process.send_signal(signal.SIGTERM)
-        # With exit code 0 launchd does not restart it.
-        assert process.wait(HANG_S) == 0
-        assert plist["ExitTimeOut"] > 3
-    assert "draining" in (logs / "mlxd.log").read_text()
-    with launched(plist) as process:
-        wait_healthy(port, process, logs)
         process.kill()
         status = process.wait()
     # launchd.plist(5): with SuccessfulExit false a job is restarted only after a failure.
@@ -112,6 +105,11 @@ def test_the_printed_property_list_runs_stops_and_restarts_after_a_failure(
     assert plist["ThrottleInterval"] >= 10
     with launched(plist) as process:
         wait_healthy(port, process, logs)
+        process.send_signal(signal.SIGTERM)
+        # With exit code 0 launchd does not restart it.
+        assert process.wait(HANG_S) == 0
+        assert plist["ExitTimeOut"] > 3
+    assert "draining" in (logs / "mlxd.log").read_text()
 
 
 def test_the_property_list_has_absolute_paths_only(home: Path, tmp_path: Path) -> None:

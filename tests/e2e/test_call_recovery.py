@@ -17,7 +17,6 @@ from tests.e2e.daemon import Daemon
 from tests.e2e.json_events import Body, parts_of
 from tests.e2e.mortal import Mortal, mortal
 from tests.prompts import PROMPTS
-from worker.demo import demo_model_path
 
 STREAMS, PLAIN = 6, 3
 # After how many pieces since the last death, of all answers together, the next one is.
@@ -54,8 +53,14 @@ class Called:
 
 
 @pytest.fixture(scope="module")
+def demo_alone() -> Iterator[Mortal]:
+    with mortal() as dying:
+        yield dying
+
+
+@pytest.fixture(scope="module")
 def own(llama_path: Path, qwen_path: Path) -> Iterator[Mortal]:
-    with mortal(llama_path, qwen_path, demo_model_path()) as dying:
+    with mortal(llama_path, qwen_path) as dying:
         yield dying
 
 
@@ -110,12 +115,12 @@ def call_under_deaths(own: Mortal, asked: list[Body]) -> list[Called]:
     return answers
 
 
-def test_calls_that_a_model_opens_by_itself_are_no_different(own: Mortal) -> None:
+def test_calls_that_a_model_opens_by_itself_are_no_different(demo_alone: Mortal) -> None:
     asking = "What is the weather in Paris?"
-    asked = bodies(demo_model_path().name, asking, tool_choice="auto")
-    undisturbed = anyio.run(call_all, own.daemon, asked)
+    asked = bodies("default", asking, tool_choice="auto")
+    undisturbed = anyio.run(call_all, demo_alone.daemon, asked)
     assert any(answer.finish_reason == "tool_calls" for answer in undisturbed)
-    assert call_under_deaths(own, asked) == undisturbed
+    assert call_under_deaths(demo_alone, asked) == undisturbed
 
 
 @pytest.mark.long

@@ -61,8 +61,10 @@ async def complete_all(daemon: Daemon, extras: Sequence[dict[str, Any]] = ()) ->
 
 @pytest.mark.parametrize(
     ("number", "deaths"),
-    [(signal.SIGKILL, (600, 900)), (signal.SIGSEGV, (1000,))],
-    ids=["killed twice", "fault"],
+    [
+        pytest.param(signal.SIGKILL, (600, 900), id="killed twice"),
+        pytest.param(signal.SIGSEGV, (1000,), id="fault", marks=pytest.mark.long),
+    ],
 )
 def test_answers_are_the_same_as_without_the_workers_death(
     own: Mortal, llama_path: Path, number: signal.Signals, deaths: tuple[int, ...]

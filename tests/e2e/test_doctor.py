@@ -64,16 +64,6 @@ def test_a_port_in_use_is_a_problem_unless_mlxd_uses_it(daemon: Daemon) -> None:
     assert "Address already in use" in problems(output)
 
 
-def test_a_truncated_file_is_a_problem(llama_path: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "tiny"
-    shutil.copytree(llama_path, folder)
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    code, output = run_doctor("--model", str(folder))
-    assert code == 1
-    assert "tiny: model.safetensors has" in problems(output)
-
-
 def test_a_model_that_is_not_downloaded_is_a_problem_only_offline() -> None:
     code, output = run_doctor("--model", "nobody/has-this", HF_HUB_OFFLINE="0")
     assert (code, "the first start downloads it" in output) == (0, True)
@@ -83,13 +73,19 @@ def test_a_model_that_is_not_downloaded_is_a_problem_only_offline() -> None:
 
 
 def test_all_problems_are_reported_together(llama_path: Path, tmp_path: Path) -> None:
+    truncated = tmp_path / "truncated"
+    shutil.copytree(llama_path, truncated)
+    path = truncated / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
     code, output = run_doctor(
         *("--model", str(llama_path), "--memory-limit-bytes", "1000", "--host", "0.0.0.0"),
+        *("--model", str(truncated)),
         *("--tls-cert", str(tmp_path / "c.pem"), "--allowed-origins", "x"),
     )
     assert code == 1
     for reason in (
         "the largest model does not fit",
+        "truncated: model.safetensors has",
         "no API key is configured",
         "one is set without the other",
         "is not an origin",

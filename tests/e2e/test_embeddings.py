@@ -268,6 +268,7 @@ def test_small_requests_are_answered_beside_a_huge_list(service: Daemon) -> None
         assert len(huge.result()["data"]) == MANY_TEXTS
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_only_a_pause(flags: list[str]) -> None:
     texts = [f"{index} " + "word " * MANY_WORDS for index in range(MANY_TEXTS)]
     with (

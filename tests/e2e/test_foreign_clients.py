@@ -12,6 +12,9 @@ from tests.e2e.clients import scenario
 from tests.e2e.clients.catalogue import CLIENTS, Client
 from tests.e2e.daemon import Daemon
 
+# Forty programs, each with a start of its own.
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def watched() -> Iterator[Daemon]:

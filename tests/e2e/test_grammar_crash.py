@@ -83,8 +83,8 @@ def read(http: httpx.Client, body: dict[str, Any], part: str) -> tuple[dict[str,
     ("model", "choice", "part"),
     [
         ("format", "auto", "reasoning"),
-        ("format", "none", "content"),
-        ("json", "auto", "arguments"),
+        pytest.param("format", "none", "content", marks=pytest.mark.long),
+        pytest.param("json", "auto", "arguments", marks=pytest.mark.long),
         ("tagged", "required", "arguments"),
     ],
 )

@@ -68,6 +68,7 @@ async def test_three_ranks_answer_as_one_process(tmp_path: Path) -> None:
         assert await answer_while(three, bodies, 2, signal.SIGKILL) == expected
 
 
+@pytest.mark.long
 @pytest.mark.anyio
 async def test_a_killed_rank_is_a_pause(ranked: Daemon, daemon: Daemon) -> None:
     bodies = make_requests(7, tokens=24)

@@ -162,6 +162,7 @@ def test_an_allocation_that_fails_is_a_pause_too(llama_path: Path) -> None:
         assert disturbed == anyio.run(complete_all, daemon, [body])
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
 def test_a_service_killed_during_a_long_prefill_takes_its_worker_with_it(llama_path: Path) -> None:
     with running(llama_path, flags=["--prefill-step-tokens", "4000"]) as daemon:

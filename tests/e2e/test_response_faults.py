@@ -62,6 +62,7 @@ def test_a_workers_death_in_a_stream_is_a_pause(http: httpx.Client) -> None:
     assert events[-1]["response"]["output"][0]["content"][0]["text"] == text_of(events)
 
 
+@pytest.mark.long
 def test_a_killed_worker_of_a_real_model_leaves_the_text_the_same(llama_path: Path) -> None:
     asked = {
         "model": "default",

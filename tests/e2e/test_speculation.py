@@ -111,7 +111,7 @@ def test_the_answer_is_the_same_with_drafts_and_without(
         assert drafted["usage"]["completion_tokens"] == plain["usage"]["completion_tokens"]
 
 
-@pytest.mark.parametrize("fields", FIELDS[:2])
+@pytest.mark.parametrize("fields", [FIELDS[0], pytest.param(FIELDS[1], marks=pytest.mark.long)])
 def test_an_answer_with_drafts_goes_on_after_a_crash(
     dying: Mortal, api: httpx.Client, fields: dict[str, Any]
 ) -> None:

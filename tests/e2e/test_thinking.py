@@ -104,6 +104,7 @@ def test_other_values_are_refused(http: httpx.Client, budget: object) -> None:
     assert reply.json()["error"]["param"] == "thinking_token_budget"
 
 
+@pytest.mark.long
 def test_reasoning_ends_at_the_same_token_when_the_worker_is_killed(tmp_path: Path) -> None:
     """The worker dies in reasoning, and in the content after it."""
     asked: dict[str, Any] = {"thinking_token_budget": LONG_BUDGET, "max_tokens": 2000}

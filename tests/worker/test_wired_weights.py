@@ -77,6 +77,7 @@ async def test_auto_wires_the_weights_once_they_are_loaded(llama_path: Path) -> 
     assert loaded >= limit
 
 
+@pytest.mark.long
 async def test_auto_wires_nothing_where_the_weights_are_small(llama_path: Path) -> None:
     ready, written = await run_worker(llama_path, "auto", 2 * weights_of(llama_path))
     assert isinstance(ready, Ready)

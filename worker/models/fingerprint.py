@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 
 from protocol.quantisation import KVBits
@@ -15,6 +16,9 @@ SAMPLE_BYTES = 64 * 1024
 FINGERPRINT_DIGITS = 12
 TEXT_FILES = ("*.jinja", "additional_chat_templates/*.jinja", "*.model", "*.txt")
 PACKAGES = ("mlxd", "mlx", "mlx-lm", "transformers")
+
+# It reads a file each time, for every model that is loaded.
+version = functools.cache(metadata.version)
 
 
 def content_key_of(path: Path, lora_path: str | None, kv_bits: KVBits = 0) -> str:

@@ -37,8 +37,7 @@ class CheckStore:
 
     def __init__(self, folder: Path | None = None, settings: Sequence[object] = ()) -> None:
         self._folder = folder
-        versions = [f"{package} {version(package)}" for package in PACKAGES]
-        self._basis = [f"format {FORMAT}", *versions, *map(str, settings)]
+        self._settings = [str(setting) for setting in settings]
 
     def read(self, content_key: str) -> BatchRules | None:
         """The result for a model of this content; None if there is none."""
@@ -71,7 +70,8 @@ class CheckStore:
             logger.warning("the result of a check cannot be written: %s", error)
 
     def _path(self, folder: Path, content_key: str) -> Path:
-        text = "\n".join([content_key, *self._basis])
+        versions = [f"{package} {version(package)}" for package in PACKAGES]
+        text = "\n".join([content_key, f"format {FORMAT}", *versions, *self._settings])
         name = hashlib.blake2b(text.encode(), digest_size=KEY_BYTES).hexdigest()
         return folder / f"{PREFIX}{name}{SUFFIX}"
 

@@ -91,6 +91,7 @@ def reference(session: Any, row: list[int]) -> Vectors:
     return mean / np.linalg.norm(mean)
 
 
+@pytest.mark.long
 def test_each_vector_is_that_of_onnx_runtime(
     folder: Path, rows: list[list[int]], vectors: Vectors
 ) -> None:

@@ -109,7 +109,9 @@ def test_rows_that_join_and_leave_at_random_do_not_change_the_tokens_of_others(
         assert len(tokens) == TOKENS or id in removed
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen", "gemma"])
+@pytest.mark.parametrize(
+    "family", ["gemma", *(pytest.param(each, marks=pytest.mark.long) for each in ("llama", "qwen"))]
+)
 def test_rows_in_separate_decode_batches_draw_the_tokens_that_they_draw_alone(
     family: str, model_paths: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,8 +20,15 @@ from worker.engine.sampler import make_row
 GREEDY = Sampling(seed=0, temperature=0.0)
 TOKENS = 12
 CACHE_BYTES = 1 << 28
-RECURRENT = ["mamba", "jamba", "nemotron_h", "rwkv7", "recurrent_gemma", "olmo_hybrid"]
-WITHOUT_MERGE = ["llama4", "deepseek_v41", "gpt_bigcode"]
+# One of each kind; the others take as long again.
+RECURRENT = [
+    "mamba",
+    "jamba",
+    "olmo_hybrid",
+    *(pytest.param(each, marks=pytest.mark.long) for each in ("nemotron_h", "rwkv7")),
+    pytest.param("recurrent_gemma", marks=pytest.mark.long),
+]
+WITHOUT_MERGE = ["llama4", "gpt_bigcode", pytest.param("deepseek_v41", marks=pytest.mark.long)]
 PROMPTS = [
     [(7 * i + 3 * row) % 250 + 3 for i in range(length)]
     for row, length in enumerate((5, 9, 40, 120))
@@ -105,7 +112,9 @@ def test_rows_alone_with_one_prompt_share_its_prefill(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("batching", ["decode", "none"])
-@pytest.mark.parametrize("model_type", ["mamba", "jamba", "nemotron_h"])
+@pytest.mark.parametrize(
+    "model_type", ["mamba", "jamba", pytest.param("nemotron_h", marks=pytest.mark.long)]
+)
 def test_a_prompt_that_continues_a_cached_one_draws_what_it_draws_alone(
     model_type: str, batching: Batching
 ) -> None:
@@ -121,6 +130,7 @@ def test_a_prompt_that_continues_a_cached_one_draws_what_it_draws_alone(
     assert draw(engine, longer) == [expected_tokens(model, prompt) for prompt in longer]
 
 
+@pytest.mark.long
 def test_caches_that_cannot_be_copied_are_not_kept_and_the_answers_stay_right() -> None:
     model = unbatched.make_model("deepseek_v41")
     cache = PrefixCache(CACHE_BYTES)

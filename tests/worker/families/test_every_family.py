@@ -21,15 +21,12 @@ from tests.worker.families.expected import (
 from tests.worker.families.measuring import measure_quantised
 
 # One of each kind of cache and layer, beside the models of all other tests (Llama 3, Qwen 3,
-# Gemma 3); the others take minutes.
+# Gemma 3) and those of tests/worker/engine/test_rows_alone.py; the others take minutes.
 QUICK = frozenset(
     {
         "deepseek_v3",
-        "gemma3_text",
         "gpt_oss",
         "lfm2",
-        "llama4",
-        "mamba",
         "qwen3_next",
     }
 )

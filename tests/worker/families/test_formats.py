@@ -16,7 +16,7 @@ FAMILIES = ("llama", "qwen3_moe", "lfm2")
 # What MLX 0.32.4 cannot compute on the CPU.
 METAL_ONLY = {("qwen3_moe", "bfloat16"), ("qwen3_moe", "float16")}
 # The others take minutes.
-QUICK = ("4 bits", "mxfp4", "bfloat16", "sharded", "LoRA", "DoRA")
+QUICK = ("4 bits", "bfloat16", "sharded", "LoRA")
 
 
 def cases() -> list[ParameterSet]:

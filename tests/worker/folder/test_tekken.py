@@ -112,6 +112,7 @@ def test_a_tekken_file_alone_is_a_tokenizer(
     assert inspect_model(str(folder)).problems == []
 
 
+@pytest.mark.long
 def test_the_pattern_of_words_is_corrected_for_mistrals_vocabularies_only(folder: Path) -> None:
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     learned = tokenizer["model"]["vocab"]

@@ -76,10 +76,17 @@ def process(memory: PreparationMemory) -> Iterator[PreparationProcess]:
 
 
 @pytest.fixture(scope="module")
-def warm() -> Iterator[PreparationProcess]:
-    process = PreparationProcess(OWNER, PreparationMemory(), memory_wait_s=0)
+def warm_memory() -> PreparationMemory:
+    return PreparationMemory()
+
+
+@pytest.fixture(scope="module")
+def warm(warm_memory: PreparationMemory) -> Iterator[PreparationProcess]:
+    """One for all tests that leave it as it is, or let it start again."""
+    process = PreparationProcess(OWNER, warm_memory, memory_wait_s=0)
     yield process
     process.stop()
+    assert warm_memory.reserved_bytes == 0
 
 
 def submit_of(prompt: Prompt, **changed: Any) -> Submit:
@@ -151,69 +158,69 @@ def test_a_tokenization_in_the_process_equals_one_here(
 
 
 def test_a_tokenization_that_takes_too_long_is_refused(
-    process: PreparationProcess, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    warm: PreparationProcess, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process.prepare(request_of(config, submit_of(HELLO)), always)
+    warm.prepare(request_of(config, submit_of(HELLO)), always)
     monkeypatch.setattr(limits, "TIME_LIMIT_S", 0.2)
     tokenize = Tokenize(7, "m", msgspec.Raw(msgspec.msgpack.encode(LONG)), param="content")
     request = ChildRequest(
         config.prompt_model, tokenize, wants_breakpoints=False, enforces_calls=False
     )
-    refused = process.prepare(request, always)
+    refused = warm.prepare(request, always)
     assert isinstance(refused, Rejected)
     assert (refused.code, refused.param) == ("prompt_too_large", "content")
 
 
 def test_an_idle_process_and_its_memory_are_kept_for_the_next_prompt(
-    process: PreparationProcess, memory: PreparationMemory, config: ModelConfig
+    warm: PreparationProcess, warm_memory: PreparationMemory, config: ModelConfig
 ) -> None:
-    assert isinstance(process.prepare(request_of(config, submit_of(HELLO)), always), PreparedPrompt)
-    pid = process.pid
-    assert memory.reserved_bytes > 0
-    assert isinstance(process.prepare(request_of(config, submit_of(HELLO)), always), PreparedPrompt)
-    assert process.pid == pid
+    assert isinstance(warm.prepare(request_of(config, submit_of(HELLO)), always), PreparedPrompt)
+    pid = warm.pid
+    assert warm_memory.reserved_bytes > 0
+    assert isinstance(warm.prepare(request_of(config, submit_of(HELLO)), always), PreparedPrompt)
+    assert warm.pid == pid
 
 
 def test_a_process_that_was_killed_is_replaced(
-    process: PreparationProcess, config: ModelConfig
+    warm: PreparationProcess, config: ModelConfig
 ) -> None:
-    process.prepare(request_of(config, submit_of(HELLO)), always)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    assert isinstance(process.prepare(request_of(config, submit_of(HELLO)), always), PreparedPrompt)
+    warm.prepare(request_of(config, submit_of(HELLO)), always)
+    assert warm.pid is not None
+    os.kill(warm.pid, signal.SIGKILL)
+    assert isinstance(warm.prepare(request_of(config, submit_of(HELLO)), always), PreparedPrompt)
 
 
 def test_a_prompt_that_is_cancelled_ends_the_process(
-    process: PreparationProcess, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    warm: PreparationProcess, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process.prepare(request_of(config, submit_of(HELLO)), always)
+    warm.prepare(request_of(config, submit_of(HELLO)), always)
     monkeypatch.setattr(limits, "CANCEL_GRACE_S", 0.0)
     looks = iter([True, True])
-    assert process.prepare(boundless(config), lambda: next(looks, False)) is None
-    assert process.pid is None
+    assert warm.prepare(boundless(config), lambda: next(looks, False)) is None
+    assert warm.pid is None
 
 
 def test_a_prompt_that_takes_too_long_is_refused(
-    process: PreparationProcess, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    warm: PreparationProcess, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process.prepare(request_of(config, submit_of(HELLO)), always)
+    warm.prepare(request_of(config, submit_of(HELLO)), always)
     monkeypatch.setattr(limits, "TIME_LIMIT_S", 0.2)
-    refused = process.prepare(boundless(config), always)
+    refused = warm.prepare(boundless(config), always)
     assert isinstance(refused, Rejected)
     assert (refused.code, refused.param) == ("prompt_too_large", "prompt")
-    assert process.pid is None
+    assert warm.pid is None
 
 
 def test_a_prompt_that_needs_too_much_memory_is_refused(
-    process: PreparationProcess, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+    warm: PreparationProcess, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process.prepare(request_of(config, submit_of(HELLO)), always)
+    warm.prepare(request_of(config, submit_of(HELLO)), always)
     monkeypatch.setattr(limits, "MAX_BYTES", 300 << 20)
-    refused = process.prepare(boundless(config), always)
+    refused = warm.prepare(boundless(config), always)
     assert isinstance(refused, Rejected)
     assert refused.code == "prompt_too_large"
     assert "300.0 MiB" in refused.message
-    assert process.pid is None
+    assert warm.pid is None
 
 
 def test_a_prompt_that_exceeds_the_budget_is_refused_for_now(

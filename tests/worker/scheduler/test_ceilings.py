@@ -199,10 +199,10 @@ def test_an_answer_is_the_same_after_it_was_preempted_for_memory(llama_path: Pat
         arrivals=at_once(submits),
     ).steps
     assert preempted(steps)
+    whole = run(llama_path, budget=1 << 40, arrivals=at_once(submits)).steps
+    assert preempted(whole) == recomputed(whole) == 0
     for submit in submits:
-        alone = run(llama_path, budget=1 << 40, arrivals=at_once([submit])).steps
-        assert tokens_of(steps, submit.id) == tokens_of(alone, submit.id)
-        assert preempted(alone) == recomputed(alone) == 0
+        assert tokens_of(steps, submit.id) == tokens_of(whole, submit.id)
 
 
 def test_the_times_and_tokens_of_a_preempted_answer_add_up(llama_path: Path) -> None:
@@ -224,6 +224,7 @@ def test_the_times_and_tokens_of_a_preempted_answer_add_up(llama_path: Path) -> 
     assert preempted(steps)
 
 
+@pytest.mark.long
 def test_answers_whose_worst_case_is_the_whole_memory_still_run_together_after_a_shortage(
     llama_path: Path,
 ) -> None:

@@ -67,7 +67,13 @@ def test_quantisation_holds_nothing_back(bits: int, llama_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "model_type", ["mamba", "jamba", "nemotron_h", "rwkv7", "recurrent_gemma", "olmo_hybrid"]
+    "model_type",
+    [
+        "mamba",
+        "olmo_hybrid",
+        *(pytest.param(each, marks=pytest.mark.long) for each in ("jamba", "nemotron_h", "rwkv7")),
+        pytest.param("recurrent_gemma", marks=pytest.mark.long),
+    ],
 )
 def test_a_model_whose_prompts_leak_into_each_other_prefills_them_apart(model_type: str) -> None:
     rules = check(unbatched.make_model(model_type))

@@ -18,7 +18,7 @@ from tests.worker.driver import end_of, make_pool, run_loop, text_of
 from tests.worker.structured_output.schemas import Schema, schemas
 from worker.models.pool import ModelPool
 
-EXAMPLES = 3
+EXAMPLES = 2
 BATCH = 12
 MAX_TOKENS = 1500
 

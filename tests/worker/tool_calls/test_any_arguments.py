@@ -66,7 +66,7 @@ def model(
     return Conversations(CALL_TEMPLATES[request.param], folder, [TOOL])
 
 
-@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(arguments)
 def test_any_arguments_are_read_back_equal(model: Conversations, values: dict[str, Any]) -> None:
     before, answer = model.written(ASKED, call_message([("store", values)]))

@@ -43,7 +43,7 @@ def like(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("family", SECTIONS)
-@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(name=names)
 @example(name="multi_agent_v1.close_agent")
 @example(name=LONGEST)

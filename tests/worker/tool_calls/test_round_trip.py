@@ -117,6 +117,7 @@ def rewritten_turns(model: Conversations) -> bool:
     return second[: len(first)] != first
 
 
+@pytest.mark.long
 def test_turns_of_real_templates_begin_the_next_turn_or_the_log_says_so(
     real_templates: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -53,6 +53,7 @@ def test_a_shard_is_the_same_each_time_and_differs_from_the_next() -> None:
     assert len(first) == mixture.SHARD_DOCUMENTS
 
 
+@pytest.mark.long
 def test_no_held_out_prompt_occurs_in_the_training_corpus() -> None:
     trained = {prompt_of(chat) for chat in chats(SHARDS)}
     held_out = [d for d in mixture.held_out(SEED, HELD_OUT_EACH) if isinstance(d, Chat)]
@@ -80,12 +81,14 @@ def test_json_answers_are_json() -> None:
         json.loads(answer)
 
 
+@pytest.mark.long
 def test_the_subject_of_the_weather_tool_is_in_no_training_definition() -> None:
     definitions = json.dumps([chat.tools for chat in chats(SHARDS)])
     assert tools.UNSEEN_SUBJECT in json.dumps(weather.TOOL)
     assert tools.UNSEEN_SUBJECT not in definitions
 
 
+@pytest.mark.long
 def test_the_corpus_defines_thousands_of_tools() -> None:
     names = {tool["function"]["name"] for chat in chats(SHARDS) for tool in chat.tools}
     assert len(names) > 2000
