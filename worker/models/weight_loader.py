@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
+import msgspec
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_adapters, load_model
 
@@ -232,14 +233,8 @@ class WeightLoad:
             logger.warning("%s: kv_quantisation: %s", config.id, finding)
         prompts = config.prompts
         variables, traits = prompts.template.variables, prompts.template.traits
-        info = ModelInfo(
-            id=config.id,
-            family=config.family,
-            context_length=config.context_length,
-            vocabulary_size=config.vocabulary_size,
-            weight_bytes=self.total_bytes,
-            load_ms=(time.monotonic() - self._started_at) * MS_PER_S,
-            capabilities=config.capabilities,
+        info = msgspec.structs.replace(
+            describe_model(config, self.total_bytes, self._started_at),
             problems=problems,
             has_chat_template=prompts.has_chat_template,
             template_variables=variables.names,
@@ -255,8 +250,7 @@ class WeightLoad:
             split=self._parts.split_of(self._model),
             draft=None if self._draft is None else self._draft.facts,
         )
-        check = None if self._check_ended else self._check
-        return LoadedModel(info=info, engine=engine, config=config, check=check)
+        return LoadedModel(info, engine, config, None if self._check_ended else self._check)
 
     def _settle_draft(self, rules: BatchRules) -> list[str]:
         """Measure the draft model, or free it where no drafts are verified; why it is not used."""
@@ -311,9 +305,8 @@ class EmbeddingLoad:
             mx.eval(weights)
             self.done_bytes += sum(array.nbytes for array in weights)
         else:
-            config = self.config
             self._rules = check_batches(
-                computation_of(self._model), config.vocabulary_size, config.context_length
+                computation_of(self._model), self.config.vocabulary_size, self.config.context_length
             )
             return True
         return False
@@ -323,25 +316,14 @@ class EmbeddingLoad:
         assert self._model is not None
         config = self.config
         log_rules(config.id, self._rules)
-        limits = prefill_limits_of(self._configure)
-        limits = dataclasses.replace(limits, slice_s=min(limits.slice_s, CALL_S))
-        info = ModelInfo(
-            id=config.id,
-            family=config.family,
-            context_length=config.context_length,
-            vocabulary_size=config.vocabulary_size,
-            weight_bytes=self.total_bytes,
-            load_ms=(time.monotonic() - self._started_at) * MS_PER_S,
-            capabilities=config.capabilities,
-            problems=list(config.problems),
-            has_chat_template=False,
-        )
+        limits = prefill_limits_of(self._configure, longest_s=CALL_S)
         engine = EmbeddingEngine(
             computation_of(self._model),
             TextBudget(limits, self._model.cost),
             batched=self._rules.batching != "none",
             sliced=self._rules.slices_prompts,
         )
+        info = describe_model(config, self.total_bytes, self._started_at)
         return LoadedEmbedder(info=info, engine=engine, config=config, rules=self._rules)
 
     def _build_model(self) -> None:
@@ -359,7 +341,6 @@ class EmbeddingLoad:
 
 def computation_of(model: EmbeddingModel) -> Compute:
     """What computes the vectors of an embedding model, and the scores of a reranker."""
-
     layers = Layers.of(model.modules)
 
     def compute(rows: list[list[int]], part_tokens: float | None = None) -> deque[mx.array]:
@@ -370,12 +351,27 @@ def computation_of(model: EmbeddingModel) -> Compute:
     return compute
 
 
-def prefill_limits_of(configure: Configure) -> PrefillLimits:
+def describe_model(config: ModelConfig, weight_bytes: int, started_at: float) -> ModelInfo:
+    """What is told of a model of any kind, once it is loaded."""
+    return ModelInfo(
+        id=config.id,
+        family=config.family,
+        context_length=config.context_length,
+        vocabulary_size=config.vocabulary_size,
+        weight_bytes=weight_bytes,
+        load_ms=(time.monotonic() - started_at) * MS_PER_S,
+        capabilities=config.capabilities,
+        problems=list(config.problems),
+        has_chat_template=False,
+    )
+
+
+def prefill_limits_of(configure: Configure, longest_s: float = math.inf) -> PrefillLimits:
     """The bounds of a slice of prefill."""
     return PrefillLimits(
         max_tokens=configure.prefill_step_tokens,
         max_rows=configure.prefill_rows,
-        slice_s=configure.prefill_slice_s,
+        slice_s=min(configure.prefill_slice_s, longest_s),
         reserve_bytes=configure.prefill_reserve_bytes,
     )
 
