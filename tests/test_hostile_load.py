@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -27,6 +30,7 @@ from tests.load.verdicts import (
     rate_of,
     unanswered,
 )
+from tests.waiting import HANG_S
 
 QUIET, LOUD = Window(0.0, 10.0), Window(10.0, 20.0)
 LIMITS = Limits(worker_bytes=2_000_000_000)
@@ -97,6 +101,25 @@ def test_an_answer_of_one_token_without_text_has_its_first_token_at_its_end() ->
     assert seen.characters == [0]
     take({"error": {"code": "overloaded"}}, seen)
     assert seen.error == "overloaded"
+
+
+def test_the_clients_alone_are_told_beside_the_row_where_they_are_measured() -> None:
+    measured = replace(RIGHT, floor_gap_s=0.3, floor_rate=0.6)
+    assert "| 200 ms (30; 300) | 0.70 (0.60) |" in markdown([measured], LIMITS)
+    assert "| 200 ms (30) | 0.70 |" in markdown([RIGHT], LIMITS)
+
+
+def test_a_sink_answers_once_a_declared_body_has_arrived() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.load.attack.sink"], stdout=subprocess.PIPE
+    ) as sink:
+        assert sink.stdout is not None
+        address = ("127.0.0.1", int(sink.stdout.readline()))
+        with socket.create_connection(address, HANG_S) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 400000\r\n\r\n" + b"x" * 399_999)
+            client.sendall(b"x")
+            assert client.recv(100).startswith(b"HTTP/1.1 400")
+        sink.terminate()
 
 
 WRONG = {

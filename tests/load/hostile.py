@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -48,6 +48,8 @@ Counts = Mapping[str, int]
 # A client, and the file of its output.
 Started = tuple[subprocess.Popen[bytes], Path]
 
+# Of the files of the clients' outputs.
+NUMBERS = itertools.count()
 SETTLE_S = 2.0
 LOOK_EVERY_S = 0.05
 END_S = 30.0
@@ -86,12 +88,11 @@ class Clients:
         context = str(server.context)
         self._target = ["--host", str(host), "--port", str(port), "--context", context]
         self._folder = folder
-        self._numbers = itertools.count()
         self._stack = contextlib.ExitStack()
 
     def start(self, module: str, *words: str) -> Started:
         """Start one client."""
-        file = self._folder / f"client {next(self._numbers)}"
+        file = self._folder / f"client {next(NUMBERS)}"
         command = [sys.executable, "-m", f"tests.load.{module}", *words, *self._target]
         with file.open("wb") as output:
             process = subprocess.Popen(
@@ -201,10 +202,11 @@ def observe(server: Server, name: str, options: argparse.Namespace, folder: Path
         loud, outcomes = attack(hostile, watch, options.seconds)
         probe(server.url, options.recover_seconds)
         watch.until(time.monotonic() + CALM_S)
+        service_bytes, worker_bytes = watch.peaks()
         seen_until = time.monotonic()
+        alone = send_to_sink(server, name, options, folder) if KINDS[name].has_floor else None
         seen = [msgspec.json.decode(finish(one), type=list[Seen]) for one in (streams, pings)]
         firsts = first_tokens(seen[1], loud, seen_until)
-        service_bytes, worker_bytes = watch.peaks()
         return Row(
             model=server.name,
             kind=KINDS[name].title,
@@ -219,12 +221,29 @@ def observe(server: Server, name: str, options: argparse.Namespace, folder: Path
             service_bytes=service_bytes,
             worker_bytes=worker_bytes,
             restarts=watch.restarts(),
+            floor_gap_s=None if alone is None else longest_gap(seen[0], alone),
+            floor_rate=None if alone is None else rate_of(seen[0], quiet, alone),
             ping_errors=count_errors(seen[1], loud),
             stream_errors=count_errors(seen[0], loud),
             outcomes=outcomes,
         )
     finally:
         clients.close()
+
+
+def send_to_sink(server: Server, name: str, options: argparse.Namespace, folder: Path) -> Window:
+    """Let the same clients send to a server that reads and forgets; when that was."""
+    command = [sys.executable, "-m", "tests.load.attack.sink"]
+    sink = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert sink.stdout is not None
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sink.stdout)
+        stack.callback(end, sink)
+        url = f"http://127.0.0.1:{int(sink.stdout.readline())}"
+        clients = Clients(replace(server, url=url), folder)
+        stack.callback(clients.close)
+        window, _ = attack(prepare(clients, name), Watch(server), options.seconds)
+        return window
 
 
 @contextlib.contextmanager

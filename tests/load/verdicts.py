@@ -47,6 +47,8 @@ class Row:
     """The figures of one kind.
 
     `first_p50_s` and `first_max_s` count a ping that is unanswered with the time it has waited.
+    `floor_gap_s` and `floor_rate` are those beside the same clients when they send to a server that
+    reads and forgets: what they take of the machine. None: not measured.
     """
 
     model: str
@@ -65,6 +67,8 @@ class Row:
     ping_errors: Mapping[str, int] = field(default_factory=dict)
     stream_errors: Mapping[str, int] = field(default_factory=dict)
     outcomes: Mapping[str, int] = field(default_factory=dict)
+    floor_gap_s: float | None = None
+    floor_rate: float | None = None
 
     def faults(self, limits: Limits) -> list[str]:
         """What is wrong, in words for the table; nothing where all is right."""
@@ -167,8 +171,8 @@ HEADINGS = (
     "hostile client",
     "it got",
     "first token, p50 / max (undisturbed max)",
-    "longest gap (undisturbed)",
-    "rate",
+    "longest gap (undisturbed; clients alone)",
+    "rate (clients alone)",
     "memory: service / worker",
     "restarts",
     "right",
@@ -178,17 +182,23 @@ HEADINGS = (
 def cells(row: Row, limits: Limits) -> list[str]:
     """The cells of a row, in the order of the headings."""
     faults = row.faults(limits)
+    beside = floor(row.floor_gap_s, "; {:,.0f}", MS_PER_S)
     return [
         row.model,
         row.kind,
         counted(row.outcomes) or "nothing",
         f"{ms(row.first_p50_s)} / {ms(row.first_max_s)} ms ({ms(row.quiet_first_max_s)})",
-        f"{ms(row.gap_s)} ms ({ms(row.quiet_gap_s)})",
-        f"{row.rate:.2f}",
+        f"{ms(row.gap_s)} ms ({ms(row.quiet_gap_s)}{beside})",
+        f"{row.rate:.2f}{floor(row.floor_rate, ' ({:.2f})')}",
         f"{row.service_bytes / MB:,.0f} / {row.worker_bytes / MB:,.0f} MB",
         str(row.restarts),
         "no: " + ", ".join([*faults, *errors_of(row)]) if faults else "yes",
     ]
+
+
+def floor(value: float | None, form: str, factor: float = 1.0) -> str:
+    """A figure of the clients alone; nothing where it is not measured."""
+    return "" if value is None else form.format(value * factor)
 
 
 def ms(seconds: float) -> str:

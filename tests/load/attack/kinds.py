@@ -32,11 +32,15 @@ Attack = Callable[[Target, int], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True)
 class Kind:
-    """`run` is what one of `clients` processes does, given its number, until it is ended."""
+    """`run` is what one of `clients` processes does, given its number, until it is ended.
+
+    With `has_floor` the clients alone take much of the machine, which is measured, too.
+    """
 
     title: str
     clients: int
     run: Attack
+    has_floor: bool = False
 
 
 async def repeat(target: Target, part: int, make: Callable[[], bytes]) -> None:
@@ -183,15 +187,15 @@ KINDS = {
     "words": Kind("2 x 15 MB of words", 2, sending(partial(bodies.large, "some words "))),
     "spaces": Kind("2 x 15 MB of spaces", 2, sending(partial(bodies.large, " "))),
     "emoji": Kind("2 x 15 MB of emoji", 2, sending(partial(bodies.large, "😀"))),
-    "messages": Kind("250,000 messages", 1, sending(bodies.many_messages)),
+    "messages": Kind("250,000 messages", 1, sending(bodies.many_messages), has_floor=True),
     "schemas": Kind("12 slow schemas", 12, compile_schemas),
-    "requests": Kind("400 requests, 400 connections", 1, ask_much),
-    "bodies": Kind("60 unfinished bodies of 15 MB", 60, hold_body),
+    "requests": Kind("400 requests, 400 connections", 1, ask_much, has_floor=True),
+    "bodies": Kind("60 unfinished bodies of 15 MB", 60, hold_body, has_floor=True),
     "slow-bodies": Kind("200 slow bodies", 1, drip_bodies),
     "slow-headers": Kind("200 slow heads", 1, drip_headers),
     "idle": Kind("1,000 idle connections", 1, stay_idle),
     "tools": Kind("10,000 tools", 1, sending(bodies.many_tools)),
-    "leave-preparing": Kind("leaves while 15 MB are prepared", 2, leave_preparing),
-    "leave-prefilling": Kind("leaves in the prefill", 2, leave_prefilling),
+    "leave-preparing": Kind("leaves while 15 MB are prepared", 2, leave_preparing, has_floor=True),
+    "leave-prefilling": Kind("leaves in the prefill", 2, leave_prefilling, has_floor=True),
     "malformed": Kind("malformed requests", 1, flood),
 }
