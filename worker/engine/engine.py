@@ -104,7 +104,7 @@ class Engine:
         budget = make_budget(prefill, probe_attention(model, own_cost))
         self._generator = RowBatchGenerator(
             model,
-            PaddingCost(own_cost, weight_bytes_of(model)),
+            PaddingCost(own_cost, weight_bytes_of(model), speculation),
             budget,
             completion_batch_size=max_running,
             prefill_step_size=prefill.max_tokens,

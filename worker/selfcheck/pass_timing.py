@@ -8,11 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 
+import mlx.core as mx
 import mlx.nn as nn
 import msgspec
+from mlx_lm.models.cache import KVCache
 
 from protocol.batching import BatchRules
 from protocol.quantisation import KVBits
+from worker.cache.kv_cost import run_lazily
 from worker.drafts.drafter import Draft
 from worker.engine.batches.model_errors import MODEL_ERRORS
 from worker.engine.batches.speculation.cost_curve import CostCurve
@@ -34,6 +37,7 @@ TIMED_PLACES = (1, MAX_DRAFT_TOKENS + 1, MAX_DRAFT_TOKENS // 2)
 TURNS = 3
 TURN_PLACES = (1, *TIMED_PLACES)
 PROMPT_TOKENS = 16
+ATTENDED_BYTES, MIN_SECONDS = 16 << 20, 1e-6
 # More than are drawn, even if all drafts are right: no row ends.
 MAX_TOKENS = (2 + len(TURN_PLACES) * TURNS) * (MAX_DRAFT_TOKENS + 1)
 SLICE_S = 60.0
@@ -94,6 +98,7 @@ class PassTiming:
             kv_bits=kv_bits,
             speculation=speculation,
         )
+        curve.attended_bytes_s = measure_attention(model)
         prompt = make_tokens(0, PROMPT_TOKENS, vocabulary_size)
         self._budget_s = max(MIN_BUDGET_S, LOAD_SHARE * load_s)
         self._spent_s = 0.0
@@ -117,6 +122,24 @@ class PassTiming:
             ended = True
         self._spent_s += stopwatch.read_s()
         return ended
+
+
+def measure_attention(model: nn.Module) -> float:
+    """The bytes of keys and values of this model that attention reads in a second; 0: unknown."""
+    layer = run_lazily(model, 1)[0]
+    if type(layer) is not KVCache or layer.keys is None:
+        return 0.0
+    _, heads, _, width = layer.keys.shape
+    tokens = max(ATTENDED_BYTES // (2 * heads * width * layer.keys.itemsize), 1)
+    keys, values = (mx.zeros((1, heads, tokens, width), layer.keys.dtype) for _ in range(2))
+    query = mx.zeros((1, heads, 1, width), layer.keys.dtype)
+    mx.eval(keys, values, query)
+    seconds = []
+    for _ in range(TURNS):
+        stopwatch = Stopwatch()
+        mx.eval(mx.fast.scaled_dot_product_attention(query, keys, values, scale=1.0))
+        seconds.append(stopwatch.read_s())
+    return (keys.nbytes + values.nbytes) / max(min(seconds), MIN_SECONDS)
 
 
 def time_passes(

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import pytest
 
 from protocol.messages import Sampling
+from worker.cache.kv_cost import KVCost
 from worker.drafts.drafter import Drafter
+from worker.engine.batches.decode_groups import PaddingCost
 from worker.engine.batches.speculation.cost_curve import CostCurve
 from worker.engine.batches.speculation.draft_plan import (
     MAX_STRETCH,
@@ -17,6 +19,7 @@ from worker.engine.batches.speculation.draft_plan import (
     list_gains,
 )
 from worker.engine.batches.speculation.pass_costs import HALF_LIFE_PASSES, PassCosts, reckon
+from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.sampler import make_row
 
 
@@ -130,3 +133,24 @@ def test_a_row_that_gains_nothing_waits_no_longer_than_the_bound_for_the_others(
 def test_prompts_in_prefill_wait_no_longer_than_the_bound_for_their_turns() -> None:
     assert drafted([predicted()], (MAX_STRETCH), prompts_wait=True)
     assert drafted([predicted()], (MAX_STRETCH + 0.1), prompts_wait=True) == 0
+
+
+class MeasuredPass:
+    """A pass that takes as long as to read this many bytes; 0 is unknown."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._nbytes = nbytes
+
+    def pass_bytes(self) -> int:
+        return self._nbytes
+
+
+def test_a_pass_costs_what_attention_reads_in_its_time_where_that_is_measured() -> None:
+    curve = curve_of({(1, 1): 0.5, (1, 7): 1.0})
+    assert Speculation(PassCosts(curve)).pass_bytes() == 0
+    curve.attended_bytes_s = 1000.0
+    assert Speculation(PassCosts(curve)).pass_bytes() == 500
+    cost = KVCost([], 32)
+    assert PaddingCost(cost, 10**9, MeasuredPass(500)).pass_bytes == 500
+    reckoned = PaddingCost(cost, 10**9).pass_bytes
+    assert PaddingCost(cost, 10**9, MeasuredPass(0)).pass_bytes == reckoned > 10**9

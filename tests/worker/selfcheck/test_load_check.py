@@ -48,6 +48,7 @@ def test_passes_of_all_sizes_are_timed_where_drafts_are_verified(llama_path: Pat
     finish(check)
     assert check.rules.verifies_drafts
     assert not check.is_overdue
+    assert curve.pass_bytes() > 0
     for rows in TIMED_ROWS:
         assert all(curve.seconds(rows, places) > 0 for places in TIMED_PLACES)
 

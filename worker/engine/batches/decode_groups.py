@@ -17,7 +17,8 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from worker.engine.batches.model_errors import FailedCalls
 from worker.memory.kv_cost import KVCost
 
-# The cost of a pass even of a model without weights, as bytes that could be read meanwhile.
+# The cost of a pass that is not measured, even of a model without weights, as bytes that could be
+# read meanwhile.
 PASS_BYTES = 4 << 20
 # A merge copies all rows, so two batches are merged only where the padding costs less than this
 # share of a pass.
@@ -49,12 +50,28 @@ class DecodingBatch(Protocol):
 Batch = TypeVar("Batch", bound=DecodingBatch)
 
 
+class MeasuredPass(Protocol):
+    """Knows what a pass costs once it is measured."""
+
+    def pass_bytes(self) -> int:
+        """What attention reads in the time of a pass of one row; 0 if it is unknown."""
+
+
 class PaddingCost:
     """The cost of padding rows to one length, in bytes that a step reads in vain."""
 
-    def __init__(self, cost: KVCost, weight_bytes: int) -> None:
+    def __init__(
+        self, cost: KVCost, weight_bytes: int, measured: MeasuredPass | None = None
+    ) -> None:
         self._cost = cost
-        self.pass_bytes = weight_bytes + PASS_BYTES
+        self._reckoned_bytes = weight_bytes + PASS_BYTES
+        self._measured = measured
+
+    @property
+    def pass_bytes(self) -> int:
+        """What another pass costs, in such bytes."""
+        measured = 0 if self._measured is None else self._measured.pass_bytes()
+        return measured or self._reckoned_bytes
 
     def padding_bytes(self, lengths: Sequence[int]) -> int:
         """The bytes of padding of one batch with rows of these lengths, in tokens."""

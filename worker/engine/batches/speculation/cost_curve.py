@@ -18,6 +18,8 @@ class CostCurve:
 
     def __init__(self) -> None:
         self._seconds: dict[int, dict[int, float]] = {}
+        # The bytes of keys and values that attention reads in a second; 0 is unknown.
+        self.attended_bytes_s = 0.0
 
     def add(self, rows: int, places: int, seconds: float) -> None:
         """A pass of this size took so long; of several the shortest counts."""
@@ -35,6 +37,10 @@ class CostCurve:
         if not measured:
             return 0.0
         return follow_line(sorted(measured), lambda n: self._of_places(n, places), rows)
+
+    def pass_bytes(self) -> int:
+        """What attention reads in the time of a pass of one row and place; 0 if it is unknown."""
+        return int(self.seconds(1, 1) * self.attended_bytes_s)
 
     def relative(self, rows: int, places: int) -> float:
         """The time of a pass of this size, in passes of one place; at least 1.

@@ -121,6 +121,10 @@ class Speculation:
         """The caches of a row of this cost, and those of its drafts."""
         return cost if self._kv_cost is None else cost.plus(self._kv_cost)
 
+    def pass_bytes(self) -> int:
+        """What attention reads in the time of a plain pass of one row; 0 if it is unknown."""
+        return self._costs.pass_bytes()
+
     def release(self, row: Row) -> None:
         """Free what is kept of a row that has left its batch."""
         if self._model is not None and row.drafter is not None:
