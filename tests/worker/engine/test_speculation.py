@@ -24,6 +24,7 @@ from worker.drafts.trial_rate import GOOD_RATE, TrialRate
 from worker.engine.batches import row_positions
 from worker.engine.batches.speculation.draft_model import DraftModel
 from worker.engine.batches.speculation.pass_costs import PassCosts
+from worker.engine.batches.speculation.retries import FIRST_WAIT_PASSES, RETRIED_PASSES
 from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
@@ -255,6 +256,35 @@ def test_a_draft_model_that_is_never_right_is_asked_ever_more_rarely(llama_path:
     gaps = [later - earlier for earlier, later in pairwise(trials)]
     assert len(trials) < 40
     assert max(gaps[-6:]) > 4 * max(gaps[:6])
+
+
+class DearPlaces(PassCosts):
+    """Costs by which no draft pays."""
+
+    def relative(self, rows: int, places: int) -> float:
+        return 1.0 if places == 1 else 100.0
+
+
+def test_drafts_that_are_reckoned_too_dear_are_tried_ever_more_rarely(llama_path: Path) -> None:
+    model, _ = load_model(llama_path)
+    limits = PrefillLimits(max_tokens=32)
+    engine = Engine(model, max_running=1, prefill=limits, speculation=Speculation(DearPlaces()))
+    tokens = 40 * FIRST_WAIT_PASSES
+    prompt = text_tokens(llama_path, "one two three")
+    # One token can be drawn, so that the answer repeats itself.
+    sampling = Sampling(seed=0, temperature=0.0, logit_bias={300: 1000.0})
+    engine.insert(0, prompt, tokens, make_row(sampling, prompt=prompt, drafter=Drafter(prompt)))
+    drafted, passes = [], 0
+    while len(engine):
+        passes += 1
+        if any(token.accepted for token in engine.step()):
+            drafted.append(passes)
+    trials = [after for before, after in pairwise([0, *drafted]) if after > before + 1]
+    gaps = [later - earlier for earlier, later in pairwise(trials)]
+    assert len(drafted) <= RETRIED_PASSES * len(trials)
+    assert len(trials) >= 3
+    assert gaps == sorted(gaps)
+    assert gaps[-1] > 1.5 * gaps[0]
 
 
 class BrokenModel:

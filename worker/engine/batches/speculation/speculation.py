@@ -22,7 +22,8 @@ from worker.engine.batches.speculation.draft_plan import (
     list_gains,
 )
 from worker.engine.batches.speculation.model_drafts import ModelDrafts
-from worker.engine.batches.speculation.pass_costs import PassCosts
+from worker.engine.batches.speculation.pass_costs import PassCosts, reckon
+from worker.engine.batches.speculation.retries import Retries
 from worker.engine.sampler import Row
 from worker.engine.stopwatch import Stopwatch
 from worker.memory.kv_cost import KVCost
@@ -50,11 +51,15 @@ class Drafts:
 
 @dataclass(frozen=True, slots=True)
 class DraftChoice:
-    """The size of the drafts, what was looked up, and the rows for which a model drafts."""
+    """The size of the drafts, what was looked up, and the rows for which a model drafts.
+
+    `might_pay`: nothing is drafted because of what a pass is reckoned to cost.
+    """
 
     size: DraftSize
     lookups: list[Draft]
     by_model: Sequence[int] = ()
+    might_pay: bool = False
 
 
 class PassTimer:
@@ -89,6 +94,7 @@ class Speculation:
         self._kv_cost = kv_cost
         self._costs = costs or PassCosts()
         self._model = ModelDrafts(model, self._costs) if model is not None else None
+        self._retries = Retries()
         self._counts: Counter[tuple[DraftOrigin, bool]] = Counter()
         self.prompts_wait = False
 
@@ -112,7 +118,10 @@ class Speculation:
             candidates = list(map(Candidate, rows, tokens_left, pending))
             plan = self._choose(candidates)
             if (drafts := self._draft(candidates, plan)) is not None:
+                self._retries.use()
                 return Drafts(pending, drafts)
+        if plan.might_pay:
+            self._retries.refuse()
         if self._model is not None:
             self._model.skip(candidates, ())
         return None
@@ -147,15 +156,24 @@ class Speculation:
     def _choose(self, candidates: list[Candidate]) -> DraftChoice:
         """How much is drafted, and by which source, so that the pass is the quickest."""
         lookups = [draft_row(each) for each in candidates]
+        gains = [list_gains(*each) for each in zip(lookups, candidates, strict=True)]
+        cheap = choose_size(gains, lambda count: reckon(count + 1), prompts_wait=self.prompts_wait)
+        if self._retries.is_due and cheap.count:
+            return DraftChoice(cheap, lookups)
+        size, by_model = self._choose_by_cost(candidates, lookups, gains)
+        return DraftChoice(size, lookups, by_model, might_pay=cheap.count > size.count == 0)
+
+    def _choose_by_cost(
+        self, candidates: list[Candidate], lookups: list[Draft], gains: list[list[float]]
+    ) -> tuple[DraftSize, Sequence[int]]:
         size = choose_size(
-            [list_gains(*each) for each in zip(lookups, candidates, strict=True)],
+            gains,
             lambda count: self._costs.relative(len(candidates), count + 1),
             prompts_wait=self.prompts_wait,
         )
         if self._model is None:
-            return DraftChoice(size, lookups)
-        better = self._model.improve(candidates, lookups, size, prompts_wait=self.prompts_wait)
-        return DraftChoice(better[0], lookups, better[1])
+            return size, ()
+        return self._model.improve(candidates, lookups, size, prompts_wait=self.prompts_wait)
 
     def _draft(self, candidates: list[Candidate], plan: DraftChoice) -> list[Draft] | None:
         """The drafts of a choice; None where there are none."""
