@@ -150,7 +150,7 @@ class Text:
         """The deltas that `token` releases; may be empty."""
         was_in_reasoning = self._segmenter.in_reasoning
         text = self._detokenizer.push(token)
-        hidden_chars = self._count_hidden(token, text)
+        hidden_chars = self._count_hidden(token, text) if token in self._control_texts else 0
         self.decoded_chars += len(text) - hidden_chars
         self._token_ends.append(self.decoded_chars)
         deltas = self._release(self._segmenter.push(text, hidden_chars))
@@ -161,9 +161,9 @@ class Text:
         return deltas
 
     def _count_hidden(self, token: int, text: str) -> int:
-        """How many characters at the end of the token's text are not shown."""
-        control_text = self._control_texts.get(token)
-        if control_text is None or not text.endswith(control_text):
+        """How many characters at the end of a control token's text are not shown."""
+        control_text = self._control_texts[token]
+        if not text.endswith(control_text):
             return 0
         # Some vocabularies put a space before every token.
         return len(text) if text.strip(" ") == control_text else len(control_text)

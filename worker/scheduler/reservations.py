@@ -40,8 +40,10 @@ class Reservations:
                 running.output.row.room = self._reserved(running) - running.length
 
     def _must_grow(self, running: RunningRequest) -> bool:
-        needed = min(running.length + 1, running.prepared.worst_case)
-        return self._reserved(running) < needed
+        if running.length < running.reserved:
+            return False
+        running.reserved = self._reserved(running)
+        return running.reserved < min(running.length + 1, running.prepared.worst_case)
 
     def _reserved(self, running: RunningRequest) -> int:
         kv = self._pool.account.kv[running.model.info.id]

@@ -31,8 +31,16 @@ class RunningRequest:
     prepared: PreparedRequest
     output: OutputProcessor
     tokens: list[int] = dataclasses.field(default_factory=list)
+    # How many tokens it has now, in the prompt and the answer.
+    length: int = dataclasses.field(init=False)
+    # How many are certainly reserved.
+    reserved: int = 0
     # How many tokens of its context are computed, until it has a token.
     prefilled: int = 0
+
+    def __post_init__(self) -> None:
+        prepared = self.prepared
+        self.length = len(prepared.prompt) + len(prepared.submit.resume) + len(self.tokens)
 
     @property
     def client(self) -> str:
@@ -43,12 +51,6 @@ class RunningRequest:
     def priority(self) -> int:
         """Its priority; a lower one comes first."""
         return self.prepared.submit.priority
-
-    @property
-    def length(self) -> int:
-        """How many tokens it has now, in the prompt and the answer."""
-        prepared = self.prepared
-        return len(prepared.prompt) + len(prepared.submit.resume) + len(self.tokens)
 
     @property
     def is_protected(self) -> bool:
@@ -98,6 +100,7 @@ class RunningRequest:
         submit = self.prepared.submit
         ends_prefill = submit.progress and not self.tokens and not submit.resume
         self.tokens.append(token.token)
+        self.length += 1
         events = self.output.process(token, now)
         if ends_prefill:
             total = len(self.prepared.prompt)

@@ -22,6 +22,8 @@ Hole = tuple[int, int]
 MAX_WASTED_PLACES = 64
 MAX_WASTED_SHARE = 1 / 8
 MAX_HOLES = 512
+# For how many steps a mask is made at once.
+MASKED_STEPS = 256
 
 
 class RowPositions:
@@ -35,6 +37,7 @@ class RowPositions:
         self.is_padded = any(self.paddings) or self.holes is not None
         self._offsets: tuple[int, mx.array] | None = None
         self._mask: tuple[tuple[int, int, int | None], mx.array] | None = None
+        self._next_masks: mx.array | None = None
 
     @property
     def key(self) -> object:
@@ -53,9 +56,20 @@ class RowPositions:
         """The mask of the next `tokens` tokens of each row: [rows, 1, tokens, end + tokens]."""
         if not self.is_padded and window is None:
             return None if tokens == 1 else "causal"
+        if tokens == 1 and window is None and self.holes is None:
+            return self._next_mask(end)
         key = tokens, end, window
         if self._mask is None or self._mask[0] != key:
             self._mask = key, self._make_mask(tokens, end, window)
+        return self._mask[1]
+
+    def _next_mask(self, end: int) -> mx.array:
+        """The mask of one more token: the start of one that is made for many steps."""
+        if self._next_masks is None or self._next_masks.shape[-1] <= end:
+            places = mx.arange(end + MASKED_STEPS)
+            self._next_masks = places >= mx.array(self.paddings)[:, None, None, None]
+        if self._mask is None or self._mask[0] != (1, end, None):
+            self._mask = (1, end, None), self._next_masks[..., : end + 1]
         return self._mask[1]
 
     def _make_mask(self, tokens: int, end: int, window: int | None) -> mx.array:
