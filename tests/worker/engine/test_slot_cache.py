@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
 from numpy.typing import NDArray
 
+from worker.engine.batches.row_positions import MASKED_STEPS, RowPositions, make_causal_mask
 from worker.engine.batches.row_slots import CLOSING_STEPS, RowSlots
 from worker.engine.batches.slot_arrays import STEP_TOKENS, round_up
 from worker.engine.batches.slot_cache import MAX_HELD_SHARE, share_positions, to_slots
+from worker.engine.rows.prompt_batch import share_arrays
 from worker.engine.rows.slot_room import SlotRoom
 
 HEADS, WIDTH, VALUE_WIDTH = 2, 4, 3
@@ -99,6 +101,21 @@ def test_a_row_alone_keeps_the_arrays_of_its_prefill() -> None:
     assert cache.keys is prefill.keys
 
 
+def test_a_row_alone_has_the_arrays_of_its_cached_prefix() -> None:
+    own = [one_row(np.ones((HEADS, 300, WIDTH), np.float32))]
+    batch = [BatchKVCache.merge(own)]
+    share_arrays(batch, own)
+    arrays = (batch[0].keys, own[0].keys)
+    mx.eval(arrays)
+    shared, cached = (np.array(array, copy=False).ctypes.data for array in arrays)
+    assert shared == cached
+    new = mx.full((1, HEADS, 1, WIDTH), 2.0)
+    keys, _ = batch[0].update_and_fetch(new, new[..., :VALUE_WIDTH])
+    assert np.array(keys)[0, 0, :, 0].tolist() == [1.0] * 300 + [2.0]
+    assert np.array(own[0].keys)[0, :, :300].min() == 1.0
+    assert own[0].offset == 300
+
+
 def test_arrays_shrink_when_the_gap_of_a_long_row_is_closed() -> None:
     batch = Batch([3000, 40, 30, 20])
     batch.leave(0b0001)
@@ -153,6 +170,16 @@ def test_masks_are_those_of_mlx_lm() -> None:
     assert unpadded.make_mask(4) == "causal"
     assert unpadded.make_mask(4, return_array=True).shape == (4, 7)
     assert unpadded.make_mask(1, window_size=2).shape == (1, 1, 1, 4)
+
+
+def test_the_masks_of_following_steps_are_those_of_mlx_lm() -> None:
+    positions = RowPositions([2, 0, 5])
+    for end in (5, 6, 6, 7, MASKED_STEPS, 3 * MASKED_STEPS, 40):
+        expected = make_causal_mask(1, end, None, mx.array(positions.paddings))
+        mask = positions.mask(1, end, None)
+        assert isinstance(mask, mx.array)
+        assert (mask.shape, mask.dtype) == (expected.shape, expected.dtype)
+        assert mx.array_equal(mask, expected)
 
 
 # ------------------------------------------------------------ rows

@@ -132,13 +132,16 @@ class SlotKVCache:
             self.values = place_rows(self.values, size, other.values, other.end, slots, room)
 
     def extract(self, idx: int) -> KVCache:
-        """The cache of one row, without its padding."""
+        """The cache of one row, without its padding: a part of the arrays, which is not copied.
+
+        It is to be dropped before the next step, which could not change the arrays in place.
+        """
         cache = KVCache()
         if self.keys is None or self.values is None:
             return cache
         taken = self.positions.columns(idx, self.end)
-        cache.keys = mx.contiguous(self.keys[idx : idx + 1, :, taken])
-        cache.values = mx.contiguous(self.values[idx : idx + 1, :, taken])
+        cache.keys = self.keys[idx : idx + 1, :, taken]
+        cache.values = self.values[idx : idx + 1, :, taken]
         cache.offset = cache.keys.shape[2]
         return cache
 

@@ -11,6 +11,7 @@ These parts of mlx-lm's batch are extended, for mlx-lm 0.32.2:
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from copy import copy, deepcopy
 from typing import Any
 
@@ -20,6 +21,7 @@ from mlx_lm.generate import (
     PromptProcessingBatch,
     StopSequences,
 )
+from mlx_lm.models.cache import BatchKVCache, CacheList
 
 from worker.cache.radix_node import arrays_of
 from worker.engine.batches.slot_cache import (
@@ -160,6 +162,20 @@ class RowPromptBatch(PromptProcessingBatch):
             self.max_tokens[index] = sibling.max_tokens
             self.stop_sequences[index] = make_stop_sequences(sibling.row.stop_token_ids)
         return [tokens[index] for index in indices]
+
+
+def share_arrays(layers: Sequence[Any], own: Sequence[Any]) -> None:
+    """Give a batch of one row the arrays of the row's own caches, which the prompt cache may hold.
+
+    mlx-lm's `merge` copies them, but nothing has computed its copies yet.
+    """
+    for layer, cache in zip(layers, own, strict=True):
+        if type(layer) is CacheList:
+            share_arrays(layer.caches, cache.caches)
+        elif isinstance(layer, BatchKVCache) and cache.keys is not None:
+            layer.keys, layer.values = (
+                array[..., : cache.offset, :] for array in (cache.keys, cache.values)
+            )
 
 
 class LonePromptBatch(RowPromptBatch):

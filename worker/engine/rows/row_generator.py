@@ -37,6 +37,7 @@ from worker.engine.rows.prompt_batch import (
     LonePromptBatch,
     PromptProgress,
     RowPromptBatch,
+    share_arrays,
 )
 from worker.engine.sampler import Row
 from worker.memory.budget import clear_buffer_cache
@@ -172,6 +173,8 @@ class RowBatchGenerator(BatchGenerator):
             batch.extend(self._make_batch(len(sequences)))
         finally:
             self._unprocessed_sequences, self._currently_processing = others, []
+        if len(sequences) == 1:
+            share_arrays(batch.prompt_cache, sequences[0][3])
         return batch
 
     @contextmanager
