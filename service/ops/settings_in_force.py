@@ -30,6 +30,8 @@ MAC, LINUX = "darwin", "linux"
 DEFAULTS = Settings()
 CACHE_FOLDER_SETTINGS = ("prompt_cache_dir_bytes", "prompt_cache_dir_reserve_bytes")
 STORE_SETTINGS = ("response_store_bytes", "response_store_ttl_s")
+HOST_SETTINGS = ("ranks_python", "ranks_cwd", "ranks_network")
+RANK_SETTINGS = ("ranks_backend", "ranks_split", "ranks_away_s")
 KEY_SETTINGS = ("key_max_concurrent", "key_tokens_per_minute")
 
 # Whether it is so, the settings that then change nothing, and why.
@@ -156,6 +158,7 @@ def list_conditions(settings: Settings, surroundings: Surroundings) -> list[Cond
     speculates = any((m.speculation or settings.speculation) != "off" for m in generating)
     own_draft = all(model.draft_model is not None for model in generating)
     outlasted = settings.memory_wait_s >= settings.queue_timeout_s
+    is_alone = settings.ranks == 1 and not settings.hosts
     return [
         (own_kv, ("kv_quantisation",), "every model that generates has its own kv_quantisation"),
         (own_draft, ("draft_model",), "every model that generates has its own draft_model"),
@@ -172,4 +175,6 @@ def list_conditions(settings: Settings, surroundings: Surroundings) -> list[Cond
         (not surroundings.exports_traces, ("record_content",), "no traces are exported"),
         (own_idle, ("idle_unload_s",), "every model is pinned or has its own idle_s"),
         (outlasted, ("memory_wait_s",), "queue_timeout_s ends each wait sooner"),
+        (not settings.hosts, HOST_SETTINGS, "hosts is not set"),
+        (is_alone, RANK_SETTINGS, "one process computes the models"),
     ]

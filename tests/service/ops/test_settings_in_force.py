@@ -47,6 +47,12 @@ INERT: list[tuple[str, dict[str, Any], Surroundings]] = [
     ("key_tokens_per_minute", {"key_tokens_per_minute": 2}, LINUX),
     ("record_content", {"record_content": "on"}, LINUX),
     ("memory_wait_s", {"memory_wait_s": 200.0}, LINUX),
+    ("ranks_python", {"ranks_python": "/python"}, MAC),
+    ("ranks_cwd", {"ranks_cwd": "/mlxd"}, MAC),
+    ("ranks_network", {"ranks_network": "public", "ranks": 2}, MAC),
+    ("ranks_backend", {"ranks_backend": "any"}, MAC),
+    ("ranks_split", {"ranks_split": "pipeline"}, MAC),
+    ("ranks_away_s", {"ranks_away_s": 5.0}, MAC),
 ]
 
 
