@@ -17,6 +17,9 @@ from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.ranked import answer_all, answer_while, make_requests, rank_pids
 from tests.models import families
+from tests.models.architectures.making import build, write
+from tests.models.architectures.scaling import deepen
+from tests.models.architectures.table import config_of
 from tests.waiting import HANG_S
 
 FLAGS = ("--stall-s", "60", "--speculation", "on")
@@ -70,6 +73,26 @@ async def test_three_ranks_answer_as_one_process(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.anyio
+async def test_three_ranks_of_a_pipeline_answer_as_one_process(tmp_path: Path) -> None:
+    config = deepen(config_of("qwen3_next"), 6)
+    path = write(tmp_path / "qwen3_next", build(config), config)
+    bodies = make_requests(32, tokens=6)
+    with running(path) as one, running(path, flags=["--ranks", "3", *FLAGS]) as three:
+        assert [split_of(daemon) for daemon in (one, three)] == [(None, None), ("pipeline",) * 2]
+        expected = await answer_all(one, bodies)
+        assert [await answer_all(three, bodies) for _ in range(2)] == [expected] * 2
+        assert await answer_while(three, bodies, 1, signal.SIGKILL) == expected
+
+
+def split_of(daemon: Daemon) -> tuple[str | None, str | None]:
+    """How its model is split, as health and capabilities say."""
+    capabilities = plain_http.get(f"{daemon.url}/v1/capabilities").json()
+    [health], [model] = daemon.health()["models"], capabilities["data"]
+    return health["split"], model["split"]
+
+
+@pytest.mark.long
+@pytest.mark.anyio
 async def test_a_killed_rank_is_a_pause(ranked: Daemon, daemon: Daemon) -> None:
     bodies = make_requests(7, tokens=24)
     expected = await answer_all(daemon, bodies)
@@ -98,6 +121,7 @@ async def test_a_stopped_rank_is_a_pause(ranked: Daemon, daemon: Daemon) -> None
 
 def test_each_rank_is_shown(ranked: Daemon) -> None:
     ranks = ranked.wait_until("status", be="healthy")["worker"]["ranks"]
+    assert split_of(ranked) == ("tensor", "tensor")
     assert [(rank["rank"], rank["state"], rank["host"]) for rank in ranks] == [
         (0, "running", "localhost"),
         (1, "running", "localhost"),
