@@ -87,7 +87,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
     "worker.prompts": ("worker.templates", "worker.tool_calls", "worker.cache"),
     "worker.templates": ("worker.tool_calls",),
     "worker.embedding_batches": ("worker.engine", "worker.memory"),
-    "worker.selfcheck": ("worker.engine", "worker.drafts", "worker.cache"),
+    "worker.selfcheck": ("worker.engine", "worker.drafts", "worker.memory", "worker.cache"),
     # The freed buffers of the device.
     "worker.engine": ("worker.drafts", "worker.cache", "worker.memory", "worker.quantised_kv"),
     "worker.drafts": (),

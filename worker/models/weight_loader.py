@@ -352,7 +352,7 @@ def computation_of(model: EmbeddingModel) -> Compute:
 
 
 def describe_model(config: ModelConfig, weight_bytes: int, started_at: float) -> ModelInfo:
-    """What is told of a model of any kind, once it is loaded."""
+    """The facts of a loaded model of any kind."""
     return ModelInfo(
         id=config.id,
         family=config.family,

@@ -15,7 +15,6 @@ from mlx_lm.models.cache import KVCache
 
 from protocol.batching import BatchRules
 from protocol.quantisation import KVBits
-from worker.cache.kv_cost import run_lazily
 from worker.drafts.drafter import Draft
 from worker.engine.batches.model_errors import MODEL_ERRORS
 from worker.engine.batches.speculation.cost_curve import CostCurve
@@ -26,6 +25,7 @@ from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.sampler import Row, make_row
 from worker.engine.stopwatch import Stopwatch
+from worker.memory.kv_cost import run_lazily
 from worker.selfcheck.samples import make_tokens
 from worker.selfcheck.scored_rows import GREEDY, Steps
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import pytest
 
 from protocol.messages import Sampling
-from worker.cache.kv_cost import KVCost
 from worker.drafts.drafter import Drafter
 from worker.engine.batches.decode_groups import PaddingCost
 from worker.engine.batches.speculation.cost_curve import CostCurve
@@ -21,6 +20,7 @@ from worker.engine.batches.speculation.draft_plan import (
 from worker.engine.batches.speculation.pass_costs import HALF_LIFE_PASSES, PassCosts, reckon
 from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.sampler import make_row
+from worker.memory.kv_cost import KVCost
 
 
 def measured(places: int, seconds: float, times: int = 1000) -> PassCosts:
