@@ -31,7 +31,7 @@ from service.api.responses.stored import (
     ItemResolver,
     keep,
     owner_of,
-    read_item,
+    read_items,
     store_response,
 )
 from service.errors import InvalidRequest, explained
@@ -110,7 +110,7 @@ class ResponsesEndpoint:
             model = self._submitter.resolve(request.model or None)
             async with await self._open(http_request, request) as response:
                 items, _ = await self._resolver.resolve(request.items, owner_of(http_request))
-                earlier = [read_item(item) for item in response.context]
+                earlier = await read_items(response.context)
             make = partial(self._format.to_prompt, request, items, earlier)
             encoded = await self._submitter.run(http_request, lambda: msgspec.Raw(encode(make())))
             tokenize = Tokenize(id=0, model=model, prompt=encoded, param="input")
@@ -137,7 +137,7 @@ class ResponsesEndpoint:
             items, response.inputs = await self._resolver.resolve(
                 request.items, owner_of(http_request)
             )
-            earlier = [read_item(item) for item in response.context]
+            earlier = await read_items(response.context)
             turn = Turn(request, items, earlier)
             opened = Opened(http_request, request, model, turn, response)
             answer = await self._answer(opened)
