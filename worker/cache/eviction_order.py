@@ -19,8 +19,9 @@ from worker.cache.radix_node import RadixNode, states_bytes
 
 # More uses count no more, so that a conversation that has ended is not kept for long.
 MAX_USES = 4
-# The uses of a node that goes on from a conversation in use.
-CONTINUED_USES = 3
+# A conversation goes on from a node with at most so many children: the answer, what the next turn
+# has instead of it, and branches. More are of prompts that only begin alike.
+MAX_BRANCHES = 4
 # The heap is made anew when it has so many entries that are skipped.
 SPARE_ENTRIES = 256
 
@@ -108,8 +109,15 @@ class EvictionOrder:
                 return entry.node
 
     def _add(self, node: RadixNode) -> None:
-        self._used[node] = Use(self._clock, self._number, first_uses(node))
+        self._used[node] = Use(self._clock, self._number, self._first_uses(node))
         self.update(node)
+
+    def _first_uses(self, node: RadixNode) -> int:
+        """The uses of a new node: what goes on from a conversation is used as often as that."""
+        parent = node.parent
+        if parent is None or parent not in self._used or len(parent.children) > MAX_BRANCHES:
+            return 1
+        return self._used[parent].uses
 
     def _push(self, node: RadixNode, used: Use) -> None:
         if is_evictable(node):
@@ -120,13 +128,6 @@ class EvictionOrder:
 
     def _entry(self, node: RadixNode, used: Use) -> Entry:
         return Entry(used.value, used.number, next(self._serial), node)
-
-
-def first_uses(node: RadixNode) -> int:
-    """The uses of a new node: one that alone goes on from a used one is of a conversation."""
-    parent = node.parent
-    is_continued = parent is not None and parent.parent is not None and len(parent.children) <= 1
-    return CONTINUED_USES if is_continued else 1
 
 
 def is_evictable(node: RadixNode) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.messages import ModelSource
+from protocol.messages import ModelSource, Prompt
 from service.api.chat.format import ChatFormat
 from service.schema.chat import ChatRequest
 from tests.load.agents.script import Request
@@ -31,11 +31,25 @@ class PromptTokens:
         self._prompts = loader.load(ModelSource("model", str(folder)), download=False).prompts
         self._format = ChatFormat()
         self._decoder = msgspec.json.Decoder(ChatRequest)
+        self._breakpoints: dict[str, tuple[Tokens, list[int]]] = {}
 
     def of(self, request: Request) -> Tokens:
         """The request's prompt."""
+        return np.array(self._prompts.build(self._prompt_of(request)), np.int32)
+
+    def with_breakpoints(self, request: Request) -> tuple[Tokens, list[int]]:
+        """The request's prompt, and its cache breakpoints; remembered by its label."""
+        if request.label not in self._breakpoints:
+            short = self._prompts.shorten(self._prompt_of(request))
+            tokens = self._prompts.build(short.prompt)
+            messages = self._prompts.map_messages(short, tokens)
+            found = self._prompts.breakpoints(short.prompt, tokens, messages)
+            self._breakpoints[request.label] = np.array(tokens, np.int32), found
+        return self._breakpoints[request.label]
+
+    def _prompt_of(self, request: Request) -> Prompt:
         asked = self._decoder.decode(msgspec.json.encode(body_of(request)))
-        return np.array(self._prompts.build(self._format.to_prompt(asked)), np.int32)
+        return self._format.to_prompt(asked)
 
 
 def new_tokens(prompt: Tokens, known: Iterable[Tokens]) -> int:
