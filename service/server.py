@@ -89,13 +89,19 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._signal, number)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # It is handled, not ignored: what is ignored stays so in the worker. The system ends a
+        # stopped worker by this signal once this process has ended.
+        loop.add_signal_handler(signal.SIGHUP, ignore_hangup)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._signalled.is_set():
             self._supervisor.kill()
             os._exit(128 + number)
         self._signalled.set()
+
+
+def ignore_hangup() -> None:
+    """The terminal has gone: the service goes on."""
 
 
 async def wait_first(*tasks: asyncio.Task[bool] | asyncio.Task[None]) -> None:

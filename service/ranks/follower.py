@@ -16,6 +16,9 @@ from service.ranks.attendance import LossCause
 
 # How long a rank may take to end once rank 0 has ended, which it notices at once.
 END_TIMEOUT_S = 2.0
+# A process group of its own: if this process ends while a rank is stopped, POSIX has the system
+# continue the rank, which then notices. A rank that has begun asks Linux to be killed besides.
+OWN_GROUP = 0
 LAST_WORDS_CHARS = 500
 
 
@@ -61,6 +64,7 @@ class Follower:
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
+            process_group=OWN_GROUP,
         )
         assert self._process.stderr is not None
         assert self._process.stdin is not None

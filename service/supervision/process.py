@@ -31,6 +31,7 @@ from service.config.api_keys import API_KEYS_VARIABLE
 from service.config.secrets import has_secret, names_secret
 from service.ranks.addresses import RankAddresses
 from service.ranks.attendance import RankLoss
+from service.ranks.follower import OWN_GROUP
 from service.ranks.followers import Followers
 from service.ranks.layout import ONE_PROCESS, RankLayout
 from service.schema.health import WorkerPhase
@@ -79,6 +80,7 @@ class WorkerProcess:
                 pass_fds=[worker_connection.fileno(), *passed],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
+                process_group=OWN_GROUP,
             )
         assert self._process.stderr is not None
         self._standard_error = StandardErrorCopy(os.dup(self._process.stderr.fileno()))

@@ -94,7 +94,7 @@ def other_host() -> Iterator[OtherHost]:
 
 @contextmanager
 def running_apart(
-    host: OtherHost, model: Path, folder: Path, flags: Sequence[str] = ()
+    host: OtherHost, model: Path, folder: Path, flags: Sequence[str] = (), program: str = "service"
 ) -> Iterator[Daemon]:
     """A service of two ranks, the second of them on the other host."""
     hosts = [{"ssh": "localhost", "ips": [host.near]}, {"ssh": NAME, "ips": [host.far]}]
@@ -104,7 +104,8 @@ def running_apart(
     ssh.write_text(SSH.format(name=host.name))
     ssh.chmod(0o700)
     path = os.pathsep.join([str(folder), os.environ["PATH"]])
-    with running(model, flags=["--hosts", str(file), *flags], environ={"PATH": path}) as daemon:
+    own = ["--hosts", str(file), *flags]
+    with running(model, flags=own, environ={"PATH": path}, program=program) as daemon:
         yield daemon
 
 

@@ -142,9 +142,7 @@ def test_settings_that_ranks_cannot_have_are_refused(name: str, tmp_path: Path) 
 def test_the_end_of_the_service_is_the_end_of_all_ranks(ranked: Daemon) -> None:
     ranked.wait_until("status", be="healthy")
     ranks = [psutil.Process(pid) for pid in rank_pids(ranked)]
-    if sys.platform == "linux":
-        # The kernel ends it; elsewhere it stays until it is continued.
-        ranks[1].suspend()
+    ranks[1].suspend()
     ranked.process.kill()
     _, left = psutil.wait_procs(ranks, timeout=HANG_S)
     assert (len(ranks), left) == (2, [])

@@ -12,6 +12,7 @@ import asyncio
 import os
 import sys
 
+from service.commands.rank_layout import choose_layout
 from service.commands.serve import log_file, loop_factory, serve
 from service.config.sources import load_settings
 from service.host.log_setup import configure_logging
@@ -49,6 +50,7 @@ def run(argv: list[str]) -> int:
                 os.environ,
                 open_keyring(settings),
                 make_tls(settings),
+                layout=choose_layout(settings),
                 worker_command=command_of(own.worker),
                 restart_limits=restart_limits,
             )

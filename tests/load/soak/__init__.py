@@ -1,11 +1,10 @@
-"""Minutes of mixed requests on a service of its own, while its worker is killed repeatedly."""
+"""Minutes of mixed requests on a service of its own, while its worker, or a rank, is lost."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
-import os
 import random
 import signal
 import tempfile
@@ -13,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -20,10 +20,12 @@ from rich.console import Console
 
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.footprint import footprint_of
+from tests.e2e.other_host import OtherHost, other_host, running_apart
 from tests.load.observed import ANSWER
 from tests.load.servers import MODEL_HELP, find_model
 from tests.load.soak.cases import Case, Longest, draw_cases, with_stop
 from tests.load.soak.clients import Outcome, ask, draw_manner
+from tests.load.soak.faults import Faults
 from tests.load.soak.overload import time_refusals
 from tests.load.soak.report import Holding, Report, differ
 from tests.models import families
@@ -38,6 +40,10 @@ POLL_S = 0.02
 MAX_WAITING = 32
 PLACES = 2 * MAX_WAITING
 OBSERVED = "tests.load.observed"
+# From the start of the ranks; a service that was healthy tolerates the next exit.
+HEALTHY_AFTER_S = 25.0
+# On a busy machine ranks start for long, and no request may end for that.
+RANK_FLAGS = ("--stall-s", "20", "--ranks-away-s", "600", "--queue-timeout-s", "600")
 
 
 def batched(cases: Sequence[Case], size: int) -> Iterator[Sequence[Case]]:
@@ -49,12 +55,19 @@ def batched(cases: Sequence[Case], size: int) -> Iterator[Sequence[Case]]:
 class Soak:
     """One run: its clients, the task that kills the worker, and the figures."""
 
-    def __init__(self, daemon: Daemon, options: argparse.Namespace, console: Console) -> None:
+    def __init__(
+        self,
+        daemon: Daemon,
+        options: argparse.Namespace,
+        console: Console,
+        host: OtherHost | None = None,
+    ) -> None:
         self._daemon = daemon
         self._options = options
         self._console = console
         self._chance = random.Random(options.seed)
-        self._report = Report(options.seed)
+        self._faults = Faults(random.Random(options.seed), host)
+        self._report = Report(options.seed, faults_made=self._faults.counts)
         self._right: dict[int, Outcome] = {}
         self._until = 0.0
 
@@ -130,18 +143,17 @@ class Soak:
             self._report.add(outcome, self._right)
 
     async def _kill(self, client: httpx.AsyncClient) -> None:
-        """Kill the worker at intervals, if there is one, until the last request is sent.
+        """Make a fault at intervals, if there is a worker, until the last request is sent.
 
-        The requests that are then in flight finish without kills. On a busy machine that can take
-        long, and more kills would exceed what the service tolerates.
+        The requests that are then in flight finish without faults. On a busy machine that can take
+        long, and more would exceed what the service tolerates: so ranks are healthy in between.
         """
         while time.monotonic() + self._options.kill_every_s < self._until:
             await asyncio.sleep(self._options.kill_every_s)
-            worker = (await client.get("/health")).json()["worker"]
-            if worker["pid"] is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker["pid"], signal.SIGKILL)
-                self._report.kills += 1
+            health = (await client.get("/health")).json()
+            if self._options.ranks > 1 and not has_settled(health):
+                continue
+            self._report.kills += await self._faults.strike(health["worker"])
 
     async def _tell(self) -> None:
         while True:
@@ -183,14 +195,28 @@ class Soak:
             await asyncio.sleep(POLL_S)
 
 
+def has_settled(health: dict[str, Any]) -> bool:
+    """Whether all ranks run for as long as the service takes for healthy."""
+    worker: dict[str, Any] = health["worker"]
+    return bool(health["status"] == "healthy" and worker["uptime_s"] > HEALTHY_AFTER_S)
+
+
 @contextlib.contextmanager
-def service(model: Path | None) -> Iterator[Daemon]:
-    """A service on the model, or on a tiny one made for it."""
-    with tempfile.TemporaryDirectory() as folder:
-        chosen = model or families.make(families.LLAMA, Path(folder) / "tiny")
+def service(options: argparse.Namespace) -> Iterator[tuple[Daemon, OtherHost | None]]:
+    """A service on the model, or on a tiny one made for it; and the host of its second rank."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        chosen = options.model or families.make(families.LLAMA, folder / "tiny")
         flags = ["--max-running", str(PLACES - MAX_WAITING), "--max-waiting", str(MAX_WAITING)]
-        with running(chosen, flags=flags, program=OBSERVED) as daemon:
-            yield daemon
+        if options.ranks > 1 or options.apart:
+            flags += RANK_FLAGS
+        if not options.apart:
+            flags += ["--ranks", str(options.ranks)]
+            yield stack.enter_context(running(chosen, flags=flags, program=OBSERVED)), None
+            return
+        host = stack.enter_context(other_host())
+        apart = running_apart(host, chosen, folder, flags, program=OBSERVED)
+        yield stack.enter_context(apart), host
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -203,14 +229,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clients", type=int, default=24, help="requests at once")
     parser.add_argument("--cases", type=int, default=64, help="different requests to draw from")
     parser.add_argument("--kill-every-s", type=float, default=20.0)
+    parser.add_argument("--ranks", type=int, default=1, help="of which one is killed or stopped")
+    parser.add_argument(
+        "--apart", action="store_true", help="two ranks, one in a network namespace that is cut off"
+    )
     parser.add_argument("--json", type=Path, help="a file for the figures")
 
 
 def main(options: argparse.Namespace) -> int:
     """Soak; returns 1 if there was a fault."""
     console = Console()
-    with service(options.model) as daemon:
-        report = asyncio.run(Soak(daemon, options, console).run())
+    if options.apart:
+        options.ranks = 2
+    with service(options) as (daemon, host):
+        report = asyncio.run(Soak(daemon, options, console, host).run())
     figures = msgspec.json.format(msgspec.json.encode(asdict(report)), indent=2)
     console.print(figures.decode(), highlight=False)
     if options.json:

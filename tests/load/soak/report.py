@@ -55,6 +55,7 @@ class Report:
     in_flight: int = 0
     tokens: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    faults_made: dict[str, int] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
     refusal_ms: dict[str, float] = field(default_factory=dict)
     before: Holding | None = None
