@@ -344,10 +344,14 @@ class RanksMet(Message, frozen=True):
 
 
 class Fatal(Message, frozen=True):
-    """The last message of a worker that fails, with the reason; `rank` is one that is lost."""
+    """The last message of a worker that fails, with the reason; `rank` is one that is lost.
+
+    A `silent` one has sent no heartbeats: it is stopped or cut off, which no request causes.
+    """
 
     message: str
     rank: int | None = None
+    silent: bool = False
 
 
 ToService = (

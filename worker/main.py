@@ -71,7 +71,8 @@ def run(connection: Connection) -> int:
         channel.send(Fatal(str(error)))
         return EXIT_LOAD_FAILED
     except RankLost as error:
-        channel.send(lost_rank(error.rank, error.reason))
+        silent = isinstance(error.__cause__, TimeoutError)
+        channel.send(lost_rank(error.rank, error.reason, silent))
         return EXIT_DEVICE_FAILED
     except Exception as error:
         # After such an error the state of this process is unknown.
@@ -198,15 +199,17 @@ def meet_ranks(
     return leader, budget
 
 
-def lost_rank(rank: int, reason: str) -> Fatal:
+def lost_rank(rank: int, reason: str, silent: bool) -> Fatal:
     """The last message where another rank is lost: no step can be computed without it."""
     logger.error("rank %d is lost: %s", rank, reason)
-    return Fatal(f"rank {rank} is lost: {reason}", rank)
+    return Fatal(f"rank {rank} is lost: {reason}", rank, silent)
 
 
-def exit_without_rank(channel: Channel[ToWorker, ToService], rank: int, reason: str) -> NoReturn:
+def exit_without_rank(
+    channel: Channel[ToWorker, ToService], rank: int, reason: str, silent: bool
+) -> NoReturn:
     """End the process because another rank is lost."""
-    channel.send(lost_rank(rank, reason))
+    channel.send(lost_rank(rank, reason, silent))
     channel.flush(FLUSH_TIMEOUT_S)
     os._exit(EXIT_DEVICE_FAILED)
 

@@ -134,6 +134,12 @@ class CrashPolicy:
         self._suspects, self._confirmed_alone = repeated, []
         return []
 
+    def record_blameless_loss(self) -> None:
+        """The worker is lost, and no request has caused that."""
+        self._assigned.clear()
+        for request in self._requests.values():
+            request.started = False
+
     def _on_device(self, max_running: int) -> list[int]:
         """The started requests, and the first others of each model, up to `max_running` together.
 

@@ -190,16 +190,19 @@ class RequestRegistry:
         self._has_worker = True
         self._sync_worker()
 
-    def worker_lost(self) -> bool:
+    def worker_lost(self, *, blameless: bool = False) -> bool:
         """Keep the sequences in flight for the next worker; whether a request was blamed.
 
-        A blamed request fails.
+        A blamed request fails. With `blameless` none is: it is known that none has caused it.
         """
         self._has_worker = False
         now = self._clock()
         for sequence in self._sequences.values():
             sequence.attempts.withdraw(now)
             self._start_queue_timer(sequence)
+        if blameless:
+            self._crash_policy.record_blameless_loss()
+            return False
         blamed = self._crash_policy.record_crash(self._worker.max_running)
         for id in blamed:
             if (crashing := self._remove(id)) is not None:

@@ -258,6 +258,7 @@ class WorkerRun:
         self.fatal_message: str | None = None
         # Another rank that is lost, by rank 0's last message.
         self.lost_rank: int | None = None
+        self.lost_silently = False
         self.stall: str | None = None
         self.lost = False
         self.cause_found = False

@@ -74,8 +74,11 @@ class WorkerObserver(Protocol):
     def worker_ready(self) -> None:
         """A worker is loaded and accepts requests; it must get all requests in flight."""
 
-    def worker_lost(self) -> bool:
-        """The worker is lost, with all unfinished requests; whether the cause was found."""
+    def worker_lost(self, *, blameless: bool) -> bool:
+        """The worker is lost, with all unfinished requests; whether the cause was found.
+
+        With `blameless` no request has caused it.
+        """
 
     def worker_given_up(self, reason: str) -> None:
         """Workers exit too often: no request should wait for the next one."""
@@ -247,8 +250,8 @@ class Supervisor:
                 self.attendance.meet(ranks, complete=complete)
             case Loading():
                 self._on_loading(message)
-            case Fatal(text, rank):
-                run.fatal_message, run.lost_rank = text, rank
+            case Fatal(text, rank, silent):
+                run.fatal_message, run.lost_rank, run.lost_silently = text, rank, silent
             case Ready():
                 self._set_ready(run, message)
 
@@ -276,7 +279,7 @@ class Supervisor:
         self.stats = None
         self._weight_bytes = self.model_states.loaded_bytes
         self.model_states.handle_lost_worker()
-        run.cause_found = self._observer.worker_lost()
+        run.cause_found = self._observer.worker_lost(blameless=run.lost_silently)
 
     def _handle_exit(self, run: WorkerRun, status: int) -> None:
         self._lose_worker()

@@ -50,7 +50,7 @@ class Leader:
     """Rank 0 of a group.
 
     `on_met` is called with the other ranks that have come so far, and whether the group is made;
-    `on_lost` with a rank that has ended, or is silent for `silence_s`, and the reason.
+    `on_lost` with a rank that has ended, or is silent for `silence_s`, the reason, and which.
 
     `budget_bytes` is what models may use in this process.
 
@@ -64,7 +64,7 @@ class Leader:
         group: RankGroup,
         silence_s: float,
         on_met: Callable[[list[int], bool], None],
-        on_lost: Callable[[int, str], None],
+        on_lost: Callable[[int, str, bool], None],
         *,
         budget_bytes: int = UNLIMITED.limit,
     ) -> None:
@@ -128,6 +128,7 @@ class Leader:
 
     def _watch(self, rank: int, frames: Frames) -> None:
         """Queue the answers of another rank, and wait for its end."""
+        silent = False
         try:
             while isinstance(answer := decode_answer(frames.receive()), Compared):
                 self._answers[rank].put(answer)
@@ -135,9 +136,9 @@ class Leader:
         except EOFError:
             reason = "it has ended"
         except (OSError, BadFrame, msgspec.MsgspecError) as error:
-            reason = str(error)
+            reason, silent = str(error), isinstance(error, TimeoutError)
         if not self._is_closing:
-            self._on_lost(rank, self._ranks_of.with_host(rank, reason))
+            self._on_lost(rank, self._ranks_of.with_host(rank, reason), silent)
 
     def _build(self, config: ModelConfig) -> nn.Module:
         source, trusted = config.source, config.source.trust_remote_code

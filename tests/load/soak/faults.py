@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import random
 import signal
-from collections import Counter
 from typing import Any, get_args
 
 import psutil
@@ -25,7 +24,7 @@ class Faults:
     def __init__(self, chance: random.Random, host: OtherHost | None) -> None:
         self._chance = chance
         self._host = host
-        self.counts: Counter[str] = Counter()
+        self.counts: dict[str, int] = {}
 
     async def strike(self, worker: dict[str, Any]) -> bool:
         """Make one, by what `/health` says of the worker; whether there was a process for it."""
@@ -41,13 +40,16 @@ class Faults:
         number = signal.SIGKILL if kind == "kill" else signal.SIGSTOP
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(pids[rank]).send_signal(number)
-        self.counts[f"{kind} rank {rank}"] += 1
+        self._count(f"{kind} rank {rank}")
         return True
+
+    def _count(self, name: str) -> None:
+        self.counts[name] = self.counts.get(name, 0) + 1
 
     async def _cut(self) -> None:
         assert self._host is not None
         how: Cut = self._chance.choice(get_args(Cut))
-        self.counts[f"cut: {how}"] += 1
+        self._count(f"cut: {how}")
         self._host.cut(how)
         try:
             await asyncio.sleep(LONGEST_CUT_S * self._chance.random())

@@ -56,6 +56,14 @@ def test_a_request_that_crashes_the_worker_alone_is_blamed_and_the_others_run_to
     assert policy.take_changes() == WorkerChanges([], [1, 2])
 
 
+def test_no_request_is_blamed_for_losses_that_none_can_cause() -> None:
+    policy = policy_with(3)
+    for _ in range(9):
+        assert policy.take_changes() == WorkerChanges([], [1, 2, 3])
+        policy.record_blameless_loss()
+        assert not policy.busy
+
+
 def test_a_single_request_is_blamed_at_the_second_crash() -> None:
     policy = policy_with(1)
     policy.take_changes()

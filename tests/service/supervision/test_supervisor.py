@@ -48,7 +48,7 @@ class IdleObserver:
     def worker_ready(self) -> None:
         self.ready.put_nowait(None)
 
-    def worker_lost(self) -> bool:
+    def worker_lost(self, *, blameless: bool) -> bool:
         self.lost += 1
         return False
 

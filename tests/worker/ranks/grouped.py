@@ -141,7 +141,9 @@ def run() -> None:
     """Compute each model by the group, then by this process alone."""
     group = msgspec.json.decode(sys.stdin.buffer.readline(), type=RankGroup)
     jobs = msgspec.json.decode(sys.stdin.buffer.readline(), type=list[Job])
-    leader = Leader(group, HANG_S, lambda ranks, met: None, lambda rank, reason: os._exit(1))
+    leader = Leader(
+        group, HANG_S, lambda ranks, met: None, lambda rank, reason, silent: os._exit(1)
+    )
     for job in jobs:
         outcome = compare(job, leader)
         sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
