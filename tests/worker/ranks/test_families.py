@@ -33,7 +33,7 @@ NOT_IN_THREE = {
     "prism_hadamard_qwen35": "group size 3 must divide vocab_size 512",
     "qwen3_5": "group size 3 must divide vocab_size 512",
     "qwen3_5_moe": "group size 3 must divide vocab_size 512",
-    "step3p5": "does not result in sub arrays with equal size",
+    "step3p5": "Cannot shard the output of size 32 across 3 devices",
 }
 
 

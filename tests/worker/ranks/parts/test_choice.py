@@ -9,7 +9,7 @@ from mlx.utils import tree_flatten
 
 from protocol.ranks import SplitSetting
 from tests.models.architectures.making import build, make, write
-from tests.models.architectures.scaling import deepen
+from tests.models.architectures.scaling import deepen, divide_in_three
 from tests.models.architectures.table import config_of
 from tests.worker.ranks.parts.places import make_group
 from worker.memory.budget import weight_bytes_of
@@ -56,6 +56,21 @@ def test_a_model_is_split_by_layers_whose_heads_cannot_be_divided(tmp_path: Path
     # No layer is changed by the attempt to divide the heads.
     weights = dict(tree_flatten(part.model.parameters()))
     whole = dict(tree_flatten(build_modules(path, trusted=False).parameters()))
+    assert part.split == "pipeline"
+    assert {name: array.shape for name, array in weights.items()} == {
+        name: whole[name].shape for name in weights
+    }
+
+
+def test_layers_that_were_divided_in_vain_are_whole_in_a_pipeline(tmp_path: Path) -> None:
+    # Its heads and experts can be divided by three, and its recurrence cannot.
+    config = deepen(divide_in_three(config_of("kimi_k3")), 6)
+    path = write(tmp_path / "kimi_k3", build(config), config)
+    with pytest.raises(NotSplittable, match="equal size: attempting 3 splits"):
+        build_part(path, make_group(3), trusted=False, setting="tensor")
+    part = build_part(path, make_group(3), trusted=False)
+    whole = dict(tree_flatten(build_modules(path, trusted=False).parameters()))
+    weights = dict(tree_flatten(part.model.parameters()))
     assert part.split == "pipeline"
     assert {name: array.shape for name, array in weights.items()} == {
         name: whole[name].shape for name in weights
