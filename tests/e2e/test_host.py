@@ -113,7 +113,7 @@ def test_a_wall_clock_that_jumps_by_a_day_ends_nothing(llama_path: Path, tmp_pat
             )
 
         now = post().json()["created"]
-        request = completion(tokens=3000, stream=True)
+        request = completion(tokens=1000, stream=True)
         url = f"{daemon.url}{COMPLETIONS}"
         with plain_http.stream("POST", url, json=request, headers=bearer(PLAIN)) as response:
             lines = response.iter_lines()

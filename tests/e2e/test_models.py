@@ -72,16 +72,26 @@ def test_a_model_is_loaded_by_its_first_request_once_for_all_that_wait(two: Daem
     ]
 
 
+@pytest.fixture(scope="module")
+def idle(
+    llama_path: Path, qwen_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Daemon]:
+    """A service of a short context; of its two models one is unloaded when it is not used."""
+    tables = [table(llama_path, pinned="true", idle_s=0.2), table(qwen_path, idle_s=0.2)]
+    config = configure(tmp_path_factory.mktemp("idle"), "\n".join(tables))
+    with running(flags=["--config", config, "--context-limit-tokens", "128"]) as daemon:
+        yield daemon
+
+
 def test_the_context_of_a_model_is_listed_before_it_is_loaded(
-    llama_path: Path, qwen_path: Path
+    idle: Daemon, qwen_path: Path
 ) -> None:
-    with running(llama_path, qwen_path, flags=["--context-limit-tokens", "128"]) as daemon:
-        models = plain_http.get(f"{daemon.url}/v1/models").json()["data"]
-        assert [model["loaded"] for model in models] == [True, False]
-        for model in models:
-            assert (model["context_length"], model["max_model_len"]) == (128, 128)
-        assert plain_http.get(f"{daemon.url}/models").json()["data"] == models
-        assert plain_http.get(f"{daemon.url}/models/{qwen_path.name}").json() == models[1]
+    models = plain_http.get(f"{idle.url}/v1/models").json()["data"]
+    assert [model["loaded"] for model in models] == [True, False]
+    for model in models:
+        assert (model["context_length"], model["max_model_len"]) == (128, 128)
+    assert plain_http.get(f"{idle.url}/models").json()["data"] == models
+    assert plain_http.get(f"{idle.url}/models/{qwen_path.name}").json() == models[1]
 
 
 def test_a_model_is_loaded_unloaded_and_pinned_by_order(two: Daemon) -> None:
@@ -190,15 +200,13 @@ def test_a_models_table_says_how_it_is_served(
         assert said["choices"][0]["message"]["content"] == text.removeprefix(" ")
 
 
-def test_an_unused_model_is_unloaded_after_its_time_and_a_pinned_one_is_not(
-    llama_path: Path, qwen_path: Path, tmp_path: Path
-) -> None:
-    tables = [table(llama_path, pinned="true", idle_s=0.2), table(qwen_path, idle_s=0.2)]
-    with running(flags=["--config", configure(tmp_path, "\n".join(tables))]) as daemon:
-        assert ask(daemon, "tiny-qwen").status_code == 200
-        daemon.wait_for(lambda: statuses(daemon)["tiny-qwen"] == "unloaded")
-        assert statuses(daemon)["tiny-llama"] == "loaded"
-        assert ask(daemon, "tiny-qwen").status_code == 200
+def test_an_unused_model_is_unloaded_after_its_time_and_a_pinned_one_is_not(idle: Daemon) -> None:
+    assert ask(idle, "tiny-qwen").status_code == 200
+    idle.wait_for(lambda: statuses(idle)["tiny-qwen"] == "unloaded")
+    assert statuses(idle)["tiny-llama"] == "loaded"
+    assert ask(idle, "tiny-qwen").status_code == 200
+    # As at its start, for the other tests.
+    idle.wait_for(lambda: statuses(idle)["tiny-qwen"] == "unloaded")
 
 
 def test_a_new_worker_loads_what_the_last_one_had(two: Daemon) -> None:

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -250,30 +251,36 @@ def is_preparing(daemon: Daemon) -> bool:
     return bool(daemon.health()["requests"]["preparing"])
 
 
-def test_a_tokenization_whose_worker_dies_is_done_by_the_next(brief_path: Path) -> None:
-    with running(brief_path) as daemon, ThreadPoolExecutor(1) as pool:
-        url = f"{daemon.url}/tokenize"
+@pytest.fixture(scope="module")
+def own(brief_path: Path) -> Iterator[Daemon]:
+    """A service that tokenizes for nobody else."""
+    with running(brief_path) as daemon:
+        yield daemon
+
+
+def test_a_tokenization_whose_worker_dies_is_done_by_the_next(own: Daemon) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        url = f"{own.url}/tokenize"
         answer = pool.submit(plain_http.post, url, json={"content": LARGE})
         # On a busy machine it may be over before it is seen.
-        daemon.wait_for(lambda: is_preparing(daemon) or answer.done())
-        os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
-        daemon.wait_until("worker.restarts", be=1)
+        own.wait_for(lambda: is_preparing(own) or answer.done())
+        os.kill(own.health()["worker"]["pid"], signal.SIGKILL)
+        own.wait_until("worker.restarts", be=1)
         assert answer.result().status_code == 200
         again = plain_http.post(url, json={"content": LARGE}).json()
         assert answer.result().json() == again
 
 
-def test_a_client_that_leaves_cancels_its_tokenization(brief_path: Path) -> None:
+def test_a_client_that_leaves_cancels_its_tokenization(own: Daemon) -> None:
     def is_over(client: socket.socket) -> bool:
         return bool(select.select([client], [], [], 0)[0])
 
-    with running(brief_path) as daemon:
-        while "/tokenize 499" not in daemon.output:
-            with wire.connect(daemon) as client:
-                client.sendall(wire.post({"content": LARGE}, "/tokenize"))
-                daemon.wait_for(lambda: is_preparing(daemon) or is_over(client))
-            daemon.wait_until("requests.waiting", be=0)
-        daemon.wait_until("requests.preparing", be=0)
+    while "/tokenize 499" not in own.output:
+        with wire.connect(own) as client:
+            client.sendall(wire.post({"content": LARGE}, "/tokenize"))
+            own.wait_for(lambda: is_preparing(own) or is_over(client))
+        own.wait_until("requests.waiting", be=0)
+    own.wait_until("requests.preparing", be=0)
 
 
 def test_a_tokenization_that_kills_each_worker_fails_alone() -> None:

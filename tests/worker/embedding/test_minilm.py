@@ -16,6 +16,9 @@ from tests.models.smollm2 import PackageUnavailable
 from worker.embedding.model import EmbeddingModel, load_embedding_model
 from worker.embedding.texts import EmbeddingTexts, open_texts
 
+# ONNX Runtime takes half a second to import; the README's example uses the model with each run.
+pytestmark = pytest.mark.long
+
 LEAST_COSINE = 0.9999
 BATCH_TOLERANCE = 1e-5
 SENTENCES = 50
@@ -91,7 +94,6 @@ def reference(session: Any, row: list[int]) -> Vectors:
     return mean / np.linalg.norm(mean)
 
 
-@pytest.mark.long
 def test_each_vector_is_that_of_onnx_runtime(
     folder: Path, rows: list[list[int]], vectors: Vectors
 ) -> None:
