@@ -28,6 +28,8 @@ from tests.load.tables import wide_console
 from tests.load.timings import Timing, ask
 
 PREFIX_TOKENS = 8000
+# The first tokens of an answer may have no text.
+ANSWER_TOKENS = 16
 WAYS = ("cold", "memory", "disk")
 
 
@@ -40,7 +42,7 @@ def body_of(number: int, tokens: int) -> dict[str, Any]:
             {"role": "system", "content": f"Round {number}.\n{text}"},
             {"role": "user", "content": "What does the first line do?"},
         ],
-        "max_tokens": 2,
+        "max_tokens": ANSWER_TOKENS,
         "temperature": 0,
         "ignore_eos": True,
         "stream": True,
