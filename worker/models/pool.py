@@ -10,6 +10,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
+import msgspec
+
 from protocol.messages import Configure, Loading, ModelSource
 from protocol.model_states import ModelState
 from protocol.stats import DraftedTokens
@@ -188,6 +190,22 @@ class ModelPool:
         if model is not None:
             model.advance_check()
             self.account.kv[model.info.id].set_alone(model.rules.batching == "none")
+            self._free_unused_draft(model)
+
+    def _free_unused_draft(self, model: LoadedModel) -> None:
+        """Free a draft model where the check has found that no drafts are verified."""
+        draft, speculation = model.info.draft, model.engine.speculation
+        if draft is None or speculation is None or model.check or model.rules.verifies_drafts:
+            return
+        speculation.drop_model()
+        problem = f"its draft_model is not used: {model.rules.undrafted}"
+        weight_bytes = model.info.weight_bytes - draft.weight_bytes
+        problems = [*model.info.problems, problem]
+        model.info = msgspec.structs.replace(
+            model.info, draft=None, weight_bytes=weight_bytes, problems=problems
+        )
+        self.account.weight_bytes[model.info.id] = weight_bytes
+        return_freed_memory()
 
     def _load_now(self, source: ModelSource) -> None:
         config = self._config_loader.load(source, download=True)

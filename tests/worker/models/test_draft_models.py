@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from protocol.messages import ModelSource, Sampling, Submit, TokenPrompt
 from protocol.model_states import DraftModelFacts
 from tests.models import unbatched
 from tests.worker.driver import make_config_loader, make_configure, run_loop, tokens_of
+from worker.engine.engine import Engine
 from worker.folder.vocabularies import describe_difference
 from worker.models.model_config import LoadError
 from worker.models.pool import ModelPool, NoWaitingRequests
+from worker.selfcheck import model_check
 
 ID = "drafted"
 
@@ -78,6 +81,27 @@ def test_a_draft_model_is_not_kept_where_no_drafts_are_verified(llama_path: Path
     assert info.draft is None
     assert info.weight_bytes == load(llama_path).account.weight_bytes[ID]
     assert info.problems == ["its draft_model is not used: speculation is off"]
+
+
+def test_a_draft_model_is_freed_where_a_late_check_finds_that_no_drafts_are_verified(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(engine: Engine, prompts: object) -> Generator[None, None, str]:
+        yield
+        return "it rounds otherwise"
+
+    monkeypatch.setattr(model_check, "check_drafts", refuse)
+    monkeypatch.setattr(model_check, "MIN_BUDGET_S", 0.0)
+    monkeypatch.setattr(model_check, "LOAD_SHARE", 0.0)
+    pool = load(llama_path, llama_path, mode="auto")
+    weights = pool[ID].info.weight_bytes
+    assert pool[ID].info.draft is not None
+    while pool.has_checks:
+        pool.advance_check()
+    info = pool[ID].info
+    assert info.draft is None
+    assert info.weight_bytes == pool.account.weight_bytes[ID] == weights // 2
+    assert info.problems == ["its draft_model is not used: it rounds otherwise"]
 
 
 def test_vocabularies_are_compared_by_content() -> None:

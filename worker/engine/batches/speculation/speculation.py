@@ -134,6 +134,10 @@ class Speculation:
         """What attention reads in the time of a plain pass of one row; 0 if it is unknown."""
         return self._costs.pass_bytes()
 
+    def drop_model(self) -> None:
+        """Free the source that computes."""
+        self._model = None
+
     def release(self, row: Row) -> None:
         """Free what is kept of a row that has left its batch."""
         if self._model is not None and row.drafter is not None:
