@@ -98,10 +98,10 @@ async def test_a_killed_rank_is_a_pause(ranked: Daemon, daemon: Daemon) -> None:
     expected = await answer_all(daemon, bodies)
     restarts = ranked.health()["worker"]["restarts"]
     assert await answer_while(ranked, bodies, 1, signal.SIGKILL) == expected
-    ranked.wait_until("worker.restarts", be=restarts + 1)
+    ranked.wait_for(lambda: ranked.health()["worker"]["restarts"] > restarts)
     worker = ranked.wait_until("status", be="healthy")["worker"]
     assert "rank 1 has ended with signal SIGKILL" in worker["last_exit"]["reason"]
-    assert [rank["restarts"] for rank in worker["ranks"]] == [{}, {"killed": 1}]
+    assert worker["ranks"][1]["restarts"]["killed"] == 1
     metrics = plain_http.get(f"{ranked.url}/metrics").text
     assert re.search(
         r'mlxd_worker_rank_losses_total{[^}]*cause="killed"[^}]*rank="1"[^}]*} 1', metrics
@@ -115,7 +115,7 @@ async def test_a_stopped_rank_is_a_pause(ranked: Daemon, daemon: Daemon) -> None
     expected = await answer_all(daemon, bodies)
     restarts, stopped = ranked.health()["worker"]["restarts"], rank_pids(ranked)[1]
     assert await answer_while(ranked, bodies, 1, signal.SIGSTOP) == expected
-    ranked.wait_until("worker.restarts", be=restarts + 1)
+    ranked.wait_for(lambda: ranked.health()["worker"]["restarts"] > restarts)
     assert not psutil.pid_exists(stopped)
 
 
