@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.e2e import plain_http
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import PATIENT, Daemon, running
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def daemon(llama_path: Path, qwen_path: Path, gemma_path: Path) -> Iterator[Daem
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Daemon]:
     """A service of the built-in model."""
-    with running() as daemon:
+    with running(flags=PATIENT) as daemon:
         yield daemon
 
 

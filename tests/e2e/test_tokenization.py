@@ -17,7 +17,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.e2e import plain_http, wire
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import PATIENT, Daemon, running
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import add_key, bearer
 from tests.e2e.wire import completion
@@ -254,7 +254,7 @@ def is_preparing(daemon: Daemon) -> bool:
 @pytest.fixture(scope="module")
 def own(brief_path: Path) -> Iterator[Daemon]:
     """A service that tokenizes for nobody else."""
-    with running(brief_path) as daemon:
+    with running(brief_path, flags=PATIENT) as daemon:
         yield daemon
 
 
