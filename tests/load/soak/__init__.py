@@ -82,7 +82,9 @@ class Soak:
             await asyncio.sleep(SETTLE_POLL_S)
             fresh = await self._holding()
             cases = await self._learn(client)
-            self._report.refusal_ms = asdict(await time_refusals(client, PLACES))
+            # Refusals are the service's alone, and filling all places takes ranks long.
+            if self._options.ranks == 1:
+                self._report.refusal_ms = asdict(await time_refusals(client, PLACES))
             # The memory is compared with that of a service that has worked already.
             warm = footprint_of(self._daemon.process.pid)
             footprint = replace(fresh.footprint, resident_bytes=warm.resident_bytes)

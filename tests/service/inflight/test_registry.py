@@ -237,6 +237,17 @@ async def test_a_request_that_crashes_the_worker_again_fails(
     assert len(registry) == 0
 
 
+async def test_a_request_goes_on_after_any_number_of_losses_that_none_can_cause(
+    registry: RequestRegistry, worker: RecordingWorker
+) -> None:
+    await registry.open(submits())
+    for _ in range(5):
+        worker.sent.clear()
+        assert not registry.worker_lost(blameless=True)
+        registry.worker_ready()
+        assert [m.id for m in worker.sent if isinstance(m, Submit)] == [1]
+
+
 async def test_suspects_run_alone_and_after_the_blame_the_others_run_together(
     registry: RequestRegistry, worker: RecordingWorker
 ) -> None:
