@@ -14,7 +14,7 @@ from worker.transformers_scan import models_scanned_once
 
 # The pipe is watched once all is imported.
 watch_parent()
-end_with_parent()
+end_with_parent(int(sys.argv[1]) if __name__ == "__main__" else None)
 # What imports make stays: looking for garbage among it is a fifteenth of their time.
 gc.disable()
 with open_files_limit_kept(), models_scanned_once():

@@ -12,7 +12,7 @@ from worker.transformers_scan import models_scanned_once
 
 # Standard input is watched once all is imported.
 watch_parent()
-end_with_parent()
+end_with_parent(sys.stdin.fileno() if __name__ == "__main__" else None)
 # What imports make stays: looking for garbage among it is a fifteenth of their time.
 gc.disable()
 with open_files_limit_kept(), models_scanned_once():

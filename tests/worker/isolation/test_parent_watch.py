@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -43,6 +44,22 @@ def child_of_killed_parent(calls: str, stop: bool = False) -> Iterator[psutil.Pr
         parent.send_signal(signal.SIGKILL)
     assert parent.returncode == -signal.SIGKILL
     yield child
+
+
+def test_a_child_whose_parent_has_ended_before_ends_at_once() -> None:
+    program = "import sys\nfrom worker.isolation.parent_watch import end_with_parent\n"
+    program += "end_with_parent(sys.stdin.fileno())\nprint('goes on')"
+    for parent_lives in (True, False):
+        reader, writer = os.pipe()
+        if not parent_lives:
+            os.close(writer)
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdin=reader, capture_output=True, check=False
+        )
+        assert done.stdout == (b"goes on\n" if parent_lives else b"")
+        os.close(reader)
+        if parent_lives:
+            os.close(writer)
 
 
 def has_ended(child: psutil.Process) -> bool:
