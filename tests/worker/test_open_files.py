@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from protocol.channel import service_end as service_channel
+from protocol.messages import Shutdown
 from service.supervision.preloads import find_preloads
 from service.supervision.process import WORKER_COMMAND, worker_environ
 from tests.waiting import HANG_S
@@ -50,9 +52,10 @@ def test_the_import_raises_the_soft_limit_at_most_to_the_hard_one(
 @pytest.mark.parametrize("hard", [128, pytest.param(1024, marks=pytest.mark.long)])
 def test_a_worker_starts_under_a_low_hard_limit(hard: int) -> None:
     service_end, worker_end = multiprocessing.Pipe()
-    # It reads the end of the pipe after its imports, and exits.
-    service_end.close()
-    with worker_end:
+    with service_end, worker_end:
+        # It reads this after its imports, and exits.
+        service = service_channel(service_end)
+        service.send(Shutdown())
         done = subprocess.run(
             [*under_limits(hard, hard, *WORKER_COMMAND), str(worker_end.fileno())],
             env=worker_environ(os.environ, find_preloads("off", "off")),
@@ -61,4 +64,5 @@ def test_a_worker_starts_under_a_low_hard_limit(hard: int) -> None:
             text=True,
             timeout=HANG_S,
         )
+        service.close()
     assert (done.returncode, done.stderr) == (0, "")

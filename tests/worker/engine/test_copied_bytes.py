@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from mlx_lm.models.cache import BatchKVCache, KVCache
 from mlx_lm.utils import load_model
 
 from protocol.messages import Sampling
+from tests.device_memory import settled_bytes
 from worker.engine.batches import slot_arrays, slot_cache
 from worker.engine.batches.row_positions import RowPositions
 from worker.engine.batches.row_slots import RowSlots
@@ -148,9 +148,7 @@ def test_a_copy_takes_little_beside_what_is_held(
     event: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slot_arrays, "MIN_COPIED_BYTES", 0)
-    # What other tests of this process have left.
-    gc.collect()
-    left = mx.get_active_memory()
+    left = settled_bytes()
     layers, others = ([make_batch(rows) for _ in range(LAYERS)] for rows in (LAYERS, 1))
     layers, others = to_slots(layers), to_slots(others)
     mx.eval([layer.state for layer in (*layers, *others)])

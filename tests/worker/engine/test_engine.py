@@ -16,6 +16,7 @@ from mlx_lm.utils import load_model
 
 from protocol.events import FinishReason
 from protocol.messages import Sampling
+from tests.device_memory import settled_bytes
 from tests.oracle import greedy_tokens, text_tokens
 from worker.engine import engine as engine_module
 from worker.engine.batches import decode_groups as groups
@@ -145,7 +146,7 @@ def test_a_long_row_adds_no_padding_to_the_short_rows_beside_it(llama_path: Path
         pass
     long = text_tokens(llama_path, "more " * 3000)
     cost = engine.kv_cost
-    before = mx.get_active_memory()
+    before = settled_bytes()
     engine.insert(99, long, 100, make_row(GREEDY))
     while not any(token.id == 99 for token in engine.step()):
         pass

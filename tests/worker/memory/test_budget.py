@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import pytest
 
+from tests.device_memory import settled_bytes
 from tests.fakes.metal import DEVICES, GIB, fake_metal
 from worker.engine.attention_cost import AttentionCost
 from worker.engine.prefill_budget import PrefillBudget, PrefillLimits, Prompt
@@ -20,7 +21,7 @@ from worker.memory.device import describe_device
 
 
 def test_a_live_array_counts_as_active_memory() -> None:
-    before = measure(0).active
+    before = settled_bytes()
     array = mx.zeros((1024, 1024))
     mx.eval(array)
     held = measure(7)

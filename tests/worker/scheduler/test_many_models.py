@@ -12,6 +12,7 @@ import pytest
 
 from protocol.events import Finished, Rejected, Started, TextDelta
 from protocol.messages import Sampling, Step, Submit, TextPrompt
+from tests.device_memory import settled_bytes
 from tests.worker.driver import end_of, text_of, tokens_of
 from tests.worker.simulation import Simulation, make_pool
 from worker.models import weight_loader
@@ -210,7 +211,7 @@ def test_an_unused_model_is_unloaded_and_its_memory_freed(
 ) -> None:
     pool = make_pool(llama_path, qwen_path, preload=[llama_path.name], pinned=[llama_path.name])
     simulation = Simulation(pool)
-    before = mx.get_active_memory()
+    before = settled_bytes()
     simulation.run(
         [(0.0, make_submit(1, qwen_path.name, 200)), (400.0, make_submit(2, llama_path.name))]
     )

@@ -1,0 +1,13 @@
+"""What the device holds, without what other tests of this process have left to be freed."""
+
+from __future__ import annotations
+
+import gc
+
+import mlx.core as mx
+
+
+def settled_bytes() -> int:
+    """The bytes in use once all garbage is collected: nothing of it is freed at a later moment."""
+    gc.collect()
+    return mx.get_active_memory()
