@@ -115,6 +115,7 @@ def call_under_deaths(own: Mortal, asked: list[Body]) -> list[Called]:
     return answers
 
 
+@pytest.mark.long
 def test_calls_that_a_model_opens_by_itself_are_no_different(demo_alone: Mortal) -> None:
     asking = "What is the weather in Paris?"
     asked = bodies("default", asking, tool_choice="auto")

@@ -237,6 +237,7 @@ def test_a_worker_that_is_killed_with_requests_unread_is_replaced(own: Daemon) -
 # ---------------------------------------------------------------- loading
 
 
+@pytest.mark.long
 def test_a_worker_that_never_loads_is_replaced_and_what_waits_for_it_is_served(
     tmp_path: Path,
 ) -> None:

@@ -65,6 +65,7 @@ def serve(*flags: str, environ: dict[str, str] | None = None) -> str:
     return completed.stderr
 
 
+@pytest.mark.long
 @pytest.mark.anyio
 async def test_two_hosts_give_the_answers_of_one_process(hosted: Daemon, daemon: Daemon) -> None:
     bodies = make_requests(9, tokens=6)

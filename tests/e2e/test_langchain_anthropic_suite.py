@@ -22,6 +22,7 @@ async def _one_event_loop(anyio_backend: str) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.long
 class TestAnthropicModel(ChatModelIntegrationTests):
     """The suite's own tests; its knobs say what a text model has."""
 

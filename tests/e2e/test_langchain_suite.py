@@ -34,6 +34,7 @@ async def clients(anyio_backend: str) -> AsyncIterator[dict[str, Any]]:
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 # One test gives a model of Pydantic 1, and LangChain tells what it does instead.
 @pytest.mark.filterwarnings("ignore:Received a Pydantic BaseModel V1 schema")
+@pytest.mark.long
 class TestChatModel(ChatModelIntegrationTests):
     """The suite's own tests; its knobs say what a text model has."""
 
@@ -85,6 +86,7 @@ class TestChatModel(ChatModelIntegrationTests):
         return "mlxd-demo"
 
 
+@pytest.mark.long
 class TestResponsesModel(TestChatModel):
     """The same suite through `/v1/responses`."""
 

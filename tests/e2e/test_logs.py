@@ -97,6 +97,7 @@ def test_a_full_disk_stops_nothing() -> None:
         serve_some(url)
 
 
+@pytest.mark.long
 def test_a_log_that_nobody_reads_stops_nothing() -> None:
     reading, writing = os.pipe()
     try:

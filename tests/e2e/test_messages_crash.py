@@ -73,6 +73,7 @@ def test_a_request_that_kills_workers_is_refused_when_it_is_asked_without_a_stre
     assert ask(faulty, "another").status_code == 200
 
 
+@pytest.mark.long
 def test_a_silent_worker_is_bridged_by_pings(faulty: Daemon) -> None:
     events = events_of(ask(faulty, "silent [slow 4]", stream=True))
     kinds = [event["type"] for event in events]

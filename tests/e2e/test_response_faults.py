@@ -155,6 +155,7 @@ def test_a_whole_request_that_kills_workers_is_refused_again_of_its_owner_alone(
     assert theirs.json()["error"]["code"] == "worker_crashed"
 
 
+@pytest.mark.long
 def test_a_silent_answer_shows_signs_of_life_that_are_numbered(http: httpx.Client) -> None:
     events = events_of(http.post("/v1/responses", json=body("[slow 3]")).text)
     lives = [event for event in events if event["type"] == "response.in_progress"]

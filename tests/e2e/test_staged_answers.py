@@ -270,7 +270,13 @@ def test_harmonys_channels_are_reasoning_and_content(http: httpx.Client) -> None
     assert (answer["content"], answer["reasoning"]) == ("Hello to you.", "It greets.")
 
 
-@pytest.mark.parametrize("name", ["hermes", "coder", "harmony", "glm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hermes",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("coder", "harmony", "glm")),
+    ],
+)
 def test_a_call_that_the_limit_cuts_is_a_call_as_far_as_it_goes(
     http: httpx.Client, name: str
 ) -> None:

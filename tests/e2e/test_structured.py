@@ -159,6 +159,7 @@ def test_a_schema_bomb_is_refused_in_its_time_and_streams_go_on(daemon: Daemon) 
     assert tokens > 20
 
 
+@pytest.mark.long
 def test_a_crash_is_a_pause_to_an_answer_held_to_a_schema(llama_path: Path) -> None:
     fields = {"response_format": schema_format(PEOPLE), "temperature": 1}
     with mortal(llama_path) as dying:

@@ -214,6 +214,7 @@ def test_a_model_that_is_not_loaded_stays_so(llama_path: Path, qwen_path: Path) 
 # ---------------------------------------------------------------- load and faults
 
 
+@pytest.mark.long
 def test_a_large_text_beyond_the_context_is_counted_beside_a_stream(demo: Daemon) -> None:
     stop = threading.Event()
     with plain_http.client(demo.url) as http, ThreadPoolExecutor(2) as pool:
@@ -258,6 +259,7 @@ def own(brief_path: Path) -> Iterator[Daemon]:
         yield daemon
 
 
+@pytest.mark.long
 def test_a_tokenization_whose_worker_dies_is_done_by_the_next(own: Daemon) -> None:
     with ThreadPoolExecutor(1) as pool:
         url = f"{own.url}/tokenize"

@@ -252,6 +252,7 @@ def cached(tmp_path: Path) -> list[str]:
     return ["--prompt-cache-dir", str(tmp_path / "prompts")]
 
 
+@pytest.mark.long
 def test_tokens_from_disk_are_told_after_a_restart(cached: list[str], qwen_path: Path) -> None:
     messages = agent_turns(httpx.Client())
     with running(qwen_path, flags=cached) as daemon, plain_http.client(daemon.url) as http:
@@ -270,6 +271,7 @@ def kill_worker(daemon: Daemon) -> None:
     os.kill(daemon.health()["worker"]["pid"], signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_a_crash_adds_to_the_times_and_tokens(llama_path: Path) -> None:
     body = {"model": "default", "prompt": "Go on and on", "max_tokens": 8, "temperature": 0}
     with running(llama_path) as daemon, plain_http.client(daemon.url) as http:
