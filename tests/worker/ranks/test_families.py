@@ -20,7 +20,8 @@ from worker.ranks.parts.pipeline import find_pipeline
 from worker.ranks.parts.tensor import has_tensor_form
 
 QUICK_REQUESTS = 6
-REQUESTS = 32
+# Each kind of request at least once.
+REQUESTS = 8
 # Layers of both kinds on each rank, also of the families that have two in turn.
 LAYERS_OF_RANK = 2
 
