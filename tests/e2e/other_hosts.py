@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from tests.e2e.daemon import free_port
+from tests.e2e.system_programs import find_program
 from tests.waiting import HANG_S, wait_for
 
-# Debian has sshd where only root's PATH leads.
-FOLDERS = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 FIRST, SECOND = "first-host", "second-host"
 # It runs what ssh would run on a host, here, in an environment that is not the service's.
 LOCAL_SSH = """#!/bin/sh
@@ -52,16 +50,6 @@ def ssh_in_front(folder: Path, script: str) -> dict[str, str]:
     return {"PATH": f"{path.parent}:{os.environ['PATH']}"}
 
 
-def find_sshd() -> str:
-    """The system's sshd. Where there is none the test is skipped, but in CI it fails."""
-    found = shutil.which("sshd", path=FOLDERS)
-    if found is not None:
-        return found
-    if os.environ.get("CI"):
-        pytest.fail("there is no sshd")
-    pytest.skip("there is no sshd")
-
-
 @dataclass(frozen=True, slots=True)
 class OtherHost:
     """This machine as another host: its sshd, and the variables with which ssh finds it.
@@ -86,7 +74,7 @@ class OtherHost:
 @contextmanager
 def sshd(folder: Path) -> Iterator[OtherHost]:
     """sshd of this user on a free port of loopback, until the end of the block."""
-    program, port = find_sshd(), free_port()
+    program, port = find_program("sshd"), free_port()
     host_key, user_key = make_key(folder / "host_key"), make_key(folder / "user_key")
     authorized = folder / "authorized_keys"
     shutil.copy(user_key.with_suffix(".pub"), authorized)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,12 +15,11 @@ import pytest
 
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon, free_port
+from tests.e2e.system_programs import find_program
 from tests.sources import ROOT
 from tests.waiting import HANG_S, wait_for
 
 CONFIGURATION = ROOT / "deploy" / "nginx" / "mlxd.conf"
-# Debian has it where only root's PATH leads.
-FOLDERS = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 # Of no other test, so that a replica finds its port free when it starts again.
 PORTS = range(5_000, 10_000)
 SHIPPED_PORTS = {"a": 8001, "b": 8002}
@@ -32,16 +30,6 @@ PATIENT = "proxy_read_timeout 120s;"
 TEMPORARY = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
 REPLICA = "x-mlxd-replica"
 FLAGS = ("--keys-file", "off", "--keep-alive-s", "0.1", "--drain-s", "600", "--stall-s", "3600")
-
-
-def find_nginx() -> str:
-    """The system's nginx. Where there is none the test is skipped, but in CI it fails."""
-    found = shutil.which("nginx", path=FOLDERS)
-    if found is not None:
-        return found
-    if os.environ.get("CI"):
-        pytest.fail("there is no nginx")
-    pytest.skip("there is no nginx")
 
 
 def place(ports: Mapping[str, int], listen: int, *, patient: bool) -> str:
@@ -70,7 +58,7 @@ def main_file(folder: Path, included: Path) -> str:
 @contextmanager
 def nginx(folder: Path, ports: Mapping[str, int], *, patient: bool = True) -> Iterator[str]:
     """nginx with the shipped file, until the end of the block; its URL."""
-    program, listen = find_nginx(), free_port()
+    program, listen = find_program("nginx"), free_port()
     folder.mkdir()
     included, main, log = folder / "mlxd.conf", folder / "nginx.conf", folder / "log"
     included.write_text(place(ports, listen, patient=patient))

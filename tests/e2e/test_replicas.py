@@ -23,13 +23,13 @@ from tests.e2e.replicas import (
     CONFIGURATION,
     REPLICA,
     Fleet,
-    find_nginx,
     find_session,
     fleet,
     main_file,
     nginx,
 )
 from tests.e2e.stopping import stopped
+from tests.e2e.system_programs import find_program
 from tests.waiting import HANG_S, wait_for
 
 pytestmark = pytest.mark.long
@@ -43,7 +43,7 @@ LONG_ANSWER = {"max_tokens": 400, "ignore_eos": True, "stream": True}
 
 @pytest.fixture(scope="module")
 def replicas() -> Iterator[Fleet]:
-    find_nginx()
+    find_program("nginx")
     with fleet() as made:
         yield made
 
@@ -83,7 +83,7 @@ def error_of(reply: httpx.Response) -> dict[str, Any]:
 def test_nginx_accepts_the_file_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "nginx.conf").write_text(main_file(tmp_path, CONFIGURATION))
     main = str(tmp_path / "nginx.conf")
-    command = [find_nginx(), "-t", "-p", str(tmp_path), "-c", main, "-e", "stderr"]
+    command = [find_program("nginx"), "-t", "-p", str(tmp_path), "-c", main, "-e", "stderr"]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert "test is successful" in ran.stderr, ran.stderr
     assert "[warn]" not in ran.stderr
