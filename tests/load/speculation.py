@@ -77,6 +77,11 @@ TASKS = (
         f"Answer with the code only.\n\n{CODE}",
         CODE,
     ),
+    Task(
+        "replace",
+        f"Rewrite this text with every `he` changed to `she`:\n\n{TEXT}",
+        TEXT,
+    ),
     Task("repeat", f"Repeat this text exactly, word for word:\n\n{TEXT}"),
     Task("extract", f"List the facts of this text as bullet points:\n\n{TEXT}"),
     Task("story", "Write a short story about a fox and a river."),

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from worker.drafts.edit_lookup import EditLookup
 from worker.drafts.source import DraftOrigin, DraftSource
-from worker.drafts.token_lookup import TokenLookup
 from worker.drafts.trial_rate import TrialRate
 
 # The expected shares of right tokens, by the bit length of how many tokens before agree.
@@ -111,9 +111,9 @@ class Drafter:
             self._history += self._prompt
             self._sources = []
             if self._prediction:
-                predicted = TokenLookup(self._prediction, self._history, is_beginning=True)
+                predicted = EditLookup(self._prediction, self._history, is_beginning=True)
                 self._sources.append((predicted, HitRates(PREDICTION_RATES), "prediction"))
-            repeated = TokenLookup(self._history, self._history)
+            repeated = EditLookup(self._history, self._history)
             self._sources.append((repeated, HitRates(TEXT_RATES), "text"))
         for token in self._learned:
             self._history.append(token)

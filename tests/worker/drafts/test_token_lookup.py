@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.drafts.token_lookup import MAX_COMPARED_TOKENS, MAX_PLACES, PAIR_TOKENS, TokenLookup
+from worker.drafts.token_lookup import (
+    MAX_COMPARED_TOKENS,
+    MAX_PLACES,
+    MAX_SINGLE_PLACES,
+    PAIR_TOKENS,
+    TokenLookup,
+)
 
-# Few different tokens, so that pairs come again.
-TOKENS = st.lists(st.integers(0, 4), max_size=60)
+# Few different tokens, so that pairs come again; more of them, so that some are seldom.
+TOKENS = st.one_of(
+    st.lists(st.integers(0, 4), max_size=60), st.lists(st.integers(0, 30), max_size=60)
+)
 
 
 def search(text: Sequence[int], history: Sequence[int]) -> tuple[int, int]:
@@ -24,6 +32,9 @@ def search(text: Sequence[int], history: Sequence[int]) -> tuple[int, int]:
         length = common_suffix(text[:place], history)
         if length > best[1]:
             best = place, length
+    singles = [n for n in range(PAIR_TOKENS, len(text)) if text[n - 1] == history[-1]]
+    if not places and 0 < len(singles) <= MAX_SINGLE_PLACES:
+        best = singles[-1], 1
     return best
 
 
@@ -41,7 +52,8 @@ class NaiveLookup:
 
     def __init__(self, text: list[int], history: list[int], *, is_beginning: bool = False) -> None:
         self.text, self.history = text, history
-        self.place, self.matched = (0, 1) if is_beginning and text else search(text, history)
+        begins = is_beginning and text
+        self.place, self.matched = (0, PAIR_TOKENS) if begins else search(text, history)
 
     def follow(self, token: int) -> None:
         if self.matched and self.text[self.place] == token and self.place + 1 < len(self.text):
@@ -115,3 +127,19 @@ def test_an_answer_that_follows_its_prediction_is_drafted_to_the_end() -> None:
         history.append(token)
         lookup.follow(token)
     assert [*drafts, lookup.propose(2)] == [[5, 6], [6, 7], [7], []]
+
+
+def test_behind_a_token_that_the_text_has_seldom_its_next_ones_are_drafted() -> None:
+    history = [1, 2, 3, 4, 9]
+    lookup = TokenLookup(history, history)
+    history.append(2)
+    lookup.follow(2)
+    assert lookup.propose(2) == [3, 4]
+
+
+def test_behind_a_token_that_the_text_has_often_nothing_is_drafted() -> None:
+    history = [0, 2, 5, 2, 6, 2, 7, 2, 8, 9]
+    lookup = TokenLookup(history, history)
+    history.append(2)
+    lookup.follow(2)
+    assert lookup.propose(2) == []
