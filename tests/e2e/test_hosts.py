@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from tests.e2e.daemon import Daemon, running
-from tests.e2e.other_hosts import (
+from tests.e2e.ranked import answer_all, make_requests
+from tests.e2e.ssh_hosts import (
     FAILING_SSH,
     FIRST,
     LOCAL_SSH,
@@ -21,7 +22,6 @@ from tests.e2e.other_hosts import (
     ssh_in_front,
     write_hosts,
 )
-from tests.e2e.ranked import answer_all, make_requests
 from tests.sources import ROOT
 from tests.waiting import HANG_S
 

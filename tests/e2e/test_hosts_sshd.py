@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from tests.e2e.daemon import Daemon, running
-from tests.e2e.other_hosts import FIRST, SECOND, OtherHost, sshd, write_hosts
 from tests.e2e.ranked import answer_all, answer_during, answer_while, make_requests
+from tests.e2e.ssh_hosts import FIRST, SECOND, SshHost, sshd, write_hosts
 from tests.waiting import HANG_S, wait_for
 
 pytestmark = pytest.mark.long
@@ -20,13 +20,13 @@ FLAGS = ("--stall-s", "20", "--speculation", "on")
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OtherHost]:
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshHost]:
     with sshd(tmp_path_factory.mktemp("host")) as host:
         yield host
 
 
 @pytest.fixture(scope="module")
-def hosted(host: OtherHost, llama_path: Path) -> Iterator[Daemon]:
+def hosted(host: SshHost, llama_path: Path) -> Iterator[Daemon]:
     """A service of two hosts; one test kills it."""
     flags = ["--hosts", str(write_hosts(host.folder, FIRST, SECOND)), *FLAGS]
     with running(llama_path, flags=flags, environ=host.environ) as daemon:
@@ -43,7 +43,7 @@ async def test_32_mixed_requests_get_the_answers_of_one_process(
 
 
 @pytest.mark.anyio
-async def test_an_ended_ssh_is_a_pause(hosted: Daemon, host: OtherHost, daemon: Daemon) -> None:
+async def test_an_ended_ssh_is_a_pause(hosted: Daemon, host: SshHost, daemon: Daemon) -> None:
     bodies = make_requests(7, tokens=24)
     expected = await answer_all(daemon, bodies)
     hosted.wait_until("status", be="healthy")
@@ -56,7 +56,7 @@ async def test_an_ended_ssh_is_a_pause(hosted: Daemon, host: OtherHost, daemon: 
 
 @pytest.mark.anyio
 async def test_a_killed_rank_there_is_a_pause(
-    hosted: Daemon, host: OtherHost, daemon: Daemon
+    hosted: Daemon, host: SshHost, daemon: Daemon
 ) -> None:
     bodies = make_requests(7, tokens=24)
     expected = await answer_all(daemon, bodies)
@@ -66,13 +66,13 @@ async def test_a_killed_rank_there_is_a_pause(
     hosted.wait_until("worker.restarts", be=report["worker"]["restarts"] + 1)
 
 
-def test_its_arguments_have_no_path_and_no_secret(hosted: Daemon, host: OtherHost) -> None:
+def test_its_arguments_have_no_path_and_no_secret(hosted: Daemon, host: SshHost) -> None:
     hosted.wait_until("status", be="healthy")
     [rank] = host.ranks()
     assert rank.cmdline()[1:] == ["-P", "-m", "worker.ranks"]
 
 
-def test_the_end_of_the_service_is_the_end_there(hosted: Daemon, host: OtherHost) -> None:
+def test_the_end_of_the_service_is_the_end_there(hosted: Daemon, host: SshHost) -> None:
     hosted.wait_until("status", be="healthy")
     ranks = host.ranks()
     hosted.process.kill()

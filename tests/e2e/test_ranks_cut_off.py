@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon
-from tests.e2e.other_host import Cut, OtherHost, other_host, running_apart
+from tests.e2e.network_namespace import Cut, NamespaceHost, namespace_host, running_apart
 from tests.e2e.ranked import answer_all, answer_during, make_requests
 from tests.waiting import HANG_S, wait_for
 
@@ -26,13 +26,13 @@ AWAY = "rank 1 on host other-host has been away for 3 s"
 
 
 @pytest.fixture(scope="module")
-def host() -> Iterator[OtherHost]:
-    with other_host() as host:
+def host() -> Iterator[NamespaceHost]:
+    with namespace_host() as host:
         yield host
 
 
 @pytest.fixture(scope="module")
-def apart(host: OtherHost, llama_path: Path, tmp_path_factory: Any) -> Iterator[Daemon]:
+def apart(host: NamespaceHost, llama_path: Path, tmp_path_factory: Any) -> Iterator[Daemon]:
     """A service that waits for its ranks for as long as it takes."""
     folder = tmp_path_factory.mktemp("apart")
     flags = [*FLAGS, "--ranks-away-s", "3600", "--queue-timeout-s", "3600"]
@@ -49,7 +49,7 @@ def second_rank(daemon: Daemon) -> dict[str, Any]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("how", SILENT)
 async def test_a_rank_that_is_cut_off_without_a_word_is_a_pause(
-    apart: Daemon, daemon: Daemon, host: OtherHost, how: Cut
+    apart: Daemon, daemon: Daemon, host: NamespaceHost, how: Cut
 ) -> None:
     bodies = make_requests(7, tokens=200)
     expected = await answer_all(daemon, bodies)
@@ -70,7 +70,7 @@ async def test_a_rank_that_is_cut_off_without_a_word_is_a_pause(
 
 @pytest.mark.anyio
 async def test_reset_connections_are_a_pause(
-    apart: Daemon, daemon: Daemon, host: OtherHost
+    apart: Daemon, daemon: Daemon, host: NamespaceHost
 ) -> None:
     bodies = make_requests(7, tokens=200)
     expected = await answer_all(daemon, bodies)
@@ -82,7 +82,7 @@ async def test_reset_connections_are_a_pause(
 
 
 def test_a_host_that_stays_away_ends_requests_and_is_served_again_once_it_is_back(
-    host: OtherHost, llama_path: Path, tmp_path: Path
+    host: NamespaceHost, llama_path: Path, tmp_path: Path
 ) -> None:
     flags = [*FLAGS, "--ranks-away-s", "3"]
     body = make_requests(1, tokens=200)[0]

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from tests.e2e.daemon import Daemon, running
 from tests.e2e.footprint import footprint_of
-from tests.e2e.other_host import OtherHost, other_host, running_apart
+from tests.e2e.network_namespace import NamespaceHost, namespace_host, running_apart
 from tests.load.observed import ANSWER
 from tests.load.servers import MODEL_HELP, find_model
 from tests.load.soak.cases import Case, Longest, draw_cases, with_stop
@@ -60,7 +60,7 @@ class Soak:
         daemon: Daemon,
         options: argparse.Namespace,
         console: Console,
-        host: OtherHost | None = None,
+        host: NamespaceHost | None = None,
     ) -> None:
         self._daemon = daemon
         self._options = options
@@ -204,7 +204,7 @@ def has_settled(health: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def service(options: argparse.Namespace) -> Iterator[tuple[Daemon, OtherHost | None]]:
+def service(options: argparse.Namespace) -> Iterator[tuple[Daemon, NamespaceHost | None]]:
     """A service on the model, or on a tiny one made for it; and the host of its second rank."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -216,7 +216,7 @@ def service(options: argparse.Namespace) -> Iterator[tuple[Daemon, OtherHost | N
             flags += ["--ranks", str(options.ranks)]
             yield stack.enter_context(running(chosen, flags=flags, program=OBSERVED)), None
             return
-        host = stack.enter_context(other_host())
+        host = stack.enter_context(namespace_host())
         apart = running_apart(host, chosen, folder, flags, program=OBSERVED)
         yield stack.enter_context(apart), host
 

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import psutil
 
-from tests.e2e.other_host import Cut, OtherHost
+from tests.e2e.network_namespace import Cut, NamespaceHost
 
 # A short cut is survived without a restart, a long one is not.
 LONGEST_CUT_S = 25.0
@@ -21,7 +21,7 @@ LONGEST_CUT_S = 25.0
 class Faults:
     """Draws faults, makes them, and counts them by name."""
 
-    def __init__(self, chance: random.Random, host: OtherHost | None) -> None:
+    def __init__(self, chance: random.Random, host: NamespaceHost | None) -> None:
         self._chance = chance
         self._host = host
         self.counts: dict[str, int] = {}

@@ -51,7 +51,7 @@ def ssh_in_front(folder: Path, script: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherHost:
+class SshHost:
     """This machine as another host: its sshd, and the variables with which ssh finds it.
 
     ssh knows it as `SECOND`.
@@ -72,7 +72,7 @@ class OtherHost:
 
 
 @contextmanager
-def sshd(folder: Path) -> Iterator[OtherHost]:
+def sshd(folder: Path) -> Iterator[SshHost]:
     """sshd of this user on a free port of loopback, until the end of the block."""
     program, port = find_program("sshd"), free_port()
     host_key, user_key = make_key(folder / "host_key"), make_key(folder / "user_key")
@@ -105,7 +105,7 @@ def sshd(folder: Path) -> Iterator[OtherHost]:
         wait_for(lambda: "listening" in log.read_text(), log.read_text)
         real = shutil.which("ssh")
         script = f'#!/bin/sh\nexec "{real}" -F "{client}" "$@"\n'
-        yield OtherHost(folder, ssh_in_front(folder, script), process)
+        yield SshHost(folder, ssh_in_front(folder, script), process)
     finally:
         end_all(process)
 

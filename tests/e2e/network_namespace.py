@@ -31,7 +31,7 @@ NOBODYS_ADDRESS = "02:00:00:00:00:99"
 
 
 @dataclass(frozen=True)
-class OtherHost:
+class NamespaceHost:
     """The namespace `name`, whose device has the same name."""
 
     name: str
@@ -64,14 +64,14 @@ class OtherHost:
 
 
 @contextmanager
-def other_host() -> Iterator[OtherHost]:
+def namespace_host() -> Iterator[NamespaceHost]:
     """A host of its own; the test is skipped where this user cannot make one."""
     if sys.platform != "linux" or os.geteuid() or not shutil.which("ip"):
         pytest.skip("only root of a Linux can make network namespaces")
     chance = random.SystemRandom()
     number, net = chance.randrange(1 << 20), f"10.{chance.randrange(64, 250)}"
     middle = chance.randrange(1, 250)
-    host = OtherHost(f"mlxd{number:05x}", f"{net}.{middle}.1", f"{net}.{middle}.2")
+    host = NamespaceHost(f"mlxd{number:05x}", f"{net}.{middle}.1", f"{net}.{middle}.2")
     near_device = f"{host.name}n"
     try:
         call("ip", "netns", "add", host.name)
@@ -94,7 +94,11 @@ def other_host() -> Iterator[OtherHost]:
 
 @contextmanager
 def running_apart(
-    host: OtherHost, model: Path, folder: Path, flags: Sequence[str] = (), program: str = "service"
+    host: NamespaceHost,
+    model: Path,
+    folder: Path,
+    flags: Sequence[str] = (),
+    program: str = "service",
 ) -> Iterator[Daemon]:
     """A service of two ranks, the second of them on the other host."""
     hosts = [{"ssh": "localhost", "ips": [host.near]}, {"ssh": NAME, "ips": [host.far]}]
