@@ -22,7 +22,6 @@ from worker.cache.prefix_cache import PrefixCache
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
-from worker.engine.stopwatch import Stopwatch
 from worker.selfcheck.draft_check import ROWS_ALONE, check_drafts, checking_speculation
 from worker.selfcheck.samples import (
     ANSWER_TOKENS,
@@ -35,6 +34,7 @@ from worker.selfcheck.samples import (
     worst_of,
 )
 from worker.selfcheck.scored_rows import ScoredRow, Steps, run_rows
+from worker.selfcheck.timed_steps import TimedSteps
 
 SHORT_TOKENS, MIDDLE_TOKENS, LONG_TOKENS = 3, 29, 40
 SLICE_TOKENS, MIDDLE_SLICE_TOKENS, CUT_TOKENS = 20, 4, 30
@@ -98,10 +98,8 @@ class ModelCheck:
         self._is_float32 = is_float32(model) and not self._engine.quantisation.layers
         self._floor = self._bound = FLOAT32_BOUND if self._is_float32 else OTHER_BOUND
         least_s = MIN_BUDGET_S if min_budget_s is None else min_budget_s
-        self._budget_s = max(least_s, LOAD_SHARE * load_s)
-        self._spent_s = 0.0
+        self._steps = TimedSteps(self._check(), max(least_s, LOAD_SHARE * load_s))
         self._token_s = 0.0
-        self._steps = self._check()
         self._findings: list[str] = []
         # None before it is checked.
         self._slices: bool | None = None
@@ -139,7 +137,7 @@ class ModelCheck:
     @property
     def is_overdue(self) -> bool:
         """Whether it has taken its time; it may go on while the model is idle."""
-        return self._spent_s >= self._budget_s
+        return not self._steps.left_s
 
     def advance(self) -> bool:
         """Compute one step; True when the check has ended.
@@ -147,16 +145,14 @@ class ModelCheck:
         Raises:
             RuntimeError: the device failed.
         """
-        stopwatch = Stopwatch()
         try:
-            ended = next(self._steps, self) is self
+            ended = self._steps.advance()
         except MODEL_ERRORS as error:
             # The model does something that the check does not expect: then it shares nothing.
             self._findings.append(f"The check failed: {describe_error(error)}.")
             self._slices, self._batching, self._prefixes = False, "none", False
             self._undrafted = ROWS_ALONE if self._wants_drafts else None
             ended, self._window_is_pending = True, False
-        self._spent_s += stopwatch.read_s()
         if ended:
             self._cache.drop("")
         return ended
@@ -189,16 +185,16 @@ class ModelCheck:
     def _measure(self, number: int, length: int) -> Generator[None, None, Sample]:
         length += 2 * ANSWER_TOKENS + TURN_TOKENS
         yield from self._wait_for_time(length)
-        started_s = self._spent_s
+        started_s = self._steps.spent_s
         tokens = make_tokens(number, length, self._vocabulary_size)
         sample = yield from measure_sample(self._engine, tokens)
-        self._token_s = (self._spent_s - started_s) / length
+        self._token_s = (self._steps.spent_s - started_s) / length
         return sample
 
     def _wait_for_time(self, tokens: int) -> Steps:
         """Let the load end first where a slice of these tokens would exceed the time."""
-        if self._token_s * tokens > self._budget_s - self._spent_s > 0:
-            self._spent_s = self._budget_s
+        if self._token_s * tokens > self._steps.left_s > 0:
+            self._steps.use_up()
             yield
 
     def _check_rows(self, long: Sample) -> Steps:

@@ -28,6 +28,7 @@ from worker.engine.stopwatch import Stopwatch
 from worker.memory.kv_cost import run_lazily
 from worker.selfcheck.samples import make_tokens
 from worker.selfcheck.scored_rows import GREEDY, Steps
+from worker.selfcheck.timed_steps import TimedSteps
 
 # One row first: what the others cost is reckoned from it if the time is over.
 TIMED_ROWS = (1, 4, 2, 8)
@@ -100,14 +101,13 @@ class PassTiming:
         )
         curve.attended_bytes_s = measure_attention(model)
         prompt = make_tokens(0, PROMPT_TOKENS, vocabulary_size)
-        self._budget_s = max(MIN_BUDGET_S, LOAD_SHARE * load_s)
-        self._spent_s = 0.0
-        self._passes = time_passes(engine, speculation, costs, prompt)
+        passes = time_passes(engine, speculation, costs, prompt)
+        self._passes = TimedSteps(passes, max(MIN_BUDGET_S, LOAD_SHARE * load_s))
 
     @property
     def is_overdue(self) -> bool:
         """Whether it has taken its time; it may go on while the model is idle."""
-        return self._spent_s >= self._budget_s
+        return not self._passes.left_s
 
     def advance(self) -> bool:
         """Compute one pass; True when all is measured, or the model fails.
@@ -115,13 +115,10 @@ class PassTiming:
         Raises:
             RuntimeError: the device failed.
         """
-        stopwatch = Stopwatch()
         try:
-            ended = next(self._passes, self) is self
+            return self._passes.advance()
         except MODEL_ERRORS:
-            ended = True
-        self._spent_s += stopwatch.read_s()
-        return ended
+            return True
 
 
 def measure_attention(model: nn.Module) -> float:
