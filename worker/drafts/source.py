@@ -7,10 +7,13 @@ several answers at once, because it computes: a smaller model, or heads of the m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import mlx.core as mx
 
 DraftOrigin = Literal["prediction", "text", "model"]
-"""Where drafts come from: the request's prediction, prompt and answer, or a draft model."""
+"""Where drafts come from: the request's prediction, prompt and answer, or a source of a batch."""
 
 
 class DraftSource(Protocol):
@@ -51,3 +54,36 @@ class BatchSource(Protocol):
 
     def release(self, text: Text) -> None:
         """Free what is kept of a text."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPlaces:
+    """What stays of a text in a pass: the first `count` places of its slot."""
+
+    text: Text
+    slot: int
+    count: int
+
+
+@runtime_checkable
+class StateSource(BatchSource, Protocol):
+    """A source that reads the states of the model's last layer: heads of the model itself.
+
+    Where there is one, it computes the places of rows that decode, and has their states; where
+    there is none, no states are kept. Those of a prompt before its last token are not given: a
+    cached prefix has none. mlx-lm 0.32.2 drops the weights of such heads from every checkpoint
+    that has them, so a source has to read them itself.
+    """
+
+    def compute(self, tokens: mx.array, cache: list[Any]) -> tuple[mx.array, mx.array]:
+        """The model's logits behind `tokens`, and the states that they come from.
+
+        Shapes: [slots, places] gives [slots, places, vocabulary] and [slots, places, width].
+        """
+
+    def follow(self, states: mx.array, kept: Sequence[KeptPlaces]) -> None:
+        """Take the states of a pass, which are not evaluated yet: [slots, places, width].
+
+        When `propose` is called, the last one that a text keeps is that of the place before its
+        last token.
+        """

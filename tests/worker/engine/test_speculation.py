@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,20 @@ import pytest
 from mlx.utils import tree_map
 from mlx_lm.utils import load_model
 
-from protocol.events import FinishReason
 from protocol.messages import Sampling
 from tests.oracle import text_tokens
+from tests.worker.engine.drafted_rows import (
+    ROWS,
+    SAMPLINGS,
+    TOKENS,
+    Answer,
+    FreePlaces,
+    answer_all,
+    assert_equal,
+    insert,
+    spoil,
+    step,
+)
 from worker.cache.prefix_cache import PrefixCache
 from worker.drafts.drafter import Drafter
 from worker.drafts.trial_rate import GOOD_RATE, TrialRate
@@ -29,41 +38,9 @@ from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.sampler import make_row
-from worker.engine.token_logprobs import Score
 
-ROWS, TOKENS = 12, 40
 # More than any model here has: all tokens may be drafted.
 VOCABULARY = 1 << 20
-SAMPLINGS = [
-    Sampling(seed=0, temperature=0.0),
-    Sampling(1, 0.4, top_p=0.9),
-    Sampling(0, 0.0, presence_penalty=1.5),
-    Sampling(0, 0.0, logit_bias={17: 4.0}),
-    Sampling(2, 0.7, min_tokens=7, stop_tokens=[40, 41, 42]),
-    Sampling(3, 1.0),
-]
-
-
-class FreePlaces(PassCosts):
-    """Costs by which every draft pays."""
-
-    def relative(self, rows: int, places: int) -> float:
-        return 0.001
-
-    def in_passes(self, rows: int, seconds: float) -> float:
-        return 0.0
-
-
-@dataclass
-class Answer:
-    """What a row has got; `passes` are the steps that gave it tokens."""
-
-    tokens: list[int] = field(default_factory=list)
-    scores: list[Score] = field(default_factory=list)
-    reason: FinishReason | None = None
-    passes: int = 0
-    accepted: int = 0
-    rejected: int = 0
 
 
 def make_engine(
@@ -95,74 +72,10 @@ def make_draft(path: Path, *, is_random: bool = False) -> DraftModel:
     return DraftModel(model, VOCABULARY)
 
 
-def prompt_of(path: Path, id: int) -> list[int]:
-    return text_tokens(path, f"Row {id} " + "and more and more " * (id % 5))
-
-
-def insert(
-    engine: Engine, path: Path, id: int, prediction: Sequence[int], resume: Sequence[int] = ()
-) -> None:
-    prompt = prompt_of(path, id)
-    sampling = SAMPLINGS[id % len(SAMPLINGS)]
-    row = make_row(
-        sampling,
-        prompt=prompt,
-        resume=resume,
-        logprobs=2 if id % 2 else None,
-        drafter=Drafter(prompt, resume, prediction),
-    )
-    engine.insert(id, [*prompt, *resume], TOKENS - len(resume), row)
-
-
-def step(engine: Engine, answers: dict[int, Answer]) -> None:
-    """One step, whose tokens are added to the answers."""
-    tokens = engine.step()
-    for token in tokens:
-        answer = answers.setdefault(token.id, Answer())
-        answer.tokens.append(token.token)
-        answer.reason = token.reason
-        answer.accepted += token.accepted
-        answer.rejected += token.rejected
-        if token.score is not None:
-            answer.scores.append(token.score)
-    for id in {token.id for token in tokens}:
-        answers[id].passes += 1
-
-
 @pytest.fixture(scope="module")
 def expected(llama_path: Path) -> dict[int, Answer]:
     """The answers of the rows without drafts."""
-    answers: dict[int, Answer] = {}
-    engine = make_engine(llama_path, speculates=False)
-    for id in range(ROWS):
-        insert(engine, llama_path, id, [])
-    while len(engine):
-        step(engine, answers)
-    return answers
-
-
-def spoil(tokens: Sequence[int], rng: random.Random) -> list[int]:
-    """These tokens with some changed, some left out and some more."""
-    spoilt: list[int] = []
-    for token in tokens:
-        match rng.randrange(12):
-            case 0:
-                spoilt.append(token + 1)
-            case 1:
-                pass
-            case 2:
-                spoilt += [token, 5]
-            case _:
-                spoilt.append(token)
-    return spoilt
-
-
-def assert_equal(answer: Answer, expected: Answer, length: int | None = None) -> None:
-    assert answer.tokens == expected.tokens[:length]
-    for score, other in zip(answer.scores, expected.scores[:length], strict=True):
-        assert score.token == other.token
-        assert score.logprob == pytest.approx(other.logprob, abs=1e-4)
-        assert [id for id, _ in score.top] == [id for id, _ in other.top]
+    return answer_all(make_engine(llama_path, speculates=False), llama_path, range(ROWS))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -231,11 +144,7 @@ def test_a_draft_model_that_is_the_model_itself_is_right_where_rows_are_greedy(
     greedy = [id for id in range(ROWS) if id % len(SAMPLINGS) == 0]
     draft = make_draft(llama_path)
     engine = make_engine(llama_path, speculates=True, draft=draft)
-    answers: dict[int, Answer] = {}
-    for id in greedy:
-        insert(engine, llama_path, id, [])
-    while len(engine):
-        step(engine, answers)
+    answers = answer_all(engine, llama_path, greedy)
     for id in greedy:
         assert_equal(answers[id], expected[id])
         assert answers[id].passes < TOKENS / 3
@@ -310,11 +219,7 @@ def test_rows_go_on_without_a_draft_model_that_fails(
 ) -> None:
     draft = DraftModel(BrokenModel(load_model(llama_path)[0]), VOCABULARY)
     engine = make_engine(llama_path, speculates=True, draft=draft)
-    answers: dict[int, Answer] = {}
-    for id in range(4):
-        insert(engine, llama_path, id, [])
-    while len(engine):
-        step(engine, answers)
+    answers = answer_all(engine, llama_path, range(4))
     for id in range(4):
         assert_equal(answers[id], expected[id])
 

@@ -62,7 +62,6 @@ class RowGenerationBatch(GenerationBatch):
     """
 
     is_alone = False
-    speculation: Speculation | None = None
     _has_pass_in_flight = True
     prompt_cache: list[Any]
     tokens: list[list[int]]
@@ -73,8 +72,11 @@ class RowGenerationBatch(GenerationBatch):
     _current_logprobs: list[PendingScore | None]
     _next_logprobs: list[PendingScore | None]
 
-    def __init__(self, model: nn.Module, uids: list[int], *parts: Any) -> None:
+    def __init__(
+        self, model: nn.Module, uids: list[int], *parts: Any, speculation: Speculation | None
+    ) -> None:
         # The constructor computes the first step.
+        self.speculation = speculation
         self._slots = RowSlots(len(uids))
         self._room = SlotRoom()
         super().__init__(model, uids, *parts)
@@ -112,7 +114,7 @@ class RowGenerationBatch(GenerationBatch):
             self.close_gaps()
         self._slots.count_step()
         self._room.make_place(self.prompt_cache, self._slots, len(tokens[0]))
-        logits: mx.array = self.model(self._slots.spread(mx.array(tokens)), cache=self.prompt_cache)
+        logits = self._compute(self._slots.spread(mx.array(tokens)))
         if any(row.depends_on_history for row in self.samplers):
             mx.async_eval(logits)
             self._update_rows([row[0] for row in tokens])
@@ -130,6 +132,8 @@ class RowGenerationBatch(GenerationBatch):
         slots = range(self._slots.width)
         if drop_tokens(self.prompt_cache, [of_slot.get(slot, common) for slot in slots]):
             self._room.note(self.prompt_cache)
+        if self.speculation is not None:
+            self.speculation.follow(self.samplers, self._slots.slots, kept)
 
     def count_tokens(self, row: int, tokens: list[int]) -> FinishReason | None:
         """Add tokens to a row; why it ends with them. Only the last one can end it."""
@@ -156,7 +160,9 @@ class RowGenerationBatch(GenerationBatch):
         self._slots.count_step()
         self._room.make_place(self.prompt_cache, self._slots, 1)
         tokens_in = self._slots.spread(inputs)
-        logits = self.model(tokens_in[:, None], cache=self.prompt_cache)[:, -1, :]
+        logits = self._compute(tokens_in[:, None])[:, -1, :]
+        if self.speculation is not None:
+            self.speculation.follow(self.samplers, self._slots.slots, [1] * len(self.uids))
         logits = self._slots.gather(logits)
         if not is_first and any(row.depends_on_history for row in self.samplers):
             # The device runs the forward pass while the host reads the tokens of the last
@@ -176,6 +182,13 @@ class RowGenerationBatch(GenerationBatch):
             # The row has drawn the token after this one.
             learn(row, row.position - 2, token)
         return tokens, self._current_logprobs
+
+    def _compute(self, tokens: mx.array) -> mx.array:
+        """The logits behind these tokens of each slot."""
+        if self.speculation is not None:
+            return self.speculation.compute(self.model, tokens, self.prompt_cache)
+        logits: mx.array = self.model(tokens, cache=self.prompt_cache)
+        return logits
 
     def extract_cache(self, idx: int) -> list[Any]:
         slot = self._slots.slots[idx]

@@ -138,8 +138,8 @@ class RowPromptBatch(PromptProcessingBatch):
             self.logits_processors,
             self.stop_sequences,
             self.max_tokens,
+            speculation=self.speculation,
         )
-        batch.speculation = self.speculation
         self.uids, self.prompt_cache, self.tokens = [], [], []
         self.samplers, self.logits_processors, self.max_tokens = [], [], []
         return batch

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
 
 from worker.drafts.drafter import Draft, Drafter
-from worker.drafts.source import BatchSource
+from worker.drafts.source import BatchSource, KeptPlaces, StateSource
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
 from worker.engine.batches.speculation.draft_plan import (
     Candidate,
@@ -21,6 +25,7 @@ from worker.engine.batches.speculation.draft_plan import (
     list_gains,
 )
 from worker.engine.batches.speculation.pass_costs import PassCosts
+from worker.engine.sampler import Row
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +35,32 @@ class ModelDrafts:
 
     def __init__(self, model: BatchSource, costs: PassCosts) -> None:
         self._model: BatchSource | None = model
+        self._reader = model if isinstance(model, StateSource) else None
+        self._states: mx.array | None = None
         self._costs = costs
+
+    def compute(self, model: nn.Module, tokens: mx.array, cache: list[Any]) -> mx.array:
+        """The logits behind these tokens; the states are kept for `follow` if they are read."""
+        if self._reader is None:
+            logits: mx.array = model(tokens, cache=cache)
+        else:
+            logits, self._states = self._reader.compute(tokens, cache)
+        return logits
+
+    def follow(self, rows: Sequence[Row], slots: Sequence[int], kept: Sequence[int]) -> None:
+        """Let the source have the states of what was computed last, if it reads them."""
+        states, self._states = self._states, None
+        if self._reader is None or states is None:
+            return
+        places = [
+            KeptPlaces(row.drafter, slot, count)
+            for row, slot, count in zip(rows, slots, kept, strict=True)
+            if row.drafter is not None
+        ]
+        try:
+            self._reader.follow(states, places)
+        except MODEL_ERRORS as error:
+            self._give_up(error)
 
     def prepare(self, candidates: Sequence[Candidate], prompts_wait: bool) -> None:
         """Compute a part of the first text that is worth it and not computed, if any.
@@ -135,7 +165,7 @@ class ModelDrafts:
 
     def _give_up(self, error: BaseException) -> None:
         logger.warning("the draft model fails and is not used any more: %s", describe_error(error))
-        self._model = None
+        self._model = self._reader = None
 
 
 def drafter_of(candidate: Candidate) -> Drafter:

@@ -10,6 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
 
 from protocol.stats import DraftedTokens
 from worker.drafts.drafter import Draft
@@ -125,6 +129,18 @@ class Speculation:
         if self._model is not None:
             self._model.skip(candidates, ())
         return None
+
+    def compute(self, model: nn.Module, tokens: mx.array, cache: list[Any]) -> mx.array:
+        """The logits of a pass: [slots, places, vocabulary]."""
+        if self._model is None:
+            logits: mx.array = model(tokens, cache=cache)
+            return logits
+        return self._model.compute(model, tokens, cache)
+
+    def follow(self, rows: Sequence[Row], slots: Sequence[int], kept: Sequence[int]) -> None:
+        """The rows in these slots keep so many places of the last pass."""
+        if self._model is not None:
+            self._model.follow(rows, slots, kept)
 
     def add_cost(self, cost: KVCost) -> KVCost:
         """The caches of a row of this cost, and those of its drafts."""

@@ -1,0 +1,119 @@
+"""Rows of a tiny model that decode with drafts, and the comparison of their answers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from protocol.events import FinishReason
+from protocol.messages import Sampling
+from tests.oracle import text_tokens
+from worker.drafts.drafter import Drafter
+from worker.engine.batches.speculation.pass_costs import PassCosts
+from worker.engine.engine import Engine
+from worker.engine.sampler import make_row
+from worker.engine.token_logprobs import Score
+
+ROWS, TOKENS = 12, 40
+SAMPLINGS = [
+    Sampling(seed=0, temperature=0.0),
+    Sampling(1, 0.4, top_p=0.9),
+    Sampling(0, 0.0, presence_penalty=1.5),
+    Sampling(0, 0.0, logit_bias={17: 4.0}),
+    Sampling(2, 0.7, min_tokens=7, stop_tokens=[40, 41, 42]),
+    Sampling(3, 1.0),
+]
+
+
+class FreePlaces(PassCosts):
+    """Costs by which every draft pays."""
+
+    def relative(self, rows: int, places: int) -> float:
+        return 0.001
+
+    def in_passes(self, rows: int, seconds: float) -> float:
+        return 0.0
+
+
+@dataclass
+class Answer:
+    """What a row has got; `passes` are the steps that gave it tokens."""
+
+    tokens: list[int] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    reason: FinishReason | None = None
+    passes: int = 0
+    accepted: int = 0
+    rejected: int = 0
+
+
+def prompt_of(path: Path, id: int) -> list[int]:
+    return text_tokens(path, f"Row {id} " + "and more and more " * (id % 5))
+
+
+def insert(
+    engine: Engine, path: Path, id: int, prediction: Sequence[int], resume: Sequence[int] = ()
+) -> None:
+    prompt = prompt_of(path, id)
+    sampling = SAMPLINGS[id % len(SAMPLINGS)]
+    row = make_row(
+        sampling,
+        prompt=prompt,
+        resume=resume,
+        logprobs=2 if id % 2 else None,
+        drafter=Drafter(prompt, resume, prediction),
+    )
+    engine.insert(id, [*prompt, *resume], TOKENS - len(resume), row)
+
+
+def step(engine: Engine, answers: dict[int, Answer]) -> None:
+    """One step, whose tokens are added to the answers."""
+    tokens = engine.step()
+    for token in tokens:
+        answer = answers.setdefault(token.id, Answer())
+        answer.tokens.append(token.token)
+        answer.reason = token.reason
+        answer.accepted += token.accepted
+        answer.rejected += token.rejected
+        if token.score is not None:
+            answer.scores.append(token.score)
+    for id in {token.id for token in tokens}:
+        answers[id].passes += 1
+
+
+def answer_all(engine: Engine, path: Path, ids: Iterable[int]) -> dict[int, Answer]:
+    """The answers of these rows, which have no prediction."""
+    answers: dict[int, Answer] = {}
+    for id in ids:
+        insert(engine, path, id, [])
+    while len(engine):
+        step(engine, answers)
+    return answers
+
+
+def spoil(tokens: Sequence[int], rng: random.Random) -> list[int]:
+    """These tokens with some changed, some left out and some more."""
+    spoilt: list[int] = []
+    for token in tokens:
+        match rng.randrange(12):
+            case 0:
+                spoilt.append(token + 1)
+            case 1:
+                pass
+            case 2:
+                spoilt += [token, 5]
+            case _:
+                spoilt.append(token)
+    return spoilt
+
+
+def assert_equal(answer: Answer, expected: Answer, length: int | None = None) -> None:
+    assert answer.tokens == expected.tokens[:length]
+    for score, other in zip(answer.scores, expected.scores[:length], strict=True):
+        assert score.token == other.token
+        assert score.logprob == pytest.approx(other.logprob, abs=1e-4)
+        assert [id for id, _ in score.top] == [id for id, _ in other.top]

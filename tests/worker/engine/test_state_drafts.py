@@ -1,0 +1,180 @@
+"""A source of drafts that reads the states of the model's last layer, as heads of a model do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx_lm.utils import load_model
+
+from tests.worker.engine.drafted_rows import (
+    ROWS,
+    Answer,
+    FreePlaces,
+    answer_all,
+    assert_equal,
+    insert,
+    prompt_of,
+    spoil,
+    step,
+)
+from worker.cache.prefix_cache import PrefixCache
+from worker.drafts.source import KeptPlaces, Text
+from worker.engine.batches import row_positions
+from worker.engine.batches.speculation.speculation import Speculation
+from worker.engine.engine import Engine
+from worker.engine.prefill_budget import PrefillLimits
+
+# Of states in a batch from those alone.
+TOLERANCE = 1e-4
+FEATURES = 1024
+
+
+class Head:
+    """Guesses the next state from a state and the embedding of the token drawn from it.
+
+    Two layers: random features, and `weight` of [features, width].
+    """
+
+    def __init__(self, model: nn.Module, weight: mx.array) -> None:
+        self._model = model
+        self._weight = weight
+        self._states: dict[int, tuple[mx.array, KeptPlaces]] = {}
+        self.passes = self.wrong_states = 0
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def pass_s(self) -> float:
+        return 0.0
+
+    def is_ready(self, text: Text) -> bool:
+        return id(text) in self._states
+
+    def prepare(self, text: Text, seconds: float) -> None:
+        raise AssertionError("a text that decodes has a state")
+
+    def release(self, text: Text) -> None:
+        self._states.pop(id(text), None)
+
+    def compute(self, tokens: mx.array, cache: list[Any]) -> tuple[mx.array, mx.array]:
+        self.passes += 1
+        states = self._model.model(tokens, cache)
+        return self._model.lm_head(states), states
+
+    def follow(self, states: mx.array, kept: Sequence[KeptPlaces]) -> None:
+        for each in kept:
+            self._states[id(each.text)] = states, each
+
+    def propose(self, texts: Sequence[Text], count: int) -> list[list[int]]:
+        state = mx.stack([self._state_of(text) for text in texts])
+        tokens = mx.array([text.read()[-1] for text in texts])
+        drawn = []
+        for _ in range(count):
+            state = make_features(self._model, state, tokens) @ self._weight
+            tokens = mx.argmax(self._model.lm_head(state), axis=-1)
+            drawn.append(tokens)
+        guesses: list[list[int]] = mx.stack(drawn, axis=1).tolist()  # type: ignore[assignment]
+        return guesses
+
+    def _state_of(self, text: Text) -> mx.array:
+        states, kept = self._states[id(text)]
+        state = states[kept.slot, kept.count - 1]
+        alone = self._model.model(mx.array([text.read()[:-1]]))[0, -1]
+        self.wrong_states += not mx.allclose(state, alone, rtol=TOLERANCE, atol=TOLERANCE)
+        return state
+
+
+def make_features(model: nn.Module, states: mx.array, tokens: mx.array) -> mx.array:
+    """What the second layer of a head gets: [..., features]."""
+    pair = mx.concatenate([states, model.model.embed_tokens(tokens)], axis=-1)
+    weight = mx.random.normal((pair.shape[-1], FEATURES), key=mx.random.key(0))
+    return mx.maximum(pair @ weight, 0.0)
+
+
+def fit_head(model: nn.Module, texts: Sequence[list[int]]) -> mx.array:
+    """The weight of the second layer that is right for most places of these texts."""
+    inputs, outputs = [], []
+    for text in texts:
+        states = model.model(mx.array([text]))[0]
+        inputs.append(np.array(make_features(model, states[:-1], mx.array(text[1:]))))
+        outputs.append(np.array(states[1:]))
+    weight, *_ = np.linalg.lstsq(np.concatenate(inputs), np.concatenate(outputs))
+    return mx.array(weight)
+
+
+def make_engine(model: nn.Module, head: Head | None) -> Engine:
+    return Engine(
+        model,
+        max_running=8,
+        prefill=PrefillLimits(max_tokens=32),
+        prompt_cache=PrefixCache(1 << 30),
+        speculation=Speculation(FreePlaces(), head) if head is not None else None,
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(llama_path: Path) -> dict[int, Answer]:
+    """The answers of the rows without drafts."""
+    return answer_all(make_engine(load_model(llama_path)[0], None), llama_path, range(ROWS))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_head_drafts_from_the_states_of_rows_that_join_and_leave_and_changes_no_token(
+    llama_path: Path, expected: dict[int, Answer], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(row_positions, "MAX_WASTED_PLACES", 6 + seed)
+    model, _ = load_model(llama_path)
+    rng = random.Random(seed)
+    texts = [[*prompt_of(llama_path, id), *expected[id].tokens] for id in range(ROWS)]
+    head = Head(model, fit_head(model, texts))
+    engine = make_engine(model, head)
+    answers: dict[int, Answer] = {}
+    waiting, removed = list(range(ROWS)), set()
+    while waiting or len(engine):
+        if waiting and rng.random() < 0.4:
+            id = waiting.pop()
+            # Some rows have drafts of both kinds, so that several places of a pass stay.
+            predicted = spoil(expected[id].tokens, rng) if rng.random() < 0.3 else []
+            insert(engine, llama_path, id, predicted)
+        if answers and rng.random() < 0.03:
+            removed.add(id := rng.choice(list(answers)))
+            engine.remove([id])
+        step(engine, answers)
+        assert len(head) <= len(engine)
+    for id, answer in answers.items():
+        assert_equal(answer, expected[id], len(answer.tokens) if id in removed else None)
+    assert len(head) == 0
+    assert head.wrong_states == 0
+    assert engine.speculation is not None
+    [counts] = [each for each in engine.speculation.take_counts() if each.origin == "model"]
+    assert counts.accepted > 100
+    assert counts.rejected > 0
+
+
+class BrokenHead(Head):
+    """A head that fails when it has followed some passes."""
+
+    def follow(self, states: mx.array, kept: Sequence[KeptPlaces]) -> None:
+        if self.passes > 12:
+            raise TypeError("broken")
+        super().follow(states, kept)
+
+
+def test_rows_go_on_without_a_head_that_fails(
+    llama_path: Path, expected: dict[int, Answer]
+) -> None:
+    model, _ = load_model(llama_path)
+    head = BrokenHead(model, mx.zeros((FEATURES, model.args.hidden_size)))
+    engine = make_engine(model, head)
+    answers = answer_all(engine, llama_path, range(4))
+    for id in range(4):
+        assert_equal(answers[id], expected[id])
+    # It computes no more passes once it has failed.
+    assert head.passes == 13
