@@ -13,6 +13,7 @@ It differs from Hypercorn (0.18) and h11 (0.16) in these points:
   RFC 9110 section 7.8 permits.
 - A chunk of a response is framed directly. Hypercorn passes it through h11's events and checks,
   which is most of the time that it spends on a token; h11's state does not depend on it.
+- The small chunks of a request are joined (`joined_chunks`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from http import HTTPStatus
 from typing import Any
 
 import h11
+from h11._readers import ChunkedReader
 from h11._writers import ChunkedWriter
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Body, Response
@@ -45,6 +47,7 @@ from service.http.anthropic_errors import VERSION_HEADER, is_anthropic, render_f
 from service.http.error_middleware import REQUEST_ID_HEADER
 from service.http.request_body import SEND_CONTINUE
 from service.http.response_parts import SEND_PART
+from service.transport.joined_chunks import JoinedChunks
 
 VERSIONS = (b"1.0", b"1.1")
 EMPTY_LINES = (b"\r\n", b"\n")
@@ -64,6 +67,7 @@ QUOTED_BYTES = re.compile(r"bytearray\(b(?P<quote>['\"])(?P<bytes>.*?)(?P=quote)
 class Parser(h11.Connection):
     """h11's parser, without its answers to empty lines, late bytes and `Expect`.
 
+    Small chunks are joined.
     `fault` says why the client's bytes cannot be parsed. `head` is the beginning of the request.
     """
 
@@ -74,6 +78,10 @@ class Parser(h11.Connection):
     def they_are_waiting_for_100_continue(self) -> bool:
         """Always False: Hypercorn would send `100 Continue` before the headers are judged."""
         return False
+
+    def _get_io_object(self, *arguments: Any) -> Any:
+        found = super()._get_io_object(*arguments)
+        return JoinedChunks() if type(found) is ChunkedReader else found
 
     def receive_data(self, data: bytes) -> None:
         if not data or self.their_state not in ENDED_STATES:
