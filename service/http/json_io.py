@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
@@ -12,31 +11,18 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.errors import JSON_MEDIA_TYPE, InvalidRequest
+from service.errors import JSON_MEDIA_TYPE
 from service.http.body_budget import SMALL_BODY_BYTES
+from service.http.body_values import estimate_decoded_bytes
 from service.http.decoding import DecodingRules, RequestBody, decode_body
 from service.http.unknown_fields import ignored_of
 
 BodyT = TypeVar("BodyT", bound=RequestBody)
 ResultT = TypeVar("ResultT")
 
-# msgspec (0.22) holds the interpreter lock while it parses: 1 ms per MB of text, 5 ms per MB
-# of messages, but 90 ms per MB of empty lists. This limits the pause that one body can cause.
-MAX_BRACKETS = 2**18
 # A thread that works on a body holds the interpreter lock, so that more at once would only need
 # more memory.
 MAX_LARGE_WORK = 2
-# A large body is searched in parts of this size: a search holds the interpreter lock, too.
-PART_BYTES = 256 * 1024
-# The longest text that the expressions below find.
-LONGEST_WIDE_BYTES = 4
-# Python stores a text with one character from here on with this many bytes for each character.
-WIDE_TEXTS = (
-    (4, re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")),
-    (2, re.compile(rb"[\xc4-\xef]|\\u")),
-)
-# Of a decoded element of a list or an object, besides its text.
-ELEMENT_BYTES = 40
 
 
 class JsonBodies:
@@ -87,34 +73,6 @@ class JsonBodies:
         if decoder is None:
             decoder = self._decoders[kind] = msgspec.json.Decoder(kind)
         return decoder  # type: ignore[return-value]
-
-
-def estimate_decoded_bytes(body: bytes | bytearray) -> int:
-    """The memory of a decoded body, rather too much than too little.
-
-    Its text takes one byte for each character, or more if it has wide ones; its numbers, strings
-    and objects, which commas separate, have a size of their own.
-
-    Raises:
-        InvalidRequest: the body has more than `MAX_BRACKETS` opening brackets, those inside strings
-            included.
-    """
-    width, commas, brackets = 1, 0, 0
-    for start in range(0, len(body), PART_BYTES):
-        end = start + PART_BYTES
-        width = max(width, width_of(body[start : end + LONGEST_WIDE_BYTES - 1]))
-        commas += body.count(b",", start, end)
-        brackets += body.count(b"[", start, end) + body.count(b"{", start, end)
-        if brackets > MAX_BRACKETS:
-            raise InvalidRequest(f"The body has more than {MAX_BRACKETS} opening brackets.")
-    return len(body) * width + min(ELEMENT_BYTES * commas, 8 * len(body))
-
-
-def width_of(part: bytes | bytearray) -> int:
-    """The bytes with which Python stores each character of a text with this part."""
-    if part.isascii() and b"\\u" not in part:
-        return 1
-    return next((width for width, wide in WIDE_TEXTS if wide.search(part)), 1)
 
 
 def json_response(value: msgspec.Struct, status: int = 200) -> Response:

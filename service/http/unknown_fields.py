@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 UnknownFields = Literal["messages", "refuse", "warn"]
 
 MAX_WARNINGS = 16
+# One body may have any number of them.
+MAX_KEPT = 1000
 IGNORED_HEADER = "x-mlxd-ignored"
 IGNORED_KEY = "ignored_fields"
 MAX_NAMES = 16
@@ -53,6 +55,8 @@ def drop_unknown_fields(
 ) -> list[str]:
     """Delete the unknown fields of `document`; the paths of those that are ignored, logged.
 
+    It returns at most `MAX_KEPT`.
+
     Raises:
         InvalidRequest: an unknown field is refused; the error names it.
     """
@@ -61,7 +65,8 @@ def drop_unknown_fields(
         if unknown_fields != "warn":
             _refuse(field, unknown_fields)
         # Many elements of a list may have the same field.
-        ignored.setdefault(f"{field.place}.{field.key}".removeprefix("."), field.path)
+        if len(ignored) < MAX_KEPT:
+            ignored.setdefault(f"{field.place}.{field.key}".removeprefix("."), field.path)
     _log_ignored(list(ignored))
     return list(ignored.values())
 
@@ -98,7 +103,9 @@ def _log_ignored(names: list[str]) -> None:
     for name in names[:MAX_WARNINGS]:
         logger.warning("Ignored the unknown parameter %s", excerpt(name, 100))
     if len(names) > MAX_WARNINGS:
-        logger.warning("Ignored %d more unknown parameters", len(names) - MAX_WARNINGS)
+        least = "at least " if len(names) == MAX_KEPT else ""
+        count = len(names) - MAX_WARNINGS
+        logger.warning("Ignored %s%d more unknown parameters", least, count)
 
 
 def _drop(value: Any, shape: inspect.Type, path: str, place: str) -> Iterator[UnknownField]:

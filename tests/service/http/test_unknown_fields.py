@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from service.errors import InvalidRequest
 from service.http.decoding import Decoded, DecodingRules, decode_body
-from service.http.unknown_fields import UnknownFields, header_of
+from service.http.unknown_fields import MAX_KEPT, UnknownFields, header_of
 from service.schema.annotations import NEUTRAL_VALUES, REFUSED_KEYS
 from service.schema.chat import ChatRequest
 
@@ -152,3 +152,9 @@ def test_the_header_is_short_and_has_only_safe_characters(names: list[str]) -> N
 
 def test_the_header_has_the_names_as_they_are_if_they_are_safe() -> None:
     assert header_of(["messages[1].zz", "store"]) == "messages[1].zz, store"
+
+
+def test_of_any_number_of_ignored_fields_some_are_kept() -> None:
+    odd = {f"u{number}": 1 for number in range(2 * MAX_KEPT)}
+    ignored = chat(messages=[USER | odd]).ignored
+    assert ignored == [f"messages[0].u{number}" for number in range(MAX_KEPT)]
