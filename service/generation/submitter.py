@@ -144,9 +144,10 @@ class Submitter:
             MlxdError: the request cannot be served.
         """
         http_request.state.request_reader.check_connected()
-        record_of(http_request.scope).set_generation(operation, embed.model, (), stream=False)
         least = getattr(http_request.state, "key_priority", self._key_priority)
-        embed = msgspec.structs.replace(embed, priority=least)
+        priority = bound_priority(embed.priority, least)
+        embed = msgspec.structs.replace(embed, priority=priority)
+        record_of(http_request.scope).set_generation(operation, embed.model, (), stream=False)
         client = await self._name_client(http_request, 1)
         opened = await self._registry.open([embed], client, owner_of(http_request))
         inflight = observed(http_request, opened)

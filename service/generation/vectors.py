@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from protocol.events import Embedded
+from protocol.events import Embedded, Finished
+from service.generation.answers import describe_use
 from service.inflight.request import InflightRequest
+from service.schema.usage import TextsUsage
 
 VALUE_BYTES = 4
 # A number has at most this many characters in JSON.
@@ -18,10 +21,11 @@ NUMBER_CHARS = 24
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """The values of each text, as float32 bytes in little-endian order."""
+    """The values of each text, as float32 bytes in little-endian order, and what they took."""
 
     rows: list[bytes]
     prompt_tokens: int
+    use: TextsUsage
 
     @property
     def nbytes(self) -> int:
@@ -37,13 +41,22 @@ async def collect_vectors(inflight: InflightRequest, count: int) -> Vectors:
     """
     rows: dict[int, bytes] = {}
     prompt_tokens = 0
+    ends: list[Finished] = []
     async with inflight:
         async for batch in inflight.batches():
             prompt_tokens += batch.prompt_tokens
+            ends += batch.finished
             for event in batch.events:
                 if isinstance(event, Embedded):
                     rows.update(split(event))
-    return Vectors([rows[index] for index in range(count)], prompt_tokens)
+    return Vectors([rows[index] for index in range(count)], prompt_tokens, describe_texts(ends))
+
+
+def describe_texts(ends: Sequence[Finished]) -> TextsUsage:
+    """Where the time went."""
+    use = describe_use(ends)
+    names = TextsUsage.__struct_fields__
+    return TextsUsage(**{name: getattr(use, name) for name in names})
 
 
 def split(event: Embedded) -> dict[int, bytes]:

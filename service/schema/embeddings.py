@@ -10,8 +10,9 @@ from msgspec import Meta
 
 from protocol.embedding import InputType
 from service.errors import InvalidRequest
-from service.schema.parameters import TokenId
+from service.schema.parameters import Priority, TokenId
 from service.schema.support import HONOURED, METADATA, Parameter
+from service.schema.usage import TextsUsage
 
 MAX_TEXTS = 2048
 MAX_DIMENSIONS = 2**20
@@ -47,6 +48,7 @@ PARAMETERS: dict[str, Parameter] = {
     "input": HONOURED,
     "input_type": HONOURED,
     "model": HONOURED,
+    "priority": HONOURED,
     "user": METADATA,
 }
 
@@ -62,6 +64,7 @@ class EmbeddingsRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     dimensions: Dimensions | None = None
     user: str | None = None
     input_type: TextType | None = None
+    priority: Priority | None = None
 
     @property
     def texts(self) -> list[str | list[int]]:
@@ -124,6 +127,7 @@ class EmbeddingUsage(msgspec.Struct, frozen=True):
 
     prompt_tokens: int
     total_tokens: int
+    mlxd: TextsUsage
 
 
 class EmbeddingList(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,9 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from service.errors import InvalidRequest
+from service.schema.parameters import Priority
 from service.schema.support import HONOURED, METADATA, Parameter, refuse_unsupported, refused
+from service.schema.usage import TextsUsage
 
 MAX_DOCUMENTS = 1000
 
@@ -34,6 +36,7 @@ PARAMETERS: dict[str, Parameter] = {
     "max_chunks_per_doc": refused(),
     "max_tokens_per_doc": refused(),
     "model": HONOURED,
+    "priority": HONOURED,
     "query": HONOURED,
     "rank_fields": refused(["text"]),
     "return_documents": HONOURED,
@@ -56,6 +59,7 @@ class RerankRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_chunks_per_doc: int | None = None
     rank_fields: list[str] | None = None
     user: str | None = None
+    priority: Priority | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -86,6 +90,7 @@ class RerankUsage(msgspec.Struct, frozen=True):
 
     prompt_tokens: int
     total_tokens: int
+    mlxd: TextsUsage
 
 
 class BilledUnits(msgspec.Struct, frozen=True):

@@ -88,6 +88,19 @@ class MlxdUsage(msgspec.Struct, frozen=True):
     rejected_prediction_tokens: int = 0
 
 
+class TextsUsage(msgspec.Struct, frozen=True):
+    """Where the time of vectors or scores went, as in `MlxdUsage`. Not in OpenAI's API.
+
+    `prefill_ms` is the computation of the texts. The times add up to the time in the worker.
+    """
+
+    queue_ms: float = 0.0
+    prefill_ms: float = 0.0
+    preparation_ms: float = 0.0
+    load_ms: float = 0.0
+    restart_ms: float = 0.0
+
+
 class Usage(msgspec.Struct, frozen=True):
     """The token counts of one request; `completion_tokens` includes the stop token.
 

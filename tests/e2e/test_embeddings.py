@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import struct
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,6 +96,23 @@ def test_an_answer_has_a_vector_of_length_one_for_each_text_in_order(http: httpx
         assert math.isclose(math.hypot(*vector), 1.0, rel_tol=1e-5)
     usage = answer["usage"]
     assert usage["prompt_tokens"] == usage["total_tokens"] > len(PROMPTS)
+
+
+def test_an_answer_says_where_its_time_went(service: Daemon, http: httpx.Client) -> None:
+    plain_http.post(f"{service.url}/admin/models/{ASSUMED}/unload", json={})
+    uses = []
+    for _ in range(2):
+        began = time.perf_counter()
+        answer = embed(http, list(PROMPTS), model=ASSUMED)
+        elapsed_ms = (time.perf_counter() - began) * 1000
+        uses.append(answer["usage"]["mlxd"])
+        assert 0 < sum(uses[-1].values()) <= elapsed_ms
+    first, second = uses
+    assert first["load_ms"] > 0 == second["load_ms"]
+    assert all(use["preparation_ms"] > 0 < use["prefill_ms"] for use in uses)
+    [shown] = http.get("/status").json()["recent"][:1]
+    assert shown["load_ms"] == 0
+    assert shown["prefill_ms"] == pytest.approx(second["prefill_ms"], abs=0.1)
 
 
 def test_texts_of_mixed_lengths_together_have_the_vectors_that_they_have_alone(

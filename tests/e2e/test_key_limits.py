@@ -17,6 +17,7 @@ from service.app import list_operations
 from service.openapi.operation import Operation
 from tests.e2e import plain_http
 from tests.e2e.daemon import Daemon
+from tests.e2e.embedders import configure, table
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import KEYS, NAMED, PLAIN, add_key, bearer
 from tests.e2e.wire import completion
@@ -144,12 +145,14 @@ def test_every_route_of_the_table_needs_a_key_and_only_generation_needs_tokens(
 
 
 CHAT = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
-# Each endpoint that generates, and a request to it.
-GENERATING = {
+# Each endpoint whose requests have a priority, and a request to it.
+WITH_PRIORITY: dict[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "x", "max_tokens": 2},
     "/v1/chat/completions": CHAT,
     "/v1/messages": CHAT,
     "/v1/responses": {"input": "x", "max_output_tokens": 2},
+    "/v1/embeddings": {"input": "x", "model": "fake-embedding"},
+    "/v1/rerank": {"query": "x", "documents": ["x"], "model": "fake-rerank"},
 }
 
 
@@ -160,11 +163,14 @@ def test_a_key_bounds_the_priority_of_its_requests_on_every_endpoint(tmp_path: P
         -5: add_key(path, "urgent", "--priority", "-5"),
         5: add_key(path, "background", "--priority", "5"),
     }
-    with faulty("--keys-file", str(path)) as daemon:
-        for endpoint, body in GENERATING.items():
+    kinds = ("generation", "embedding", "rerank")
+    tables = [table(f"fake-{kind}", tmp_path / kind, kind=f'"{kind}"') for kind in kinds]
+    flags = [*configure(tmp_path, *tables), "--keys-file", str(path)]
+    with faulty(*flags, source=None) as daemon:
+        for endpoint, body in WITH_PRIORITY.items():
             for least, key in keys.items():
                 for priority in (None, least, least - 1, 2**31):
-                    asked = {**body, "model": "fake", "priority": priority}
+                    asked = {"model": "fake-generation", **body, "priority": priority}
                     response = plain_http.post(
                         f"{daemon.url}{endpoint}", json=asked, headers=bearer(key)
                     )

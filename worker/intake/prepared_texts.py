@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from protocol.messages import Request, Submit
 from protocol.structs import Message
 from worker.embedding.texts import EmbeddingTexts
 from worker.models.model_config import ModelConfig
+from worker.outputs.output_processor import AnswerRecord
 from worker.prompt_errors import PromptError
 from worker.prompts.builder import index_outside
 
@@ -44,8 +46,9 @@ class PreparedEmbedding:
     """A request whose texts are token ids that fit the model's context.
 
     `rows` are the texts that are not computed yet, by index; `prompt_tokens` are those of all.
-    `received_at` and `admitted_at` are monotonic times in seconds; `started`: `Started` was sent,
-    and the request was preempted. `alone`: the model failed on it beside others.
+    `received_at` is monotonic time in seconds. Since then it took `opening_s` to open the model's
+    files, and then `preparation_s`. `record` says where the time of a request went that was
+    preempted. `alone`: the model failed on it beside others.
     """
 
     submit: Embed
@@ -53,9 +56,15 @@ class PreparedEmbedding:
     prompt_tokens: int
     received_at: float
     config: ModelConfig
-    started: bool = False
-    admitted_at: float | None = None
+    opening_s: float = 0.0
+    preparation_s: float = 0.0
+    record: AnswerRecord | None = None
     alone: bool = False
+
+    @property
+    def started(self) -> bool:
+        """Whether `Started` was sent, and the request was preempted."""
+        return self.record is not None
 
     @property
     def longest(self) -> tuple[int, int]:
@@ -64,12 +73,25 @@ class PreparedEmbedding:
 
 
 def to_embedding(
-    config: ModelConfig, submit: Embed, prepared: PreparedTexts, received_at: float
+    config: ModelConfig,
+    submit: Embed,
+    prepared: PreparedTexts,
+    received_at: float,
+    opening_s: float = 0.0,
 ) -> PreparedEmbedding:
-    """The request with its prepared rows."""
+    """The request with its prepared rows, whose preparation ends now."""
     rows = {index: array(TOKEN_TYPE, row) for index, row in enumerate(prepared.rows)}
     tokens = sum(map(len, rows.values()))
-    return PreparedEmbedding(submit, rows, tokens, received_at, config)
+    preparation_s = max(time.monotonic() - received_at - opening_s, 0.0)
+    return PreparedEmbedding(
+        submit,
+        rows,
+        tokens,
+        received_at,
+        config,
+        opening_s=opening_s,
+        preparation_s=preparation_s,
+    )
 
 
 def encode_rows(texts: EmbeddingTexts, request: Embed, limit_tokens: int) -> PreparedTexts:

@@ -319,7 +319,8 @@ class Preprocessor:
             case PreparedPrompt() if isinstance(submit, Submit):
                 self._compile(job, submit, prepared)
             case PreparedTexts() if isinstance(submit, Embed):
-                embedding = to_embedding(job.config, submit, prepared, job.received_at)
+                times = job.received_at, job.opening_s
+                embedding = to_embedding(job.config, submit, prepared, *times)
                 self._deliver_one(submit.id, embedding)
             case Tokenized():
                 self._send_result(prepared)

@@ -73,6 +73,21 @@ class AnswerRecord:
         """How many of the prompt's tokens were in the cache at the first admission."""
         return 0 if self.use is None else self.use.memory_tokens + self.use.disk_tokens
 
+    def leave_queue(
+        self, now: float, opening_s: float, preparation_s: float, loaded_at: float | None
+    ) -> None:
+        """An admission at `now`: what passed before the queue counts for the phases it was.
+
+        It was `opening_s` for the model's files and then `preparation_s`, both 0 if this is not
+        the first admission. The model was loaded last at `loaded_at`.
+        """
+        queued_at = self.since + opening_s + preparation_s
+        self.enter("queue", now)
+        self.move("load", opening_s)
+        self.move("preparation", preparation_s)
+        if loaded_at is not None:
+            self.move("load", min(loaded_at, now) - queued_at)
+
     def in_phase(self, phase: Phase) -> float:
         """The seconds in a phase so far, without the current one."""
         return self.seconds.get(phase, 0.0)

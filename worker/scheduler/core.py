@@ -81,14 +81,14 @@ class EngineCore:
         )
         self._memory_pressure = MemoryPressure(pool, self._waiting, measure_memory)
         self._running: dict[int, RunningRequest] = {}
-        self._embeddings = EmbeddingJobs(pool, self._waiting, clock=clock)
+        # When each model was loaded last; not those that were there from the start.
+        self._loaded_at: dict[str, float] = {}
+        self._embeddings = EmbeddingJobs(pool, self._waiting, self._loaded_at, clock=clock)
         self._reservations = Reservations(
             pool, self._admission, self._running, partial(self._preempt, for_memory=True)
         )
         self._events: list[Event] = []
         self._sent_states: list[ModelState] = pool.states()
-        # When each model was loaded last; not those that were there from the start.
-        self._loaded_at: dict[str, float] = {}
         self._device_ms = 0.0
         # Since the last message.
         self._preempted = 0

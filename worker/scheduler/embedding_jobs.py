@@ -9,17 +9,17 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from protocol.events import Embedded, Event, Failed, Finished, Started
-from protocol.units import MS_PER_S
+from protocol.events import Embedded, Event, Failed, Finished, PromptUse, Started
 from worker.embedding_batches.engine import Computed, Values
 from worker.engine.engine import FailedRow
 from worker.intake.prepared_texts import PreparedEmbedding, name_of, too_long
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedEmbedder
+from worker.outputs.output_processor import AnswerRecord
 from worker.scheduler.preemption.shares import Place, preempt_for_shares
 from worker.scheduler.waiting_queue import WaitingQueue
 
@@ -32,16 +32,33 @@ MIN_SLICE_S = 0.002
 
 @dataclasses.dataclass(slots=True)
 class RunningEmbedding:
-    """One request whose texts are in its model's engine; times are monotonic, in seconds."""
+    """One request whose texts are in its model's engine, and where its time went."""
 
     model: LoadedEmbedder
     prepared: PreparedEmbedding
-    admitted_at: float
+    record: AnswerRecord
 
     @property
     def id(self) -> int:
         """The request's id."""
         return self.prepared.submit.id
+
+    def finish(self, now: float) -> Finished:
+        """Its end at `now`. A text that is computed is not computed again."""
+        record, tokens = self.record, self.prepared.prompt_tokens
+        record.enter("prefill", now)
+        return Finished(
+            id=self.id,
+            reason="stop",
+            prompt_tokens=tokens,
+            completion_tokens=0,
+            queue_ms=record.in_ms("queue"),
+            prefill_ms=record.in_ms("prefill"),
+            decode_ms=0.0,
+            preparation_ms=record.in_ms("preparation"),
+            load_ms=record.in_ms("load"),
+            use=PromptUse(computed_tokens=tokens),
+        )
 
 
 class EmbeddingJobs:
@@ -51,11 +68,14 @@ class EmbeddingJobs:
         self,
         pool: ModelPool,
         waiting: WaitingQueue,
+        loaded_at: Mapping[str, float],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._waiting = waiting
+        # When each model was loaded last, in the clock's time.
+        self._loaded_at = loaded_at
         self._clock = clock
         self._running: dict[int, RunningEmbedding] = {}
 
@@ -119,12 +139,21 @@ class EmbeddingJobs:
         model.engine.insert(
             submit.id, prepared.rows, alone=prepared.alone, priority=submit.priority
         )
+        record = prepared.record or AnswerRecord(since=prepared.received_at)
+        before = (0.0, 0.0) if prepared.started else (prepared.opening_s, prepared.preparation_s)
         now = self._clock()
-        admitted_at = now if prepared.admitted_at is None else prepared.admitted_at
-        self._running[submit.id] = RunningEmbedding(model, prepared, admitted_at)
+        record.leave_queue(now, *before, self._loaded_at.get(model.info.id))
+        record.enter("prefill", now)
+        self._running[submit.id] = RunningEmbedding(model, prepared, record)
         if not prepared.started:
-            fingerprint = model.config.fingerprint
-            yield Started(submit.id, prepared.prompt_tokens, fingerprint=fingerprint)
+            yield Started(
+                submit.id,
+                prepared.prompt_tokens,
+                fingerprint=model.config.fingerprint,
+                queue_ms=record.in_ms("queue"),
+                preparation_ms=record.in_ms("preparation"),
+                load_ms=record.in_ms("load"),
+            )
 
     def _places(self, model: LoadedEmbedder) -> list[Place]:
         """The places of this model's requests in order of arrival; the oldest one is fixed."""
@@ -149,13 +178,13 @@ class EmbeddingJobs:
     def _requeue(self, id: int, *, alone: bool = False) -> None:
         running = self._running[id]
         rows = running.model.engine.left(id)
+        running.record.enter("queue", self._clock())
         self._release(id)
         self._waiting.push_front(
             dataclasses.replace(
                 running.prepared,
                 rows=rows,
-                started=True,
-                admitted_at=running.admitted_at,
+                record=running.record,
                 alone=alone or running.prepared.alone,
             )
         )
@@ -171,16 +200,7 @@ class EmbeddingJobs:
         if running.model.engine.left(computed.id):
             return
         self._release(computed.id)
-        prepared = running.prepared
-        yield Finished(
-            id=computed.id,
-            reason="stop",
-            prompt_tokens=prepared.prompt_tokens,
-            completion_tokens=0,
-            queue_ms=(running.admitted_at - prepared.received_at) * MS_PER_S,
-            prefill_ms=(self._clock() - running.admitted_at) * MS_PER_S,
-            decode_ms=0.0,
-        )
+        yield running.finish(self._clock())
 
     def _retry_alone(self, failed: FailedRow) -> Iterator[Event]:
         """Queue a request again whose model failed beside others; the second time it fails."""

@@ -68,16 +68,10 @@ class RunningRequest:
 
     def start(self, now: float, loaded_at: float | None) -> Started:
         """Its admission, after its row is inserted; its model was loaded at `loaded_at`."""
-        prepared, record, reuse = self.prepared, self.output.record, self.output.row.reuse
-        queued_at = record.since
-        record.enter("queue", now)
-        if not prepared.started:
-            queued_at += prepared.opening_s + prepared.preparation_s
-            record.move("load", prepared.opening_s)
-            record.move("preparation", prepared.preparation_s)
-        if loaded_at is not None:
-            record.move("load", min(loaded_at, now) - queued_at)
-        self.prefilled = reuse.cached_tokens
+        prepared, record = self.prepared, self.output.record
+        before = (0.0, 0.0) if prepared.started else (prepared.opening_s, prepared.preparation_s)
+        record.leave_queue(now, *before, loaded_at)
+        self.prefilled = self.output.row.reuse.cached_tokens
         return self.output.start(now, self._find_parting())
 
     def _find_parting(self) -> Parting | None:

@@ -59,6 +59,7 @@ class EmbeddingsEndpoint:
             prompt=msgspec.Raw(msgspec.msgpack.encode(texts)),
             dimensions=request.dimensions,
             input_type=request.input_type,
+            priority=request.priority or 0,
         )
         inflight = await self._submitter.embed(http_request, embed, operation=OPERATION)
         vectors = await collect_vectors(inflight, len(texts))
@@ -87,7 +88,7 @@ def encode_answer(vectors: Vectors, model: str, *, is_base64: bool) -> bytes:
         Embedding(index=index, embedding=embed_json(encode(row)))
         for index, row in enumerate(vectors.rows)
     ]
-    usage = EmbeddingUsage(vectors.prompt_tokens, vectors.prompt_tokens)
+    usage = EmbeddingUsage(vectors.prompt_tokens, vectors.prompt_tokens, vectors.use)
     return msgspec.json.encode(EmbeddingList(data=data, model=model, usage=usage))
 
 

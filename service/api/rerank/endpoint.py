@@ -41,6 +41,7 @@ class RerankEndpoint:
             prompt=msgspec.Raw(msgspec.msgpack.encode(texts)),
             param="documents",
             query=request.query,
+            priority=request.priority or 0,
         )
         inflight = await self._submitter.embed(http_request, embed, operation=OPERATION)
         vectors = await collect_vectors(inflight, len(texts))
@@ -49,7 +50,7 @@ class RerankEndpoint:
             id=f"rerank-{uuid.uuid4().hex}",
             model=model,
             results=to_results(request, scores),
-            usage=RerankUsage(vectors.prompt_tokens, vectors.prompt_tokens),
+            usage=RerankUsage(vectors.prompt_tokens, vectors.prompt_tokens, vectors.use),
         )
         return json_response(response)
 

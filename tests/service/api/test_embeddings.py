@@ -27,6 +27,7 @@ from service.http.decoding import DecodingRules
 from service.http.json_io import JsonBodies
 from service.inflight.registry import RequestRegistry
 from service.requestlog.record import RequestRecord
+from service.schema.usage import TextsUsage
 from service.security.clients import ClientNames, PeerNames
 from service.security.peer_processes import PeerProcesses
 from tests.service.api.body_reader import BodyReader
@@ -72,6 +73,9 @@ class Service:
         self.registry.worker_stepped(Step(list(events), STATS))
 
 
+NO_TIME = dict.fromkeys(TextsUsage.__struct_fields__, 0.0)
+
+
 def pack(*values: float) -> bytes:
     return struct.pack(f"<{len(values)}f", *values)
 
@@ -83,8 +87,9 @@ def end_of(id: int) -> Finished:
         prompt_tokens=7,
         completion_tokens=0,
         queue_ms=0.0,
-        prefill_ms=0.0,
+        prefill_ms=5.0,
         decode_ms=0.0,
+        preparation_ms=2.0,
     )
 
 
@@ -96,7 +101,9 @@ async def test_vectors_come_in_any_order_and_their_texts_in_theirs() -> None:
     service.step(Embedded(id, [1], pack(3, 4)), end_of(id))
     body = msgspec.json.decode((await handler).body)
     assert [each["embedding"] for each in body["data"]] == [[1, 2], [3, 4], [5, 6]]
-    assert body["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+    usage = body["usage"]
+    assert (usage["prompt_tokens"], usage["total_tokens"]) == (7, 7)
+    assert usage["mlxd"] == {**NO_TIME, "preparation_ms": 2.0, "prefill_ms": 5.0}
     assert (service.logged.prompt_tokens, service.logged.completion_tokens) == (7, 0)
     assert (service.logged.operation, service.logged.finish) == ("embeddings", "stop")
 
