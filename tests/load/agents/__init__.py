@@ -28,7 +28,7 @@ from tests.load.tables import wide_console
 WHOLE = Shape()
 SHORT = Shape(turns=9, tools=3, least_tokens=60, most_tokens=500, answer_tokens=8)
 # What fits 8,192 tokens of SmolLM2.
-NARROW = Shape(turns=16, tools=4, blocks=1, least_tokens=140, most_tokens=900)
+NARROW = Shape(tools=2, blocks=1, least_tokens=20, most_tokens=120)
 DEFAULT_FAMILIES = ("plain", "window", "hybrid")
 PEERS = {
     "mlx_lm.server": [],
