@@ -25,6 +25,7 @@ from service.api.rerank.routes import list_rerank_operations
 from service.api.responses.format import ResponseFormat
 from service.api.responses.routes import list_response_operations
 from service.api.tokenization.routes import list_tokenization_operations
+from service.config.api_keys import ApiKey
 from service.config.model_names import ModelNames
 from service.config.model_settings import MODEL_KINDS, ModelKind, quantisations_of
 from service.config.settings import Settings
@@ -101,7 +102,7 @@ class ServiceParts:
     stores: Stores
     thinking: EncodedThinking
     version: str
-    keys_required: Callable[[], bool]
+    keys_in_force: Callable[[], Sequence[ApiKey] | None]
 
 
 def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
@@ -288,8 +289,12 @@ def model_operations(parts: ServiceParts, generating: Sequence[Operation]) -> li
 
 def look_around(parts: ServiceParts) -> Surroundings:
     """What decides, besides the settings, whether one of them has an effect."""
-    exports_traces = parts.observability.telemetry.tracer_provider is not None
-    return Surroundings(keys_required=parts.keys_required(), exports_traces=exports_traces)
+    states = parts.supervisor.model_states.states
+    return Surroundings(
+        keys=parts.keys_in_force(),
+        exports_traces=parts.observability.telemetry.tracer_provider is not None,
+        contexts=[state.info.context_length for state in states if state.info is not None],
+    )
 
 
 def warn_without_effect(parts: ServiceParts) -> None:

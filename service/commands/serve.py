@@ -191,7 +191,7 @@ async def serve_with(
         stores=stores,
         thinking=make_thinking(settings),
         version=version("mlxd"),
-        keys_required=lambda: keys.required,
+        keys_in_force=lambda: keys.in_force,
     )
     warn_without_effect(parts)
     api = build_app(parts, keys=keys, address=listener.getsockname()[0])

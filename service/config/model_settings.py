@@ -102,6 +102,8 @@ EMBEDDING_SETTINGS = ("pooling", "normalise", "dimensions", "prompts")
 GENERATION_SETTINGS = (
     "adapter",
     "chat_template",
+    "sampling",
+    "generation_config",
     "speculation",
     "kv_quantisation",
     "draft_model",
@@ -279,7 +281,7 @@ def _check_kind(model: ModelSettings, origin: str) -> None:
     elif model.kind == "rerank":
         others = (*GENERATION_SETTINGS, *EMBEDDING_SETTINGS)
     for name in others:
-        if getattr(model, name) is not None:
+        if getattr(model, name) != getattr(DEMO, name):
             reason = f'{name} has no effect on a model of kind = "{model.kind}"'
             raise SettingsError(f"{origin}: {model_id(model)}: {reason}")
 

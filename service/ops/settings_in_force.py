@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from protocol.model_states import ModelState
+from service.config.api_keys import ApiKey
+from service.config.model_settings import NO_DRAFT_MODEL, ModelSettings, model_id
 from service.config.settings import Settings
 from service.inflight.shares import share_of
 from service.ops.health import prefill_health
@@ -32,7 +34,9 @@ CACHE_FOLDER_SETTINGS = ("prompt_cache_dir_bytes", "prompt_cache_dir_reserve_byt
 STORE_SETTINGS = ("response_store_bytes", "response_store_ttl_s")
 HOST_SETTINGS = ("ranks_python", "ranks_cwd", "ranks_network")
 RANK_SETTINGS = ("ranks_backend", "ranks_split", "ranks_away_s")
-KEY_SETTINGS = ("key_max_concurrent", "key_tokens_per_minute")
+CACHE_SETTINGS = ("prompt_cache_bytes", "prompt_cache_dir", *CACHE_FOLDER_SETTINGS)
+
+GENERATION_ALONE = ("strict_max_tokens", "hosted_tools", "compiled_sampling")
 
 # Whether it is so, the settings that then change nothing, and why.
 Condition = tuple[bool, tuple[str, ...], str]
@@ -42,11 +46,13 @@ Condition = tuple[bool, tuple[str, ...], str]
 class Surroundings:
     """What besides the settings decides whether one has an effect.
 
-    `platform` is that of `sys.platform`.
+    `keys` are the API keys, None where none is required; `contexts` the context lengths of the
+    models that are loaded, in tokens. `platform` is that of `sys.platform`.
     """
 
-    keys_required: bool
+    keys: Sequence[ApiKey] | None
     exports_traces: bool
+    contexts: Sequence[int] = ()
     platform: str = sys.platform
 
 
@@ -72,15 +78,16 @@ class SettingsReport:
             prefill=prefill_health(self._supervisor, show),
             memory=MemoryInForce(
                 limit_bytes=stats.memory.limit if stats else 0,
-                prompt_cache=cache_of(settings),
+                prompt_cache=cache_of(settings, stats.memory.limit if stats else 0),
             ),
             speculation=speculation_of(settings, self._supervisor.model_states.states),
             kv_quantisation=self._quantisation(),
             priority="priority" in PARAMETERS and PARAMETERS["priority"].support == "honoured",
             key_limits=KeyLimitsInForce(
-                required=surroundings.keys_required,
+                required=surroundings.keys is not None,
                 max_concurrent=settings.key_max_concurrent,
                 tokens_per_minute=settings.key_tokens_per_minute,
+                priority=settings.key_priority,
             ),
             ranks=RanksInForce(
                 size=self._supervisor.ranks.size,
@@ -126,11 +133,14 @@ def speculation_of(settings: Settings, states: Iterable[ModelState]) -> Speculat
     )
 
 
-def cache_of(settings: Settings) -> PromptCacheInForce:
-    """The prompt cache: without memory it has no files either."""
+def cache_of(settings: Settings, limit_bytes: int) -> PromptCacheInForce:
+    """The prompt cache: without memory it has no files either, and the budget holds it.
+
+    `limit_bytes` is the worker's memory budget, 0 while that is unknown.
+    """
     has_files = settings.prompt_cache_bytes and settings.prompt_cache_dir
     return PromptCacheInForce(
-        memory_bytes=settings.prompt_cache_bytes,
+        memory_bytes=min(settings.prompt_cache_bytes, limit_bytes or settings.prompt_cache_bytes),
         disk_bytes=settings.prompt_cache_dir_bytes if has_files else 0,
     )
 
@@ -139,27 +149,69 @@ def find_without_effect(
     settings: Settings, surroundings: Surroundings
 ) -> Iterator[SettingWithoutEffect]:
     """The settings that are not at their default and change nothing, with the reason."""
+    reasons: dict[str, str] = {}
     for holds, names, reason in list_conditions(settings, surroundings):
         for name in names if holds else ():
             if getattr(settings, name) != getattr(DEFAULTS, name):
-                yield SettingWithoutEffect(name, reason)
+                reasons.setdefault(name, reason)
+    for model in settings.models:
+        for holds, name, reason in list_model_conditions(model, settings):
+            if holds and getattr(model, name) is not None:
+                reasons[f"{name} of {model_id(model)}"] = reason
+    for name, reason in reasons.items():
+        yield SettingWithoutEffect(name, reason)
+
+
+def list_model_conditions(model: ModelSettings, settings: Settings) -> list[tuple[bool, str, str]]:
+    """When a model's own setting changes nothing: whether that is so, which one, and why."""
+    speculation = model.speculation or settings.speculation
+    is_off = speculation == "off" and model.draft_model != NO_DRAFT_MODEL
+    return [
+        (model.pinned, "idle_s", "the model is pinned, so that it is never unloaded"),
+        (is_off, "draft_model", "its speculation is off"),
+    ]
+
+
+def list_key_conditions(keys: Sequence[ApiKey] | None) -> Iterator[Condition]:
+    """When settings of keys change nothing."""
+    yield keys is not None, ("without_keys",), "API keys are configured"
+    yield keys is None, ("key_max_concurrent", "key_tokens_per_minute"), "no API key is configured"
+    for name in ("max_concurrent", "tokens_per_minute", "priority"):
+        own = keys is not None and all(getattr(key, name) is not None for key in keys)
+        yield own, (f"key_{name}",), f"every API key has its own {name}"
+
+
+def list_kind_conditions(settings: Settings) -> Iterator[Condition]:
+    """When settings of one kind of model change nothing."""
+    kinds = {model.kind for model in settings.models}
+    generates, embeds = "generation" in kinds, "embedding" in kinds
+    yield not generates, (*CACHE_SETTINGS, *GENERATION_ALONE), "no model generates"
+    yield not embeds, ("embedding_token_ids",), "there is no embedding model"
 
 
 def list_conditions(settings: Settings, surroundings: Surroundings) -> list[Condition]:
     """When settings change nothing: whether that is so here, which ones, and why."""
     has_cache = bool(settings.prompt_cache_bytes)
     has_files = has_cache and bool(settings.prompt_cache_dir)
-    has_keys = surroundings.keys_required
     is_mac = surroundings.platform == MAC
     is_linux = surroundings.platform == LINUX
     own_idle = all(model.pinned or model.idle_s is not None for model in settings.models)
     generating = [model for model in settings.models if model.kind == "generation"]
     own_kv = all(model.kv_quantisation is not None for model in generating)
     speculates = any((m.speculation or settings.speculation) != "off" for m in generating)
+    own_speculation = all(model.speculation is not None for model in generating)
+    own_context = all(model.context_limit_tokens for model in settings.models)
+    contexts, limit = surroundings.contexts, settings.context_limit_tokens
+    is_beyond = bool(contexts) and all(tokens < limit for tokens in contexts)
     own_draft = all(model.draft_model is not None for model in generating)
     outlasted = settings.memory_wait_s >= settings.queue_timeout_s
     is_alone = settings.ranks == 1 and not settings.hosts
     return [
+        *list_key_conditions(surroundings.keys),
+        *list_kind_conditions(settings),
+        (own_context, ("context_limit_tokens",), "every model has its own context_limit_tokens"),
+        (is_beyond, ("context_limit_tokens",), "the loaded models' own contexts are no longer"),
+        (own_speculation, ("speculation",), "every model that generates has its own speculation"),
         (own_kv, ("kv_quantisation",), "every model that generates has its own kv_quantisation"),
         (own_draft, ("draft_model",), "every model that generates has its own draft_model"),
         (not speculates and not own_draft, ("draft_model",), "speculation is off"),
@@ -170,8 +222,6 @@ def list_conditions(settings: Settings, surroundings: Surroundings) -> list[Cond
         (not has_files, CACHE_FOLDER_SETTINGS, "the prompt cache has no files"),
         (not settings.log_file, ("log_file_bytes", "log_files"), "log_file is not set"),
         (settings.response_store == "off", STORE_SETTINGS, "response_store is off"),
-        (has_keys, ("without_keys",), "API keys are configured"),
-        (not has_keys, KEY_SETTINGS, "no API key is configured"),
         (not surroundings.exports_traces, ("record_content",), "no traces are exported"),
         (own_idle, ("idle_unload_s",), "every model is pinned or has its own idle_s"),
         (outlasted, ("memory_wait_s",), "queue_timeout_s ends each wait sooner"),

@@ -32,7 +32,7 @@ class SlotsInForce(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PromptCacheInForce(msgspec.Struct, frozen=True, kw_only=True):
-    """The prompt cache: its most bytes in memory, and in files; 0 is off."""
+    """The prompt cache: its most bytes in memory, at most the budget, and in files; 0 is off."""
 
     memory_bytes: int
     disk_bytes: int
@@ -82,11 +82,15 @@ class RanksInForce(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyLimitsInForce(msgspec.Struct, frozen=True, kw_only=True):
-    """The limits of each API key; 0 is none. Without `required` keys no client has them."""
+    """The limits of each API key without its own; 0 is none. Without `required` keys none holds.
+
+    `priority` is the lowest of a request, also without keys.
+    """
 
     required: bool
     max_concurrent: int
     tokens_per_minute: int
+    priority: int
 
 
 class SettingWithoutEffect(msgspec.Struct, frozen=True):

@@ -55,6 +55,11 @@ class KeyRing:
     def __len__(self) -> int:
         return len(self._keys)
 
+    @property
+    def in_force(self) -> tuple[ApiKey, ...] | None:
+        """The keys, one of which each request needs; None if none is required."""
+        return tuple(key for key, _ in self._keys) if self.required else None
+
     def refresh(self) -> None:
         """Read the file again if it has changed; checked once per `REFRESH_INTERVAL_S`."""
         if self._path is None or (now := self._now()) < self._refresh_at_s:

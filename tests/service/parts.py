@@ -43,7 +43,7 @@ def make_parts(settings: Settings | None = None) -> ServiceParts:
             tag=settings.replica_tag,
         ),
         version="tested",
-        keys_required=lambda: False,
+        keys_in_force=lambda: None,
     )
 
 

@@ -113,6 +113,8 @@ def test_a_model_without_its_own_draft_model_has_that_of_the_service(tmp_path: P
         ({"kv_quantisation": "2bit"}, "Invalid enum value"),
         ({"kind": "embedding", "kv_quantisation": "8bit"}, "kv_quantisation has no effect"),
         ({"kind": "embedding", "draft_model": "x"}, "draft_model has no effect"),
+        ({"kind": "embedding", "sampling": {"top_k": 5}}, "sampling has no effect"),
+        ({"kind": "rerank", "generation_config": False}, "generation_config has no effect"),
         ({"kind": "embedding", "adapter": "/a"}, "adapter has no effect"),
         ({"kind": "rerank", "chat_template": "/a"}, "chat_template has no effect"),
         ({"kind": "rerank", "pooling": "cls"}, "pooling has no effect"),

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from protocol.units import GIB
-from service.config.model_settings import DEMO
+from service.config.api_keys import make_key
+from service.config.model_settings import DEMO, ModelSettings
 from service.config.settings import Settings
 from service.ops.settings_in_force import (
     SettingsReport,
     Surroundings,
+    cache_of,
     find_without_effect,
     list_conditions,
 )
 from tests.service.parts import make_parts
 
-MAC = Surroundings(keys_required=True, exports_traces=True, platform="darwin")
-LINUX = Surroundings(keys_required=False, exports_traces=False, platform="linux")
+KEY = make_key("one")[1]
+MAC = Surroundings(keys=(KEY,), exports_traces=True, platform="darwin")
+LINUX = Surroundings(keys=None, exports_traces=False, platform="linux")
+
+OWN_LIMITS = dataclasses.replace(
+    MAC, keys=(replace(KEY, max_concurrent=1, tokens_per_minute=1, priority=1),)
+)
+MIXED_LIMITS = dataclasses.replace(OWN_LIMITS, keys=(*(OWN_LIMITS.keys or ()), KEY))
+EMBEDDER = ModelSettings(id="vectors", source="vectors", kind="embedding")
 
 # Settings that change nothing, where they do, and the setting that is named.
 INERT: list[tuple[str, dict[str, Any], Surroundings]] = [
@@ -45,6 +55,31 @@ INERT: list[tuple[str, dict[str, Any], Surroundings]] = [
     ("without_keys", {"without_keys": "anyone-on-the-network"}, MAC),
     ("key_max_concurrent", {"key_max_concurrent": 2}, LINUX),
     ("key_tokens_per_minute", {"key_tokens_per_minute": 2}, LINUX),
+    ("key_max_concurrent", {"key_max_concurrent": 2}, OWN_LIMITS),
+    ("key_tokens_per_minute", {"key_tokens_per_minute": 2}, OWN_LIMITS),
+    ("key_priority", {"key_priority": -2}, OWN_LIMITS),
+    ("speculation", {"speculation": "on", "models": (replace(DEMO, speculation="off"),)}, LINUX),
+    (
+        "context_limit_tokens",
+        {"context_limit_tokens": 9, "models": (replace(DEMO, context_limit_tokens=5),)},
+        LINUX,
+    ),
+    (
+        "context_limit_tokens",
+        {"context_limit_tokens": 9},
+        dataclasses.replace(LINUX, contexts=(8, 5)),
+    ),
+    ("embedding_token_ids", {"embedding_token_ids": "accept"}, LINUX),
+    ("prompt_cache_bytes", {"prompt_cache_bytes": GIB, "models": (EMBEDDER,)}, LINUX),
+    ("prompt_cache_dir", {"prompt_cache_dir": "x", "models": (EMBEDDER,)}, LINUX),
+    ("hosted_tools", {"hosted_tools": "refuse", "models": (EMBEDDER,)}, LINUX),
+    ("strict_max_tokens", {"strict_max_tokens": "on", "models": (EMBEDDER,)}, LINUX),
+    ("idle_s of mlxd-demo", {"models": (replace(DEMO, pinned=True, idle_s=5.0),)}, LINUX),
+    (
+        "draft_model of mlxd-demo",
+        {"models": (replace(DEMO, draft_model="x", speculation="off"),)},
+        LINUX,
+    ),
     ("record_content", {"record_content": "on"}, LINUX),
     ("memory_wait_s", {"memory_wait_s": 200.0}, LINUX),
     ("ranks_python", {"ranks_python": "/python"}, MAC),
@@ -74,6 +109,16 @@ def test_defaults_are_never_named(surroundings: Surroundings) -> None:
     assert named(Settings(), surroundings) == []
 
 
+def test_limits_of_keys_count_where_a_key_has_no_own() -> None:
+    limits: dict[str, Any] = {
+        "key_max_concurrent": 2,
+        "key_tokens_per_minute": 2,
+        "key_priority": -2,
+    }
+    assert named(Settings(**limits), MIXED_LIMITS) == []
+    assert named(Settings(key_priority=-2), LINUX) == []
+
+
 def test_a_setting_with_an_effect_is_not_named() -> None:
     settings = Settings(
         prompt_cache_dir="cache",
@@ -98,7 +143,8 @@ def test_an_idle_time_that_every_model_overrides_is_named() -> None:
 def test_each_condition_names_settings_that_exist() -> None:
     names = {name for _, names, _ in list_conditions(Settings(), LINUX) for name in names}
     assert names <= set(Settings.__struct_fields__)
-    assert {name for name, _, _ in INERT} | {"idle_unload_s"} == names
+    inert = {name for name, _, _ in INERT if name in Settings.__struct_fields__}
+    assert inert | {"idle_unload_s"} == names
 
 
 def test_what_is_shown_is_what_is_in_force() -> None:
@@ -114,3 +160,11 @@ def test_what_is_shown_is_what_is_in_force() -> None:
     assert (shown.speculation.asked, shown.speculation.on) == ("auto", False)
     assert shown.kv_quantisation.on is False
     assert shown.key_limits.required is False
+    assert shown.key_limits.priority == settings.key_priority
+
+
+def test_the_prompt_cache_is_never_shown_larger_than_the_memory() -> None:
+    settings = Settings(prompt_cache_bytes=2 * GIB)
+    assert cache_of(settings, GIB).memory_bytes == GIB
+    assert cache_of(settings, 4 * GIB).memory_bytes == 2 * GIB
+    assert cache_of(settings, 0).memory_bytes == 2 * GIB
