@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,7 @@ from starlette.types import Scope
 
 from service.security.clients import ClientNames, PeerNames
 from service.security.peer_processes import KEEP_S, PeerProcesses
+from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.anyio
 
@@ -37,8 +39,10 @@ class Table:
     def __init__(self, ports: dict[int, list[int]]) -> None:
         self.ports = ports
         self.full_scans = 0
+        self.scans_of_one = 0
 
     def of(self, pid: int) -> Iterator[tuple[int, int, int]]:
+        self.scans_of_one += 1
         yield from ((pid, port, SERVER_PORT) for port in self.ports.get(pid, []))
 
     def all(self) -> Iterator[tuple[int, int, int]]:
@@ -83,6 +87,55 @@ async def test_a_process_that_is_not_shown_leaves_the_connection_as_the_client()
     for _ in range(3):
         assert await names.find_name(scope_of("127.0.0.1", 5000)) == "connection 5000"
     assert table.full_scans == 1
+
+
+async def test_connections_that_have_ended_delay_no_other() -> None:
+    table = Table({11: [5000], 12: [5001]})
+    names = ClientNames(PeerNames(PeerProcesses(table.of, table.all, now=lambda: 0.0)))
+    ports = (5000, *range(6000, 6100), 5001)
+    table.scans_of_one = 0
+    found = await asyncio.gather(*(names.find_name(scope_of("127.0.0.1", port)) for port in ports))
+    assert (found[0], found[-1]) == ("process 11", "process 12")
+    assert table.scans_of_one == len(table.ports)
+
+
+async def test_those_that_come_during_a_look_up_share_the_next_one() -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    table = Table({11: [5000, 5001, 5002]})
+
+    def list_slowly() -> Iterator[tuple[int, int, int]]:
+        begun.set()
+        assert may_end.wait(HANG_S)
+        yield from table.all()
+
+    names = ClientNames(PeerNames(PeerProcesses(table.of, list_slowly, max_wait_s=HANG_S)))
+    first = asyncio.create_task(names.find_name(scope_of("127.0.0.1", 5000)))
+    assert await asyncio.to_thread(begun.wait, HANG_S)
+    table.ports[12] = [6000]
+    others = [
+        asyncio.create_task(names.find_name(scope_of("127.0.0.1", port)))
+        for port in (6000, 5001, *range(7000, 7010))
+    ]
+    await asyncio.sleep(0)
+    may_end.set()
+    assert await first == "process 11"
+    assert (await asyncio.gather(*others))[:2] == ["process 12", "process 11"]
+    assert table.full_scans <= 2
+
+
+async def test_a_slow_look_up_leaves_the_connection_as_the_client_until_it_ends() -> None:
+    may_end = threading.Event()
+    table = Table({11: [5000]})
+
+    def list_slowly() -> Iterator[tuple[int, int, int]]:
+        assert may_end.wait(HANG_S)
+        yield from table.all()
+
+    names = ClientNames(PeerNames(PeerProcesses(table.of, list_slowly, max_wait_s=0.0)))
+    assert await names.find_name(scope_of("127.0.0.1", 5000)) == "connection 5000"
+    may_end.set()
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    assert names.name_now(scope_of("127.0.0.1", 5000)) == "process 11"
 
 
 async def test_a_port_is_looked_up_again_after_a_while() -> None:
