@@ -135,10 +135,12 @@ def report(shares: Shares, console: Console) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this script's arguments."""
     parser.add_argument("--families", help=f"by commas; else {', '.join(FAMILIES)}")
-    parser.add_argument("--dtypes", default=",".join(DTYPES), help="by commas")
+    parser.add_argument("--dtypes", help=f"by commas; else {', '.join(DTYPES)}")
     parser.add_argument("--cases", type=int, default=16, help="half greedy, half with a seed")
     parser.add_argument("--tokens", type=int, default=64, help="of each answer")
-    parser.add_argument("--short", action="store_true", help="three families in float32")
+    parser.add_argument(
+        "--short", action="store_true", help="unless given, three families and float32"
+    )
     parser.add_argument("--json", type=Path, help="a file for all figures")
 
 
@@ -146,9 +148,10 @@ def main(options: argparse.Namespace) -> int:
     """Compare; returns 1 if an answer in float32 differs, or a request failed."""
     console = wide_console()
     families = options.families.split(",") if options.families else FAMILIES
-    dtypes = options.dtypes.split(",")
+    dtypes = options.dtypes.split(",") if options.dtypes else [*DTYPES]
     if options.short:
-        families, dtypes = SHORT_FAMILIES, ["float32"]
+        families = families if options.families else SHORT_FAMILIES
+        dtypes = dtypes if options.dtypes else ["float32"]
     cases = draw_cases(options.cases, options.tokens)
     shares: Shares = {}
     with tempfile.TemporaryDirectory() as folder:
