@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,26 @@ def test_a_client_above_its_share_yields_and_keeps_what_is_computed(pool: ModelP
     for each in lists:
         given = [e for e in events_of(steps, each.id) if isinstance(e, Embedded)]
         assert sorted(index for event in given for index in event.indices) == list(range(30))
+
+
+def test_the_times_of_a_request_add_up_also_where_it_yields_and_its_model_is_loaded(
+    qwen_path: Path, llama_path: Path
+) -> None:
+    pool = make_small_pool(qwen_path, llama_path)
+    texts = [f"{index} {WORDS * 20}" for index in range(30)]
+    lists = [request(id, texts, "greedy") for id in (1, 2, 3, 4)]
+    small = [request(id, ["small"], "other") for id in (5, 6)]
+    began = time.monotonic()
+    steps = run(pool, [*lists, *small], max_running=4)
+    ended = time.monotonic()
+    for id in range(1, 7):
+        end = end_of(steps, id)
+        assert isinstance(end, Finished)
+        spent_ms = end.preparation_ms + end.load_ms + end.queue_ms + end.prefill_ms
+        # A request of these tests was received when the clock showed its id.
+        assert began - id <= spent_ms / 1000 <= ended - id
+        assert end.prefill_ms > 0 < end.load_ms
+        assert end.use.computed_tokens == end.prompt_tokens
 
 
 def test_models_of_both_kinds_are_evicted_for_each_other(qwen_path: Path, llama_path: Path) -> None:
