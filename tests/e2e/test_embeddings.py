@@ -128,7 +128,9 @@ def test_base64_has_the_same_float32_values(http: httpx.Client) -> None:
     numbers = vectors_of(embed(http, list(PROMPTS), encoding_format="float"))
     encoded = vectors_of(embed(http, list(PROMPTS), encoding_format="base64"))
     for vector, text in zip(numbers, encoded, strict=True):
-        assert list(struct.unpack(f"<{DIMENSIONS}f", base64.b64decode(text))) == vector
+        # Computed twice: how many texts share a device call depends on the time that it takes.
+        decoded = list(struct.unpack(f"<{DIMENSIONS}f", base64.b64decode(text)))
+        assert difference(decoded, vector) < TOLERANCE
 
 
 def test_a_shorter_vector_is_the_beginning_of_the_whole_one_with_a_length_of_one(
