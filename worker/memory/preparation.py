@@ -16,13 +16,9 @@ class PreparationMemory:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._bytes: dict[str, int] = {}
+        # The sum of all reservations. It is read several times a step.
+        self.reserved_bytes = 0
         self._available_bytes = UNPUBLISHED
-
-    @property
-    def reserved_bytes(self) -> int:
-        """The sum of all reservations."""
-        with self._lock:
-            return sum(self._bytes.values())
 
     def publish(self, available_bytes: int) -> None:
         """Set how many bytes are available beside all present reservations."""
@@ -36,6 +32,7 @@ class PreparationMemory:
             if additional > max(0, self._available_bytes):
                 return False
             self._bytes[owner] = nbytes
+            self.reserved_bytes += additional
             self._available_bytes -= additional
             return True
 

@@ -81,6 +81,8 @@ class Evictor:
     def unload_idle(self, waiting: WaitingRequests) -> list[str]:
         """Unload the models that have been unused for their idle time; returns their ids."""
         now = self._clock()
+        if now < (self.next_idle_at() or NEVER_S):
+            return []
         due = [id for id in self._evictable(waiting, None) if now >= (self.idle_at(id) or NEVER_S)]
         for id in due:
             logger.info("unloading %s: idle for %g s", id, self._entries[id].source.idle_s)

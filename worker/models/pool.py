@@ -77,6 +77,9 @@ class ModelPool:
         self._on_unloaded = on_unloaded
         self._clock = clock
         self._models: dict[str, AnyLoadedModel] = {}
+        # Both kinds of them, in their order: each step asks for them several times.
+        self._generating: list[LoadedModel] = []
+        self._embedders: list[LoadedEmbedder] = []
         self._entries = {
             source.id: ModelEntry(
                 source,
@@ -112,8 +115,7 @@ class ModelPool:
         )
 
     def __iter__(self) -> Iterator[LoadedModel]:
-        loaded = [self._models[id] for id in self._entries if id in self._models]
-        return iter([model for model in loaded if isinstance(model, LoadedModel)])
+        return iter(self._generating)
 
     def __getitem__(self, id: str) -> LoadedModel:
         """The loaded model that generates."""
@@ -125,8 +127,7 @@ class ModelPool:
     @property
     def embedders(self) -> list[LoadedEmbedder]:
         """The loaded embedding models and rerankers, in the configured order."""
-        loaded = [self._models[id] for id in self._entries if id in self._models]
-        return [model for model in loaded if isinstance(model, LoadedEmbedder)]
+        return self._embedders
 
     @property
     def sources(self) -> list[ModelSource]:
@@ -228,6 +229,7 @@ class ModelPool:
 
     def _add(self, id: str, model: AnyLoadedModel) -> None:
         self._models[id] = model
+        self._note_models()
         alone = model.rules.batching == "none"
         if isinstance(model, LoadedModel):
             self.account.kv[id] = KVReservations(model.engine.kv_cost, alone=alone)
@@ -239,6 +241,12 @@ class ModelPool:
         entry.context_length, entry.defaults = model.info.context_length, model.config.defaults
         self.mark_used(id)
         self._on_loaded(model)
+
+    def _note_models(self) -> None:
+        loaded = [self._models[id] for id in self._entries if id in self._models]
+        # A new list: a loop over the old one goes on.
+        self._generating = [model for model in loaded if isinstance(model, LoadedModel)]
+        self._embedders = [model for model in loaded if isinstance(model, LoadedEmbedder)]
 
     def take_drafted(self) -> list[DraftedTokens]:
         """The drafted tokens that were verified since this was called last, of all models."""
@@ -310,5 +318,6 @@ class ModelPool:
     def _unload(self, id: str) -> None:
         self.account.prompt_cache.drop(self._models[id].config.content_key)
         del self._models[id], self.account.weight_bytes[id], self.account.kv[id]
+        self._note_models()
         return_freed_memory()
         self._on_unloaded(id)

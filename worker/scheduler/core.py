@@ -115,7 +115,8 @@ class EngineCore:
         """Handle all work in the inbox; wait for some if nothing runs. False on `Shutdown`."""
         self._device_clock.end()
         try:
-            work = self._inbox.get(block=not self._busy, timeout=self._wait_timeout_s())
+            is_idle = not self._busy
+            work = self._inbox.get(is_idle, self._wait_timeout_s() if is_idle else None)
             self._device_clock.begin()
             while self._handle(work):
                 work = self._inbox.get(block=False)

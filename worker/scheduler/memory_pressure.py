@@ -35,8 +35,10 @@ class MemoryPressure:
         account.fit_prompt_cache(self._pool.slack_bytes)
         account.preparation.publish(account.available_bytes)
         self.memory = self._measure_now()
+        if self._excess_bytes <= 0:
+            return False
         now = time.monotonic()
-        if self._excess_bytes > 0 and now >= self._freed_at + PAUSE_S:
+        if now >= self._freed_at + PAUSE_S:
             self._freed_at = now
             self._free()
         return self._used_bytes >= account.budget.limit
