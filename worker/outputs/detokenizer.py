@@ -93,7 +93,7 @@ class LeadingSpaceStripper:
 
     def push(self, token: int) -> str:
         text = self._inner.push(token)
-        return text if token in self._hidden else self._strip(text)
+        return text if self._started or token in self._hidden else self._strip(text)
 
     def flush(self) -> str:
         return self._strip(self._inner.flush())

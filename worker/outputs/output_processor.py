@@ -249,9 +249,8 @@ class OutputProcessor:
             deltas = deltas[:-1]
         else:
             last = EMPTY_DELTA
-        events = [self._to_event(delta, settled) for delta in deltas]
-        events.append(TextDelta(self.id, last.text, [token], logprobs, settled, last.kind))
-        return events
+        text = TextDelta(self.id, last.text, [token], logprobs, settled, last.kind)
+        return [*(self._to_event(delta, settled) for delta in deltas), text] if deltas else [text]
 
     def _to_event(self, delta: OutputDelta, settled: int) -> Event:
         match delta:

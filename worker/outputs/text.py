@@ -85,6 +85,7 @@ class Text:
         self._trim = trim
         # The segmenter's deltas are released unchanged.
         self._passes_through = not (stop or trim)
+        self._has_hidden = False
         # White space that is held back, in parts.
         self._held_space: list[str] = []
         self._held_space_chars = 0
@@ -151,6 +152,7 @@ class Text:
         was_in_reasoning = self._segmenter.in_reasoning
         text = self._detokenizer.push(token)
         hidden_chars = self._count_hidden(token, text) if token in self._control_texts else 0
+        self._has_hidden = self._has_hidden or hidden_chars > 0
         self.decoded_chars += len(text) - hidden_chars
         self._token_ends.append(self.decoded_chars)
         deltas = self._release(self._segmenter.push(text, hidden_chars))
@@ -196,6 +198,8 @@ class Text:
 
     def _release(self, deltas: list[OutputDelta]) -> list[OutputDelta]:
         """Apply the stop strings and the trimming to the segmenter's deltas."""
+        if self._passes_through and not self._has_hidden:
+            return deltas
         if self._passes_through:
             return [shown for delta in deltas if (shown := without_hidden(delta)) is not None]
         released: list[OutputDelta] = []
