@@ -8,14 +8,25 @@ from types import ModuleType
 import pytest
 
 from service.host.device_probe import probe
+from service.selftest.resume import check_resume
 from service.supervision.process import WORKER_COMMAND, WorkerProcess
 from tests.e2e.daemon import running
 from tests.fakes.service import FAKE_WORKER_COMMAND
+from tests.worker.ranks import grouped
 from worker.intake.preparation_process import PreparationProcess
 
 ROOT_FOLDERS = ("tests/e2e/", "tests/worker/", "tests/test_", "tests/")
 # A module that has one of these starts processes with it.
-STARTERS = (WorkerProcess, WORKER_COMMAND, PreparationProcess, probe, running, FAKE_WORKER_COMMAND)
+STARTERS = (
+    WorkerProcess,
+    WORKER_COMMAND,
+    PreparationProcess,
+    probe,
+    running,
+    FAKE_WORKER_COMMAND,
+    check_resume,
+    grouped,
+)
 
 
 def starts_service(item: pytest.Item) -> bool:

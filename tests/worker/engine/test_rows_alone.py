@@ -24,9 +24,10 @@ CACHE_BYTES = 1 << 28
 RECURRENT = [
     "mamba",
     "jamba",
-    "olmo_hybrid",
-    *(pytest.param(each, marks=pytest.mark.long) for each in ("nemotron_h", "rwkv7")),
-    pytest.param("recurrent_gemma", marks=pytest.mark.long),
+    *(
+        pytest.param(each, marks=pytest.mark.long)
+        for each in ("nemotron_h", "olmo_hybrid", "recurrent_gemma", "rwkv7")
+    ),
 ]
 WITHOUT_MERGE = ["llama4", "gpt_bigcode", pytest.param("deepseek_v41", marks=pytest.mark.long)]
 PROMPTS = [
