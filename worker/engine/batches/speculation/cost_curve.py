@@ -18,6 +18,10 @@ class CostCurve:
 
     def __init__(self) -> None:
         self._seconds: dict[int, dict[int, float]] = {}
+        # The numbers of rows with a pass of one place and one of more, in order.
+        self._measured: list[int] = []
+        # What was reckoned of it: it is asked for before every pass.
+        self._reckoned: dict[tuple[int, int], float] = {}
         # The bytes of keys and values that attention reads in a second; 0 is unknown.
         self.attended_bytes_s = 0.0
 
@@ -25,18 +29,25 @@ class CostCurve:
         """A pass of this size took so long; of several the shortest counts."""
         known = self._seconds.setdefault(rows, {})
         known[places] = min(seconds, known.get(places, seconds))
+        self._measured = sorted(
+            n for n, each in self._seconds.items() if 1 in each and len(each) > 1
+        )
+        self._reckoned.clear()
 
     @property
     def is_empty(self) -> bool:
         """Whether no number of rows has a pass of one place and one of more."""
-        return not self._measured()
+        return not self._measured
 
     def seconds(self, rows: int, places: int) -> float:
         """The seconds of a pass of this size; 0 where nothing is measured."""
-        measured = self._measured()
-        if not measured:
+        if not self._measured:
             return 0.0
-        return follow_line(sorted(measured), lambda n: self._of_places(n, places), rows)
+        known = self._reckoned.get((rows, places))
+        if known is None:
+            known = follow_line(self._measured, lambda n: self._of_places(n, places), rows)
+            self._reckoned[rows, places] = known
+        return known
 
     def pass_bytes(self) -> int:
         """What attention reads in the time of a pass of one row and place; 0 if it is unknown."""
@@ -48,9 +59,6 @@ class CostCurve:
         There is something measured.
         """
         return max(1.0, self.seconds(rows, places) / self.seconds(rows, 1))
-
-    def _measured(self) -> list[int]:
-        return [rows for rows, known in self._seconds.items() if 1 in known and len(known) > 1]
 
     def _of_places(self, rows: int, places: int) -> float:
         known = self._seconds[rows]

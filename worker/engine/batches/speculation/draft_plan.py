@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from worker.drafts.drafter import NO_DRAFT, Draft
 from worker.engine.sampler import Row
@@ -45,8 +46,9 @@ def choose_size(
     `prompts_wait`: there are prompts in prefill, which take turns with the passes.
     """
     best = DraftSize()
-    for count in range(1, max(map(len, gains)) + 1):
-        expected = [1.0 + sum(each[:count]) for each in gains]
+    expected = [1.0] * len(gains)
+    for count, of_rows in enumerate(zip_longest(*gains, fillvalue=0.0), 1):
+        expected = [known + gain for known, gain in zip(expected, of_rows, strict=True)]
         cost_of_pass = cost(count)
         if cost_of_pass > MAX_STRETCH * (1.0 if prompts_wait else min(expected)):
             # The cost grows with the places; a row's gain may end before.

@@ -169,6 +169,8 @@ class Speculation:
 
     def take_counts(self) -> list[DraftedTokens]:
         """The drafted tokens that were verified since this was called last, by their origin."""
+        if not self._counts:
+            return []
         counts, self._counts = self._counts, Counter()
         origins = sorted({origin for origin, _ in counts})
         return [DraftedTokens(each, counts[each, True], counts[each, False]) for each in origins]
