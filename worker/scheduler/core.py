@@ -115,8 +115,7 @@ class EngineCore:
         """Handle all work in the inbox; wait for some if nothing runs. False on `Shutdown`."""
         self._device_clock.end()
         try:
-            is_idle = not self._busy
-            work = self._inbox.get(is_idle, self._wait_timeout_s() if is_idle else None)
+            work = self._inbox.get(block=not self._busy, timeout=self._wait_timeout_s())
             self._device_clock.begin()
             while self._handle(work):
                 work = self._inbox.get(block=False)
@@ -131,7 +130,7 @@ class EngineCore:
 
     def _wait_timeout_s(self) -> float | None:
         """How long to wait for work before memory waits and idle models are checked again."""
-        if self._waiting or len(self._commands) or len(self._preprocessor):
+        if self._busy or self._waiting or len(self._commands) or len(self._preprocessor):
             return POLL_S
         due = self._pool.eviction.next_idle_at()
         return None if due is None else max(0.0, due - self._clock())
