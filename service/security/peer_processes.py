@@ -1,7 +1,7 @@
 """Which local process has the other end of a loopback connection.
 
 A process may open any number of connections, so that counting connections would give it as
-many shares as it likes. The processes are looked up by the system's tables (psutil), in a thread,
+many shares as it likes. The processes are looked up by the system's tables, in a thread,
 one look-up at a time for all connections that wait for one: clients that come and go faster than
 they can be looked up delay nobody. Processes that the system does not show to this user have no
 name here.
@@ -11,46 +11,85 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import psutil
 
 # An ephemeral port is not used again by another process within this time, as a rule.
 KEEP_S = 30.0
-# A look-up in all processes takes tens of milliseconds.
+# A look-up in all processes takes some milliseconds.
 FULL_SCAN_INTERVAL_S = 1.0
 MAX_KNOWN_PROCESSES = 32
 # After a look-up there is none for this many times its processor time, so that look-ups for a
-# client that opens hundreds of connections a second take a fifth of a core at most.
+# client that opens hundreds of connections a second take a fifth of a core at most, and none for
+# this time, so that one is for many.
 REST_TIMES = 4
+LEAST_REST_S = 0.05
 # A connection whose process is not found by then goes without: a slow look-up stops no request.
 MAX_WAIT_S = 0.5
+# The name of its task.
+LOOK_UP = "processes-look-up"
 
-# (process id, its port, the port at the other end) of each connection.
-Connections = Iterator[tuple[int, int, int]]
-# A connection's port, and the service's.
+# A connection's port, and that at its other end: here the service's.
 Ports = tuple[int, int]
+# Of each process that is looked at in turn.
+PortsByProcess = Iterator[tuple[int, list[Ports]]]
+
+# A row of Linux's table of TCP sockets: both ports and the inode. Without another end its port is
+# 0, and once it is closed its inode.
+SOCKET_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+SOCKET = re.compile(
+    rb"^ *\d+: [0-9A-F]+:(?P<port>[0-9A-F]{4}) [0-9A-F]+:(?!0000)(?P<other>[0-9A-F]{4}) "
+    rb"(?:\S+ +){6}(?P<inode>[1-9]\d*) ",
+    re.MULTILINE,
+)
 
 
-def connections_of(pid: int) -> Connections:
-    """The TCP connections of one process; none if they are not shown to this user."""
+def list_ports(pids: Iterable[int]) -> PortsByProcess:
+    """The TCP connections of these processes; none of those that are not shown to this user.
+
+    psutil reads the table of sockets again for each process, which takes most of its time.
+    """
+    sockets = read_sockets() if psutil.LINUX else {}
+    for pid in pids:
+        yield pid, find_sockets(pid, sockets) if psutil.LINUX else ask_psutil(pid)
+
+
+def read_sockets() -> dict[str, Ports]:
+    """The ports of each TCP connection, by how Linux names its socket."""
+    sockets = {}
+    for name in SOCKET_TABLES:
+        with contextlib.suppress(OSError):
+            for port, other, inode in SOCKET.findall(Path(name).read_bytes()):
+                sockets[f"socket:[{inode.decode()}]"] = int(port, 16), int(other, 16)
+    return sockets
+
+
+def find_sockets(pid: int, sockets: dict[str, Ports]) -> list[Ports]:
+    """The connections of one process among these."""
+    found = []
+    folder = f"/proc/{pid}/fd"
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208 (it takes half the time)
+            with contextlib.suppress(OSError):
+                ports = sockets.get(os.readlink(f"{folder}/{name}"))  # noqa: PTH115
+                found += [ports] if ports else []
+    return found
+
+
+def ask_psutil(pid: int) -> list[Ports]:
+    """The connections of one process, as psutil finds them."""
+    found = []
     with contextlib.suppress(psutil.Error):
         for each in psutil.Process(pid).net_connections("tcp"):
+            # A socket that listens has no other end.
             if each.raddr:
-                yield pid, each.laddr.port, each.raddr.port
-
-
-def all_connections() -> Connections:
-    """The TCP connections of all processes that are shown to this user."""
-    if not psutil.LINUX:
-        # Only root may read the whole table on macOS.
-        for pid in psutil.pids():
-            yield from connections_of(pid)
-        return
-    for each in psutil.net_connections("tcp"):
-        if each.pid is not None and each.laddr and each.raddr:
-            yield each.pid, each.laddr.port, each.raddr.port
+                found.append((each.laddr.port, each.raddr.port))  # noqa: PERF401 (for mypy)
+    return found
 
 
 class PeerProcesses:
@@ -58,13 +97,13 @@ class PeerProcesses:
 
     def __init__(
         self,
-        connections_of: Callable[[int], Connections] = connections_of,
-        all_connections: Callable[[], Connections] = all_connections,
+        list_ports: Callable[[Iterable[int]], PortsByProcess] = list_ports,
+        list_processes: Callable[[], list[int]] = psutil.pids,
         now: Callable[[], float] = time.monotonic,
         max_wait_s: float = MAX_WAIT_S,
     ) -> None:
-        self._connections_of = connections_of
-        self._all_connections = all_connections
+        self._list_ports = list_ports
+        self._list_processes = list_processes
         self._now = now
         self._max_wait_s = max_wait_s
         self._lock = asyncio.Lock()
@@ -89,7 +128,7 @@ class PeerProcesses:
             return pid
         self._wanted.add((port, server_port))
         if self._next is None:
-            self._next = asyncio.create_task(self._look_up(), name="processes-look-up")
+            self._next = asyncio.create_task(self._look_up(), name=LOOK_UP)
         await asyncio.wait([self._next], timeout=self._max_wait_s)
         return self.cached(port, server_port)
 
@@ -100,29 +139,29 @@ class PeerProcesses:
             self._next = None
             wanted, self._wanted = self._wanted, set()
             worked_s = await asyncio.to_thread(self._scan, wanted)
-            self._rests_until = self._now() + REST_TIMES * worked_s
+            self._rests_until = self._now() + max(REST_TIMES * worked_s, LEAST_REST_S)
 
     def _scan(self, wanted: set[Ports]) -> float:
         """Record the processes of these connections; the processor seconds that it took."""
         began_s = time.thread_time()
         self._forget_old()
-        server_ports = {server_port for _, server_port in wanted}
-        for pid in self._known:
+        for pid, connections in self._list_ports(self._known):
+            self._record(pid, connections, wanted)
             if not wanted - self._found.keys():
                 break
-            self._record(self._connections_of(pid), server_ports)
         is_due = self._now() - self._full_scan_at >= FULL_SCAN_INTERVAL_S
         if is_due and wanted - self._found.keys():
             self._full_scan_at = self._now()
-            self._record(self._all_connections(), server_ports)
+            for pid, connections in self._list_ports(self._list_processes()):
+                self._record(pid, connections, wanted)
         return time.thread_time() - began_s
 
-    def _record(self, connections: Connections, server_ports: set[int]) -> None:
-        for pid, port, server_port in connections:
-            if server_port in server_ports:
-                self._found[port, server_port] = (self._now(), pid)
-                if pid not in self._known:
-                    self._known = [pid, *self._known[: MAX_KNOWN_PROCESSES - 1]]
+    def _record(self, pid: int, connections: Iterable[Ports], wanted: set[Ports]) -> None:
+        server_ports = {server_port for _, server_port in wanted}
+        found = [ports for ports in connections if ports[1] in server_ports]
+        self._found.update(dict.fromkeys(found, (self._now(), pid)))
+        if found and pid not in self._known:
+            self._known = [pid, *self._known[: MAX_KNOWN_PROCESSES - 1]]
 
     def _forget_old(self) -> None:
         limit = self._now() - KEEP_S

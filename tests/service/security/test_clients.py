@@ -8,13 +8,20 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import pytest
 from starlette.types import Scope
 
 from service.security.clients import ClientNames, PeerNames
-from service.security.peer_processes import KEEP_S, PeerProcesses
+from service.security.peer_processes import (
+    KEEP_S,
+    LOOK_UP,
+    PeerProcesses,
+    PortsByProcess,
+    ask_psutil,
+    list_ports,
+)
 from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.anyio
@@ -41,14 +48,14 @@ class Table:
         self.full_scans = 0
         self.scans_of_one = 0
 
-    def of(self, pid: int) -> Iterator[tuple[int, int, int]]:
-        self.scans_of_one += 1
-        yield from ((pid, port, SERVER_PORT) for port in self.ports.get(pid, []))
+    def of(self, pids: Iterable[int]) -> PortsByProcess:
+        for pid in pids:
+            self.scans_of_one += 1
+            yield pid, [(port, SERVER_PORT) for port in self.ports.get(pid, [])]
 
-    def all(self) -> Iterator[tuple[int, int, int]]:
+    def all(self) -> list[int]:
         self.full_scans += 1
-        for pid in self.ports:
-            yield from self.of(pid)
+        return list(self.ports)
 
 
 async def test_a_key_comes_before_any_address() -> None:
@@ -103,10 +110,10 @@ async def test_those_that_come_during_a_look_up_share_the_next_one() -> None:
     begun, may_end = threading.Event(), threading.Event()
     table = Table({11: [5000, 5001, 5002]})
 
-    def list_slowly() -> Iterator[tuple[int, int, int]]:
+    def list_slowly() -> list[int]:
         begun.set()
         assert may_end.wait(HANG_S)
-        yield from table.all()
+        return table.all()
 
     names = ClientNames(PeerNames(PeerProcesses(table.of, list_slowly, max_wait_s=HANG_S)))
     first = asyncio.create_task(names.find_name(scope_of("127.0.0.1", 5000)))
@@ -127,14 +134,15 @@ async def test_a_slow_look_up_leaves_the_connection_as_the_client_until_it_ends(
     may_end = threading.Event()
     table = Table({11: [5000]})
 
-    def list_slowly() -> Iterator[tuple[int, int, int]]:
+    def list_slowly() -> list[int]:
         assert may_end.wait(HANG_S)
-        yield from table.all()
+        return table.all()
 
     names = ClientNames(PeerNames(PeerProcesses(table.of, list_slowly, max_wait_s=0.0)))
     assert await names.find_name(scope_of("127.0.0.1", 5000)) == "connection 5000"
     may_end.set()
-    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+    [look_up] = [each for each in asyncio.all_tasks() if each.get_name() == LOOK_UP]
+    await look_up
     assert names.name_now(scope_of("127.0.0.1", 5000)) == "process 11"
 
 
@@ -159,6 +167,8 @@ async def test_the_system_names_the_process_of_a_real_connection() -> None:
         ) as child:
             assert child.stdout is not None
             ports = [int(port) for port in child.stdout.readline().split()]
+            for pid, connections in list_ports([child.pid, os.getpid()]):
+                assert sorted(connections) == sorted(ask_psutil(pid))
             processes = PeerProcesses()
             assert [await processes.find(port, server_port) for port in ports] == [child.pid] * 2
             with socket.create_connection(("127.0.0.1", server_port)) as own:
