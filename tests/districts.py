@@ -43,6 +43,8 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.engine",
         "worker.drafts",
         "worker.embedding_batches",
+        # When checks go on beside requests.
+        "worker.selfcheck",
         "worker.memory",
     ),
     "worker.intake": (

@@ -182,16 +182,26 @@ class ModelPool:
         return any(model.check is not None for model in self)
 
     def advance_check(self) -> None:
-        """Compute a step of the first check that has not ended.
+        """Compute a step of the first check that has not ended, of a model without rows before.
 
         Raises:
             RuntimeError: the device failed.
         """
-        model = next((model for model in self if model.check is not None), None)
-        if model is not None:
+        checked = [model for model in self if model.check is not None]
+        if (model := min(checked, key=lambda each: len(each.engine) > 0, default=None)) is not None:
             model.advance_check()
-            self.account.kv[model.info.id].set_alone(model.rules.batching == "none")
-            self._free_unused_draft(model)
+            self._settle_check(model)
+
+    def settle_checks(self) -> None:
+        """Apply what checks have found, of models without rows."""
+        for model in self:
+            if model.check is not None:
+                model.settle_check()
+                self._settle_check(model)
+
+    def _settle_check(self, model: LoadedModel) -> None:
+        self.account.kv[model.info.id].set_alone(model.rules.batching == "none")
+        self._free_unused_draft(model)
 
     def _free_unused_draft(self, model: LoadedModel) -> None:
         """Free a draft model where the check has found that no drafts are verified."""

@@ -69,15 +69,16 @@ class LoadedModel:
         return self.engine.rules
 
     def advance_check(self) -> None:
-        """Compute a step of the check, and apply what it has found.
+        """Compute a step of the check; raises RuntimeError if the device failed."""
+        if self.check is not None:
+            self.check.advance()
+            self.settle_check()
 
-        Raises:
-            RuntimeError: the device failed.
-        """
-        if (check := self.check) is None:
+    def settle_check(self) -> None:
+        """Apply what the check has found so far, unless rows run by the rules until now."""
+        if (check := self.check) is None or len(self.engine):
             return
-        if check.advance():
-            self.check = None
+        self.check = None if check.has_ended else check
         if (rules := check.take_rules()) is not None:
             self.engine.rules = rules
             log_rules(self.info.id, rules)

@@ -41,6 +41,7 @@ from worker.scheduler.preemption.shares import preempt_for_shares
 from worker.scheduler.reservations import Reservations
 from worker.scheduler.running import RunningRequest, list_places, make_output_processor
 from worker.scheduler.waiting_queue import WaitingQueue
+from worker.selfcheck.check_turns import CheckTurns
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ class EngineCore:
         self._inbox = inbox
         self._send = send
         self._device_clock = device_clock or DeviceClock()
+        self._checks = CheckTurns(pool, self._device_clock.begin, clock=clock)
         self._clock = clock
         self._waiting = WaitingQueue()
         self._admission = Admission(
@@ -186,9 +188,7 @@ class EngineCore:
         """Read one slice of the model being loaded; reject requests that waited too long."""
         self._device_clock.begin(loading=self._pool.loads.current is not None)
         result = self._pool.advance_load(self._waiting, may_begin=not self._admission.closed)
-        if not self._running and not self._waiting and self._pool.has_checks:
-            self._device_clock.begin(loading=True)
-            self._pool.advance_check()
+        self._checks.advance(is_idle=not self._running and not self._waiting)
         if result is not None:
             self._finish_load(result.model, result.reason)
         self._admission.watch()

@@ -51,6 +51,7 @@ class LoadCheck:
         self._found = store.read(self._key)
         self._has_news = self._found is not None
         self._check: ModelCheck | None = None
+        self.has_ended = False
         if self._found is None:
             self._check = ModelCheck(
                 model,
@@ -97,6 +98,10 @@ class LoadCheck:
         Raises:
             RuntimeError: the device failed.
         """
+        self.has_ended = self._compute()
+        return self.has_ended
+
+    def _compute(self) -> bool:
         if self._check is not None:
             if self._check.advance():
                 self._found, self._check, self._has_news = self._check.rules, None, True

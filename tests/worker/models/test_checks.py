@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from protocol.batching import BatchRules
-from protocol.messages import ModelSource, Sampling, Submit, TokenPrompt
+from protocol.events import Finished, Rejected
+from protocol.messages import ModelSource, Sampling, Step, Submit, TokenPrompt
 from tests.models import unbatched
 from tests.worker.driver import make_config_loader, make_configure, run_loop, tokens_of
 from worker.cache.disk_store import DiskStore
+from worker.intake.prepared import PreparedRequest, prepare
 from worker.models import weight_loader
 from worker.models.model_config import LoadError
 from worker.models.pool import ModelPool
 from worker.selfcheck import load_check, model_check
 from worker.selfcheck.model_check import ModelCheck
+
+# A check of a tiny model ends long before, also in a share of the time.
+MOST_REQUESTS = 2000
 
 
 def load(*paths: Path, folder: Path | None = None) -> ModelPool:
@@ -83,6 +89,35 @@ def test_a_check_that_takes_too_long_goes_on_while_the_model_is_idle(
     refuse_checks(monkeypatch)
     [again] = load(mamba_path, folder=tmp_path).states()
     assert again.rules == state.rules
+
+
+def test_a_check_goes_on_beside_requests_where_one_always_waits(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_check, "MIN_BUDGET_S", 0.0)
+    monkeypatch.setattr(model_check, "LOAD_SHARE", 0.0)
+    pool = load(llama_path)
+    model = pool[llama_path.name]
+    assert not model.rules.reuses_prefixes
+    greedy = Sampling(seed=0, temperature=0.0)
+
+    def make(id: int) -> Submit:
+        return Submit(id, llama_path.name, TokenPrompt([*range(3, 60)]), greedy, 8)
+
+    sent = [0, 1]
+
+    def follow(step: Step) -> Iterable[PreparedRequest | Rejected]:
+        """One more request for each that has ended, so that one always waits."""
+        ended = sum(isinstance(event, Finished) for event in step.events)
+        goes_on = model.check is not None and len(sent) < MOST_REQUESTS
+        for _ in range(ended if goes_on else 0):
+            sent.append(len(sent))
+            yield prepare(model.config, make(sent[-1]))
+
+    steps = run_loop(pool, [make(0), make(1)], max_running=1, after_step=follow)
+    assert model.check is None, len(sent)
+    assert model.rules == BatchRules()
+    assert len({tuple(tokens_of(steps, id)) for id in sent}) == 1
 
 
 def test_requests_are_answered_before_a_check_has_ended(
