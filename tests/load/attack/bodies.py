@@ -12,6 +12,8 @@ TOOLS = 10_000
 ANSWER_TOKENS = 4000
 SHARE_OF_CONTEXT = 0.9
 SLOW_PROPERTIES = 9000
+SMALL_BYTES = 20_000
+FIELDS = 1_000_000
 
 
 def chat(text: str, **fields: Any) -> bytes:
@@ -61,6 +63,18 @@ def tool(name: str) -> dict[str, Any]:
     }
     function = {"name": name, "description": f"The weather of {name}.", "parameters": parameters}
     return {"type": "function", "function": function}
+
+
+def small() -> bytes:
+    """20 KB of one letter."""
+    return chat(fill("a", SMALL_BYTES), max_tokens=1)
+
+
+def many_fields() -> bytes:
+    """A message with a million unknown fields."""
+    fields = ",".join(f'"f{number}":1' for number in range(FIELDS))
+    message = f'{{"role":"user","content":"x",{fields}}}'
+    return f'{{"model":"default","max_tokens":1,"messages":[{message}]}}'.encode()
 
 
 def slow_schema(number: int) -> bytes:

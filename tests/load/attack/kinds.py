@@ -26,6 +26,7 @@ MANY_REQUESTS = 400
 SLOW_CONNECTIONS = 200
 IDLE_CONNECTIONS = 1000
 FLOOD_CONNECTIONS = 4
+CHUNKED_CONNECTIONS = 20
 
 Attack = Callable[[Target, int], Coroutine[Any, Any, None]]
 
@@ -70,6 +71,13 @@ async def hold_body(target: Target, part: int) -> None:
     data = head(target, bodies.LARGE_BYTES + 1) + b"x" * bodies.LARGE_BYTES
     while True:
         await hold(target, data)
+
+
+async def send_chunks(target: Target, part: int) -> None:
+    """Send many bodies at once, in chunks of one byte."""
+    chunks = (b"1\r\n%c\r\n" % byte for byte in bodies.small())
+    data = head(target, None) + b"".join(chunks) + b"0\r\n\r\n"
+    await together(lambda _: hold_on(target, data), CHUNKED_CONNECTIONS)
 
 
 async def drip_bodies(target: Target, part: int) -> None:
@@ -188,6 +196,8 @@ KINDS = {
     "spaces": Kind("2 x 15 MB of spaces", 2, sending(partial(bodies.large, " "))),
     "emoji": Kind("2 x 15 MB of emoji", 2, sending(partial(bodies.large, "😀"))),
     "messages": Kind("250,000 messages", 1, sending(bodies.many_messages), has_floor=True),
+    "fields": Kind("1,000,000 unknown fields", 1, sending(bodies.many_fields)),
+    "chunks": Kind("20 bodies in 20,000 chunks", 1, send_chunks),
     "schemas": Kind("12 slow schemas", 12, compile_schemas),
     "requests": Kind("400 requests, 400 connections", 1, ask_much, has_floor=True),
     "bodies": Kind("60 unfinished bodies of 15 MB", 60, hold_body, has_floor=True),

@@ -33,14 +33,15 @@ def say(outcome: str) -> None:
     print(outcome, flush=True)
 
 
-def head(target: Target, length: int, *, path: str = CHAT) -> bytes:
-    """The head of a POST request whose body has `length` bytes."""
+def head(target: Target, length: int | None, *, path: str = CHAT) -> bytes:
+    """The head of a POST request whose body has `length` bytes, or is chunked."""
+    framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     lines = (
         f"POST {path} HTTP/1.1",
         f"Host: {target.host}:{target.port}",
         "Content-Type: application/json",
         "Connection: close",
-        f"Content-Length: {length}",
+        framing,
     )
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode()
 
