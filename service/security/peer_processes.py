@@ -1,27 +1,25 @@
 """Which local process has the other end of a loopback connection.
 
 A process may open any number of connections, so that counting connections would give it as
-many shares as it likes. The processes are looked up by the system's tables, in a thread,
-one look-up at a time for all connections that wait for one: clients that come and go faster than
-they can be looked up delay nobody. Processes that the system does not show to this user have no
-name here.
+many shares as it likes. The processes are looked up by the system's tables (psutil), in a thread.
+One look-up at a time serves all connections that wait for one, so that clients that connect faster
+than look-ups run do not delay others. A process that the system does not show to this user is not
+found.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import psutil
 
 # An ephemeral port is not used again by another process within this time, as a rule.
 KEEP_S = 30.0
-# A look-up in all processes takes some milliseconds.
+# A look-up in all processes takes tens of milliseconds.
 FULL_SCAN_INTERVAL_S = 1.0
 MAX_KNOWN_PROCESSES = 32
 # After a look-up there is none for this many times its processor time, so that look-ups for a
@@ -39,54 +37,33 @@ Ports = tuple[int, int]
 # Of each process that is looked at in turn.
 PortsByProcess = Iterator[tuple[int, list[Ports]]]
 
-# A row of Linux's table of TCP sockets: both ports and the inode. Without another end its port is
-# 0, and once it is closed its inode.
-SOCKET_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
-SOCKET = re.compile(
-    rb"^ *\d+: [0-9A-F]+:(?P<port>[0-9A-F]{4}) [0-9A-F]+:(?!0000)(?P<other>[0-9A-F]{4}) "
-    rb"(?:\S+ +){6}(?P<inode>[1-9]\d*) ",
-    re.MULTILINE,
-)
+
+def list_ports(pids: Sequence[int]) -> PortsByProcess:
+    """The TCP connections of these processes; none of those that are not shown to this user."""
+    if psutil.LINUX and pids:
+        # For each process alone psutil would read the whole table again.
+        connections = list_all_ports()
+        yield from ((pid, connections[pid]) for pid in pids)
+    else:
+        # Only root may read the whole table on macOS.
+        yield from ((pid, list_ports_of(pid)) for pid in pids)
 
 
-def list_ports(pids: Iterable[int]) -> PortsByProcess:
-    """The TCP connections of these processes; none of those that are not shown to this user.
-
-    psutil reads the table of sockets again for each process, which takes most of its time.
-    """
-    sockets = read_sockets() if psutil.LINUX else {}
-    for pid in pids:
-        yield pid, find_sockets(pid, sockets) if psutil.LINUX else ask_psutil(pid)
-
-
-def read_sockets() -> dict[str, Ports]:
-    """The ports of each TCP connection, by how Linux names its socket."""
-    sockets = {}
-    for name in SOCKET_TABLES:
-        with contextlib.suppress(OSError):
-            for port, other, inode in SOCKET.findall(Path(name).read_bytes()):
-                sockets[f"socket:[{inode.decode()}]"] = int(port, 16), int(other, 16)
-    return sockets
-
-
-def find_sockets(pid: int, sockets: dict[str, Ports]) -> list[Ports]:
-    """The connections of one process among these."""
-    found = []
-    folder = f"/proc/{pid}/fd"
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):  # noqa: PTH208 (it takes half the time)
-            with contextlib.suppress(OSError):
-                ports = sockets.get(os.readlink(f"{folder}/{name}"))  # noqa: PTH115
-                found += [ports] if ports else []
+def list_all_ports() -> defaultdict[int, list[Ports]]:
+    """The TCP connections of all processes that are shown to this user."""
+    found = defaultdict[int, list[Ports]](list)
+    for each in psutil.net_connections("tcp"):
+        # A socket that listens has no other end.
+        if each.pid is not None and each.laddr and each.raddr:
+            found[each.pid].append((each.laddr.port, each.raddr.port))
     return found
 
 
-def ask_psutil(pid: int) -> list[Ports]:
-    """The connections of one process, as psutil finds them."""
+def list_ports_of(pid: int) -> list[Ports]:
+    """The TCP connections of one process."""
     found = []
     with contextlib.suppress(psutil.Error):
         for each in psutil.Process(pid).net_connections("tcp"):
-            # A socket that listens has no other end.
             if each.raddr:
                 found.append((each.laddr.port, each.raddr.port))  # noqa: PERF401 (for mypy)
     return found
@@ -97,7 +74,7 @@ class PeerProcesses:
 
     def __init__(
         self,
-        list_ports: Callable[[Iterable[int]], PortsByProcess] = list_ports,
+        list_ports: Callable[[Sequence[int]], PortsByProcess] = list_ports,
         list_processes: Callable[[], list[int]] = psutil.pids,
         now: Callable[[], float] = time.monotonic,
         max_wait_s: float = MAX_WAIT_S,

@@ -19,8 +19,8 @@ from service.security.peer_processes import (
     LOOK_UP,
     PeerProcesses,
     PortsByProcess,
-    ask_psutil,
     list_ports,
+    list_ports_of,
 )
 from tests.waiting import HANG_S
 
@@ -168,7 +168,7 @@ async def test_the_system_names_the_process_of_a_real_connection() -> None:
             assert child.stdout is not None
             ports = [int(port) for port in child.stdout.readline().split()]
             for pid, connections in list_ports([child.pid, os.getpid()]):
-                assert sorted(connections) == sorted(ask_psutil(pid))
+                assert sorted(connections) == sorted(list_ports_of(pid))
             processes = PeerProcesses()
             assert [await processes.find(port, server_port) for port in ports] == [child.pid] * 2
             with socket.create_connection(("127.0.0.1", server_port)) as own:
