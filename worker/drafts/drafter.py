@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from worker.drafts.edit_lookup import EditLookup
 from worker.drafts.source import DraftOrigin, DraftSource
+from worker.drafts.token_lookup import TokenLookup
 from worker.drafts.trial_rate import TrialRate
 
 # The expected shares of right tokens, by the bit length of how many tokens before agree.
@@ -111,9 +112,10 @@ class Drafter:
             self._history += self._prompt
             self._sources = []
             if self._prediction:
-                predicted = EditLookup(self._prediction, self._history, is_beginning=True)
+                begun = TokenLookup(self._prediction, self._history, is_beginning=True)
+                predicted = EditLookup(begun)
                 self._sources.append((predicted, HitRates(PREDICTION_RATES), "prediction"))
-            repeated = EditLookup(self._history, self._history)
+            repeated = EditLookup(TokenLookup(self._history, self._history))
             self._sources.append((repeated, HitRates(TEXT_RATES), "text"))
         for token in self._learned:
             self._history.append(token)

@@ -7,7 +7,6 @@ was replaced in between is expected to be replaced wherever the text has it agai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.drafts.token_lookup import PAIR_TOKENS, TokenLookup
@@ -37,21 +36,18 @@ class Parting:
 
 
 class EditLookup:
-    """Drafts from `text` as `TokenLookup` has them, and on behind edits."""
+    """Drafts from the text of a look-up as that has them, and on behind edits."""
 
-    def __init__(
-        self, text: Sequence[int], history: Sequence[int], *, is_beginning: bool = False
-    ) -> None:
-        self._text = text
-        self._history = history
-        self._grows = text is history
-        self._lookup = TokenLookup(text, history, is_beginning=is_beginning)
+    def __init__(self, lookup: TokenLookup) -> None:
+        self._lookup = lookup
+        self._text = lookup.text
+        self._history = lookup.history
         # By the first token that is replaced.
         self._edits: dict[int, Edit] = {}
         # What is left of an edit in which the answer is.
         self._rest: tuple[int, ...] = ()
         self._parting: Parting | None = None
-        self._place, self._matched = self._lookup.place, self._lookup.matched
+        self._place, self._matched = lookup.place, lookup.matched
 
     @property
     def matched(self) -> int:
@@ -77,11 +73,7 @@ class EditLookup:
             edit = self._edit_at(place)
             proposed += edit.new if edit is not None else text[place : place + 1]
             place += len(edit.old) if edit is not None else 1
-        if self._grows and proposed:
-            # A text that repeats itself goes on with what it is expected to have.
-            for index in range(count - len(proposed)):
-                proposed.append(proposed[index])
-        return proposed[:count]
+        return self._lookup.extend(proposed, count)
 
     def _advance(self, token: int) -> bool:
         """Go on by one token, and say whether it is the one that was expected."""
@@ -141,7 +133,7 @@ class EditLookup:
         self._keep(parting.matched + PAIR_TOKENS)
 
     def _keep(self, matched: int) -> None:
-        """So many tokens agree, unless the text has ended."""
+        """Set how many tokens agree: none at the end of the text."""
         self._matched = matched if self._rest or self._place < len(self._text) else 0
 
     def _edit_at(self, place: int) -> Edit | None:

@@ -31,8 +31,8 @@ class TokenLookup:
     def __init__(
         self, text: Sequence[int], history: Sequence[int], *, is_beginning: bool = False
     ) -> None:
-        self._text = text
-        self._history = history
+        self.text = text
+        self.history = history
         self._grows = text is history
         # By the pair of tokens before it: the latest place, and the place before each place.
         self._latest: dict[tuple[int, int], int] = {}
@@ -48,16 +48,16 @@ class TokenLookup:
 
     def follow(self, token: int) -> None:
         """The answer goes on with this token, which is the last one of the history."""
-        if self.matched and self._text[self.place] == token:
+        if self.matched and self.text[self.place] == token:
             self.place += 1
             self.matched += 1
-            if self.place == len(self._text):
+            if self.place == len(self.text):
                 self.matched = 0
         else:
             self.matched = 0
         if self._grows:
             # The place behind the last token has no next token yet.
-            self._enter(len(self._text) - 1)
+            self._enter(len(self.text) - 1)
         if not self.matched:
             self._find()
 
@@ -65,16 +65,18 @@ class TokenLookup:
         """At most `count` tokens that may come next; none without a guess."""
         if not self.matched:
             return []
-        proposed = list(self._text[self.place : self.place + count])
-        if self._grows:
-            # A text that repeats itself goes on with what it is expected to have.
+        return self.extend(list(self.text[self.place : self.place + count]), count)
+
+    def extend(self, proposed: list[int], count: int) -> list[int]:
+        """Up to `count` tokens: a text that repeats itself goes on with what is proposed of it."""
+        if self._grows and proposed:
             for index in range(count - len(proposed)):
                 proposed.append(proposed[index])
-        return proposed
+        return proposed[:count]
 
     def _enter(self, end: int) -> None:
         """Enter the places before `end`, by the two tokens before each."""
-        text, latest, single = self._text, self._latest, self._single
+        text, latest, single = self.text, self._latest, self._single
         for place in range(self._entered + 1, end + 1):
             pair = text[place - 2], text[place - 1]
             before = latest.get(pair)
@@ -86,7 +88,7 @@ class TokenLookup:
         self._entered = max(self._entered, end)
 
     def _find(self) -> None:
-        history = self._history
+        history = self.history
         if len(history) < PAIR_TOKENS:
             return
         place = self._latest.get((history[-2], history[-1]))
@@ -104,7 +106,7 @@ class TokenLookup:
 
     def _compare(self, place: int) -> int:
         """How many of the tokens before a place of the text are the last ones of the history."""
-        text, history = self._text, self._history
+        text, history = self.text, self.history
         most = min(place, len(history), MAX_COMPARED_TOKENS)
         length = PAIR_TOKENS
         while length < most and text[place - 1 - length] == history[-1 - length]:

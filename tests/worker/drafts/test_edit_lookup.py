@@ -20,7 +20,7 @@ def follow(lookup: EditLookup, history: list[int], tokens: list[int]) -> None:
 
 def predict(text: list[int]) -> tuple[EditLookup, list[int]]:
     history = [-1]
-    return EditLookup(text, history, is_beginning=True), history
+    return EditLookup(TokenLookup(text, history, is_beginning=True)), history
 
 
 @given(TOKENS, st.lists(st.integers(0, 4), max_size=90), st.integers(1, 8))
@@ -40,7 +40,7 @@ def test_a_text_that_grows_is_proposed_beyond_its_end(
     prompt: list[int], answer: list[int], count: int
 ) -> None:
     history = list(prompt)
-    lookup = EditLookup(history, history)
+    lookup = EditLookup(TokenLookup(history, history))
     for token in answer:
         follow(lookup, history, [token])
         assert len(lookup.propose(count)) in (0, count)
@@ -51,7 +51,7 @@ def test_a_text_that_is_repeated_as_it_is_has_the_drafts_of_a_look_up(
     prompt: list[int], text: list[int]
 ) -> None:
     history = list(prompt)
-    ours = EditLookup(text, history, is_beginning=True)
+    ours = EditLookup(TokenLookup(text, history, is_beginning=True))
     plain = TokenLookup(text, history, is_beginning=True)
     for token in text:
         history.append(token)
