@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,6 +93,43 @@ def answer_all(engine: Engine, path: Path, ids: Iterable[int]) -> dict[int, Answ
     while len(engine):
         step(engine, answers)
     return answers
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How often a row has a prediction, and how often one leaves in a step."""
+
+    predicted: float
+    leaves: float = 0.05
+
+
+def join_and_leave(
+    engine: Engine,
+    path: Path,
+    expected: dict[int, Answer],
+    rng: random.Random,
+    shares: Shares,
+    drafts: Sized = (),
+) -> tuple[dict[int, Answer], set[int]]:
+    """The answers of all rows, and which of them left early; each joined and left at random.
+
+    `drafts` are what a source keeps, which is at most that of the running rows.
+    """
+    answers: dict[int, Answer] = {}
+    waiting, removed = list(range(ROWS)), set()
+    while waiting or len(engine):
+        if waiting and rng.random() < 0.4:
+            id = waiting.pop()
+            is_predicted = rng.random() < shares.predicted
+            insert(engine, path, id, spoil(expected[id].tokens, rng) if is_predicted else [])
+        if answers and rng.random() < shares.leaves:
+            removed.add(id := rng.choice(list(answers)))
+            engine.remove([id])
+        step(engine, answers)
+        assert len(drafts) <= len(engine)
+    for id, answer in answers.items():
+        assert_equal(answer, expected[id], len(answer.tokens) if id in removed else None)
+    return answers, removed
 
 
 def spoil(tokens: Sequence[int], rng: random.Random) -> list[int]:

@@ -21,11 +21,10 @@ from tests.worker.engine.drafted_rows import (
     TOKENS,
     Answer,
     FreePlaces,
+    Shares,
     answer_all,
     assert_equal,
-    insert,
-    spoil,
-    step,
+    join_and_leave,
 )
 from worker.cache.prefix_cache import PrefixCache
 from worker.drafts.drafter import Drafter
@@ -86,21 +85,9 @@ def test_rows_with_drafts_join_and_leave_and_get_the_tokens_that_they_get_alone(
     monkeypatch.setattr(row_positions, "MAX_WASTED_PLACES", 6 + seed)
     rng = random.Random(seed)
     engine = make_engine(llama_path, speculates=True, cache=PrefixCache(1 << 30))
-    answers: dict[int, Answer] = {}
-    waiting, removed = list(range(ROWS)), set()
-    while waiting or len(engine):
-        if waiting and rng.random() < 0.4:
-            id = waiting.pop()
-            insert(engine, llama_path, id, spoil(expected[id].tokens, rng))
-        if answers and rng.random() < 0.05:
-            removed.add(id := rng.choice(list(answers)))
-            engine.remove([id])
-        step(engine, answers)
-    for id, answer in answers.items():
-        length = len(answer.tokens) if id in removed else None
-        assert_equal(answer, expected[id], length)
-        if id not in removed:
-            assert answer.reason == expected[id].reason
+    answers, removed = join_and_leave(engine, llama_path, expected, rng, Shares(predicted=1.0))
+    for id in answers.keys() - removed:
+        assert answers[id].reason == expected[id].reason
     kept = [answer for id, answer in answers.items() if id not in removed]
     assert sum(answer.passes for answer in kept) < sum(len(answer.tokens) for answer in kept)
     assert sum(answer.rejected for answer in answers.values()) > 0
@@ -118,20 +105,7 @@ def test_rows_with_drafts_of_a_model_get_the_tokens_that_they_get_alone(
     rng = random.Random(seed)
     draft = make_draft(llama_path, is_random=is_random)
     engine = make_engine(llama_path, speculates=True, cache=PrefixCache(1 << 30), draft=draft)
-    answers: dict[int, Answer] = {}
-    waiting, removed = list(range(ROWS)), set()
-    while waiting or len(engine):
-        if waiting and rng.random() < 0.4:
-            id = waiting.pop()
-            predicted = spoil(expected[id].tokens, rng) if rng.random() < 0.3 else []
-            insert(engine, llama_path, id, predicted)
-        if answers and rng.random() < 0.05:
-            removed.add(id := rng.choice(list(answers)))
-            engine.remove([id])
-        step(engine, answers)
-        assert len(draft) <= len(engine)
-    for id, answer in answers.items():
-        assert_equal(answer, expected[id], len(answer.tokens) if id in removed else None)
+    join_and_leave(engine, llama_path, expected, rng, Shares(predicted=0.3), draft)
     assert len(draft) == 0
     assert engine.speculation is not None
     counts = {each.origin: each for each in engine.speculation.take_counts()}

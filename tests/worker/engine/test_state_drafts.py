@@ -17,12 +17,11 @@ from tests.worker.engine.drafted_rows import (
     ROWS,
     Answer,
     FreePlaces,
+    Shares,
     answer_all,
     assert_equal,
-    insert,
+    join_and_leave,
     prompt_of,
-    spoil,
-    step,
 )
 from worker.cache.prefix_cache import PrefixCache
 from worker.drafts.source import KeptPlaces, Text
@@ -135,21 +134,9 @@ def test_a_head_drafts_from_the_states_of_rows_that_join_and_leave_and_changes_n
     texts = [[*prompt_of(llama_path, id), *expected[id].tokens] for id in range(ROWS)]
     head = Head(model, fit_head(model, texts))
     engine = make_engine(model, head)
-    answers: dict[int, Answer] = {}
-    waiting, removed = list(range(ROWS)), set()
-    while waiting or len(engine):
-        if waiting and rng.random() < 0.4:
-            id = waiting.pop()
-            # Some rows have drafts of both kinds, so that several places of a pass stay.
-            predicted = spoil(expected[id].tokens, rng) if rng.random() < 0.3 else []
-            insert(engine, llama_path, id, predicted)
-        if answers and rng.random() < 0.03:
-            removed.add(id := rng.choice(list(answers)))
-            engine.remove([id])
-        step(engine, answers)
-        assert len(head) <= len(engine)
-    for id, answer in answers.items():
-        assert_equal(answer, expected[id], len(answer.tokens) if id in removed else None)
+    # Some rows have drafts of both kinds, so that several places of a pass stay.
+    shares = Shares(predicted=0.3, leaves=0.03)
+    join_and_leave(engine, llama_path, expected, rng, shares, head)
     assert len(head) == 0
     assert head.wrong_states == 0
     assert engine.speculation is not None
