@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 
 import msgspec
 
@@ -187,21 +188,23 @@ class ModelPool:
         Raises:
             RuntimeError: the device failed.
         """
-        checked = [model for model in self if model.check is not None]
-        if (model := min(checked, key=lambda each: len(each.engine) > 0, default=None)) is not None:
-            model.advance_check()
-            self._settle_check(model)
+        pending = [
+            (len(model.engine) > 0, model.check)
+            for model in self
+            if model.check is not None and not model.check.has_ended
+        ]
+        if pending:
+            _, check = min(pending, key=itemgetter(0))
+            check.advance()
+        self.settle_checks()
 
     def settle_checks(self) -> None:
         """Apply what checks have found, of models without rows."""
         for model in self:
             if model.check is not None:
                 model.settle_check()
-                self._settle_check(model)
-
-    def _settle_check(self, model: LoadedModel) -> None:
-        self.account.kv[model.info.id].set_alone(model.rules.batching == "none")
-        self._free_unused_draft(model)
+                self.account.kv[model.info.id].set_alone(model.rules.batching == "none")
+                self._free_unused_draft(model)
 
     def _free_unused_draft(self, model: LoadedModel) -> None:
         """Free a draft model where the check has found that no drafts are verified."""

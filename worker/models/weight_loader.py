@@ -55,7 +55,7 @@ SPECULATION_OFF = "speculation is off"
 class LoadedModel:
     """One loaded model: its description, its engine and its configuration.
 
-    `check` is a check that has not ended during the load; see `advance_check`.
+    `check` is a check that has not ended during the load; see `settle_check`.
     """
 
     info: ModelInfo
@@ -67,12 +67,6 @@ class LoadedModel:
     def rules(self) -> BatchRules:
         """What the model's rows may share."""
         return self.engine.rules
-
-    def advance_check(self) -> None:
-        """Compute a step of the check; raises RuntimeError if the device failed."""
-        if self.check is not None:
-            self.check.advance()
-            self.settle_check()
 
     def settle_check(self) -> None:
         """Apply what the check has found so far, unless rows run by the rules until now."""

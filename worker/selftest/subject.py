@@ -82,6 +82,6 @@ def load_subject(source: ModelSource) -> Subject:
     pool.load_all()
     loaded = pool[source.id]
     # The service goes on with a check that takes long while the model is idle.
-    while loaded.check is not None and time.perf_counter() < started + CHECK_S:
-        loaded.advance_check()
+    while pool.has_checks and time.perf_counter() < started + CHECK_S:
+        pool.advance_check()
     return Subject(source.id, loaded, time.perf_counter() - started)
