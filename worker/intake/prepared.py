@@ -60,7 +60,7 @@ class PreparedRequest:
     `computed_tokens` of its context were computed then. A request that runs is not preempted
     for memory before it has `guaranteed_tokens`, unless its model's oldest request needs it.
     `record` is that of an answer that was preempted. Of the time since its arrival it took
-    `opening_s` to open its model's files, and then `preparation_s` to prepare it.
+    `opening_s` to open its model's files, and then `preparation_s` to prepare it: 0 once it ran.
     `grammar` is compiled from `answer_grammar` (reasoning, then calls or the submitted
     grammar's text), from the submitted grammar, or from `offered_calls` (the grammar of calls
     that an answer without a format may have). `breakpoints` are token offsets

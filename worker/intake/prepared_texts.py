@@ -47,8 +47,8 @@ class PreparedEmbedding:
 
     `rows` are the texts that are not computed yet, by index; `prompt_tokens` are those of all.
     `received_at` is monotonic time in seconds. Since then it took `opening_s` to open the model's
-    files, and then `preparation_s`. `record` says where the time of a request went that was
-    preempted. `alone`: the model failed on it beside others.
+    files, and then `preparation_s`: 0 once it ran. `record` says where the time of a request went
+    that was preempted. `alone`: the model failed on it beside others.
     """
 
     submit: Embed

@@ -78,8 +78,8 @@ class AnswerRecord:
     ) -> None:
         """An admission at `now`: what passed before the queue counts for the phases it was.
 
-        It was `opening_s` for the model's files and then `preparation_s`, both 0 if this is not
-        the first admission. The model was loaded last at `loaded_at`.
+        It was `opening_s` for the model's files and then `preparation_s`. The model was loaded
+        last at `loaded_at`.
         """
         queued_at = self.since + opening_s + preparation_s
         self.enter("queue", now)

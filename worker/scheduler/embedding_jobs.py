@@ -140,9 +140,8 @@ class EmbeddingJobs:
             submit.id, prepared.rows, alone=prepared.alone, priority=submit.priority
         )
         record = prepared.record or AnswerRecord(since=prepared.received_at)
-        before = (0.0, 0.0) if prepared.started else (prepared.opening_s, prepared.preparation_s)
-        now = self._clock()
-        record.leave_queue(now, *before, self._loaded_at.get(model.info.id))
+        now, loaded_at = self._clock(), self._loaded_at.get(model.info.id)
+        record.leave_queue(now, prepared.opening_s, prepared.preparation_s, loaded_at)
         record.enter("prefill", now)
         self._running[submit.id] = RunningEmbedding(model, prepared, record)
         if not prepared.started:
@@ -185,6 +184,8 @@ class EmbeddingJobs:
                 running.prepared,
                 rows=rows,
                 record=running.record,
+                opening_s=0.0,
+                preparation_s=0.0,
                 alone=alone or running.prepared.alone,
             )
         )

@@ -69,8 +69,7 @@ class RunningRequest:
     def start(self, now: float, loaded_at: float | None) -> Started:
         """Its admission, after its row is inserted; its model was loaded at `loaded_at`."""
         prepared, record = self.prepared, self.output.record
-        before = (0.0, 0.0) if prepared.started else (prepared.opening_s, prepared.preparation_s)
-        record.leave_queue(now, *before, loaded_at)
+        record.leave_queue(now, prepared.opening_s, prepared.preparation_s, loaded_at)
         self.prefilled = self.output.row.reuse.cached_tokens
         return self.output.start(now, self._find_parting())
 
@@ -127,6 +126,8 @@ class RunningRequest:
             preempted_for_memory=prepared.preempted_for_memory or for_memory,
             computed_tokens=max(computed, prepared.computed_tokens),
             record=record,
+            opening_s=0.0,
+            preparation_s=0.0,
         )
 
 
