@@ -13,7 +13,7 @@ from service.errors import InvalidRequest
 
 # The most of `count_values`. The worst body of this size held the lock for 0.15 s.
 MAX_VALUES = 2**21
-# How many values a list, an object or a field counts as: it takes so many times a number's time.
+# What a list, an object or a field counts as: it takes about as long as this many numbers.
 PARENT_VALUES = 8
 # A body is searched in parts of this size: a search holds the lock, too.
 PART_BYTES = 256 * 1024

@@ -138,7 +138,7 @@ class Speculation:
         return self._model.compute(model, tokens, cache)
 
     def follow(self, rows: Sequence[Row], slots: Sequence[int], kept: Sequence[int]) -> None:
-        """The rows in these slots keep so many places of the last pass."""
+        """Tell the source how many places of the last pass each of these rows keeps."""
         if self._model is not None:
             self._model.follow(rows, slots, kept)
 
