@@ -3,7 +3,7 @@
 # make test-fast  run the tests that start no service, no worker and no browser
 # make long       run the tests that take too long for make test
 # make real-model run the tests, a short soak and a comparison on SmolLM2, of the Python index
-# make families   compare every family that mlx-lm has with mlx-lm alone
+# make families   compare every family with mlx-lm alone, and several ranks with one process
 # make ci         run all checks: make check, make test and .ci/all, as .ci/run does
 # make clients    create the environments of the test clients, with pinned versions
 # make clients-latest  the newest versions instead, in a folder of their own, and run them
