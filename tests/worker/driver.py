@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -76,10 +77,11 @@ def run_loop(
     *,
     max_running: int = 32,
     after_step: AfterStep = lambda step: (),
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[Step]:
     """Every step until all requests have ended; `after_step` returns work that arrives then."""
     requests = [prepare(pool[submit.model].config, submit) for submit in submits]
-    return run_prepared(pool, requests, max_running=max_running, after_step=after_step)
+    return run_prepared(pool, requests, max_running=max_running, after_step=after_step, clock=clock)
 
 
 def run_prepared(
@@ -88,6 +90,7 @@ def run_prepared(
     *,
     max_running: int = 32,
     after_step: AfterStep = lambda step: (),
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[Step]:
     """The same for requests that are prepared."""
     inbox: Inbox = queue.SimpleQueue()
@@ -119,6 +122,7 @@ def run_prepared(
         send=send,
         measure_memory=lambda: measure(0),
         max_running=max_running,
+        clock=clock,
     )
     core.run()
     return steps

@@ -182,6 +182,11 @@ class ModelPool:
         """Whether the check of a loaded model has not ended."""
         return any(model.check is not None for model in self)
 
+    @property
+    def awaiting_rows(self) -> list[str]:
+        """The models whose rows keep them from what their check has found."""
+        return [model.info.id for model in self if model.awaits_rows]
+
     def advance_check(self) -> None:
         """Compute a step of the first check that has not ended, of a model without rows before.
 

@@ -68,6 +68,11 @@ class LoadedModel:
         """What the model's rows may share."""
         return self.engine.rules
 
+    @property
+    def awaits_rows(self) -> bool:
+        """Whether rows keep the model from what its check has found."""
+        return self.check is not None and self.check.has_news and len(self.engine) > 0
+
     def settle_check(self) -> None:
         """Apply what the check has found so far, unless rows run by the rules until now."""
         if (check := self.check) is None or len(self.engine):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -39,7 +38,14 @@ from worker.scheduler.memory_pressure import MemoryPressure
 from worker.scheduler.model_commands import ModelCommands
 from worker.scheduler.preemption.shares import preempt_for_shares
 from worker.scheduler.reservations import Reservations
-from worker.scheduler.running import RunningRequest, list_places, make_output_processor
+from worker.scheduler.running import (
+    RunningRequest,
+    count_clients,
+    list_places,
+    make_output_processor,
+    preempt_rows,
+    rows_of,
+)
 from worker.scheduler.waiting_queue import WaitingQueue
 from worker.selfcheck.check_turns import CheckTurns
 
@@ -70,7 +76,6 @@ class EngineCore:
         self._inbox = inbox
         self._send = send
         self._device_clock = device_clock or DeviceClock()
-        self._checks = CheckTurns(pool, self._device_clock.begin, clock=clock)
         self._clock = clock
         self._waiting = WaitingQueue()
         self._admission = Admission(
@@ -83,6 +88,8 @@ class EngineCore:
         )
         self._memory_pressure = MemoryPressure(pool, self._waiting, measure_memory)
         self._running: dict[int, RunningRequest] = {}
+        preempt_rows_of = partial(preempt_rows, self._running, self._preempt)
+        self._checks = CheckTurns(pool, preempt_rows_of, self._device_clock.begin, clock=clock)
         # When each model was loaded last; not those that were there from the start.
         self._loaded_at: dict[str, float] = {}
         self._embeddings = EmbeddingJobs(pool, self._waiting, self._loaded_at, clock=clock)
@@ -222,22 +229,16 @@ class EngineCore:
         if not self._admission.closed:
             self._events += self._embeddings.admit(self._admission.max_running)
         for model in self._pool:
+            id = model.info.id
             # One admitted before may have evicted it.
-            if model.info.id not in self._pool or self._waiting.peek(model.info.id) is None:
+            if id not in self._pool or self._waiting.peek(id) is None:
                 continue
-            self._preempt_for_shares(model.info.id)
-            while (admitted := self._next(model)) is not None:
+            self._preempt_for_shares(id)
+            while admitted := self._admission.next(model, count_clients(id, self._running)):
                 if isinstance(admitted, Rejected):
                     self._events.append(admitted)
                 else:
                     self._start(model, admitted)
-
-    def _next(self, model: LoadedModel) -> PreparedRequest | Rejected | None:
-        """The next request to start, in fair turns of the clients; None if all must wait."""
-        id = model.info.id
-        running = self._running.values()
-        held = Counter(each.client for each in running if each.model.info.id == id)
-        return self._admission.next(model, held)
 
     def _preempt_for_shares(self, id: str) -> None:
         """Preempt requests of a client above its share for others that wait for this model.
@@ -249,8 +250,7 @@ class EngineCore:
             running = list_places(self._running.values())
             places = len(running)
         else:
-            of_model = (each for each in self._running.values() if each.model.info.id == id)
-            running = list_places(of_model)
+            running = list_places(rows_of(id, self._running))
             places = self._admission.max_running
         for victim in preempt_for_shares(running, waiting, places):
             self._preempt(victim)

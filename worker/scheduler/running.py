@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -134,6 +135,24 @@ class RunningRequest:
 def in_order_of_arrival(running: Iterable[RunningRequest]) -> list[RunningRequest]:
     """These requests, the oldest first."""
     return sorted(running, key=lambda each: (each.prepared.received_at, each.prepared.submit.id))
+
+
+def rows_of(model: str, running: Mapping[int, RunningRequest]) -> list[RunningRequest]:
+    """The running requests of one model."""
+    return [each for each in running.values() if each.model.info.id == model]
+
+
+def count_clients(model: str, running: Mapping[int, RunningRequest]) -> Counter[str]:
+    """How many requests of one model run of each client."""
+    return Counter(each.client for each in rows_of(model, running))
+
+
+def preempt_rows(
+    running: Mapping[int, RunningRequest], preempt: Callable[[int], None], model: str
+) -> None:
+    """Queue all requests of a model again, the newest first: then the oldest is in front."""
+    for each in reversed(in_order_of_arrival(rows_of(model, running))):
+        preempt(each.prepared.submit.id)
 
 
 def list_holders(running: Iterable[RunningRequest]) -> list[Holder]:

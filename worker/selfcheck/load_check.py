@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 class LoadCheck:
     """The check of one model, one device step at a time; `rules` is its result so far.
 
-    Rules that `store` has by this `key` are not measured again. `curve` is filled with what
-    passes cost where drafts are verified.
+    `has_news` says whether `take_rules` has rules to give. Rules that `store` has by this `key` are
+    not measured again. `curve` is filled with what passes cost where drafts are verified.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LoadCheck:
         self._key = f"{content_key}{'' if speculation == 'off' else ' drafts'}"
         self._mode = speculation
         self._found = store.read(self._key)
-        self._has_news = self._found is not None
+        self.has_news = self._found is not None
         self._check: ModelCheck | None = None
         self.has_ended = False
         if self._found is None:
@@ -89,7 +89,7 @@ class LoadCheck:
 
     def take_rules(self) -> BatchRules | None:
         """The rules, once after the check of what rows may share has ended."""
-        has_news, self._has_news = self._has_news, False
+        has_news, self.has_news = self.has_news, False
         return self.rules if has_news else None
 
     def advance(self) -> bool:
@@ -104,7 +104,7 @@ class LoadCheck:
     def _compute(self) -> bool:
         if self._check is not None:
             if self._check.advance():
-                self._found, self._check, self._has_news = self._check.rules, None, True
+                self._found, self._check, self.has_news = self._check.rules, None, True
                 self._store.write(self._key, self._found)
             return False
         if not self.rules.verifies_drafts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 from collections.abc import Iterable
@@ -24,6 +25,9 @@ from worker.selfcheck.model_check import ModelCheck
 
 # A check of a tiny model ends long before, also in a share of the time.
 MOST_REQUESTS = 2000
+LONG_ANSWER_TOKENS = 300
+# How far the clock goes on each time that it is read.
+TICK_S = 0.05
 
 
 def load(*paths: Path, folder: Path | None = None) -> ModelPool:
@@ -118,6 +122,39 @@ def test_a_check_goes_on_beside_requests_where_one_always_waits(
     assert model.check is None, len(sent)
     assert model.rules == BatchRules()
     assert len({tuple(tokens_of(steps, id)) for id in sent}) == 1
+
+
+def test_what_a_check_has_found_is_applied_where_answers_always_overlap(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy = Sampling(seed=0, temperature=0.0)
+
+    def make(id: int, tokens: int = 8) -> Submit:
+        return Submit(id, llama_path.name, TokenPrompt([*range(3, 60)]), greedy, tokens)
+
+    expected = tokens_of(run_loop(load(llama_path), [make(0, LONG_ANSWER_TOKENS)]), 0)
+    monkeypatch.setattr(model_check, "MIN_BUDGET_S", 0.0)
+    monkeypatch.setattr(model_check, "LOAD_SHARE", 0.0)
+    pool = load(llama_path)
+    model = pool[llama_path.name]
+    sent = [0, 1]
+
+    def follow(step: Step) -> Iterable[PreparedRequest | Rejected]:
+        """One more request for each short one that has ended: the model always has rows."""
+        ended = sum(isinstance(event, Finished) for event in step.events)
+        goes_on = not model.rules.reuses_prefixes and len(sent) < MOST_REQUESTS
+        for _ in range(ended if goes_on else 0):
+            sent.append(len(sent))
+            yield prepare(model.config, make(sent[-1]))
+
+    ticks = itertools.count()
+    first = [make(0, LONG_ANSWER_TOKENS), make(1)]
+    steps = run_loop(pool, first, after_step=follow, clock=lambda: next(ticks) * TICK_S)
+    assert model.rules == BatchRules(), len(sent)
+    # Its rows were queued again before its longest answer had ended.
+    assert sum(step.stats.preempted for step in steps) > 0
+    assert tokens_of(steps, 0) == expected
+    assert len({tuple(tokens_of(steps, id)) for id in sent[1:]}) == 1
 
 
 def test_requests_are_answered_before_a_check_has_ended(
