@@ -24,6 +24,8 @@ from tests.service.parts import describe
 from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.long
+# It makes tests of `parametrize`.
+pytest_plugins = ("schemathesis.pytest.plugin",)
 
 # An answer's length is not the question here.
 MOST_TOKENS = 4
