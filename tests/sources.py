@@ -14,6 +14,8 @@ from pathlib import Path, PurePosixPath
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("service", "worker", "protocol")
 EVERYTHING = (*PRODUCT, "tests")
+# Fields of syntax trees that hold statements, or clauses that do.
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,21 @@ class Source:
     def nodes(self) -> Iterator[ast.AST]:
         return ast.walk(ast.parse(self.text, self.path))
 
+    def mentions(self, *words: str) -> bool:
+        """Whether one of `words` is anywhere in the text: a fast check before parsing."""
+        return any(word in self.text for word in words)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What several rules ask of a source's syntax tree, which takes much more memory.
+
+    `imports` are absolute dotted names, `functions` names with numbers of lines.
+    """
+
+    imports: list[str]
+    functions: list[tuple[str, int]]
+
 
 def sources(*packages: str) -> list[Source]:
     """Every Python file of `packages`. A package without files would prove nothing: an error."""
@@ -45,18 +62,37 @@ def sources(*packages: str) -> list[Source]:
     return found
 
 
-# Several rules ask for the same.
-@functools.cache
 def imported(source: Source) -> list[str]:
     """Dotted names of all that `source` imports, wherever in it; relative ones made absolute."""
-    names = []
-    for node in source.nodes:
+    return outline(source).imports
+
+
+@functools.cache
+def outline(source: Source) -> Outline:
+    """The imports and functions of `source`. Each source is parsed for it once."""
+    imports, functions = [], []
+    for node in statements(ast.parse(source.text, source.path)):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            imports += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             origin = _origin(source, node)
-            names += [f"{origin}.{alias.name}" for alias in node.names]
-    return names
+            imports += [f"{origin}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            functions.append((node.name, (node.end_lineno or node.lineno) - node.lineno + 1))
+    return Outline(imports, functions)
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """`tree` and the statements in it, at any depth, without their expressions."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        yield node
+        for name in BLOCKS:
+            block = getattr(node, name, None)
+            # A lambda's or a conditional's is an expression.
+            if isinstance(block, list):
+                todo += block
 
 
 def prose(source: Source) -> Iterator[tuple[int, str]]:

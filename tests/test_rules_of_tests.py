@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from tests.sources import Rule, Source, imported, violations
+from tests.sources import Rule, Source, imported, statements, violations
 
 # A call of these checks something: pytest's own, Playwright's, schemathesis's, and our helpers.
 CHECKS = ("raises", "warns", "assert_", "check_", "expect", "wait_", "call_and_validate")
@@ -37,7 +37,8 @@ def checkless_tests(source: Source) -> list[str]:
     """A test asserts, or calls what does: a check's name, or a function of its own module."""
     if not PurePosixPath(source.path).name.startswith("test_"):
         return []
-    functions = [node for node in source.nodes if isinstance(node, Function)]
+    tree = ast.parse(source.text, source.path)
+    functions = [node for node in statements(tree) if isinstance(node, Function)]
     checking = [function.name for function in functions if checks_something(function)]
     return [
         function.name
@@ -50,20 +51,26 @@ def checkless_tests(source: Source) -> list[str]:
 
 def checks_something(function: Function) -> bool:
     """Whether an assertion, or a call of a check, is somewhere in it."""
-    return any(isinstance(node, ast.Assert) for node in ast.walk(function)) or any(
+    return any(isinstance(node, ast.Assert) for node in statements(function)) or any(
         name.startswith(CHECKS) for name in called(function)
     )
 
 
 def called(function: Function) -> list[str]:
     """The names of what is called in it, without what they are attributes of."""
-    names = [ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)]
-    return [name.rpartition(".")[2] for name in names]
+    calls = [node.func for node in ast.walk(function) if isinstance(node, ast.Call)]
+    return [
+        node.attr if isinstance(node, ast.Attribute) else node.id
+        for node in calls
+        if isinstance(node, ast.Attribute | ast.Name)
+    ]
 
 
 def sleeps(source: Source) -> list[str]:
     """A test waits for what it waits for, not for a time."""
     if source.path in SLEEPERS or source.path.startswith("tests/load/"):
+        return []
+    if not source.mentions(*(name.rpartition(".")[2] for name in SLEEPS)):
         return []
     calls = [ast.unparse(node.func) for node in source.nodes if isinstance(node, ast.Call)]
     return [name for name in calls if name in SLEEPS]

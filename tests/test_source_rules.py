@@ -16,6 +16,7 @@ from tests.sources import (
     Rule,
     Source,
     imported,
+    outline,
     sources,
     violations,
     within,
@@ -72,7 +73,7 @@ def empty_module_names(source: Source) -> list[str]:
 
 def environment_reads(source: Source) -> list[str]:
     """Settings are read once, in one place."""
-    if source.path in ENVIRONMENT_READERS:
+    if source.path in ENVIRONMENT_READERS or not source.mentions(*ENVIRONMENT):
         return []
     attributes = [
         f"os.{node.attr}"
@@ -93,12 +94,11 @@ def long_files(source: Source) -> list[str]:
 
 def long_functions(source: Source) -> list[str]:
     """A function is seen on one screen."""
-    functions = (
-        (node.name, (node.end_lineno or node.lineno) - node.lineno + 1)
-        for node in source.nodes
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    )
-    return [f"{name}: {lines} lines" for name, lines in functions if lines > MAX_FUNCTION_LINES]
+    return [
+        f"{name}: {lines} lines"
+        for name, lines in outline(source).functions
+        if lines > MAX_FUNCTION_LINES
+    ]
 
 
 def test_the_service_imports_neither_the_worker_nor_mlx() -> None:
