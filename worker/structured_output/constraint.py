@@ -52,6 +52,7 @@ class GrammarConstraint:
         self._matcher = matcher
         self._vocabulary = vocabulary
         self._stop_mask = make_stop_mask(vocabulary)
+        self._others_mask = ~self._stop_mask
         self._budget_s = BUDGET_S
         self.complete = False
 
@@ -84,10 +85,11 @@ class GrammarConstraint:
         mask = np.frombuffer(self._matcher.compute_bitmask(), np.int32)[: len(self._stop_mask)]
         if self._matcher.is_error():
             raise GrammarError(reason_of(self._matcher))
-        if not np.any(mask):
-            raise GrammarError("no token of the model can continue the answer")
         # llguidance does not always report the end of the answer in `is_stopped`.
-        self.complete = not np.any(mask & ~self._stop_mask)
+        ended = not (mask & self._others_mask).any()
+        if ended and not mask.any():
+            raise GrammarError("no token of the model can continue the answer")
+        self.complete = ended
         self._spend(time.thread_time() - start)
         return mask
 
