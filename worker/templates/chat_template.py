@@ -222,12 +222,14 @@ class ChatTemplate:
 
     def _own_variables(self, tools: Sequence[Tool]) -> dict[str, str]:
         """The variables that Firefunction's template reads instead of the tools."""
-        functions = [tool["function"] for tool in tools]
-        own = {
-            "functions": json.dumps(functions, ensure_ascii=False, indent=4),
-            "datetime": time.strftime("%B %d %Y"),
-        }
-        return {name: value for name, value in own.items() if name in self.variables.names}
+        own = {}
+        # Only where they are read: to write many tools with an indent takes as long as to render.
+        if "functions" in self.variables.names:
+            functions = [tool["function"] for tool in tools]
+            own["functions"] = json.dumps(functions, ensure_ascii=False, indent=4)
+        if "datetime" in self.variables.names:
+            own["datetime"] = time.strftime("%B %d %Y")
+        return own
 
 
 def form_of(prompt: ChatPrompt) -> tuple[object, ...]:
