@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -25,10 +24,8 @@ STRUCTURE = '<>/="abc,'
 class Constrained:
     """Answers of a model with this chat template to a request with these tools."""
 
-    def __init__(
-        self, template: str, folder: Path, tools: Sequence[dict[str, Any]], *, required: bool
-    ) -> None:
-        self.model = Conversations(template, folder, tools)
+    def __init__(self, template: str, tools: Sequence[dict[str, Any]], *, required: bool) -> None:
+        self.model = Conversations(template, tools)
         config = self.model.config
         assert config.grammars.vocabulary is not None
         self.vocabulary: Vocabulary = config.grammars.vocabulary
@@ -53,10 +50,10 @@ class Constrained:
         """Whether `answer` is a whole answer of the grammar."""
         constraint = self.grammar.create_constraint()
         for token in self.model.encode(answer):
-            if constraint.complete or token not in tokens_in(constraint.mask()):
+            if constraint.complete or not allows(constraint.mask(), token):
                 return False
             constraint.accept(token)
-        return constraint.complete or bool(self._stops & tokens_in(constraint.mask()))
+        return constraint.complete or any(allows(constraint.mask(), token) for token in self._stops)
 
     def random_answer(self, seed: int, most: int = 400) -> str | None:
         """An answer of the grammar; None if it does not end within so many tokens."""
@@ -82,7 +79,12 @@ class Constrained:
         return set(self.vocabulary.stop_token_ids)
 
 
+def allows(mask: BitMask, token: int) -> bool:
+    """Whether a mask allows a token."""
+    return bool(mask[token // 32] >> (token % 32) & 1)
+
+
 def tokens_in(mask: BitMask) -> set[int]:
     """The tokens that a mask allows."""
     bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
-    return set(map(int, np.flatnonzero(bits)))
+    return set(np.flatnonzero(bits).tolist())

@@ -5,8 +5,10 @@ The model is opened from its files without weights; an answer's tokens are singl
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,27 +48,35 @@ class Answer:
         return [(name, json.loads(arguments)) for name, arguments in pairs]
 
 
+@functools.cache
+def open_model(template: str) -> tuple[list[str], ModelConfig]:
+    """The special tokens and the configuration of a template's model, opened once."""
+    special = list(
+        dict.fromkeys([*staged.Staged("").special, *sorted(set(SPECIAL.findall(template)))])
+    )
+    stage = Staged(
+        "x",
+        template=template,
+        special=special,
+        bos=special[0],
+        # Llama's family adds what its template does not tell.
+        config={"model_type": "llama"} if "<|start_header_id|>" in template else {},
+    )
+    # It is read whole when it is opened.
+    with tempfile.TemporaryDirectory() as folder:
+        source = ModelSource("model", str(staged.make(stage, Path(folder) / "model")))
+        config = ModelConfigLoader(build_registry(), 0).load(source, download=False)
+    return special, config
+
+
 class Conversations:
     """Conversations with the model of one chat template."""
 
-    def __init__(self, template: str, folder: Path, tools: Sequence[dict[str, Any]]) -> None:
-        special = [*staged.Staged("").special, *sorted(set(SPECIAL.findall(template)))]
-        self._special = list(dict.fromkeys(special))
-        stage = Staged(
-            "x",
-            template=template,
-            special=self._special,
-            bos=special[0],
-            # Llama's family adds what its template does not tell.
-            config={"model_type": "llama"} if "<|start_header_id|>" in template else {},
-        )
-        path = staged.make(stage, folder)
+    def __init__(self, template: str, tools: Sequence[dict[str, Any]]) -> None:
+        self._special, self.config = open_model(template)
         self.tools = list(tools)
         self.names = [tool["function"]["name"] for tool in tools]
-        source = ModelSource("model", str(path))
-        self.config: ModelConfig = ModelConfigLoader(build_registry(), 0).load(
-            source, download=False
-        )
+        self._texts: dict[str, str] = {}
 
     def tokens(self, messages: Sequence[Message], *, asks: bool) -> list[int]:
         """The prompt of these messages; with `asks` the template asks for an answer."""
@@ -74,9 +84,12 @@ class Conversations:
         return self.config.prompts.build(prompt)
 
     def text(self, messages: Sequence[Message], *, asks: bool = False) -> str:
-        """The text of `tokens`."""
-        tokens = self.tokens(messages, asks=asks)
-        return b"".join(map(self.config.token_bytes, tokens)).decode()
+        """The text of `tokens`. Each is built once."""
+        key = repr((messages, asks))
+        if key not in self._texts:
+            tokens = self.tokens(messages, asks=asks)
+            self._texts[key] = b"".join(map(self.config.token_bytes, tokens)).decode()
+        return self._texts[key]
 
     def written(self, before: Sequence[Message], message: Message) -> tuple[str, str]:
         """What the template writes for an assistant's message: the text before it, and it."""

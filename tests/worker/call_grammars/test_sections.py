@@ -58,11 +58,10 @@ RANDOM_ANSWERS = 12
 
 @pytest.fixture(scope="module", params=CALL_TEMPLATES)
 def family(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
 ) -> tuple[str, Constrained]:
-    folder = tmp_path_factory.mktemp("model") / "files"
     template = CALL_TEMPLATES[request.param]
-    return request.param, Constrained(template, folder, TOOLS, required=True)
+    return request.param, Constrained(template, TOOLS, required=True)
 
 
 def written(model: Constrained, calls: list[tuple[str, Any]]) -> str:

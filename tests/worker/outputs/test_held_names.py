@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,9 +31,9 @@ CALLS = [(NAMES[0], {"city": "Paris"}), (NAMES[1], {"city": "Rome", "days": 3})]
 
 @pytest.mark.parametrize("name", CALL_TEMPLATES)
 def test_the_names_of_both_calls_are_held_and_nothing_that_the_family_writes_is_refused(
-    name: str, tmp_path: Path
+    name: str,
 ) -> None:
-    held = Constrained(CALL_TEMPLATES[name], tmp_path / "model", TOOLS, required=False)
+    held = Constrained(CALL_TEMPLATES[name], TOOLS, required=False)
     _, answer = held.model.written(ASKED, call_message(CALLS))
     constraint = held.free()
     masks: list[set[int] | None] = []

@@ -60,10 +60,9 @@ arguments = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module", params=CALL_TEMPLATES)
 def model(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
 ) -> Conversations:
-    folder = tmp_path_factory.mktemp("model") / "files"
-    return Conversations(CALL_TEMPLATES[request.param], folder, [TOOL])
+    return Conversations(CALL_TEMPLATES[request.param], [TOOL])
 
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])

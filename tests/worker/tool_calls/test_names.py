@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -58,19 +57,16 @@ def test_a_call_is_read_by_its_whole_name(family: str, name: str) -> None:
 
 @pytest.mark.parametrize("syntax", CALL_TEMPLATES)
 @pytest.mark.parametrize("name", ["multi_agent_v1.close_agent", "a-b.c_d", LONGEST])
-def test_a_call_that_a_template_writes_is_read_by_its_whole_name(
-    syntax: str, name: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_call_that_a_template_writes_is_read_by_its_whole_name(syntax: str, name: str) -> None:
     tools = [{**TOOLS[0], "function": {**TOOLS[0]["function"], "name": n}} for n in like(name)]
-    folder = tmp_path_factory.mktemp("model") / "files"
-    model = Conversations(CALL_TEMPLATES[syntax], folder, tools)
+    model = Conversations(CALL_TEMPLATES[syntax], tools)
     before, answer = model.written(ASKED, call_message([(name, {"city": "Paris"})]))
     assert model.read(before, answer).calls == [(name, {"city": "Paris"})]
 
 
 @pytest.mark.long
 def test_real_templates_write_names_that_are_read_back(
-    real_templates: dict[str, str], tmp_path: Path
+    real_templates: dict[str, str],
 ) -> None:
     name = "multi_agent_v1.close-agent"
     declared = like(name)
@@ -78,7 +74,7 @@ def test_real_templates_write_names_that_are_read_back(
     tools = [{**TOOLS[0], "function": {**function, "name": each}} for each in declared]
     wrong = {}
     for template in sorted(real_templates.keys() - UNUSABLE):
-        model = Conversations(real_templates[template], tmp_path / template, tools)
+        model = Conversations(real_templates[template], tools)
         before, answer = model.written(ASKED, call_message([(name, {"city": "Paris"})]))
         if (calls := model.read(before, answer).calls) != [(name, {"city": "Paris"})]:
             wrong[template] = calls

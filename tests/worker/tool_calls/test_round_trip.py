@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.models.call_templates import CALL_TEMPLATES
-from tests.models.conversations import Calls, Conversations, Message, call_message
+from tests.models.conversations import Calls, Conversations, Message, call_message, open_model
 from worker.tool_calls.formats import SYNTAXES
 
 TOOLS: list[dict[str, Any]] = [
@@ -49,9 +47,8 @@ UNUSABLE = {"llama-cpp-deepseek-r1"}
 UNESCAPED = {"LFM2.5-8B-A1B"}
 
 
-def lost_calls(calls: Calls, open_model: Callable[[str], Conversations], name: str) -> str:
+def lost_calls(calls: Calls, model: Conversations) -> str:
     """What is wrong about reading back these calls, one at a time; "" if nothing."""
-    model = open_model(name)
     for call in calls:
         before, answer = model.written(ASKED, call_message([call]))
         read = model.read(before, answer)
@@ -63,30 +60,25 @@ def lost_calls(calls: Calls, open_model: Callable[[str], Conversations], name: s
 @pytest.mark.long
 @pytest.mark.parametrize("calls", [PARIS, CODE], ids=["plain", "code"])
 def test_calls_in_the_history_of_real_templates_are_read_back(
-    real_templates: dict[str, str], tmp_path: Path, calls: Calls
+    real_templates: dict[str, str], calls: Calls
 ) -> None:
-    def open_model(name: str) -> Conversations:
-        return Conversations(real_templates[name], tmp_path / name, TOOLS)
-
     names = real_templates.keys() - UNUSABLE - (UNESCAPED if calls is CODE else set())
-    wrong = {name: lost_calls(calls, open_model, name) for name in sorted(names)}
+    wrong = {
+        name: lost_calls(calls, Conversations(real_templates[name], TOOLS))
+        for name in sorted(names)
+    }
     assert {name: what for name, what in wrong.items() if what} == {}
 
 
 @pytest.mark.parametrize("name", CALL_TEMPLATES)
 @pytest.mark.parametrize("calls", [PARIS, CODE], ids=["plain", "code"])
-def test_calls_in_the_history_of_our_templates_are_read_back(
-    name: str, tmp_path: Path, calls: Calls
-) -> None:
-    def open_model(name: str) -> Conversations:
-        return Conversations(CALL_TEMPLATES[name], tmp_path / name, TOOLS)
-
-    assert lost_calls(calls, open_model, name) == ""
+def test_calls_in_the_history_of_our_templates_are_read_back(name: str, calls: Calls) -> None:
+    assert lost_calls(calls, Conversations(CALL_TEMPLATES[name], TOOLS)) == ""
 
 
 @pytest.mark.parametrize("name", CALL_TEMPLATES)
-def test_two_calls_of_one_message_are_both_in_the_history(name: str, tmp_path: Path) -> None:
-    model = Conversations(CALL_TEMPLATES[name], tmp_path / "model", TOOLS)
+def test_two_calls_of_one_message_are_both_in_the_history(name: str) -> None:
+    model = Conversations(CALL_TEMPLATES[name], TOOLS)
     two = [("get", {"city": "Paris"}), ("get_weather", {"city": "Rome"})]
     before, answer = model.written(ASKED, call_message(two))
     assert answer.count("Paris") == answer.count("Rome") == 1
@@ -94,8 +86,8 @@ def test_two_calls_of_one_message_are_both_in_the_history(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", CALL_TEMPLATES)
-def test_our_template_tells_the_syntax_of_its_name(name: str, tmp_path: Path) -> None:
-    model = Conversations(CALL_TEMPLATES[name], tmp_path / "model", TOOLS)
+def test_our_template_tells_the_syntax_of_its_name(name: str) -> None:
+    model = Conversations(CALL_TEMPLATES[name], TOOLS)
     syntax = name.split()[0]
     assert [s.name for s in model.config.parsers.syntaxes] == [syntax]
 
@@ -119,12 +111,13 @@ def rewritten_turns(model: Conversations) -> bool:
 
 @pytest.mark.long
 def test_turns_of_real_templates_begin_the_next_turn_or_the_log_says_so(
-    real_templates: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    real_templates: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    open_model.cache_clear()  # the log says so when a model is opened
     told, rewrites = set(), set()
     for name in sorted(real_templates.keys() - UNUSABLE):
         caplog.clear()
-        model = Conversations(real_templates[name], tmp_path / name, TOOLS)
+        model = Conversations(real_templates[name], TOOLS)
         if "earlier turns" in caplog.text:
             told.add(name)
         if rewritten_turns(model):

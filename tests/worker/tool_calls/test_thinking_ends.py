@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from protocol.messages import ChatPrompt, Sampling, Submit, ToolUse
@@ -63,12 +61,12 @@ def answer_of(model: Conversations, *, may_call: bool) -> tuple[str, str, str]:
 
 @pytest.mark.long
 def test_reasoning_ends_at_its_budget_and_content_follows(
-    real_templates: dict[str, str], tmp_path: Path
+    real_templates: dict[str, str],
 ) -> None:
     wrong = {}
     thinking = 0
     for name in sorted(real_templates):
-        model = Conversations(real_templates[name], tmp_path / name, [])
+        model = Conversations(real_templates[name], [])
         if not model.config.parsers.reasoning_markers:
             continue
         thinking += 1
