@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import msgspec
@@ -120,9 +122,11 @@ def path_meta(description: str, *, min_length: int | None = None) -> msgspec.Met
     return msgspec.Meta(description=description, min_length=min_length, extra_json_schema=schema)
 
 
+# To read the annotations takes most of the time in which all settings are read.
+@functools.cache
 def list_setting_fields(
-    struct: type[msgspec.Struct], *, without: Collection[str]
-) -> dict[str, SettingField]:
+    struct: type[msgspec.Struct], *, without: tuple[str, ...]
+) -> Mapping[str, SettingField]:
     """The fields of `struct` by name, in order, except those in `without`."""
     shape = inspect.type_info(struct)
     assert isinstance(shape, inspect.StructType)
@@ -140,7 +144,7 @@ def list_setting_fields(
                 shape=field.type.type,
                 is_path=schema.get("format") == PATH,
             )
-    return fields
+    return MappingProxyType(fields)
 
 
 def refuse_control_characters(value: object, origin: str) -> None:

@@ -388,7 +388,7 @@ class Settings(RankSettings, frozen=True, kw_only=True):
     ] = "off"
 
 
-def describe_settings() -> dict[str, SettingField]:
+def describe_settings() -> Mapping[str, SettingField]:
     """All settings that are a single value, by name; not `models` and `api_keys`."""
     return list_setting_fields(Settings, without=("models", "api_keys"))
 

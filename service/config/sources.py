@@ -85,7 +85,7 @@ def softened_parameters(settings: Settings) -> frozenset[str]:
 
 
 def _read_environment(
-    environ: Mapping[str, str], fields: dict[str, SettingField]
+    environ: Mapping[str, str], fields: Mapping[str, SettingField]
 ) -> dict[str, Any]:
     given = {name: text for name, text in environ.items() if name.startswith(VARIABLE_PREFIX)}
     known = [field.variable for field in fields.values()]
@@ -103,7 +103,7 @@ def _read_environment(
     return values
 
 
-def _read_file(path: str, fields: dict[str, SettingField]) -> dict[str, Any]:
+def _read_file(path: str, fields: Mapping[str, SettingField]) -> dict[str, Any]:
     refuse_control_characters(path, "config")
     try:
         table = tomllib.loads(Path(path).expanduser().read_text("utf-8"))
@@ -152,7 +152,7 @@ class Parser(argparse.ArgumentParser):
         raise SettingsError(f"command line: {message}")
 
 
-def _make_parser(fields: dict[str, SettingField], command: str) -> Parser:
+def _make_parser(fields: Mapping[str, SettingField], command: str) -> Parser:
     parser = Parser(
         prog=f"mlxd {command}",
         description="Serve MLX models with OpenAI's API. Flags override the file, and the file "
