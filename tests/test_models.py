@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -65,21 +67,15 @@ def test_answers_never_end_with_a_stop_token(path: Path) -> None:
 
 
 def test_answers_of_the_brief_model_mostly_end_with_a_stop_token(brief_path: Path) -> None:
-    answers = [
-        oracle.greedy(brief_path, oracle.text_tokens(brief_path, prompt), 2 * ANSWER_TOKENS)
-        for prompt in PROMPTS
-    ]
-    ended = [answer for answer in answers if answer.finish_reason == "stop"]
+    answers = batched(brief_path, PROMPTS, 2 * ANSWER_TOKENS)
+    ended = [tokens for tokens, reason in answers if reason == "stop"]
 
     assert len(ended) > len(answers) / 2
-    assert len({len(answer.tokens) for answer in ended}) > 1
+    assert len({len(tokens) for tokens in ended}) > 1
 
 
 def test_greedy_text_has_characters_of_several_tokens(path: Path) -> None:
-    text = "".join(
-        oracle.greedy_text(path, oracle.text_tokens(path, prompt), ANSWER_TOKENS)
-        for prompt in ALL_PROMPTS
-    )
+    text = "".join(text_of(path, tokens) for tokens, _ in batched(path, ALL_PROMPTS, ANSWER_TOKENS))
 
     for character in families.SPLIT_CHARACTERS:
         assert character in text
@@ -126,10 +122,13 @@ def test_the_chat_template_ends_with_the_header_of_the_answer(path: Path) -> Non
 
 
 def test_an_answer_in_a_batch_equals_the_answer_alone(path: Path) -> None:
-    prompts = [oracle.text_tokens(path, prompt) for prompt in PROMPTS]
-    alone = [oracle.greedy_tokens(path, prompt, ANSWER_TOKENS) for prompt in prompts]
+    alone = [
+        oracle.greedy_tokens(path, oracle.text_tokens(path, prompt), ANSWER_TOKENS)
+        for prompt in PROMPTS
+    ]
 
-    assert batched(path, prompts) == alone
+    answers = dict(zip(ALL_PROMPTS, batched(path, ALL_PROMPTS, ANSWER_TOKENS), strict=True))
+    assert [answers[prompt][0] for prompt in PROMPTS] == alone
 
 
 def test_an_answer_resumed_from_its_tokens_equals_the_whole_answer(path: Path) -> None:
@@ -163,18 +162,31 @@ def test_loading_prints_nothing(model_paths: dict[str, Path]) -> None:
     assert (loading.returncode, loading.stdout, loading.stderr) == (0, "", "")
 
 
-def batched(path: Path, prompts: list[list[int]]) -> list[list[int]]:
-    """mlx-lm's answer to each prompt, in one batch."""
-    model, _ = load(str(path))
-    generator = BatchGenerator(model, max_tokens=ANSWER_TOKENS)
-    uids = generator.insert(prompts)
+@functools.cache
+def batched(
+    path: Path, prompts: Sequence[str], most_tokens: int
+) -> Sequence[tuple[list[int], str]]:
+    """mlx-lm's answers to the prompts, in one batch, and why each ended: "stop" or "length"."""
+    model, tokenizer = load(str(path))
+    stops = [[token] for token in tokenizer.eos_token_ids]
+    generator = BatchGenerator(model, max_tokens=most_tokens, stop_tokens=stops)
+    uids = generator.insert([oracle.text_tokens(path, prompt) for prompt in prompts])
     answers: dict[int, list[int]] = {uid: [] for uid in uids}
-    running = set(uids)
-    while running:
+    reasons: dict[int, str] = {}
+    while len(reasons) < len(uids):
         _, responses = generator.next()
         for response in responses:
             answers[response.uid].append(response.token)
             if response.finish_reason is not None:
-                running.remove(response.uid)
+                reasons[response.uid] = response.finish_reason
     generator.close()
-    return [answers[uid] for uid in uids]
+    return [(answers[uid], reasons[uid]) for uid in uids]
+
+
+def text_of(path: Path, tokens: Sequence[int]) -> str:
+    """The text of an answer by mlx-lm's detokenizer."""
+    detokenizer = oracle.tokenizer(path).detokenizer
+    for token in tokens:
+        detokenizer.add_token(token)
+    detokenizer.finalize()
+    return str(detokenizer.text)
