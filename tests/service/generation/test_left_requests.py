@@ -185,6 +185,7 @@ STAGES: list[Callable[[Service, Client], Any]] = [
 def without_collector() -> Iterator[None]:
     """What only the garbage collector would free is kept."""
     gc.collect()
+    gc.freeze()  # else each test looks through the same again
     gc.disable()
     tracemalloc.start()
     yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -181,9 +182,15 @@ def make_text(
 ) -> Text:
     """The parser of one answer whose tokens are bytes; `get` declares these `properties`."""
     tools = tools if properties is None else [declare(properties)]
-    compiled = [CompiledSyntax(syntax, tools, names) for syntax in syntaxes]
+    compiled = [compile_syntax(syntax, json.dumps(tools), tuple(names)) for syntax in syntaxes]
     segmenter = Segmenter(THINK, compiled, parallel=parallel, reasoning=reasoning)
     return Text(ByteDetokenizer(lambda token: bytes([token])), stop, segmenter, trim=bool(compiled))
+
+
+@functools.cache
+def compile_syntax(syntax: CallSyntax, tools: str, names: tuple[str, ...]) -> CompiledSyntax:
+    """A syntax compiled for tools, which are given as JSON."""
+    return CompiledSyntax(syntax, json.loads(tools), names)
 
 
 def parse(text: str, parser: Text, *, truncated: bool = False) -> ParsedAnswer:
