@@ -21,7 +21,7 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = ""
 import pytest
 from hypothesis import settings
 
-from tests import long_tests, preloaded, service_tests
+from tests import batch_policy, long_tests, preloaded, service_tests
 from worker.open_files import open_files_limit_kept
 from worker.transformers_scan import models_scanned_once
 
@@ -47,10 +47,12 @@ def pytest_xdist_setupnodes() -> None:
     preloaded.give(os.environ)
 
 
-def pytest_sessionstart() -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """What is preloaded here is not for the processes that tests start."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         preloaded.take_back(os.environ)
+    if batch_policy.leaves_out_services(session.config.getoption("markexpr")):
+        batch_policy.become_batch_work()
 
 
 @pytest.hookimpl(wrapper=True)
