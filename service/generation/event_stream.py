@@ -9,14 +9,15 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 
 from starlette.types import Receive, Scope, Send
 
-from protocol.events import Finished
+from protocol.events import Event, Finished, TextDelta
 from service.errors import ClientDisconnected, Headers, MlxdError
 from service.generation.dialect import StreamWriter
 from service.generation.logprob_encoder import LogprobGate
-from service.http.response_parts import part_sender, send_last
+from service.http.response_parts import PartWriter, part_sender, part_writer, send_last
 from service.inflight.request import InflightRequest
 from service.requestlog.record import record_of
 from service.security.visibility import visible_error
@@ -50,10 +51,12 @@ async def stream_frames(
     on_end: OnEnd | None = None,
     *,
     begins: bool = True,
+    gate: LogprobGate | None = None,
 ) -> AsyncIterator[bytes]:
     """The frames of a whole answer, joined by batch; `on_end` is awaited before the last one.
 
-    Without `begins` the frames that precede the first event are left out.
+    Without `begins` the frames that precede the first event are left out. `gate` is for those who
+    encode a part of the events themselves.
 
     Raises:
         MlxdError: the generation failed, or the client disconnected.
@@ -61,19 +64,25 @@ async def stream_frames(
     if begins and (first := writer.begin()):
         yield first
     ends: list[Finished] = []
-    gate = LogprobGate()
+    gate = gate or LogprobGate()
     async for batch in inflight.batches():
         ends += batch.finished
         if not batch.events:
             yield writer.keep_alive()
             continue
-        frames = [writer.encode(inflight.index(event), gate.admit(event)) for event in batch.events]
-        if data := b"".join(frames):
+        if data := encode_events(inflight, writer, gate, batch.events):
             yield data
     last = writer.finish(ends)
     if on_end is not None:
         await on_end()
     yield last
+
+
+def encode_events(
+    inflight: InflightRequest, writer: StreamWriter, gate: LogprobGate, events: list[Event]
+) -> bytes:
+    """The frames of events that have arrived together."""
+    return b"".join([writer.encode(inflight.index(event), gate.admit(event)) for event in events])
 
 
 class EventStream:
@@ -95,6 +104,7 @@ class EventStream:
         self._writer = writer
         self._keep_alive_s = keep_alive_s
         self._on_end = on_end
+        self._gate = LogprobGate()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._inflight:
@@ -106,8 +116,12 @@ class EventStream:
     async def _send_frames(self, send: Send, scope: Scope) -> None:
         record, send_part = record_of(scope), part_sender(scope, send)
         last = b""
+        if (parts := part_writer(scope)) is not None:
+            self._inflight.collector.shortcut = partial(self._write_deltas, parts)
         try:
-            async for data in stream_frames(self._inflight, self._writer, self._on_end):
+            async for data in stream_frames(
+                self._inflight, self._writer, self._on_end, gate=self._gate
+            ):
                 await send_part(data)
         except ClientDisconnected as error:
             record.fail(error)
@@ -123,6 +137,18 @@ class EventStream:
         if last and self._on_end is not None:
             await self._on_end()
         await send_last(send, last)
+
+    def _write_deltas(self, parts: PartWriter, events: list[Event]) -> bool:
+        """Send new text without waking the task; False where that has to wait, or ends it."""
+        if not parts.is_ready:
+            return False
+        for event in events:
+            if not isinstance(event, TextDelta):
+                return False
+        batch = self._inflight.count(events)
+        if data := encode_events(self._inflight, self._writer, self._gate, batch.events):
+            parts.write(data)
+        return True
 
     @contextlib.contextmanager
     def _keep_alive(self) -> Iterator[None]:

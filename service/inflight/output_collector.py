@@ -1,14 +1,22 @@
-"""Collects the events of one request for its handler: one reader, bounded."""
+"""Collects the events of one request for its handler: one reader, bounded.
+
+To wake the reader for each token costs the service more than to encode the token. So a reader may
+leave a shortcut, which takes what arrives while the reader waits.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from protocol.events import ArgumentsDelta, Event, TextDelta
 from service.errors import copy_error
 
 # A reader that is this far behind gets its text in fewer, longer deltas.
 MERGE_ABOVE_EVENTS = 64
+
+# Takes all of these events, or none of them.
+Shortcut = Callable[[list[Event]], bool]
 
 
 class OutputCollector:
@@ -19,13 +27,38 @@ class OutputCollector:
         self._woken = False
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
+        # Called only while the reader waits in `take`.
+        self.shortcut: Shortcut | None = None
 
     def put(self, event: Event) -> None:
-        """Add an event and wake the reader."""
-        self._events.append(event)
-        if len(self._events) > MERGE_ABOVE_EVENTS:
-            self._events = merge_deltas(self._events)
-        self._notify()
+        """Add an event and deliver it."""
+        self.add(event)
+        self.deliver()
+
+    def add(self, event: Event) -> bool:
+        """Add an event; whether `deliver` must be called, once no more events are to be added."""
+        events = self._events
+        events.append(event)
+        if len(events) > MERGE_ABOVE_EVENTS:
+            self._events = merge_deltas(events)
+        return len(events) == 1
+
+    def deliver(self) -> None:
+        """Pass what was added to the shortcut, or wake the reader."""
+        waiter = self._waiter
+        if self.shortcut is None or waiter is None or waiter.done():
+            self._notify()
+            return
+        try:
+            is_taken = self.shortcut(self._events)
+        except Exception as error:
+            self._events = []
+            self.close(error)
+            return
+        if is_taken:
+            self._events = []
+        else:
+            self._notify()
 
     def wake(self) -> None:
         """Wake the reader without an event, so that it can send a keep-alive."""

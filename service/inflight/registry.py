@@ -38,6 +38,7 @@ from service.errors import (
 )
 from service.inflight.blamed_requests import BlamedRequests
 from service.inflight.crash_policy import CrashPolicy
+from service.inflight.output_collector import OutputCollector
 from service.inflight.request import InflightRequest
 from service.inflight.sequence import InflightSequence, to_submits
 from service.inflight.shares import PlacesInFlight
@@ -83,6 +84,8 @@ class RequestRegistry:
         self._ids = itertools.count(1)
         self._sequences: dict[int, InflightSequence] = {}
         self._by_attempt_id: dict[int, InflightSequence] = {}
+        # Those that have got events of the message that is being handled.
+        self._undelivered: list[OutputCollector] = []
         self._crash_policy = CrashPolicy()
         self._blamed = BlamedRequests()
         self._has_worker = False
@@ -176,12 +179,14 @@ class RequestRegistry:
             changed |= self._receive(event)
         if changed:
             self._sync_worker()
+        self._deliver_all()
         return tokens
 
     def worker_tokenized(self, result: Tokenized | Rejected) -> None:
         """Pass the result of a request for the tokenizer to it."""
         if self._receive(result):
             self._sync_worker()
+        self._deliver_all()
 
     def worker_ready(self) -> None:
         """Submit all sequences in flight to a new worker."""
@@ -257,15 +262,14 @@ class RequestRegistry:
         """
         sequence.stop_queue_timer()
         match event:
-            case TextDelta(tokens=tokens):
-                sequence.collector.put(event)
-                sequence.add_tokens(tokens, self._clock)
-                if event.accepted or event.rejected:
-                    sequence.attempts.count_drafts(event)
+            case TextDelta():
+                self._collect(sequence.collector, event)
+                sequence.add_tokens(event, self._clock)
                 return self._crash_policy.record_progress(sequence.id, len(sequence.tokens))
             case Progress():
                 # That the worker lives, pings show.
-                sequence.advance(event)
+                if sequence.advance(event):
+                    self._collect(sequence.collector, event)
                 return False
             case Started():
                 sequence.attempts.start(event, self._clock())
@@ -280,11 +284,21 @@ class RequestRegistry:
                     return False
             case Finished():
                 event = sequence.attempts.complete(event)
-        sequence.collector.put(event)
+        self._collect(sequence.collector, event)
         ends = isinstance(event, Finished | Rejected | Failed | Tokenized)
         if ends:
             self._remove(sequence.id)
         return ends
+
+    def _collect(self, collector: OutputCollector, event: Event) -> None:
+        if collector.add(event):
+            self._undelivered.append(collector)
+
+    def _deliver_all(self) -> None:
+        """Let the handlers have what the message has brought, all of it at once."""
+        collectors, self._undelivered = self._undelivered, []
+        for collector in collectors:
+            collector.deliver()
 
     def _remove(self, id: int) -> InflightSequence | None:
         sequence = self._sequences.pop(id, None)

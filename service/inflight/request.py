@@ -54,7 +54,7 @@ class InflightRequest:
         """
         try:
             while self._unstarted:
-                self._buffered.append(self._count(await self.collector.take()))
+                self._buffered.append(self.count(await self.collector.take()))
         except BaseException:
             self.close()
             raise
@@ -69,7 +69,7 @@ class InflightRequest:
         for batch in buffered:
             yield batch
         while self._unfinished:
-            yield self._count(await self.collector.take())
+            yield self.count(await self.collector.take())
 
     async def tokenized(self) -> Tokenized:
         """Wait for the result of a request for the tokenizer alone.
@@ -79,7 +79,7 @@ class InflightRequest:
         """
         async with self:
             while True:
-                for event in self._count(await self.collector.take()).events:
+                for event in self.count(await self.collector.take()).events:
                     if isinstance(event, Tokenized):
                         return event
 
@@ -92,8 +92,8 @@ class InflightRequest:
         """Cancel the unfinished sequences."""
         self._cancel(sorted(self._unfinished))
 
-    def _count(self, events: list[Event]) -> EventBatch:
-        """The events with their counts, also passed to the observers.
+    def count(self, events: list[Event]) -> EventBatch:
+        """Events that the collector gave, with their counts, also passed to the observers.
 
         Raises:
             MlxdError: a sequence was rejected or failed.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from protocol.events import Progress
+from protocol.events import Progress, TextDelta
 from protocol.messages import Request, Sibling, Submit
 from service.inflight.attempts import Attempts
 from service.inflight.output_collector import OutputCollector
@@ -53,17 +53,18 @@ class InflightSequence:
         self.has_prompt_logprobs = False
         self._queue_timer: asyncio.TimerHandle | None = None
 
-    def advance(self, event: Progress) -> None:
-        """Note how far the prefill is; the handler gets it if it asks, before the first token."""
+    def advance(self, event: Progress) -> bool:
+        """Note how far the prefill is; whether the handler gets it: if it asks, until a token."""
         self.attempts.advance(event)
-        if isinstance(self.submit, Submit) and self.submit.progress and not self.tokens:
-            self.collector.put(event)
+        return isinstance(self.submit, Submit) and self.submit.progress and not self.tokens
 
-    def add_tokens(self, tokens: Sequence[int], clock: Callable[[], float]) -> None:
+    def add_tokens(self, event: TextDelta, clock: Callable[[], float]) -> None:
         """Add tokens of the answer."""
         if not self.attempts.has_token:
             self.attempts.receive_token(clock())
-        self.tokens += tokens
+        if event.accepted or event.rejected:
+            self.attempts.count_drafts(event)
+        self.tokens += event.tokens
 
     def start_queue_timer(self, timeout_s: float, on_timeout: Callable[[], None]) -> None:
         """Call `on_timeout` if the sequence is still waiting after `timeout_s`.

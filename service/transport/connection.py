@@ -40,6 +40,8 @@ class ClientStream(asyncio.StreamReaderProtocol):
         super().__init__(reader)
         self.on_end: Callable[[], object] | None = None
         self.ended = False
+        # More is to be written than the client reads.
+        self.is_full = False
 
     def eof_received(self) -> bool | None:
         self._end()
@@ -48,6 +50,14 @@ class ClientStream(asyncio.StreamReaderProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._end()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.is_full = True
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.is_full = False
 
     def _end(self) -> None:
         self.ended = True
@@ -100,6 +110,7 @@ class Connection(TCPServer):
                 self._task_group = tasks
                 self.protocol = Http1(  # type: ignore[assignment]
                     linger=self._linger,
+                    writer=self,
                     app=self.app,
                     config=self.config,
                     context=self.context,
@@ -136,6 +147,21 @@ class Connection(TCPServer):
         if not buffered_bytes or read_bytes != self._read_bytes:
             self._read_bytes, self._read_at = read_bytes, now
         return now - self._read_at
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether `write` can write now: the client is there, and reads."""
+        return not (
+            self._stream.is_full or self._stream.ended or self.writer.transport.is_closing()
+        )
+
+    def write(self, part: bytes) -> None:
+        """Write bytes without a wait. They are lost if the connection has ended."""
+        self._written_bytes += len(part)
+        try:
+            self.writer.transport.write(part)
+        except (ConnectionError, RuntimeError):
+            self.abort()
 
     async def protocol_send(self, event: Event) -> None:
         match event:

@@ -46,7 +46,7 @@ from service.http.anthropic_errors import REQUEST_ID_HEADER as ANTHROPIC_ID_HEAD
 from service.http.anthropic_errors import VERSION_HEADER, is_anthropic, render_for
 from service.http.error_middleware import REQUEST_ID_HEADER
 from service.http.request_body import SEND_CONTINUE
-from service.http.response_parts import SEND_PART
+from service.http.response_parts import PART_WRITER, SEND_PART, PartWriter
 from service.transport.joined_chunks import JoinedChunks
 
 VERSIONS = (b"1.0", b"1.1")
@@ -108,20 +108,27 @@ class Http1(H11Protocol):
     """HTTP/1.0 and 1.1 only; a client cannot switch to another protocol.
 
     `linger` is awaited between the answer to an invalid request and the end of the connection.
+    `writer` writes bytes of the connection.
     """
 
-    def __init__(self, *, linger: Callable[[], Awaitable[None]], **parts: Any) -> None:
+    def __init__(
+        self, *, linger: Callable[[], Awaitable[None]], writer: PartWriter, **parts: Any
+    ) -> None:
         super().__init__(**parts)
         self.connection = Parser(
             h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size
         )
         self.connection_state = ConnectionState(
-            {SEND_CONTINUE: self._send_continue, SEND_PART: self.send_part}
+            {
+                SEND_CONTINUE: self._send_continue,
+                SEND_PART: self.send_part,
+                PART_WRITER: ChunkWriter(self, writer),
+            }
         )
         self._linger = linger
         self._must_close = False
         self._is_refused = False
-        self._sends_chunks = False
+        self.sends_chunks = False
 
     async def handle(self, event: Event) -> None:
         if self._is_refused and isinstance(event, RawData):
@@ -137,8 +144,8 @@ class Http1(H11Protocol):
         if not part:
             # As a chunk it would be the end.
             return
-        if self._sends_chunks:
-            await self.send(RawData(data=b"%x\r\n%b\r\n" % (len(part), part)))
+        if self.sends_chunks:
+            await self.send(RawData(data=to_chunk(part)))
         else:
             await super().stream_send(Body(stream_id=STREAM_ID, data=part))
 
@@ -150,9 +157,9 @@ class Http1(H11Protocol):
             headers = [pair for pair in event.headers if pair[0].lower() != b"connection"]
             event = dataclasses.replace(event, headers=[*headers, CLOSE])
         # What follows the end of a body is none of its parts.
-        self._sends_chunks = False
+        self.sends_chunks = False
         await super().stream_send(event)
-        self._sends_chunks = sends_chunks(self.connection)
+        self.sends_chunks = sends_chunks(self.connection)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         if event.http_version not in VERSIONS:
@@ -207,6 +214,26 @@ class Http1(H11Protocol):
             await self._send_h11_event(h11.Data(data=body))
         await self._send_h11_event(h11.EndOfMessage())
         await self._linger()
+
+
+class ChunkWriter:
+    """Writes the chunks of a response that has begun, through the connection's own writer."""
+
+    def __init__(self, http: Http1, writer: PartWriter) -> None:
+        self._http = http
+        self._writer = writer
+
+    @property
+    def is_ready(self) -> bool:
+        return self._http.sends_chunks and self._writer.is_ready
+
+    def write(self, part: bytes) -> None:
+        self._writer.write(to_chunk(part))
+
+
+def to_chunk(part: bytes) -> bytes:
+    """A part of a body as a chunk. One that is empty would be the end."""
+    return b"%x\r\n%b\r\n" % (len(part), part)
 
 
 def quote(match: re.Match[str]) -> str:

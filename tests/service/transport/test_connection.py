@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.http.response_parts import part_sender
+from service.http.response_parts import part_sender, part_writer
 from tests.service.transport.raw_connection import connected, serving
 
 pytestmark = pytest.mark.anyio
@@ -142,6 +143,8 @@ async def test_the_response_for_head_has_no_body(port: int) -> None:
         assert body == b""
 
 
+# More than the system holds for a client that does not read.
+PART, MOST_PARTS = b"x" * 64 * KIB, 1000
 CHUNKS = [b"a", b"", b"data: {}\n\n", b"\r\n0\r\n\r\n", b"x" * 70_000, b"end"]
 
 
@@ -168,7 +171,21 @@ async def stream_parts(scope: Scope, receive: Receive, send: Send) -> None:
     await stream(scope, receive, send_short)
 
 
-@pytest.mark.parametrize("app", [stream, stream_parts])
+async def write_parts(scope: Scope, receive: Receive, send: Send) -> None:
+    """The same, whose chunks are written without a wait wherever that can be done."""
+    writer = part_writer(scope)
+
+    async def send_short(message: Message) -> None:
+        is_part = message["type"] == "http.response.body" and message.get("more_body")
+        if is_part and message["body"] and writer is not None and writer.is_ready:
+            writer.write(message["body"])
+        else:
+            await send(message)
+
+    await stream(scope, receive, send_short)
+
+
+@pytest.mark.parametrize("app", [stream, stream_parts, write_parts])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("path", ["/sized", "/unsized"])
 async def test_a_body_in_chunks_is_framed_for_its_client(
@@ -180,18 +197,52 @@ async def test_a_body_in_chunks_is_framed_for_its_client(
         answer = await client.read_end()
     is_chunked = b"transfer-encoding: chunked" in answer.lower()
     assert is_chunked == (path == "/unsized" and version == "1.1")
+    assert body_of(answer) == b"".join(CHUNKS)
+
+
+def body_of(answer: bytes) -> bytes:
+    """The body of a whole answer, of any framing."""
     reader = h11.Connection(h11.CLIENT)
-    reader.send(h11.Request(method="GET", target=path, headers=[("Host", "x")]))
+    reader.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
     reader.send(h11.EndOfMessage())
     reader.receive_data(answer)
     reader.receive_data(b"")
-    body = b""
+    parts = []
     while not isinstance(event := reader.next_event(), h11.EndOfMessage):
-        body += bytes(event.data) if isinstance(event, h11.Data) else b""
-    assert body == b"".join(CHUNKS)
+        if isinstance(event, h11.Data):
+            parts.append(bytes(event.data))
+    return b"".join(parts)
 
 
-@pytest.mark.parametrize("app", [stream, stream_parts])
+async def test_parts_are_written_at_once_only_while_the_client_reads() -> None:
+    written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    # Whether it is ready: before the response begins, once the client has read, and at the end.
+    ready: list[bool] = []
+
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:
+        writer = part_writer(scope)
+        assert writer is not None
+        ready.append(writer.is_ready)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        count = 0
+        while writer.is_ready and count < MOST_PARTS:
+            writer.write(PART)
+            count += 1
+        written.set_result(count)
+        await part_sender(scope, send)(PART)
+        ready.append(writer.is_ready)
+        await send({"type": "http.response.body", "body": b""})
+        ready.append(writer.is_ready)
+
+    async with serving(flood) as server, connected(server.port) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert 0 < await written < MOST_PARTS
+        assert ready == [False]
+        assert body_of(await client.read_end()) == PART * (written.result() + 1)
+        assert ready == [False, True, False]
+
+
+@pytest.mark.parametrize("app", [stream, stream_parts, write_parts])
 async def test_a_streamed_response_for_head_has_no_body(app: ASGIApp) -> None:
     async with serving(app) as server, connected(server.port) as client:
         await client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
