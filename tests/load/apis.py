@@ -15,8 +15,7 @@ ApiName = Literal["chat", "responses", "messages", "embeddings"]
 Body = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """What one event, or a whole answer, tells; `ends`: a complete stream has nothing after it."""
 
     text: bool = False

@@ -14,13 +14,14 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection as Pipe
 from typing import Literal
 
 import httpx
 
 from service.commands.serve import loop_factory
 from tests.load.timings import Timing, ask
+from tests.load.transport import Connection
 from tests.load.workload import Workload
 
 REQUEST_TIMEOUT_S = 300.0
@@ -105,7 +106,7 @@ def generate(
         process.join()
 
 
-def run_clients(loads: Sequence[Load], parent: Connection) -> None:
+def run_clients(loads: Sequence[Load], parent: Pipe) -> None:
     """The client process."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         parent.send(runner.run(run_loads(loads, parent.send)))
@@ -149,7 +150,11 @@ class Clients:
 
     async def _connect(self) -> httpx.AsyncClient:
         client = httpx.AsyncClient(
-            base_url=self._url, timeout=REQUEST_TIMEOUT_S, verify=self._tls, trust_env=False
+            base_url=self._url,
+            timeout=REQUEST_TIMEOUT_S,
+            verify=self._tls,
+            trust_env=False,
+            transport=Connection(REQUEST_TIMEOUT_S) if self._url.startswith("http:") else None,
         )
         return await self._stack.enter_async_context(client)
 
