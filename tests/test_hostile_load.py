@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import subprocess
 import sys
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.load.attack.kinds import KINDS
+from tests.load.attack.wire import READY
 from tests.load.bystanders import Seen, take
-from tests.load.hostile import MODELS, SHORT_KINDS, complete, limits_of, words_of
+from tests.load.hostile import MODELS, SHORT_KINDS, complete, limits_of, table_of, words_of
 from tests.load.verdicts import (
     HEADINGS,
     Limits,
@@ -120,6 +122,22 @@ def test_a_sink_answers_once_a_declared_body_has_arrived() -> None:
             client.sendall(b"x")
             assert client.recv(100).startswith(b"HTTP/1.1 400")
         sink.terminate()
+
+
+def test_a_hostile_client_has_the_priority_that_it_is_given() -> None:
+    command = [sys.executable, "-m", "tests.load.attack", "malformed", "--wait", "--nice", "19"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        try:
+            assert client.stdout is not None
+            assert client.stdout.readline().decode() == f"{READY}\n"
+            assert os.getpriority(os.PRIO_PROCESS, client.pid) == 19
+        finally:
+            client.terminate()
+
+
+def test_the_priority_of_the_clients_is_told_before_the_table() -> None:
+    written = table_of([RIGHT], argparse.Namespace(clients_nice=7), LIMITS)
+    assert written.startswith("The hostile clients run at a niceness of 7.\n\n| model |")
 
 
 WRONG = {

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -66,8 +66,11 @@ SHORT_FACTOR = 30
 SHORT_REMARK = (
     f"Short form: a first token may take {SHORT_FACTOR} times as long; gaps and rates do not count."
 )
+NICE_REMARK = "The hostile clients run at a niceness of {}."
 MODELS = ("built-in", "large")
 CONTEXT_TOKENS = 2048
+# The lowest priority: the clients use what the server and the bystanders leave of the processors.
+CLIENTS_NICE = 19
 
 
 @dataclass(frozen=True)
@@ -154,10 +157,12 @@ class Watch:
         return count
 
 
-def prepare(clients: Clients, name: str) -> list[Started]:
+def prepare(clients: Clients, name: str, nice: int) -> list[Started]:
     """Start the clients of one kind; the start of a client's interpreter is no load of its kind."""
-    parts = range(KINDS[name].clients)
-    hostile = [clients.start("attack", name, "--part", str(part), "--wait") for part in parts]
+    words = (name, "--wait", "--nice", str(nice))
+    hostile = [
+        clients.start("attack", *words, "--part", str(part)) for part in range(KINDS[name].clients)
+    ]
     until = time.monotonic() + END_S
     while not all(output.stat().st_size for _, output in hostile):
         if time.monotonic() > until:
@@ -193,7 +198,7 @@ def observe(server: Server, name: str, options: argparse.Namespace, folder: Path
     clients = Clients(server, folder)
     try:
         watch = Watch(server)
-        hostile = prepare(clients, name)
+        hostile = prepare(clients, name, options.clients_nice)
         streams = clients.start("bystanders", "streams", "--streams", str(options.streams))
         pings = clients.start("bystanders", "pings")
         watch.until(time.monotonic() + SETTLE_S)
@@ -226,6 +231,7 @@ def observe(server: Server, name: str, options: argparse.Namespace, folder: Path
             ping_errors=count_errors(seen[1], loud),
             stream_errors=count_errors(seen[0], loud),
             outcomes=outcomes,
+            clients_nice=options.clients_nice,
         )
     finally:
         clients.close()
@@ -242,7 +248,8 @@ def send_to_sink(server: Server, name: str, options: argparse.Namespace, folder:
         url = f"http://127.0.0.1:{int(sink.stdout.readline())}"
         clients = Clients(replace(server, url=url), folder)
         stack.callback(clients.close)
-        window, _ = attack(prepare(clients, name), Watch(server), options.seconds)
+        hostile = prepare(clients, name, options.clients_nice)
+        window, _ = attack(hostile, Watch(server), options.seconds)
         return window
 
 
@@ -315,6 +322,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recover-seconds", type=float, default=60.0, help="that an answer is waited for after it"
     )
+    parser.add_argument(
+        "--clients-nice", type=int, default=CLIENTS_NICE, help="the hostile clients' niceness"
+    )
     parser.add_argument("--memory-limit-bytes", type=int, default=MEMORY_LIMIT_BYTES)
     parser.add_argument("--short", action="store_true", help="a few kinds, for a busy machine")
     parser.add_argument("--json", type=Path, help="a file for the figures")
@@ -329,19 +339,25 @@ def complete(options: argparse.Namespace) -> None:
     options.seconds = options.seconds or (SHORT_SECONDS if options.short else SECONDS)
 
 
+def table_of(rows: Sequence[Row], options: argparse.Namespace, limits: Limits) -> str:
+    """The rows as a table in Markdown, behind what the clients' priority was."""
+    return f"{NICE_REMARK.format(options.clients_nice)}\n\n{markdown(rows, limits)}"
+
+
 def main(options: argparse.Namespace) -> int:
     """Run all kinds; returns 1 if a row is wrong."""
     # Ended by a signal, it ends all that it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     complete(options)
     console, limits, rows = wide_console(), limits_of(options), []
+    console.print(NICE_REMARK.format(options.clients_nice), highlight=False)
     for row in observe_all(options, console):
         rows.append(row)
         console.print(" | ".join(cells(row, limits)), highlight=False, soft_wrap=True)
     if options.short:
         console.print(SHORT_REMARK, highlight=False)
     if options.table:
-        options.table.write_text(markdown(rows, limits), encoding="utf-8")
+        options.table.write_text(table_of(rows, options, limits), encoding="utf-8")
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
     return int(any(row.faults(limits) for row in rows))

@@ -48,7 +48,8 @@ class Row:
 
     `first_p50_s` and `first_max_s` count a ping that is unanswered with the time it has waited.
     `floor_gap_s` and `floor_rate` are those beside the same clients when they send to a server that
-    reads and forgets: what they take of the machine. None: not measured.
+    reads and forgets: what they take of the machine. None: not measured. `clients_nice` is the
+    niceness of the hostile clients.
     """
 
     model: str
@@ -69,6 +70,7 @@ class Row:
     outcomes: Mapping[str, int] = field(default_factory=dict)
     floor_gap_s: float | None = None
     floor_rate: float | None = None
+    clients_nice: int = 0
 
     def faults(self, limits: Limits) -> list[str]:
         """What is wrong, in words for the table; nothing where all is right."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 
 from tests.load.attack.kinds import KINDS
@@ -19,7 +20,9 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=2048, help="of the model, in tokens")
     parser.add_argument("--part", type=int, default=0, help="the client's number in its kind")
     parser.add_argument("--wait", action="store_true", help="for a line on standard input")
+    parser.add_argument("--nice", type=int, default=0, help="what is added to its niceness")
     options = parser.parse_args()
+    os.nice(options.nice)
     if options.wait:
         say(READY)
         sys.stdin.readline()
