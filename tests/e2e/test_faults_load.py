@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from tests.e2e import plain_http
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import PATIENT, Daemon, running
 from tests.e2e.faulty import Asked, assert_served, complete_all, faulty
 from tests.e2e.mortal import Mortal, mortal
 from tests.e2e.stopping import stopped
-from tests.e2e.wire import COMPLETIONS, completion, connect, post
+from tests.e2e.wire import COMPLETIONS, completion, connect, post, read_answer
 
 
 def ask(daemon: Daemon) -> httpx.Response:
@@ -27,20 +27,17 @@ def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
 
 
 def test_past_the_queue_requests_get_429_and_those_before_them_go_on(llama_path: Path) -> None:
-    flags = ["--max-running", "1", "--max-waiting", "2"]
+    flags = ["--max-running", "1", "--max-waiting", "2", "--stall-s", "900", *PATIENT]
     with running(llama_path, flags=flags) as daemon, ExitStack() as stack:
-        asked = completion(tokens=1500, stream=True)
-        first = stack.enter_context(
-            plain_http.stream("POST", f"{daemon.url}{COMPLETIONS}", json=asked)
-        )
+        before = [stack.enter_context(connect(daemon)) for _ in range(2)]
         with stopped(daemon.health()["worker"]["pid"]):
-            for waiting in (1, 2):
-                stack.enter_context(connect(daemon)).sendall(post(completion(tokens=8)))
-                daemon.wait_until("requests.waiting", be=waiting)
+            for number, client in enumerate(before, 1):
+                client.sendall(post(completion(tokens=8)))
+                daemon.wait_until("requests.waiting", be=number)
             for _ in range(10):
                 assert_refused(ask(daemon), 429, "overloaded")
             assert plain_http.get(f"{daemon.url}/health").status_code == 200
-        assert first.read().endswith(b"data: [DONE]\n\n")
+        assert [read_answer(client)[0] for client in before] == [200] * 2
 
 
 def test_of_a_burst_each_request_is_served_whole_or_refused_and_then_all_is_as_before() -> None:
