@@ -154,6 +154,8 @@ async def fail_unfinished(index: StoreIndex) -> None:
     for entry in [entry for entry in index.entries.values() if entry.status in UNFINISHED]:
         (data,) = await index.backend.read([data_key(entry.id)])
         index.set_failed(entry, b"{}" if data is None else to_failed(data))
+    # The error takes some bytes more.
+    index.make_room(index.owner(COMMON_OWNER), 0)
 
 
 def to_failed(data: bytes) -> bytes:

@@ -176,6 +176,19 @@ async def test_what_is_kept_is_there_after_a_restart(path: Path) -> None:
         assert list(stores.index.entries) == ["resp_3"]
 
 
+async def test_responses_that_a_restart_fails_are_within_the_bound(path: Path) -> None:
+    async with opened(path) as stores:
+        queued = await stores.responses.open(COMMON_OWNER, "resp_queued")
+        await queued.queue(b'{"status":"queued"}')
+        assert await keep(stores, "resp_1", content_of("resp_1"))
+        held_bytes = stores.index.usage.held_bytes
+    stores = await open_stores(str(path), held_bytes, TTL_S)
+    try:
+        assert 0 < stores.index.usage.held_bytes <= held_bytes
+    finally:
+        await stores.close()
+
+
 async def test_a_background_response_that_ran_is_failed_after_a_restart(path: Path) -> None:
     with writing(path) as process:
         read_lines(process, lambda lines: len(lines) > 2)
