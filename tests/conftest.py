@@ -35,10 +35,6 @@ from tests.processes import left_processes, mark_session
 # Nor does each process of `pytest -n` rewrite the assertions of all tests.
 sys.dont_write_bytecode = False
 
-# Objects made between two searches for garbage among the youngest; Python's 700 suit programs with
-# a tenth of the objects that the tests of a process keep.
-GARBAGE_AFTER_OBJECTS = 10_000
-
 # Each run draws other examples. Where CI runs them there are as many as hypothesis has by default;
 # elsewhere fewer, which takes half a minute of processor time less.
 settings.register_profile("mlxd", deadline=None, max_examples=100 if "CI" in os.environ else 30)
@@ -67,7 +63,6 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.freeze()
-        gc.set_threshold(GARBAGE_AFTER_OBJECTS)
         gc.enable()
 
 
