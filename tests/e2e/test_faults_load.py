@@ -29,14 +29,19 @@ def assert_refused(answer: httpx.Response, status: int, code: str) -> None:
 def test_past_the_queue_requests_get_429_and_those_before_them_go_on(llama_path: Path) -> None:
     flags = ["--max-running", "1", "--max-waiting", "2", "--stall-s", "900", *PATIENT]
     with running(llama_path, flags=flags) as daemon, ExitStack() as stack:
+        asked = completion(tokens=1500, stream=True)
+        first = stack.enter_context(
+            plain_http.stream("POST", f"{daemon.url}{COMPLETIONS}", json=asked)
+        )
         before = [stack.enter_context(connect(daemon)) for _ in range(2)]
         with stopped(daemon.health()["worker"]["pid"]):
-            for number, client in enumerate(before, 1):
+            for waiting, client in enumerate(before, 1):
                 client.sendall(post(completion(tokens=8)))
-                daemon.wait_until("requests.waiting", be=number)
+                daemon.wait_until("requests.waiting", be=waiting)
             for _ in range(10):
                 assert_refused(ask(daemon), 429, "overloaded")
             assert plain_http.get(f"{daemon.url}/health").status_code == 200
+        assert first.read().endswith(b"data: [DONE]\n\n")
         assert [read_answer(client)[0] for client in before] == [200] * 2
 
 
