@@ -82,7 +82,8 @@ async def open_stores(
         index = StoreIndex(backend, max_bytes, ttl_s, clock, ObjectIds(tag))
         restore_rows(index, rows)
         await fail_unfinished(index)
-        index.apply()
+        # What has failed has some bytes more.
+        index.make_room(index.owner(COMMON_OWNER), 0)
     except BaseException:
         await backend.close()
         raise
@@ -122,7 +123,7 @@ def open_memory_stores(
 
 
 def restore_rows(index: StoreIndex, rows: LoadedRows) -> None:
-    """Insert the rows of a file, and evict what is expired, or above the bound by now."""
+    """Insert the rows of a file, also of what is expired, or above the bound by now."""
     graph, missing = index.graph, 0
     for item in rows.items:
         graph.restore_item(item.key, index.owner(item.owner), item.id, item.data_bytes)
@@ -142,7 +143,6 @@ def restore_rows(index: StoreIndex, rows: LoadedRows) -> None:
     if missing:
         logger.error("response_store: %d rows belong to others that are missing", missing)
     graph.drop_unheld(rows.next_key)
-    index.make_room(index.owner(COMMON_OWNER), 0)
 
 
 async def fail_unfinished(index: StoreIndex) -> None:
@@ -154,8 +154,6 @@ async def fail_unfinished(index: StoreIndex) -> None:
     for entry in [entry for entry in index.entries.values() if entry.status in UNFINISHED]:
         (data,) = await index.backend.read([data_key(entry.id)])
         index.set_failed(entry, b"{}" if data is None else to_failed(data))
-    # The error takes some bytes more.
-    index.make_room(index.owner(COMMON_OWNER), 0)
 
 
 def to_failed(data: bytes) -> bytes:

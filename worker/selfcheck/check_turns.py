@@ -62,9 +62,12 @@ class CheckTurns:
         Raises:
             RuntimeError: the device failed.
         """
-        self._end_long_waits()
-        self._pool.settle_checks()
+        if not self._pool.has_checks:
+            self._waits_since.clear()
+            return
         began_at = self._clock()
+        self._end_long_waits(began_at)
+        self._pool.settle_checks()
         if not self._pool.has_checks or (began_at < self._due_at and not is_idle):
             return
         self._begin_call(loading=True)
@@ -72,9 +75,9 @@ class CheckTurns:
         ended_at = self._clock()
         self._due_at = ended_at + (ended_at - began_at) * (1 / CHECK_SHARE - 1)
 
-    def _end_long_waits(self) -> None:
+    def _end_long_waits(self, now: float) -> None:
         """Preempt the rows of models that have kept what was found of them waiting."""
-        now, since = self._clock(), self._waits_since
+        since = self._waits_since
         self._waits_since = {id: since.get(id, now) for id in self._pool.awaiting_rows}
         for id, waits_since in self._waits_since.items():
             if now - waits_since >= ROWS_WAIT_S:

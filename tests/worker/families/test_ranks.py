@@ -24,8 +24,7 @@ QUICK_REQUESTS = 6
 REQUESTS = 8
 # Layers of both kinds on each rank, also of the families that have two in turn.
 LAYERS_OF_RANK = 2
-
-# The families are computed in so many tests, for the processes of `pytest -n`.
+# Each test computes one part of the families, so that the processes of `pytest -n` share them.
 PARTS = 4
 
 # The families that three ranks cannot split by heads, and what is said.
