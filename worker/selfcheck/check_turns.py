@@ -68,7 +68,7 @@ class CheckTurns:
         began_at = self._clock()
         self._end_long_waits(began_at)
         self._pool.settle_checks()
-        if not self._pool.has_checks or (began_at < self._due_at and not is_idle):
+        if began_at < self._due_at and not is_idle:
             return
         self._begin_call(loading=True)
         self._pool.advance_check()
