@@ -11,13 +11,6 @@ import os
 import sys
 from pathlib import Path
 
-LEFT_OUT = "not service"
-
-
-def leaves_out_services(marks: str) -> bool:
-    """Whether `-m MARKS` leaves out services, which would be batch work, too."""
-    return LEFT_OUT in marks.split(" and ")
-
 
 def become_batch_work() -> None:
     """Let no thread of this process interrupt another when it is woken."""

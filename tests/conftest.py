@@ -29,6 +29,7 @@ with open_files_limit_kept(), models_scanned_once():
     # Here first: it would lower the limit on open files of this process and of its children.
     import mlx_lm  # noqa: F401
 
+from tests.mark_expressions import leaves_out
 from tests.models import families, smollm2
 from tests.processes import left_processes, mark_session
 
@@ -51,7 +52,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """What is preloaded here is not for the processes that tests start."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         preloaded.take_back(os.environ)
-    if batch_policy.leaves_out_services(session.config.getoption("markexpr")):
+    # Services would be batch work, too.
+    if leaves_out(session.config.getoption("markexpr"), "service"):
         batch_policy.become_batch_work()
 
 

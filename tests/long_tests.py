@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-LEFT_OUT = "not long"
+from tests.mark_expressions import leaves_out
+
 MARK = "pytestmark = pytest.mark.long"
 
 
 def leaves_out_whole_file(path: Path, marks: str) -> bool:
     """Whether `-m MARKS` leaves out every test of a file, by the mark of its module."""
-    chosen = marks.split(" and ")
-    return LEFT_OUT in chosen and path.suffix == ".py" and MARK in path.read_text().splitlines()
+    is_module = leaves_out(marks, "long") and path.suffix == ".py"
+    return is_module and MARK in path.read_text().splitlines()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -14,12 +14,19 @@ from protocol.batching import BatchRules
 from protocol.events import Finished, Rejected
 from protocol.messages import ModelSource, Sampling, Step, Submit, TokenPrompt
 from tests.models import unbatched
-from tests.worker.driver import make_config_loader, make_configure, run_loop, tokens_of
+from tests.worker.driver import (
+    AfterStep,
+    make_config_loader,
+    make_configure,
+    run_loop,
+    tokens_of,
+)
 from worker.cache.disk_store import DiskStore
 from worker.intake.prepared import PreparedRequest, prepare
 from worker.models import weight_loader
 from worker.models.model_config import LoadError
 from worker.models.pool import ModelPool
+from worker.models.weight_loader import LoadedModel
 from worker.selfcheck import load_check, model_check
 from worker.selfcheck.model_check import ModelCheck
 
@@ -45,6 +52,29 @@ def refuse_checks(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("no check is needed")
 
     monkeypatch.setattr(load_check, "ModelCheck", refuse)
+
+
+def end_loads_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let checks have no time during loads."""
+    monkeypatch.setattr(model_check, "MIN_BUDGET_S", 0.0)
+    monkeypatch.setattr(model_check, "LOAD_SHARE", 0.0)
+
+
+def greedy(path: Path, id: int, tokens: int = 8) -> Submit:
+    prompt = TokenPrompt([*range(3, 60)])
+    return Submit(id, path.name, prompt, Sampling(seed=0, temperature=0.0), tokens)
+
+
+def one_for_each(model: LoadedModel, sent: list[int], goes_on: Callable[[], bool]) -> AfterStep:
+    """Sends one more request for each that has ended, and adds its id to `sent`."""
+
+    def follow(step: Step) -> Iterable[PreparedRequest | Rejected]:
+        ended = sum(isinstance(event, Finished) for event in step.events)
+        for _ in range(ended if goes_on() and len(sent) < MOST_REQUESTS else 0):
+            sent.append(len(sent))
+            yield prepare(model.config, greedy(model.config.path, sent[-1]))
+
+    return follow
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +109,7 @@ def test_a_result_is_kept_beside_the_prompt_cache_and_found_again(
 def test_a_check_that_takes_too_long_goes_on_while_the_model_is_idle(
     mamba_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_check, "MIN_BUDGET_S", 0.0)
-    monkeypatch.setattr(model_check, "LOAD_SHARE", 0.0)
+    end_loads_first(monkeypatch)
     pool = load(mamba_path, folder=tmp_path)
     [state] = pool.states()
     assert state.rules is not None
@@ -98,27 +127,13 @@ def test_a_check_that_takes_too_long_goes_on_while_the_model_is_idle(
 def test_a_check_goes_on_beside_requests_where_one_always_waits(
     llama_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_check, "MIN_BUDGET_S", 0.0)
-    monkeypatch.setattr(model_check, "LOAD_SHARE", 0.0)
+    end_loads_first(monkeypatch)
     pool = load(llama_path)
-    model = pool[llama_path.name]
+    model, sent = pool[llama_path.name], [0, 1]
     assert not model.rules.reuses_prefixes
-    greedy = Sampling(seed=0, temperature=0.0)
-
-    def make(id: int) -> Submit:
-        return Submit(id, llama_path.name, TokenPrompt([*range(3, 60)]), greedy, 8)
-
-    sent = [0, 1]
-
-    def follow(step: Step) -> Iterable[PreparedRequest | Rejected]:
-        """One more request for each that has ended, so that one always waits."""
-        ended = sum(isinstance(event, Finished) for event in step.events)
-        goes_on = model.check is not None and len(sent) < MOST_REQUESTS
-        for _ in range(ended if goes_on else 0):
-            sent.append(len(sent))
-            yield prepare(model.config, make(sent[-1]))
-
-    steps = run_loop(pool, [make(0), make(1)], max_running=1, after_step=follow)
+    follow = one_for_each(model, sent, lambda: model.check is not None)
+    first = [greedy(llama_path, id) for id in sent]
+    steps = run_loop(pool, first, max_running=1, after_step=follow)
     assert model.check is None, len(sent)
     assert model.rules == BatchRules()
     assert len({tuple(tokens_of(steps, id)) for id in sent}) == 1
@@ -127,28 +142,13 @@ def test_a_check_goes_on_beside_requests_where_one_always_waits(
 def test_what_a_check_has_found_is_applied_where_answers_always_overlap(
     llama_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    greedy = Sampling(seed=0, temperature=0.0)
-
-    def make(id: int, tokens: int = 8) -> Submit:
-        return Submit(id, llama_path.name, TokenPrompt([*range(3, 60)]), greedy, tokens)
-
-    expected = tokens_of(run_loop(load(llama_path), [make(0, LONG_ANSWER_TOKENS)]), 0)
-    monkeypatch.setattr(model_check, "MIN_BUDGET_S", 0.0)
-    monkeypatch.setattr(model_check, "LOAD_SHARE", 0.0)
+    long = greedy(llama_path, 0, LONG_ANSWER_TOKENS)
+    expected = tokens_of(run_loop(load(llama_path), [long]), 0)
+    end_loads_first(monkeypatch)
     pool = load(llama_path)
-    model = pool[llama_path.name]
-    sent = [0, 1]
-
-    def follow(step: Step) -> Iterable[PreparedRequest | Rejected]:
-        """One more request for each short one that has ended: the model always has rows."""
-        ended = sum(isinstance(event, Finished) for event in step.events)
-        goes_on = not model.rules.reuses_prefixes and len(sent) < MOST_REQUESTS
-        for _ in range(ended if goes_on else 0):
-            sent.append(len(sent))
-            yield prepare(model.config, make(sent[-1]))
-
-    ticks = itertools.count()
-    first = [make(0, LONG_ANSWER_TOKENS), make(1)]
+    model, sent, ticks = pool[llama_path.name], [0, 1], itertools.count()
+    follow = one_for_each(model, sent, lambda: not model.rules.reuses_prefixes)
+    first = [long, greedy(llama_path, 1)]
     steps = run_loop(pool, first, after_step=follow, clock=lambda: next(ticks) * TICK_S)
     assert model.rules == BatchRules(), len(sent)
     # Its rows were queued again before its longest answer had ended.
@@ -166,8 +166,7 @@ def test_requests_are_answered_before_a_check_has_ended(
         for id, prompt in enumerate(prompts)
     ]
     expected = run_loop(load(mamba_path), submits)
-    monkeypatch.setattr(model_check, "MIN_BUDGET_S", 0.0)
-    monkeypatch.setattr(model_check, "LOAD_SHARE", 0.0)
+    end_loads_first(monkeypatch)
     steps = run_loop(load(mamba_path), submits)
     for submit in submits:
         assert tokens_of(steps, submit.id) == tokens_of(expected, submit.id)
