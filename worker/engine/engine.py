@@ -29,7 +29,7 @@ from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
 from worker.engine.batches.prefill_turns import PrefillingRow, reuse_of_sibling, split_prompt
 from worker.engine.batches.speculation.drafted_pass import VerifiedToken
 from worker.engine.batches.speculation.speculation import Speculation
-from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
+from worker.engine.prefill_budget import WHOLE_DEVICE, DeviceShare, PrefillBudget, PrefillLimits
 from worker.engine.rows.generation_batch import GeneratedToken, make_stop_sequences
 from worker.engine.rows.prompt_batch import PromptProgress
 from worker.engine.rows.row_generator import RowBatchGenerator
@@ -263,9 +263,8 @@ class Engine:
         kept = {self._uid_of[id] for id in known if self._may_cache(id)}
         uids = {self._unregister(id) for id in known}
         for prefilling in (*self._prefilling.values(), *removed):
-            prefilling.row.siblings[:] = [
-                sibling for sibling in prefilling.row.siblings if sibling.uid not in uids
-            ]
+            siblings = prefilling.row.siblings
+            siblings[:] = [sibling for sibling in siblings if sibling.uid not in uids]
         if uids:
             self._cache_rows(kept)
             self._generator.remove(uids)
@@ -284,16 +283,18 @@ class Engine:
         self,
         begin: Callable[[float], None] = lambda reckoned_s: None,
         deliver: Callable[[list[Token]], None] | None = None,
+        share: DeviceShare = WHOLE_DEVICE,
     ) -> list[Token]:
         """Decode one token of every running row, and prefill one slice of the prompts.
 
         `begin` is called before the device call with the seconds that it is expected to take.
         Tokens that are read while a slice is computed go to `deliver`; it may remove rows.
+        `share` says whether there is a slice, and what it is computed beside.
 
         Raises:
             RuntimeError: the device failed; the state of this process cannot be trusted.
         """
-        begin(self._generator.plan_step())
+        begin(self._generator.plan_step(share))
         prompts, responses = self._generator.next()
         for prompt in prompts:
             if prompt.end_of_prompt:
@@ -329,8 +330,7 @@ class Engine:
         done, total = prompt.progress
         if prompt.end_of_prompt or done >= total - 1:
             return
-        id = self._id_of[prompt.uid]
-        prefilling = self._prefilling[id]
+        prefilling = self._prefilling[self._id_of[prompt.uid]]
         cached = prefilling.cached_tokens
         for uid in (prompt.uid, *(sibling.uid for sibling in prefilling.row.siblings)):
             yield self._id_of[uid], cached + done, cached + total
@@ -386,8 +386,10 @@ class Engine:
         """Some caches of mlx-lm cannot be copied: nothing of this model is kept then."""
         self.cache_fault = describe_error(error)
         logger.warning("nothing is kept in the prompt cache: %s", self.cache_fault)
-        finding = f"Nothing is kept in the prompt cache: {self.cache_fault}."
-        findings = [*self.rules.findings, finding]
+        findings = [
+            *self.rules.findings,
+            f"Nothing is kept in the prompt cache: {self.cache_fault}.",
+        ]
         self.rules = msgspec.structs.replace(self.rules, reuses_prefixes=False, findings=findings)
 
     def _unregister(self, id: int) -> int:

@@ -20,7 +20,13 @@ from worker.engine.attention_cost import AttentionCost
 from worker.engine.batches.speculation.speculation import Drafts, Speculation
 from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine
-from worker.engine.prefill_budget import PrefillBudget, PrefillLimits, Prompt, Slice
+from worker.engine.prefill_budget import (
+    DeviceShare,
+    PrefillBudget,
+    PrefillLimits,
+    Prompt,
+    Slice,
+)
 from worker.engine.sampler import Row, make_row
 from worker.engine.token_logprobs import PromptScorer
 from worker.memory.budget import make_budget, return_freed_memory, set_limits
@@ -211,8 +217,8 @@ class Follower:
 
     def _apply(self, entry: Entry) -> None:
         match entry:
-            case Advance(engine):
-                self._step(engine)
+            case Advance(engine, prefills):
+                self._step(engine, DeviceShare(prefills))
             case Insert():
                 self._insert(entry)
             case Remove(engine, ids):
@@ -273,9 +279,9 @@ class Follower:
             entry.id, entry.prompt, entry.max_tokens, row, entry.breakpoints, alone=entry.alone
         )
 
-    def _step(self, number: int) -> None:
+    def _step(self, number: int, share: DeviceShare) -> None:
         engine = self._engines[number]
-        tokens = engine.step()
+        tokens = engine.step(share=share)
         cache = self._caches.get(self._cache_of[number])
         self._reader.digest.add(tokens, engine.failed, 0 if cache is None else cache.nbytes)
 

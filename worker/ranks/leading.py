@@ -15,7 +15,14 @@ from worker.engine.attention_cost import AttentionCost
 from worker.engine.batches.speculation.speculation import Drafts, PassTimer, Speculation
 from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine, Token
-from worker.engine.prefill_budget import PrefillBudget, PrefillLimits, Prompt, Slice
+from worker.engine.prefill_budget import (
+    WHOLE_DEVICE,
+    DeviceShare,
+    PrefillBudget,
+    PrefillLimits,
+    Prompt,
+    Slice,
+)
 from worker.engine.sampler import Constraint, Row
 from worker.ranks.parts.cache_costs import count_parts
 from worker.ranks.plan import (
@@ -236,6 +243,7 @@ class LeadingEngine(Engine):
         self,
         begin: Callable[[float], None] = lambda reckoned_s: None,
         deliver: Callable[[list[Token]], None] | None = None,
+        share: DeviceShare = WHOLE_DEVICE,
     ) -> list[Token]:
         """As of one process, but all tokens are returned: rows leave all ranks between steps."""
 
@@ -243,7 +251,7 @@ class LeadingEngine(Engine):
             begin(reckoned_s)
             self._recorder.send()
 
-        self._recorder.begin_step(self._number)
-        tokens = super().step(begin_together)
+        self._recorder.begin_step(self._number, prefills=share.prefills)
+        tokens = super().step(begin_together, share=share)
         self._recorder.digest.add(tokens, self.failed, self._prompt_cache.nbytes)
         return tokens

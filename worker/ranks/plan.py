@@ -139,9 +139,10 @@ class Remove(Message, frozen=True):
 
 
 class Advance(Message, frozen=True):
-    """Make one step of an engine."""
+    """Make one step of an engine, with a slice of prefill or without."""
 
     engine: int
+    prefills: bool
 
 
 class ChosenSlice(Message, frozen=True):

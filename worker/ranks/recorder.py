@@ -44,10 +44,10 @@ class Recorder:
         """Add an entry to the next plan."""
         self._entries.append(entry)
 
-    def begin_step(self, engine: int) -> None:
+    def begin_step(self, engine: int, *, prefills: bool) -> None:
         """Add a step; until it has ended, all entries are decisions of it."""
         self._add_freed()
-        self._entries.append(Advance(engine))
+        self._entries.append(Advance(engine, prefills))
 
     def send(self) -> None:
         """Send what was added.

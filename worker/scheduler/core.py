@@ -36,6 +36,7 @@ from worker.scheduler.device_clock import DeviceClock
 from worker.scheduler.embedding_jobs import EmbeddingJobs
 from worker.scheduler.memory_pressure import MemoryPressure
 from worker.scheduler.model_commands import ModelCommands
+from worker.scheduler.preemption.prefill_share import PrefillShare
 from worker.scheduler.preemption.shares import preempt_for_shares
 from worker.scheduler.reservations import Reservations
 from worker.scheduler.running import (
@@ -92,16 +93,15 @@ class EngineCore:
         self._checks = CheckTurns(pool, preempt_rows_of, self._device_clock.begin, clock=clock)
         # When each model was loaded last; not those that were there from the start.
         self._loaded_at: dict[str, float] = {}
-        self._embeddings = EmbeddingJobs(pool, self._waiting, self._loaded_at, clock=clock)
+        share = self._prefill_share = PrefillShare(pool, self._running, clock)
+        self._embeddings = EmbeddingJobs(pool, self._waiting, self._loaded_at, share, clock=clock)
         self._reservations = Reservations(
             pool, self._admission, self._running, partial(self._preempt, for_memory=True)
         )
         self._events: list[Event] = []
         self._sent_states: list[ModelState] = pool.states()
         self._device_ms = 0.0
-        # Since the last message.
-        self._preempted = 0
-        self._recomputed_tokens = 0
+        self._preempted = self._recomputed_tokens = 0  # Since the last message.
 
     def run(self) -> None:
         """Serve until a `Shutdown` arrives.
@@ -241,10 +241,7 @@ class EngineCore:
                     self._start(model, admitted)
 
     def _preempt_for_shares(self, id: str) -> None:
-        """Preempt requests of a client above its share for others that wait for this model.
-
-        Where these wait for memory, requests of all models are preempted.
-        """
+        """Preempt requests above shares for others; of all models where these wait for memory."""
         waiting = self._waiting.waiting_of(id)
         if self._admission.is_blocked(id):
             running = list_places(self._running.values())
@@ -299,8 +296,10 @@ class EngineCore:
             if len(model.engine):
                 started_at = self._clock()
                 deliver = partial(self._send_tokens, model)
-                tokens = model.engine.step(self._device_clock.begin, deliver)
+                share = self._prefill_share.of(model)
+                tokens = model.engine.step(self._device_clock.begin, deliver, share)
                 now = self._clock()
+                self._prefill_share.charge(now - started_at - model.engine.decode_s)
                 self._device_ms += (now - started_at) * MS_PER_S
                 self._pool.mark_used(model.info.id)
                 for id, done, total in model.engine.progress:

@@ -20,6 +20,7 @@ from worker.intake.prepared_texts import PreparedEmbedding, name_of, too_long
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedEmbedder
 from worker.outputs.output_processor import AnswerRecord
+from worker.scheduler.preemption.prefill_share import PrefillShare
 from worker.scheduler.preemption.shares import Place, preempt_for_shares
 from worker.scheduler.waiting_queue import WaitingQueue
 
@@ -28,6 +29,8 @@ NOT_NUMBERS = "The model gave values that are no numbers (NaN or infinite)."
 LEAST_LENGTH = 1e-12
 # A shorter slice would take longer to begin than to compute.
 MIN_SLICE_S = 0.002
+# Their name among the models whose prompts take turns.
+TURN_OF_TEXTS = "texts"
 
 
 @dataclasses.dataclass(slots=True)
@@ -69,6 +72,7 @@ class EmbeddingJobs:
         pool: ModelPool,
         waiting: WaitingQueue,
         loaded_at: Mapping[str, float],
+        share: PrefillShare,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,6 +80,7 @@ class EmbeddingJobs:
         self._waiting = waiting
         # When each model was loaded last, in the clock's time.
         self._loaded_at = loaded_at
+        self._share = share
         self._clock = clock
         self._running: dict[int, RunningEmbedding] = {}
 
@@ -100,10 +105,16 @@ class EmbeddingJobs:
     def step(self, begin: Callable[[float], None]) -> list[Event]:
         """One slice of each model's texts, a short one beside decoding rows.
 
+        Beside other clients' answers it has its turn with the prompts.
+
         Raises:
             RuntimeError: the device failed.
         """
         events: list[Event] = []
+        clients = {each.prepared.submit.client for each in self._running.values()}
+        if not self._share.allows(TURN_OF_TEXTS, clients):
+            return events
+        started_at = self._clock()
         busy = [model for model in self._pool.embedders if len(model.engine)]
         for model in busy:
             for computed in model.engine.step(begin, self._longest_s()):
@@ -111,6 +122,7 @@ class EmbeddingJobs:
             for failed in model.engine.take_failed():
                 events += self._retry_alone(failed)
             self._pool.mark_used(model.info.id)
+        self._share.charge(self._clock() - started_at)
         return events
 
     def _longest_s(self) -> float:

@@ -143,3 +143,15 @@ def test_for_memory_too_rows_shrink_before_tokens_do() -> None:
     plan = budget.plan(0, [Prompt(131_072, 5000)] * 8)
     assert plan.rows == 1
     assert 200 < plan.tokens < MAX_TOKENS
+
+
+@given(st.floats(1e-6, 0.01), st.floats(0.0, 0.5), st.floats(0.001, 0.5))
+def test_a_slice_is_short_beside_the_rows_of_other_models_too(
+    token_s: float, decode_s: float, others_decode_s: float
+) -> None:
+    budget = make_budget(token_s=token_s, decode_s=decode_s)
+    budget.others_decode_s = others_decode_s
+    for decoding_rows, own_s in ((0, 0.0), (4, decode_s)):
+        plan = budget.plan(decoding_rows, [LONG] * 8)
+        limit_s = max(PREFILL_PER_DECODE * (own_s + others_decode_s), MIN_PREFILL_S)
+        assert plan.rows * plan.tokens <= max(limit_s / token_s * 1.001, MIN_TOKENS)

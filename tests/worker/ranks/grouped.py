@@ -256,6 +256,8 @@ def make_submit(model: str, number: int) -> Submit:
         logprobs=kind.logprobs,
         prompt_logprobs=kind.prompt_logprobs,
         grammar=kind.grammar,
+        # Prompts of one client wait for the answers of the other, on all ranks.
+        client=f"client {number % 2}",
     )
 
 

@@ -30,7 +30,13 @@ from worker.engine.batches.prefill_planner import PrefillPlanner, WaitingPrompt
 from worker.engine.batches.prefill_turns import PrefillBatch, PromptRow
 from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.batches.wired_limit import wired_limit_unchanged
-from worker.engine.prefill_budget import PrefillBudget, Prompt, Slice
+from worker.engine.prefill_budget import (
+    WHOLE_DEVICE,
+    DeviceShare,
+    PrefillBudget,
+    Prompt,
+    Slice,
+)
 from worker.engine.rows.generation_batch import RowGenerationBatch
 from worker.engine.rows.prompt_batch import (
     WHOLE_TOKENS,
@@ -101,11 +107,12 @@ class RowBatchGenerator(BatchGenerator):
 
     # ------------------------------------------------------------ plan
 
-    def plan_step(self) -> float:
+    def plan_step(self, share: DeviceShare = WHOLE_DEVICE) -> float:
         """Plan the slice of the next step; the seconds that the step is expected to take.
 
         They are 0 where nothing is measured yet.
         """
+        self._prefill_budget.others_decode_s = share.others_decode_s
         decoding_rows = len(self._generation_batch)
         prompts_wait = bool(self._prefills or self._unprocessed_sequences)
         if self._speculation is not None:
@@ -113,7 +120,8 @@ class RowBatchGenerator(BatchGenerator):
         if prompts_wait:
             for uids in self._planner.group_computed(self._waiting()):
                 self._make_prefill(uids)
-            self._planned = self._choose_prefill(decoding_rows)
+            if share.prefills:
+                self._planned = self._choose_prefill(decoding_rows)
         if self._planned is not None:
             self._slice = self._plan_slice(decoding_rows, self._planned)
         return self._slice.seconds + (self._prefill_budget.decode_s if decoding_rows else 0.0)

@@ -1,1 +1,1 @@
-"""Which running requests yield to others: for shares, and for memory."""
+"""Which requests yield to others: for shares, for memory, and prompts for answers."""
