@@ -180,7 +180,7 @@ async def serve_with(
     registry = make_registry(settings, supervisor)
     supervisor.set_observer(registry)
     observability.watch(supervisor, stores.index)
-    peers = PeerNames(PeerProcesses())
+    peers = PeerNames(PeerProcesses(), registry.rename_client)
     parts = ServiceParts(
         settings=settings,
         model_names=ModelNames(settings.models),

@@ -96,6 +96,10 @@ class RequestRegistry:
     def __len__(self) -> int:
         return len(self._sequences)
 
+    def rename_client(self, former: str, client: str) -> None:
+        """The requests of a client are those of another one, as it turns out."""
+        self._places.rename(former, client)
+
     def list_oldest(self, count: int) -> list[InflightSequence]:
         """The oldest sequences in flight, at most `count`."""
         return list(itertools.islice(self._sequences.values(), count))

@@ -8,6 +8,7 @@ machine is one process, so behind one only keys tell clients apart.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 
 from starlette.types import Scope
 
@@ -20,17 +21,25 @@ IPV6_PREFIX_BITS = 64
 
 
 class PeerNames:
-    """Names the clients of connections: the transport's `ConnectionClients`."""
+    """Names the clients of connections: the transport's `ConnectionClients`.
 
-    def __init__(self, processes: PeerProcesses) -> None:
+    `rename` is called with the former and the new name of a connection whose process is found. Its
+    requests may have begun under the former one where the look-up was slow.
+    """
+
+    def __init__(
+        self,
+        processes: PeerProcesses,
+        rename: Callable[[str, str], None] = lambda former, name: None,
+    ) -> None:
         self._processes = processes
+        processes.report = lambda ports, pid: rename(name_of(ports[0]), name_of(ports[0], pid))
 
     def name_now(self, peer: Peer) -> str:
         """The client as far as it is known without a look-up of its process."""
         if not is_loopback(peer.host):
             return f"address {network_of(peer.host)}"
-        pid = self._processes.cached(peer.port, peer.server_port)
-        return f"connection {peer.port}" if pid is None else f"process {pid}"
+        return name_of(peer.port, self._processes.cached(peer.port, peer.server_port))
 
     async def find_name(self, peer: Peer) -> str:
         """The client; the process of a loopback connection is looked up."""
@@ -52,6 +61,11 @@ class ClientNames:
     async def find_name(self, scope: Scope) -> str:
         """The client; the process of a loopback connection is looked up."""
         return key_client(scope) or await self._peers.find_name(peer_of(scope))
+
+
+def name_of(port: int, pid: int | None = None) -> str:
+    """The client of a loopback connection: its process, or the connection if that is not known."""
+    return f"connection {port}" if pid is None else f"process {pid}"
 
 
 def key_client(scope: Scope) -> str | None:

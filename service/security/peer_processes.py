@@ -84,6 +84,9 @@ class PeerProcesses:
         self._now = now
         self._max_wait_s = max_wait_s
         self._lock = asyncio.Lock()
+        # Called with the ports and the process of each connection that was looked up and found,
+        # also of one whose look-up took longer than it waited.
+        self.report: Callable[[Ports, int], None] = lambda ports, pid: None
         # By both ports: when it was found, and the process.
         self._found: dict[Ports, tuple[float, int]] = {}
         # What the next look-up is for; that look-up, once anyone waits for it.
@@ -116,6 +119,8 @@ class PeerProcesses:
             self._next = None
             wanted, self._wanted = self._wanted, set()
             worked_s = await asyncio.to_thread(self._scan, wanted)
+            for ports in wanted & self._found.keys():
+                self.report(ports, self._found[ports][1])
             self._rests_until = self._now() + max(REST_TIMES * worked_s, LEAST_REST_S)
 
     def _scan(self, wanted: set[Ports]) -> float:

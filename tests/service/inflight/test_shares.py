@@ -55,6 +55,18 @@ def held_by(present: list[PlacesOfRequest]) -> Counter[str]:
     return held
 
 
+def assert_same(places: PlacesInFlight, others: PlacesInFlight) -> None:
+    """Both decide the same for each client and number of places."""
+    for client in CLIENTS:
+        for count in range(1, PLACES):
+            assert places.is_above_share(client, count) == others.is_above_share(client, count)
+            refused, same = (
+                None if found is None else [request.ids for request in found]
+                for found in (each.refuse_for_shares(client, count) for each in (places, others))
+            )
+            assert refused == same
+
+
 @given(requests(), st.sampled_from(CLIENTS), st.integers(1, 3))
 def test_room_is_made_only_below_half_and_only_by_requests_that_have_not_started(
     present: list[PlacesOfRequest], client: str, count: int
@@ -108,6 +120,23 @@ def test_a_client_gets_no_place_above_half_while_another_waits() -> None:
     assert not placed(*present, waiting).is_above_share("a", 1)
 
 
+@given(requests(), st.sampled_from(CLIENTS), st.sampled_from(CLIENTS))
+def test_requests_of_a_client_that_is_another_one_are_counted_as_of_that(
+    present: list[PlacesOfRequest], former: str, client: str
+) -> None:
+    places = placed(*present)
+    places.rename(former, client)
+    of_both = [client if each.client == former else each.client for each in present]
+    renamed = [
+        request_of(name, *each.ids, started=each.started)
+        for name, each in zip(of_both, present, strict=True)
+    ]
+    assert_same(places, placed(*renamed))
+    for id in [id for each in present for id in each.ids]:
+        places.remove(id)
+    assert_same(places, placed())
+
+
 @given(requests(), st.randoms(use_true_random=False))
 def test_places_are_counted_as_requests_come_start_and_end(
     present: list[PlacesOfRequest], random: Random
@@ -119,11 +148,4 @@ def test_places_are_counted_as_requests_come_start_and_end(
         places.remove(id)
     left = [(each, [id for id in each.ids if id not in ended]) for each in present]
     again = placed(*(request_of(r.client, *ids, started=r.started) for r, ids in left if ids))
-    for client in CLIENTS:
-        for count in range(1, PLACES):
-            assert places.is_above_share(client, count) == again.is_above_share(client, count)
-            refused, same = (
-                None if found is None else [request.ids for request in found]
-                for found in (each.refuse_for_shares(client, count) for each in (places, again))
-            )
-            assert refused == same
+    assert_same(places, again)

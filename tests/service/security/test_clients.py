@@ -138,11 +138,15 @@ async def test_a_slow_look_up_leaves_the_connection_as_the_client_until_it_ends(
         assert may_end.wait(HANG_S)
         return table.all()
 
-    names = ClientNames(PeerNames(PeerProcesses(table.of, list_slowly, max_wait_s=0.0)))
+    renamed: list[tuple[str, str]] = []
+    processes = PeerProcesses(table.of, list_slowly, max_wait_s=0.0)
+    names = ClientNames(PeerNames(processes, lambda *pair: renamed.append(pair)))
     assert await names.find_name(scope_of("127.0.0.1", 5000)) == "connection 5000"
+    assert not renamed
     may_end.set()
     [look_up] = [each for each in asyncio.all_tasks() if each.get_name() == LOOK_UP]
     await look_up
+    assert renamed == [("connection 5000", "process 11")]
     assert names.name_now(scope_of("127.0.0.1", 5000)) == "process 11"
 
 
