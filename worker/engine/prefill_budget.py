@@ -1,7 +1,8 @@
 """How large a slice of chunked prefill may be: its rows, and the tokens of each row.
 
 A slice is bounded by time: about `slice_s`, and beside decoding rows, also those of other models,
-`PREFILL_PER_DECODE` times as long as a decode step, or `MIN_PREFILL_S` where that is longer.
+`PREFILL_PER_DECODE` times as long as a decode step, or `MIN_PREFILL_S` where that is longer. Beside
+slow decode steps it takes `LONG_PREFILL_S`, or as long as the step, so that the two stay short.
 The inter-token time is then at most about three times that of decoding alone. Both speeds are
 measured while the engine runs; a short first slice measures the speed of prefill. A slice is
 also bounded by the memory of its attention scores. Rows shrink before tokens do: prompts that
@@ -18,6 +19,7 @@ from worker.engine.attention_cost import AttentionCost
 PREFILL_PER_DECODE = 2.0
 # A shorter wait is not noticed, and smaller slices would slow the prefill down.
 MIN_PREFILL_S = 0.012
+LONG_PREFILL_S = 0.1
 # On a CPU without a fast BLAS 32 tokens take ten decode steps of two rows, and 8 cost 1.04 times as
 # much for each token. With one the time allows more than 8.
 MIN_TOKENS = 8
@@ -161,13 +163,18 @@ class PrefillBudget:
         if not decoding_rows and not self.others_decode_s:
             return most
         decode_s = self.others_decode_s + (self._decode_s if decoding_rows else 0.0)
-        budget_s = max(PREFILL_PER_DECODE * decode_s, MIN_PREFILL_S)
+        budget_s = bound_slice_s(decode_s)
         return min(most, max(MIN_TOKENS // rows, int(budget_s / token_s / rows)))
 
     def _token_s(self, context: int) -> float:
         """The seconds of one token behind `context` tokens; 0 before anything is measured."""
         longer = (context + SHORT_CONTEXT_TOKENS) / (self._context + SHORT_CONTEXT_TOKENS)
         return self._prompt_token_s * max(1.0, longer)
+
+
+def bound_slice_s(decode_s: float) -> float:
+    """The seconds of a slice beside decode steps that take so long."""
+    return max(MIN_PREFILL_S, min(PREFILL_PER_DECODE * decode_s, LONG_PREFILL_S), decode_s)
 
 
 def moving_average(average: float, new: float) -> float:

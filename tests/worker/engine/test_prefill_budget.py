@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from worker.engine.attention_cost import AttentionCost
 from worker.engine.prefill_budget import (
     FIRST_TOKENS,
+    LONG_PREFILL_S,
     MIN_PREFILL_S,
     MIN_TOKENS,
     PREFILL_PER_DECODE,
     PrefillBudget,
     PrefillLimits,
     Prompt,
+    bound_slice_s,
 )
 
 MAX_TOKENS, MAX_ROWS, SLICE_S = 512, 8, 1.0
@@ -78,8 +80,17 @@ def test_no_slice_is_expected_to_exceed_its_time(
         assert 1 <= plan.tokens <= MAX_TOKENS
         # One token is always computed.
         assert plan.seconds <= max(SLICE_S, token_s) * 1.001
-    limit_s = max(PREFILL_PER_DECODE * decode_s, MIN_PREFILL_S)
+    limit_s = bound_slice_s(decode_s)
     assert beside.rows * beside.tokens <= max(limit_s / token_s * 1.001, MIN_TOKENS)
+
+
+@given(st.floats(0.0, 0.5))
+def test_a_slice_and_the_decode_step_beside_it_stay_short(decode_s: float) -> None:
+    slice_s = bound_slice_s(decode_s)
+    assert slice_s >= max(decode_s, MIN_PREFILL_S)
+    assert slice_s <= max(PREFILL_PER_DECODE * decode_s, MIN_PREFILL_S)
+    # Two steps of a tenth of a second are a gap below 250 ms.
+    assert decode_s > LONG_PREFILL_S or decode_s + slice_s <= 2 * LONG_PREFILL_S
 
 
 def test_short_prompts_share_the_time_of_a_slice() -> None:
@@ -153,5 +164,5 @@ def test_a_slice_is_short_beside_the_rows_of_other_models_too(
     budget.others_decode_s = others_decode_s
     for decoding_rows, own_s in ((0, 0.0), (4, decode_s)):
         plan = budget.plan(decoding_rows, [LONG] * 8)
-        limit_s = max(PREFILL_PER_DECODE * (own_s + others_decode_s), MIN_PREFILL_S)
+        limit_s = bound_slice_s(own_s + others_decode_s)
         assert plan.rows * plan.tokens <= max(limit_s / token_s * 1.001, MIN_TOKENS)
