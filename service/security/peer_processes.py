@@ -1,7 +1,7 @@
 """Which local process has the other end of a loopback connection.
 
 A process may open any number of connections, so that counting connections would give it as
-many shares as it likes. The processes are looked up by the system's tables (psutil), in a thread.
+many shares as it likes. The processes are looked up by the system's tables, in a thread.
 One look-up at a time serves all connections that wait for one, so that clients that connect faster
 than look-ups run do not delay others. A process that the system does not show to this user is not
 found.
@@ -10,12 +10,12 @@ found.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import psutil
+
+from service.transport.socket_owners import Ports, PortsByProcess, list_ports
 
 # An ephemeral port is not used again by another process within this time, as a rule.
 KEEP_S = 30.0
@@ -31,42 +31,6 @@ LEAST_REST_S = 0.05
 MAX_WAIT_S = 0.5
 # The name of its task.
 LOOK_UP = "processes-look-up"
-
-# A connection's port, and that at its other end: here the service's.
-Ports = tuple[int, int]
-# Of each process that is looked at in turn.
-PortsByProcess = Iterator[tuple[int, list[Ports]]]
-
-
-def list_ports(pids: Sequence[int]) -> PortsByProcess:
-    """The TCP connections of these processes; none of those that are not shown to this user."""
-    if psutil.LINUX and pids:
-        # For each process alone psutil would read the whole table again.
-        connections = list_all_ports()
-        yield from ((pid, connections[pid]) for pid in pids)
-    else:
-        # Only root may read the whole table on macOS.
-        yield from ((pid, list_ports_of(pid)) for pid in pids)
-
-
-def list_all_ports() -> defaultdict[int, list[Ports]]:
-    """The TCP connections of all processes that are shown to this user."""
-    found = defaultdict[int, list[Ports]](list)
-    for each in psutil.net_connections("tcp"):
-        # A socket that listens has no other end.
-        if each.pid is not None and each.laddr and each.raddr:
-            found[each.pid].append((each.laddr.port, each.raddr.port))
-    return found
-
-
-def list_ports_of(pid: int) -> list[Ports]:
-    """The TCP connections of one process."""
-    found = []
-    with contextlib.suppress(psutil.Error):
-        for each in psutil.Process(pid).net_connections("tcp"):
-            if each.raddr:
-                found.append((each.laddr.port, each.raddr.port))  # noqa: PERF401 (for mypy)
-    return found
 
 
 class PeerProcesses:

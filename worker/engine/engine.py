@@ -384,12 +384,9 @@ class Engine:
 
     def _stop_caching(self, error: BaseException) -> None:
         """Some caches of mlx-lm cannot be copied: nothing of this model is kept then."""
-        self.cache_fault = describe_error(error)
-        logger.warning("nothing is kept in the prompt cache: %s", self.cache_fault)
-        findings = [
-            *self.rules.findings,
-            f"Nothing is kept in the prompt cache: {self.cache_fault}.",
-        ]
+        self.cache_fault = fault = describe_error(error)
+        logger.warning("nothing is kept in the prompt cache: %s", fault)
+        findings = [*self.rules.findings, f"Nothing is kept in the prompt cache: {fault}."]
         self.rules = msgspec.structs.replace(self.rules, reuses_prefixes=False, findings=findings)
 
     def _unregister(self, id: int) -> int:

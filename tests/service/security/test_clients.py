@@ -18,10 +18,8 @@ from service.security.peer_processes import (
     KEEP_S,
     LOOK_UP,
     PeerProcesses,
-    PortsByProcess,
-    list_ports,
-    list_ports_of,
 )
+from service.transport.socket_owners import PortsByProcess, list_ports, list_ports_of
 from tests.waiting import HANG_S
 
 pytestmark = pytest.mark.anyio
