@@ -184,8 +184,10 @@ class Submitter:
     async def _name_client(self, http_request: Request, count: int) -> str:
         """The client of a request of `count` sequences.
 
-        A process is looked up only for several of them, or if other requests are in flight.
+        A process is looked up only for several of them, or if other requests are in flight: while
+        the first worker loads none is, and those that wait for it are named behind that.
         """
+        await self._registry.wait_loaded()
         if count > 1 or len(self._registry):
             return await self._clients.find_name(http_request.scope)
         return self._clients.name_now(http_request.scope)

@@ -97,8 +97,14 @@ class RequestRegistry:
         return len(self._sequences)
 
     def rename_client(self, former: str, client: str) -> None:
-        """The requests of a client are those of another one, as it turns out."""
-        self._places.rename(former, client)
+        """The requests of a client are those of another one, as it turns out.
+
+        The worker keeps the former name of those that it has; the next one gets the new name.
+        """
+        if self._places.rename(former, client):
+            for sequence in self._sequences.values():
+                if sequence.submit.client == former:
+                    sequence.submit = msgspec.structs.replace(sequence.submit, client=client)
 
     def list_oldest(self, count: int) -> list[InflightSequence]:
         """The oldest sequences in flight, at most `count`."""
@@ -112,13 +118,18 @@ class RequestRegistry:
         """Wait until a sequence is in flight."""
         await self._busy.wait()
 
+    async def wait_loaded(self) -> None:
+        """While the first worker loads, wait for it for up to `load_wait_s`."""
+        if self._worker.status == "loading" and self._load_wait_s:
+            await self._worker.wait_loaded(self._load_wait_s)
+
     async def open(
         self, submits: Sequence[Request], client: str = "", owner: str = ""
     ) -> InflightRequest:
         """Assign ids to the sequences of one request and submit them to the worker.
 
-        While the first worker loads, this waits for it for up to `load_wait_s`. `client` is
-        whose request it is. `owner` is its API key: what it has asked for may have killed workers.
+        `client` is whose request it is, as it is named now. `owner` is its API key: what it has
+        asked for may have killed workers.
 
         Raises:
             InvalidRequest: the owner's same request killed workers a short time ago.
@@ -126,8 +137,6 @@ class RequestRegistry:
             WorkerUnavailable: the service accepts no requests now.
         """
         self._blamed.refuse_known(owner, submits)
-        if self._worker.status == "loading" and self._load_wait_s:
-            await self._worker.wait_loaded(self._load_wait_s)
         self._check_admission(len(submits), client)
         ids = [next(self._ids) for _ in submits]
         request = InflightRequest(self.cancel, ids[0], len(ids))

@@ -48,14 +48,17 @@ class PeerProcesses:
         self._now = now
         self._max_wait_s = max_wait_s
         self._lock = asyncio.Lock()
-        # Called with the ports and the process of each connection that was looked up and found,
-        # also of one whose look-up took longer than it waited.
+        # Called with the ports and the process of each connection that a look-up has found: also of
+        # one that waited no longer, or for which nobody has asked.
         self.report: Callable[[Ports, int], None] = lambda ports, pid: None
         # By both ports: when it was found, and the process.
         self._found: dict[Ports, tuple[float, int]] = {}
         # What the next look-up is for; that look-up, once anyone waits for it.
         self._wanted: set[Ports] = set()
         self._next: asyncio.Task[None] | None = None
+        # What the look-up in progress has found, and what it was too early to look for everywhere.
+        self._newly_found: dict[Ports, int] = {}
+        self._missed: set[Ports] = set()
         # The processes with connections, the last one that was found first.
         self._known: list[int] = []
         self._full_scan_at = -FULL_SCAN_INTERVAL_S
@@ -71,10 +74,13 @@ class PeerProcesses:
         if (pid := self.cached(port, server_port)) is not None:
             return pid
         self._wanted.add((port, server_port))
+        await asyncio.wait([self._begin_look_up()], timeout=self._max_wait_s)
+        return self.cached(port, server_port)
+
+    def _begin_look_up(self) -> asyncio.Task[None]:
         if self._next is None:
             self._next = asyncio.create_task(self._look_up(), name=LOOK_UP)
-        await asyncio.wait([self._next], timeout=self._max_wait_s)
-        return self.cached(port, server_port)
+        return self._next
 
     async def _look_up(self) -> None:
         """Look for all that wait by the time that it begins."""
@@ -83,14 +89,27 @@ class PeerProcesses:
             self._next = None
             wanted, self._wanted = self._wanted, set()
             worked_s = await asyncio.to_thread(self._scan, wanted)
-            for ports in wanted & self._found.keys():
-                self.report(ports, self._found[ports][1])
+            for ports, pid in self._newly_found.items():
+                self.report(ports, pid)
             self._rests_until = self._now() + max(REST_TIMES * worked_s, LEAST_REST_S)
+            self._look_up_missed()
+
+    def _look_up_missed(self) -> None:
+        """Look again, as soon as all processes may be looked at, for what was not found in some."""
+        if self._missed:
+            self._wanted |= self._missed
+            due_s = max(0.0, self._full_scan_at + FULL_SCAN_INTERVAL_S - self._now())
+            asyncio.get_running_loop().call_later(due_s, self._look_up_wanted)
+
+    def _look_up_wanted(self) -> None:
+        if self._wanted:
+            self._begin_look_up()
 
     def _scan(self, wanted: set[Ports]) -> float:
         """Record the processes of these connections; the processor seconds that it took."""
         began_s = time.thread_time()
         self._forget_old()
+        self._newly_found = {}
         for pid, connections in self._list_ports(self._known):
             self._record(pid, connections, wanted)
             if not wanted - self._found.keys():
@@ -100,11 +119,13 @@ class PeerProcesses:
             self._full_scan_at = self._now()
             for pid, connections in self._list_ports(self._list_processes()):
                 self._record(pid, connections, wanted)
+        self._missed = set() if is_due else wanted - self._found.keys()
         return time.thread_time() - began_s
 
     def _record(self, pid: int, connections: Iterable[Ports], wanted: set[Ports]) -> None:
         server_ports = {server_port for _, server_port in wanted}
         found = [ports for ports in connections if ports[1] in server_ports]
+        self._newly_found.update((ports, pid) for ports in found if ports not in self._found)
         self._found.update(dict.fromkeys(found, (self._now(), pid)))
         if found and pid not in self._known:
             self._known = [pid, *self._known[: MAX_KNOWN_PROCESSES - 1]]

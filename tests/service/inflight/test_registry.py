@@ -341,7 +341,9 @@ async def test_a_service_that_is_not_serving_accepts_no_request(
 
 async def test_a_request_can_wait_for_the_first_worker(worker: RecordingWorker) -> None:
     worker.status = "loading"
-    await ready(worker, load_wait_s=HANG_S).open(submits())
+    registry = ready(worker, load_wait_s=HANG_S)
+    await registry.wait_loaded()
+    await registry.open(submits())
     assert len(worker.sent) == 1
 
 

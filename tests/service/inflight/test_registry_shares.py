@@ -33,3 +33,16 @@ async def test_a_full_registry_makes_room_for_a_client_below_its_share() -> None
     with pytest.raises(Overloaded):
         await many[-1].start()
     await many[0].start()
+
+
+async def test_the_next_worker_gets_the_name_that_was_found_late() -> None:
+    worker = RecordingWorker()
+    registry = RequestRegistry(worker, max_in_flight=PLACES, load_wait_s=0, queue_timeout_s=60)
+    registry.worker_ready()
+    await registry.open([make_submit(0)], "former")
+    await registry.open([make_submit(0)], "other")
+    registry.rename_client("former", "found")
+    registry.worker_lost()
+    worker.sent.clear()
+    registry.worker_ready()
+    assert [each.client for each in worker.sent if isinstance(each, Submit)] == ["found", "other"]

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import pytest
 from starlette.types import Scope
 
+from service.security import peer_processes
 from service.security.clients import ClientNames, PeerNames
 from service.security.peer_processes import (
     KEEP_S,
@@ -20,7 +21,7 @@ from service.security.peer_processes import (
     PeerProcesses,
 )
 from service.transport.socket_owners import PortsByProcess, list_ports, list_ports_of
-from tests.waiting import HANG_S
+from tests.waiting import HANG_S, POLL_S
 
 pytestmark = pytest.mark.anyio
 
@@ -146,6 +147,44 @@ async def test_a_slow_look_up_leaves_the_connection_as_the_client_until_it_ends(
     await look_up
     assert renamed == [("connection 5000", "process 11")]
     assert names.name_now(scope_of("127.0.0.1", 5000)) == "process 11"
+
+
+async def test_connections_that_were_named_without_a_look_up_are_named_by_the_next_one() -> None:
+    table = Table({11: [5000, 5001], 12: [6000]})
+    renamed: list[tuple[str, str]] = []
+    processes = PeerProcesses(table.of, table.all, now=lambda: 0.0)
+    names = ClientNames(PeerNames(processes, lambda *pair: renamed.append(pair)))
+    assert names.name_now(scope_of("127.0.0.1", 5000)) == "connection 5000"
+    assert await names.find_name(scope_of("127.0.0.1", 5001)) == "process 11"
+    assert ("connection 5000", "process 11") in renamed
+    renamed.clear()
+    table.ports[11].append(5002)
+    assert await names.find_name(scope_of("127.0.0.1", 5002)) == "process 11"
+    assert renamed == [("connection 5002", "process 11")]
+
+
+async def test_what_came_too_early_for_a_look_at_all_processes_is_found_by_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(peer_processes, "FULL_SCAN_INTERVAL_S", POLL_S)
+    now = [0.0]
+    table = Table({11: [5000]})
+    found: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+    processes = PeerProcesses(table.of, table.all, now=lambda: now[0])
+    names = ClientNames(PeerNames(processes, lambda *pair: found.put_nowait(pair)))
+    assert await names.find_name(scope_of("127.0.0.1", 5000)) == "process 11"
+    assert await found.get() == ("connection 5000", "process 11")
+    table.ports[12] = [6000]
+    assert await names.find_name(scope_of("127.0.0.1", 6000)) == "connection 6000"
+    assert await names.find_name(scope_of("127.0.0.1", 7000)) == "connection 7000"
+    now[0] += POLL_S
+    assert await asyncio.wait_for(found.get(), HANG_S) == ("connection 6000", "process 12")
+    # One that is in no table is not looked for for ever.
+    scans = table.full_scans
+    now[0] += POLL_S
+    for _ in range(3):
+        await asyncio.sleep(POLL_S)
+    assert table.full_scans == scans
 
 
 async def test_a_port_is_looked_up_again_after_a_while() -> None:
