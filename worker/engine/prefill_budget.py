@@ -5,8 +5,8 @@ A slice is bounded by time: about `slice_s`, and beside decoding rows, also thos
 slow decode steps it takes `LONG_PREFILL_S`, or as long as the step, so that the two stay short.
 The inter-token time is then at most about three times that of decoding alone. Both speeds are
 measured while the engine runs; a short first slice measures the speed of prefill. A slice is
-also bounded by the memory of its attention scores. Rows shrink before tokens do: prompts that
-do not fit take turns.
+also bounded by the memory of its attention scores. Beside decoding rows it has a least number of
+tokens (`rows/slice_floor.py`). Rows shrink before tokens do: prompts that do not fit take turns.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.engine.attention_cost import AttentionCost
+from worker.engine.rows.slice_floor import SliceFloor
 
 PREFILL_PER_DECODE = 2.0
 # A shorter wait is not noticed, and smaller slices would slow the prefill down.
@@ -93,6 +94,7 @@ class PrefillBudget:
         # The context at which the speed of prefill was measured.
         self._context = 0.0
         self._measurements = 0
+        self._floor = SliceFloor(MIN_TOKENS)
 
     @property
     def decode_s(self) -> float:
@@ -137,6 +139,8 @@ class PrefillBudget:
                 self._decode_s = moving_average(self._decode_s, elapsed_s)
             return
         prefill_s = max(0.0, elapsed_s - (self._decode_s if decoding_rows else 0.0))
+        if decoding_rows or self.others_decode_s:
+            self._floor.record(computed_tokens, prefill_s)
         token_s = prefill_s / computed_tokens
         self._measurements += 1
         if (
@@ -163,8 +167,8 @@ class PrefillBudget:
         if not decoding_rows and not self.others_decode_s:
             return most
         decode_s = self.others_decode_s + (self._decode_s if decoding_rows else 0.0)
-        budget_s = bound_slice_s(decode_s)
-        return min(most, max(MIN_TOKENS // rows, int(budget_s / token_s / rows)))
+        fitting = int(bound_slice_s(decode_s) / token_s)
+        return min(most, self._floor.choose(fitting) // rows)
 
     def _token_s(self, context: int) -> float:
         """The seconds of one token behind `context` tokens; 0 before anything is measured."""
