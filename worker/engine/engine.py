@@ -154,8 +154,8 @@ class Engine:
 
     @property
     def decode_s(self) -> float:
-        """The seconds of a decode step of its rows; 0 while none decodes, or if it is unknown."""
-        return self._prefill_budget.decode_s if self._generator.is_decoding else 0.0
+        """The seconds of a decode step of its rows; 0 while none decodes."""
+        return self._prefill_budget.expected_decode_s if self._generator.is_decoding else 0.0
 
     def grow_within(self, spare_bytes: Callable[[], int]) -> None:
         """Let batches have more free slots where the memory budget has these bytes to spare."""

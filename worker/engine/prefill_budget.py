@@ -21,6 +21,8 @@ PREFILL_PER_DECODE = 2.0
 # A shorter wait is not noticed, and smaller slices would slow the prefill down.
 MIN_PREFILL_S = 0.012
 LONG_PREFILL_S = 0.1
+# A decode step until one without a slice is measured: for other models it is not none.
+UNMEASURED_DECODE_S = 0.005
 # On a CPU without a fast BLAS 32 tokens take ten decode steps of two rows, and 8 cost 1.04 times as
 # much for each token. With one the time allows more than 8.
 MIN_TOKENS = 8
@@ -100,6 +102,11 @@ class PrefillBudget:
     def decode_s(self) -> float:
         """The seconds of a decode step; 0 before one is measured."""
         return self._decode_s
+
+    @property
+    def expected_decode_s(self) -> float:
+        """The seconds of a decode step, also before one is measured."""
+        return self._decode_s or UNMEASURED_DECODE_S
 
     def plan(self, decoding_rows: int, prompts: Sequence[Prompt], *, whole: bool = False) -> Slice:
         """The next slice of these prompts, which are in the order of preference.

@@ -242,14 +242,10 @@ class EngineCore:
 
     def _preempt_for_shares(self, id: str) -> None:
         """Preempt requests above shares for others; of all models where these wait for memory."""
-        waiting = self._waiting.waiting_of(id)
-        if self._admission.is_blocked(id):
-            running = list_places(self._running.values())
-            places = len(running)
-        else:
-            running = list_places(rows_of(id, self._running))
-            places = self._admission.max_running
-        for victim in preempt_for_shares(running, waiting, places):
+        is_blocked = self._admission.is_blocked(id)
+        running = list_places(self._running.values() if is_blocked else rows_of(id, self._running))
+        places = len(running) if is_blocked else self._admission.max_running
+        for victim in preempt_for_shares(running, self._waiting.waiting_of(id), places):
             self._preempt(victim)
 
     def _preempt(self, id: int, *, for_memory: bool = False, alone: bool = False) -> None:
@@ -267,17 +263,12 @@ class EngineCore:
             # An error in one request's text or sampling must not end the others.
             logger.exception("request %d could not be started", id)
             self._pool.account.kv[model.info.id].release([id])
-            message = "The request could not be started."
-            self._events.append(Rejected(id, "internal_error", message))
+            self._events.append(Rejected(id, "internal_error", "The request could not be started."))
             return
         running = RunningRequest(model, prepared, output)
+        breakpoints, alone = prepared.breakpoints, prepared.alone
         cached_tokens = model.engine.insert(
-            id,
-            prepared.context,
-            running.tokens_left,
-            output.row,
-            prepared.breakpoints,
-            alone=prepared.alone,
+            id, prepared.context, running.tokens_left, output.row, breakpoints, alone=alone
         )
         self._recomputed_tokens += max(prepared.computed_tokens - cached_tokens, 0)
         self._running[id] = running
@@ -292,11 +283,15 @@ class EngineCore:
         self._device_ms = 0.0
         self._reservations.extend()
         self._pool.squeeze()
+        self._prefill_share.begin_step()
         for model in self._pool:
             if len(model.engine):
+                share = self._prefill_share.of(model)
+                if self._prefill_share.has_prompts:
+                    # Of the models before this one: they do not wait for its slice.
+                    self._send_admissions()
                 started_at = self._clock()
                 deliver = partial(self._send_tokens, model)
-                share = self._prefill_share.of(model)
                 tokens = model.engine.step(self._device_clock.begin, deliver, share)
                 now = self._clock()
                 self._prefill_share.charge(now - started_at - model.engine.decode_s)
@@ -308,6 +303,8 @@ class EngineCore:
                     self._process_token(model, token, now)
                 for row in model.engine.take_failed():
                     self._retry_alone(row)
+        if len(self._embeddings):
+            self._send_admissions()
         started_at = self._clock()
         self._events += self._embeddings.step(self._device_clock.begin)
         self._device_ms += (self._clock() - started_at) * MS_PER_S

@@ -70,8 +70,13 @@ def test_greedy_tokens_are_those_of_mlx_lm_alone_and_in_a_batch_of_sixteen(
 def test_each_of_several_models_gets_a_step_in_every_round(pool: ModelPool) -> None:
     submits = [greedy(n, model.info.id, "side by side") for n, model in enumerate(pool)]
     steps = run_loop(pool, submits)
-    decoding = [step for step in steps if any(isinstance(e, TextDelta) for e in step.events)]
-    assert all(len(step.events) >= len(submits) for step in decoding[1:-1])
+    ids = [event.id for step in steps for event in step.events if isinstance(event, TextDelta)]
+    last = {id: number for number, id in enumerate(ids)}
+    together = ids[max(map(ids.index, last)) : min(last.values())]
+    count = len(submits)
+    assert len(together) > count
+    rounds = [together[n : n + count] for n in range(len(together) - count + 1)]
+    assert all(len(set(each)) == count for each in rounds)
 
 
 def test_seeded_text_does_not_depend_on_the_rest_of_the_batch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -32,15 +33,27 @@ def weight_bytes_of(*paths: Path) -> int:
 
 
 def largest_pause(steps: Sequence[Step], id: int) -> int:
-    """The largest distance, in device steps, between two successive tokens of a stream."""
-    # Admissions are sent before the device step.
-    steps = [s for s in steps if not s.events or not all(isinstance(e, Started) for e in s.events)]
-    with_token = [
-        number
-        for number, step in enumerate(steps)
-        if any(isinstance(e, TextDelta) and e.id == id for e in step.events)
-    ]
-    return max(later - earlier for earlier, later in pairwise(with_token))
+    """The largest distance, in device steps, between two successive tokens of a stream.
+
+    A device step may have several messages, the last one without tokens: it has passed where
+    another stream has a token again, or where a second message has none.
+    """
+    largest = empty = 0
+    others = Counter[int]()
+    is_begun = has_tokens = False
+    for step in steps:
+        tokens = [event.id for event in step.events if isinstance(event, TextDelta)]
+        if id in tokens:
+            if is_begun:
+                largest = max(largest, empty + 1, *others.values())
+            is_begun, empty, others = True, 0, Counter()
+        elif tokens:
+            others.update(tokens)
+        # Admissions are sent before the device step.
+        elif not step.events or not all(isinstance(event, Started) for event in step.events):
+            empty += not has_tokens
+        has_tokens = bool(tokens)
+    return largest
 
 
 def test_two_models_keep_streaming_while_a_third_is_loaded(

@@ -152,29 +152,3 @@ def test_a_client_alone_waits_for_nothing(simulation: SlowPrefill, llama_path: P
         slices = (after_s - before_s) / SLICE_S
         # A step with a slice has two messages: the stream's token leaves before the slice ends.
         assert ended_s - began_s <= slices * (SLICE_S + 2 * STEP_S) + 5 * STEP_S
-
-
-@pytest.fixture
-def two_models(llama_path: Path, tmp_path: Path) -> tuple[Path, Path]:
-    other = tmp_path / "other"
-    other.symlink_to(llama_path)
-    return llama_path, other
-
-
-def test_prompts_of_two_models_take_turns_beside_the_answers_of_one(
-    two_models: tuple[Path, Path],
-) -> None:
-    path, other = two_models
-    pool = make_pool(path, other, preload=[path.name, other.name])
-    simulation = SlowPrefill(pool)
-    own = [prompt(2 * id + 1, "a", path) for id in range(5)]
-    others = [prompt(2 * id + 2, "b", other) for id in range(5)]
-    simulation.next_of = {each.id - 2: each for each in [*own[1:], *others[1:]]}
-    starts = [(STREAM_BEGINS_S, own[0]), (STREAM_BEGINS_S, others[0])]
-    simulation.run([(0.0, stream("s", path)), *starts])
-    assert sorted(simulation.ended) == list(range(11))
-    (began_s, _), (ended_s, prefill_s) = simulation.begun[0], simulation.ended[0]
-    assert prefill_s <= (ended_s - began_s) / 2 + 2 * SLICE_S
-    # Neither model's prompts wait for those of the other one.
-    order = sorted(range(1, 11), key=lambda id: simulation.ended[id])
-    assert all(abs(order.index(2 * n + 1) - order.index(2 * n + 2)) <= 3 for n in range(5))

@@ -4,7 +4,8 @@ A slice of prefill takes up to twice as long as the decode step beside it, or lo
 device computes few tokens slowly. Prompts that follow one another, or whose clients leave in their
 prefill and come again, would have two thirds of the time or more for good. So, while a row of
 another client decodes, the next slice begins once as much time has passed without prompts as the
-last one took. Texts that are embedded count as prompts.
+last one took: the decode step beside that slice counts, and what one passes beyond the debt is
+credit. Texts that are embedded count as prompts.
 
 - Prompts take at most half of the time beside others' answers, and one slice more.
 - Nobody starves: each decode step pays off, the debt is at most `MAX_DEBT_S`, and models
@@ -70,8 +71,13 @@ class PrefillShare:
         self._turns = SliceTurns()
         self._debt_s = 0.0
         self._paid_at = clock()
-        # Whether the prompts that were allowed last are beside others' answers.
-        self._is_charged = False
+        # Whether there are prompts that were allowed last; whether they are beside others' answers,
+        # and whether there were such ones in this step.
+        self.has_prompts = self._is_charged = self._has_slice = False
+
+    def begin_step(self) -> None:
+        """The models begin to compute a step each: one slice of all of them may be in it."""
+        self._has_slice = False
 
     def of(self, model: LoadedModel) -> DeviceShare:
         """What the next step of this model may do."""
@@ -82,22 +88,39 @@ class PrefillShare:
 
     def allows(self, name: str, clients: Collection[str]) -> bool:
         """Whether prompts of these clients, for the model of this name, may be computed now."""
-        now = self._clock()
-        self._debt_s = max(0.0, self._debt_s - (now - self._paid_at))
-        self._paid_at, self._is_charged = now, False
+        self._pay()
+        self._is_charged = False
+        self.has_prompts = bool(clients)
         if not clients or not self._is_beside_others(clients):
             return True
-        if self._debt_s:
+        if self._debt_s > 0 or self._has_slice:
             self._turns.wait(name)
-            return False
-        self._is_charged = self._turns.take(name)
-        return self._is_charged
+            is_turn = False
+        else:
+            is_turn = self._turns.take(name)
+        self._is_charged = self.has_prompts = is_turn
+        self._has_slice |= is_turn
+        return is_turn
 
     def charge(self, prefill_s: float) -> None:
         """Account for the prompts that were allowed last, and took so long."""
         if self._is_charged:
-            self._debt_s = min(max(0.0, prefill_s), MAX_DEBT_S)
-            self._paid_at, self._is_charged = self._clock(), False
+            taken_s = max(0.0, prefill_s)
+            self._debt_s = min(self._debt_s + taken_s, MAX_DEBT_S)
+            # The rest of the step pays.
+            self._paid_at += taken_s
+            self._is_charged = False
+
+    def _pay(self) -> None:
+        """Pay the debt with the time since this was called last.
+
+        Without the credit prompts would have a third of the time where a slice takes twice as
+        long as a step. It is a step at most, so that a pause is no reason for two slices at once.
+        """
+        now = self._clock()
+        step_s = sum(model.engine.decode_s for model in self._pool)
+        self._debt_s = max(self._debt_s - (now - self._paid_at), -step_s)
+        self._paid_at = now
 
     def _is_beside_others(self, clients: Collection[str]) -> bool:
         decoding = {each.client for each in self._running.values() if each.tokens}

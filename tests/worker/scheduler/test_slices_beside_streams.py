@@ -1,0 +1,185 @@
+"""How long tokens wait for slices, and prompts for tokens, on a device of known speed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from protocol.events import Finished, TextDelta
+from protocol.messages import (
+    CommandResult,
+    ModelsChanged,
+    Sampling,
+    Step,
+    Submit,
+    TokenPrompt,
+)
+from tests.worker.simulation import Simulation, make_pool
+from worker.engine.prefill_budget import MIN_PREFILL_S
+from worker.engine.rows import row_generator
+from worker.models.pool import ModelPool
+
+# What the device takes for a decode step, and for a token of a prompt.
+DECODE_S, TOKEN_S = 0.02, 0.002
+# What a message costs.
+MESSAGE_S = 1e-5
+# Of what follows from integers of tokens, and from messages.
+ROUNDING_S = 0.002
+STREAM_BEGINS_S = 0.5
+
+
+class TimedDevice(Simulation):
+    """A simulation in which decode steps and slices take their time; nothing else takes any.
+
+    `slices` have the model, the time of its end and the length of each.
+    """
+
+    def __init__(self, pool: ModelPool, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(pool, most_steps=20_000)
+        self.token_s: dict[str, float] = {}
+        self.slices: list[tuple[str, float, float]] = []
+        self.sent_at: defaultdict[int, list[float]] = defaultdict(list)
+        # What each of these sends when its answer ends.
+        self.next_of: dict[int, Submit] = {}
+        monkeypatch.setattr(row_generator, "time", SimpleNamespace(perf_counter=self.clock))
+        for model in pool:
+            self._slow_down(model.info.id, model.engine._generator)
+
+    def _slow_down(self, name: str, generator: Any) -> None:
+        decode, wait = generator._decode, generator.wait
+
+        def decode_slowly() -> Any:
+            self.now += DECODE_S if generator.is_decoding else 0.0
+            return decode()
+
+        def wait_long() -> None:
+            step = generator._step_in_flight
+            if step is not None and step.computed_tokens:
+                seconds = step.computed_tokens * self.token_s.get(name, TOKEN_S)
+                self.now += seconds
+                self.slices.append((name, self.now, seconds))
+            wait()
+
+        generator._decode, generator.wait = decode_slowly, wait_long
+
+    def send(self, message: Step | ModelsChanged | CommandResult) -> None:
+        self.now += MESSAGE_S
+        for event in message.events if isinstance(message, Step) else ():
+            if isinstance(event, TextDelta):
+                self.sent_at[event.id].append(self.now)
+            following = self.next_of.get(event.id) if isinstance(event, Finished) else None
+            if following is not None:
+                self.arrivals.append((self.now, following))
+
+
+def stream(path: Path, tokens: int) -> Submit:
+    """A short prompt with a long answer; its id is 0."""
+    return request(0, "s", path, 4, tokens)
+
+
+def request(id: int, client: str, path: Path, tokens: int, answer: int = 1) -> Submit:
+    random = Random(id)
+    return Submit(
+        id=id,
+        model=path.name,
+        prompt=TokenPrompt([random.randrange(10, 200) for _ in range(tokens)]),
+        sampling=Sampling(seed=id, temperature=0.0, ignore_eos=True),
+        max_tokens=answer,
+        client=client,
+    )
+
+
+@pytest.fixture
+def paths(llama_path: Path, tmp_path: Path) -> list[Path]:
+    links = [tmp_path / name for name in ("second", "third")]
+    for link in links:
+        link.symlink_to(llama_path)
+    return [llama_path, *links]
+
+
+@pytest.fixture
+def device(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> TimedDevice:
+    pool = make_pool(*paths, preload=[path.name for path in paths])
+    return TimedDevice(pool, monkeypatch)
+
+
+def test_a_long_prompt_has_nearly_half_of_the_time_beside_a_stream(
+    device: TimedDevice, paths: list[Path]
+) -> None:
+    long = request(1, "a", paths[0], 400)
+    device.run([(0.0, stream(paths[0], 100)), (STREAM_BEGINS_S, long)])
+    [ended_s] = device.sent_at[1]
+    assert ended_s < device.sent_at[0][-1]
+    prefill_s = sum(seconds for _, end, seconds in device.slices if end > STREAM_BEGINS_S)
+    assert 0.45 <= prefill_s / (ended_s - STREAM_BEGINS_S) <= 0.55
+
+
+def test_a_token_waits_for_one_slice_of_all_models(device: TimedDevice, paths: list[Path]) -> None:
+    for number, path in enumerate(paths):
+        prompts = [request(10 * number + n, path.name, path, 80) for n in (1, 2, 3)]
+        device.next_of |= {a.id: b for a, b in pairwise(prompts)}
+        device.arrivals.append((STREAM_BEGINS_S, prompts[0]))
+    device.run([(0.0, stream(paths[0], 200)), *device.arrivals])
+    ended_s = max(device.sent_at[10 * number + 3][0] for number in range(3))
+    assert ended_s < device.sent_at[0][-1]
+    ends = [end for _, end, _ in device.slices]
+    for before, after in pairwise(device.sent_at[0]):
+        if STREAM_BEGINS_S < after < ended_s:
+            # The token before a slice does not wait for it.
+            assert sum(before < end <= after for end in ends) <= 1
+
+
+def test_prompts_of_two_models_take_turns_beside_the_answers_of_one(
+    device: TimedDevice, paths: list[Path]
+) -> None:
+    chains = [[request(10 * m + n, f"c{m}", paths[m], 100) for n in range(1, 5)] for m in (0, 1)]
+    device.next_of = {a.id: b for chain in chains for a, b in pairwise(chain)}
+    begin = [(STREAM_BEGINS_S, chain[0]) for chain in chains]
+    device.run([(0.0, stream(paths[0], 150)), *begin])
+    ends = [[device.sent_at[each.id][0] for each in chain] for chain in chains]
+    ended_s = max(ends[0][-1], ends[1][-1])
+    assert ended_s < device.sent_at[0][-1]
+    prefill_s = sum(seconds for _, end, seconds in device.slices if end > STREAM_BEGINS_S)
+    assert 0.4 <= prefill_s / (ended_s - STREAM_BEGINS_S) <= 0.55
+    # Neither model's prompts wait for those of the other one.
+    prompt_s = ended_s - ends[0][-2]
+    assert all(abs(own - other) < prompt_s for own, other in zip(*ends, strict=True))
+
+
+def test_slices_are_short_beside_rows_whose_speed_is_not_measured(
+    device: TimedDevice, paths: list[Path]
+) -> None:
+    own, others = request(1, "s", paths[0], 2000), request(2, "a", paths[1], 1000)
+    fast = [request(3, "a", paths[1], 100), request(4, "a", paths[1], 90)]
+    device.token_s = {paths[0].name: 0.01, paths[1].name: 0.0005}
+    # Each step of the first model has a slice, so its decode steps are not measured.
+    start = [(0.0, each) for each in fast]
+    begin = [(STREAM_BEGINS_S, stream(paths[0], 40)), (STREAM_BEGINS_S, own)]
+    device.run([*start, *begin, (STREAM_BEGINS_S + 0.2, others)])
+    began_s, ended_s = device.sent_at[0][0], device.sent_at[0][-1]
+    during = [s for name, end, s in device.slices if name == "second" and began_s < end < ended_s]
+    assert len(during) > 1
+    assert max(during) <= MIN_PREFILL_S + ROUNDING_S
+
+
+def test_a_short_prompt_waits_for_a_slice_and_what_pays_for_it(
+    device: TimedDevice, paths: list[Path]
+) -> None:
+    floods = [request(100 + n, "f", paths[0], 300) for n in range(5)]
+    pings = [request(200 + n, "p", paths[0], 6) for n in range(4)]
+    arrivals = [(STREAM_BEGINS_S, each) for each in floods]
+    pinged = {each.id: 2.0 + 0.513 * n for n, each in enumerate(pings)}
+    arrivals += [(pinged[each.id], each) for each in pings]
+    device.run([(0.0, stream(paths[0], 220)), *arrivals])
+    slices = [seconds for _, end, seconds in device.slices if end > STREAM_BEGINS_S + 0.3]
+    assert max(pinged.values()) + 1 < device.sent_at[0][-1]
+    for id, began_s in pinged.items():
+        # Each fourth slice is for the oldest prompt; its own slice is paid for in turn.
+        most_s = 2 * (2 * max(slices) + DECODE_S) + 3 * DECODE_S
+        assert device.sent_at[id][0] - began_s <= most_s
