@@ -54,6 +54,11 @@ class RunningRequest:
         return self.prepared.submit.priority
 
     @property
+    def has_prompt(self) -> bool:
+        """Whether there may be tokens to prefill; the last one is for the first decode step."""
+        return not self.tokens and self.prefilled < self.length - 1
+
+    @property
     def is_protected(self) -> bool:
         """Whether it is preempted for memory only for its model's oldest request."""
         return self.prepared.is_bounded or self.length < self.prepared.guaranteed_tokens

@@ -152,6 +152,23 @@ def test_prompts_of_two_models_take_turns_beside_the_answers_of_one(
     assert all(abs(own - other) < prompt_s for own, other in zip(*ends, strict=True))
 
 
+def test_rows_without_tokens_to_prefill_take_no_turn(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = []
+    for floods in (1, 60):
+        pool = make_pool(*paths, preload=[path.name for path in paths])
+        device = TimedDevice(pool, monkeypatch)
+        # The only token of such a prompt is for the first decode step.
+        short = [request(100 + n, "f", paths[0], 1) for n in range(floods)]
+        device.next_of = {a.id: b for a, b in pairwise(short)}
+        begin = [(STREAM_BEGINS_S, each) for each in (short[0], request(1, "a", paths[1], 250))]
+        device.run([(0.0, stream(paths[0], 100)), *begin])
+        assert device.sent_at[1][0] < device.sent_at[0][-1]
+        waits.append(device.sent_at[1][0] - STREAM_BEGINS_S)
+    assert waits[1] <= 1.05 * waits[0]
+
+
 def test_slices_are_short_beside_rows_whose_speed_is_not_measured(
     device: TimedDevice, paths: list[Path]
 ) -> None:

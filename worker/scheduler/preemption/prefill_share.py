@@ -83,7 +83,7 @@ class PrefillShare:
         """What the next step of this model may do."""
         id = model.info.id
         others = (other.engine.decode_s for other in self._pool if other is not model)
-        prompts = {each.client for each in rows_of(id, self._running) if not each.tokens}
+        prompts = {each.client for each in rows_of(id, self._running) if each.has_prompt}
         return DeviceShare(self.allows(id, prompts), sum(others))
 
     def allows(self, name: str, clients: Collection[str]) -> bool:
