@@ -119,23 +119,6 @@ def test_a_busy_model_is_not_unloaded(two: Daemon) -> None:
     two.wait_until("requests.running", be=0)
 
 
-def test_what_has_changed_on_disk_is_there_after_unload_and_load(
-    llama_path: Path, qwen_path: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "changing"
-    shutil.copytree(llama_path, folder)
-    with running(folder) as daemon:
-        before = ask(daemon, "changing").json()["choices"][0]["text"]
-        shutil.rmtree(folder)
-        shutil.copytree(qwen_path, folder)
-        assert ask(daemon, "changing").json()["choices"][0]["text"] == before
-        order(daemon, "changing", "unload")
-        order(daemon, "changing", "load")
-        [model] = plain_http.get(f"{daemon.url}/v1/models").json()["data"]
-        assert model["family"] == "qwen3"
-        assert ask(daemon, "changing").json()["choices"][0]["text"] != before
-
-
 DAMAGED = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -176,28 +159,97 @@ def test_a_model_that_cannot_be_loaded_says_why_and_the_others_serve(
     assert ask(daemon, damage).status_code == 200
 
 
-def test_a_models_table_says_how_it_is_served(
-    llama_path: Path, qwen_path: Path, tmp_path: Path
-) -> None:
-    template = tmp_path / "shout.jinja"
+# The values of a model's own generation_config.json; one of them cannot be.
+NAMED = {"temperature": 0.7, "top_k": 1, "do_sample": False, "max_new_tokens": 3, "top_p": 9}
+
+
+@pytest.fixture(scope="module")
+def configured(
+    llama_path: Path, qwen_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Daemon, Path]]:
+    """A service whose models each have another table, and the folder of the model `changing`."""
+    folder = tmp_path_factory.mktemp("configured")
+    template = folder / "shout.jinja"
     template.write_text("{{ messages[-1]['content'] | upper }}")
+    changing = shutil.copytree(llama_path, folder / "changing")
+    sampled = shutil.copytree(llama_path, folder / "sampled")
+    (sampled / "generation_config.json").write_text(json.dumps(NAMED))
     tables = [
         table(llama_path, aliases='["small"]', context_limit_tokens=64),
         table(qwen_path, preload="true", chat_template=f'"{template}"'),
         "[models.sampling]\nmax_tokens = 5\ntemperature = 0.0\n",
+        table(sampled, id='"file"'),
+        table(sampled, id='"off"', generation_config="false"),
+        table(sampled, id='"configured"'),
+        "[models.sampling]\ntop_k = 50\n",
+        table(changing),
     ]
-    with running(flags=["--config", configure(tmp_path, "\n".join(tables))]) as daemon:
-        assert statuses(daemon) == {"tiny-llama": "loaded", "tiny-qwen": "loaded"}
-        assert ask(daemon, "small").json()["model"] == "tiny-llama"
-        long = ask(daemon, "small", max_tokens=100)
-        assert long.json()["usage"]["total_tokens"] == 64
-        chat = {"model": "tiny-qwen", "messages": [{"role": "user", "content": "hello"}]}
-        said = plain_http.post(f"{daemon.url}/v1/chat/completions", json=chat).json()
-        assert said["usage"]["completion_tokens"] == 5
-        plain = {"model": "tiny-qwen", "prompt": "HELLO"}
-        continued = plain_http.post(f"{daemon.url}/v1/completions", json=plain).json()
-        text = continued["choices"][0]["text"]
-        assert said["choices"][0]["message"]["content"] == text.removeprefix(" ")
+    with running(flags=["--config", configure(folder, "\n".join(tables))]) as daemon:
+        yield daemon, changing
+
+
+def test_a_models_table_says_how_it_is_served(configured: tuple[Daemon, Path]) -> None:
+    daemon, _ = configured
+    found = statuses(daemon)
+    assert (found["tiny-llama"], found["tiny-qwen"]) == ("loaded", "loaded")
+    assert ask(daemon, "small").json()["model"] == "tiny-llama"
+    long = ask(daemon, "small", max_tokens=100)
+    assert long.json()["usage"]["total_tokens"] == 64
+    chat = {"model": "tiny-qwen", "messages": [{"role": "user", "content": "hello"}]}
+    said = plain_http.post(f"{daemon.url}/v1/chat/completions", json=chat).json()
+    assert said["usage"]["completion_tokens"] == 5
+    plain = {"model": "tiny-qwen", "prompt": "HELLO"}
+    continued = plain_http.post(f"{daemon.url}/v1/completions", json=plain).json()
+    text = continued["choices"][0]["text"]
+    assert said["choices"][0]["message"]["content"] == text.removeprefix(" ")
+
+
+def test_what_has_changed_on_disk_is_there_after_unload_and_load(
+    configured: tuple[Daemon, Path], qwen_path: Path
+) -> None:
+    daemon, folder = configured
+    before = ask(daemon, "changing").json()["choices"][0]["text"]
+    shutil.rmtree(folder)
+    shutil.copytree(qwen_path, folder)
+    assert ask(daemon, "changing").json()["choices"][0]["text"] == before
+    order(daemon, "changing", "unload")
+    order(daemon, "changing", "load")
+    models = plain_http.get(f"{daemon.url}/v1/models").json()["data"]
+    [model] = [model for model in models if model["id"] == "changing"]
+    assert model["family"] == "qwen3"
+    assert ask(daemon, "changing").json()["choices"][0]["text"] != before
+
+
+def test_generation_config_is_below_the_configuration_and_the_request(
+    configured: tuple[Daemon, Path],
+) -> None:
+    daemon, _ = configured
+
+    def texts(model: str, **parameters: float) -> set[str]:
+        url = f"{daemon.url}/v1/completions"
+        body = {"model": model, "prompt": "hello", "max_tokens": 8, **parameters}
+        answers = [plain_http.post(url, json={**body, "seed": seed}) for seed in range(4)]
+        return {answer.json()["choices"][0]["text"] for answer in answers}
+
+    assert len(texts("file")) == 1
+    assert len(texts("file", top_k=0)) == 4
+    assert len(texts("off")) == 4
+    assert len(texts("configured")) == 4
+    listed = plain_http.get(f"{daemon.url}/v1/models").json()["data"]
+    shown = {model["id"]: model["default_parameters"] for model in listed}
+    assert shown["file"] == {
+        "temperature": 0.7,
+        "top_p": 1.0,
+        "top_k": 1,
+        "min_p": 0.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "repetition_penalty": 1.0,
+        "max_tokens": None,
+    }
+    assert (shown["off"]["temperature"], shown["off"]["top_k"]) == (1.0, 0)
+    assert (shown["configured"]["temperature"], shown["configured"]["top_k"]) == (0.7, 50)
+    daemon.wait_line("generation_config.json: top_p is ignored")
 
 
 def test_an_unused_model_is_unloaded_after_its_time_and_a_pinned_one_is_not(idle: Daemon) -> None:
@@ -220,47 +272,3 @@ def test_a_new_worker_loads_what_the_last_one_had(two: Daemon) -> None:
     assert models["tiny-qwen"]["status"] == "loaded"
     assert models["tiny-qwen"]["pinned"] is True
     assert models["tiny-llama"]["status"] == "unloaded"
-
-
-def test_generation_config_is_below_the_configuration_and_the_request(
-    llama_path: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "sampled"
-    shutil.copytree(llama_path, folder)
-    named = {"temperature": 0.7, "top_k": 1, "do_sample": False, "max_new_tokens": 3, "top_p": 9}
-    (folder / "generation_config.json").write_text(json.dumps(named))
-    config = configure(
-        tmp_path,
-        table(folder, id='"file"')
-        + table(folder, id='"off"', generation_config="false")
-        + table(folder, id='"configured"')
-        + "[models.sampling]\ntop_k = 50\n",
-    )
-
-    with running(flags=["--config", config]) as daemon:
-
-        def texts(model: str, **parameters: float) -> set[str]:
-            url = f"{daemon.url}/v1/completions"
-            body = {"model": model, "prompt": "hello", "max_tokens": 8, **parameters}
-            answers = [plain_http.post(url, json={**body, "seed": seed}) for seed in range(4)]
-            return {answer.json()["choices"][0]["text"] for answer in answers}
-
-        assert len(texts("file")) == 1
-        assert len(texts("file", top_k=0)) == 4
-        assert len(texts("off")) == 4
-        assert len(texts("configured")) == 4
-        listed = plain_http.get(f"{daemon.url}/v1/models").json()["data"]
-        shown = {model["id"]: model["default_parameters"] for model in listed}
-        assert shown["file"] == {
-            "temperature": 0.7,
-            "top_p": 1.0,
-            "top_k": 1,
-            "min_p": 0.0,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
-            "repetition_penalty": 1.0,
-            "max_tokens": None,
-        }
-        assert (shown["off"]["temperature"], shown["off"]["top_k"]) == (1.0, 0)
-        assert (shown["configured"]["temperature"], shown["configured"]["top_k"]) == (0.7, 50)
-    assert "generation_config.json: top_p is ignored" in daemon.output

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import httpx
 import pytest
 
 from tests.e2e import plain_http
-from tests.e2e.daemon import Daemon, running
+from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import add_key, bearer
 
@@ -28,22 +27,11 @@ ITEMS: tuple[dict[str, Any], ...] = (
     {"type": "custom_tool_call_output", "call_id": "c", "output": "done"},
 )
 ENDLESS = {"background": True, "max_output_tokens": 100_000, "ignore_eos": True}
+DISCONNECTED = '"finish":"client_disconnected"'
 TOO_LONG = "9" * 5000
 # Only the worker finds that its pattern is none.
 BAD_SCHEMA = {"type": "object", "properties": {"a": {"type": "string", "pattern": "("}}}
 BAD_FORMAT = {"type": "json_schema", "name": "x", "schema": BAD_SCHEMA}
-
-
-@pytest.fixture(scope="module")
-def service(llama_path: Path) -> Iterator[Daemon]:
-    with running(llama_path) as daemon:
-        yield daemon
-
-
-@pytest.fixture(scope="module")
-def http(service: Daemon) -> Iterator[httpx.Client]:
-    with plain_http.client(service.url) as client:
-        yield client
 
 
 def ask(http: httpx.Client, **body: Any) -> httpx.Response:
@@ -202,16 +190,17 @@ def test_of_many_cancellations_and_deletions_each_is_answered(http: httpx.Client
 
 
 def test_a_stream_that_its_client_cuts_ends_and_leaves_nothing(
-    service: Daemon, http: httpx.Client
+    daemon: Daemon, http: httpx.Client
 ) -> None:
+    before = daemon.output.count(DISCONNECTED)
     asked = {"model": "default", "input": "Hi", "stream": True, **ENDLESS, "background": False}
     with (
-        plain_http.client(service.url) as own,
+        plain_http.client(daemon.url) as own,
         own.stream("POST", "/v1/responses", json=asked) as reply,
     ):
         first = next(line for line in reply.iter_lines() if line.startswith("data: "))
     id = json.loads(first[6:])["response"]["id"]
-    service.wait_line('"finish":"client_disconnected"')
+    daemon.wait_for(lambda: daemon.output.count(DISCONNECTED) > before)
     assert http.get(f"/v1/responses/{id}").status_code == NOT_FOUND
     assert ask(http, input="Hi").status_code == OK
 
@@ -225,12 +214,12 @@ def test_a_stream_that_its_client_cuts_ends_and_leaves_nothing(
     ],
 )
 def test_a_background_response_to_what_cannot_be_served_is_not_to_be_repeated(
-    service: Daemon, http: httpx.Client, field: str, value: Any, told: str
+    daemon: Daemon, http: httpx.Client, field: str, value: Any, told: str
 ) -> None:
     asked = {"input": "Hi", field: value}
     for _ in range(2):
         path = f"/v1/responses/{create(http, background=True, **asked)}"
-        service.wait_for(lambda: http.get(path).json()["status"] == "failed")  # noqa: B023
+        daemon.wait_for(lambda: http.get(path).json()["status"] == "failed")  # noqa: B023
         error = http.get(path).json()["error"]
         # Clients repeat a request that failed with `server_error`.
         assert error["code"] == "invalid_prompt"
@@ -263,10 +252,10 @@ def test_a_background_response_holds_its_keys_place_until_it_ends(tmp_path: Path
         daemon.wait_for(lambda: ask(http, input="Hi").status_code == OK)
 
 
-def test_hosted_tools_are_refused_where_the_operator_says_so(llama_path: Path) -> None:
+def test_hosted_tools_are_refused_where_the_operator_says_so() -> None:
     function = {"type": "function", "name": "f"}
     with (
-        running(llama_path, flags=["--hosted-tools", "refuse"]) as daemon,
+        faulty("--hosted-tools", "refuse") as daemon,
         plain_http.client(daemon.url) as http,
     ):
         assert ask(http, input="Hi", tools=[function]).status_code == OK

@@ -201,14 +201,15 @@ def test_a_text_of_no_tokens_is_no_error(http: httpx.Client) -> None:
     assert post(http, "/detokenize", {"tokens": []}) == {"prompt": "", "content": ""}
 
 
-def test_a_model_that_is_not_loaded_stays_so(llama_path: Path, qwen_path: Path) -> None:
-    with running(llama_path, qwen_path) as daemon, plain_http.client(daemon.url) as http:
-        assert post(http, "/tokenize", {"model": "tiny-qwen", "prompt": "Hello"})["count"] > 0
-        body = {"model": "tiny-qwen", "messages": [USER]}
-        assert "<|im_start|>" in post(http, "/apply-template", body)["prompt"]
-        assert http.get("/tokenizer_info?model=tiny-qwen").json()["eos_token"] == "<|im_end|>"
-        models = {m["id"]: m["status"] for m in http.get("/v1/models").json()["data"]}
-        assert models == {"tiny-llama": "loaded", "tiny-qwen": "unloaded"}
+def test_a_model_that_is_not_loaded_stays_so(http: httpx.Client) -> None:
+    unloaded = http.post("/admin/models/tiny-qwen/unload", json={})
+    assert unloaded.json()["status"] == "unloaded"
+    assert post(http, "/tokenize", {"model": "tiny-qwen", "prompt": "Hello"})["count"] > 0
+    body = {"model": "tiny-qwen", "messages": [USER]}
+    assert "<|im_start|>" in post(http, "/apply-template", body)["prompt"]
+    assert http.get("/tokenizer_info?model=tiny-qwen").json()["eos_token"] == "<|im_end|>"
+    models = {m["id"]: m["status"] for m in http.get("/v1/models").json()["data"]}
+    assert models["tiny-qwen"] == "unloaded"
 
 
 # ---------------------------------------------------------------- load and faults
