@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,10 +12,10 @@ import httpx
 import openai
 import pytest
 
+from tests.certificates import make_pair
 from tests.e2e.daemon import Daemon
 from tests.e2e.faulty import faulty
 from tests.e2e.wire import GET_HEALTH, connect, post, read_answer, read_end
-from tests.waiting import HANG_S
 
 MAX_CONNECTIONS = 20
 # The listener, the worker's pipe, and the pair by which signals reach the event loop.
@@ -32,22 +31,6 @@ needs_proc = pytest.mark.skipif(
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A certificate for localhost, signed by itself, and its key."""
     return make_pair(tmp_path_factory.mktemp("tls"))
-
-
-def make_pair(folder: Path, *protection: str) -> tuple[Path, Path]:
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-days", "2", "-subj", "/CN=localhost", *(protection or ["-nodes"])),
-            *("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
-            *("-out", str(cert), "-keyout", str(key)),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=HANG_S,
-    )
-    return cert, key
 
 
 def flags_of(pair: tuple[Path, Path]) -> list[str]:
@@ -203,26 +186,7 @@ def test_a_stop_ends_it_in_time_whoever_is_connected(
         assert "Traceback" not in daemon.output
 
 
-# ---------------------------------------------------------------- files that cannot be used
-
-
-def refusal(*flags: str) -> str:
-    with faulty(*flags, wait=False) as daemon:
+def test_a_file_that_cannot_be_used_ends_the_start(pair: tuple[Path, Path]) -> None:
+    with faulty("--tls-cert", str(pair[0]), wait=False) as daemon:
         assert daemon.wait() != 0
-        return daemon.output
-
-
-def test_files_that_cannot_be_used_end_the_start(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    cert, key = pair
-    other = make_pair(tmp_path)[1]
-    assert "one is set without the other" in refusal("--tls-cert", str(cert))
-    assert "one is set without the other" in refusal("--tls-key", str(key))
-    assert "tls_key: " in refusal(*flags_of((cert, tmp_path / "none.pem")))
-    assert "tls_cert: " in refusal(*flags_of((tmp_path / "none.pem", key)))
-    assert "KEY_VALUES_MISMATCH" in refusal(*flags_of((cert, other)))
-    assert "tls_cert, tls_key: " in refusal(*flags_of((key, key)))
-
-
-def test_an_encrypted_key_is_refused_rather_than_asked_about(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path, "-passout", "pass:secret")
-    assert "it is encrypted" in refusal(*flags_of(pair))
+        assert "one is set without the other" in daemon.output
