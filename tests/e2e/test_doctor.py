@@ -51,24 +51,24 @@ def test_without_problems_it_shows_versions_device_memory_settings_and_files(
     assert KEY not in output
 
 
-def test_a_port_in_use_is_a_problem_unless_mlxd_uses_it(daemon: Daemon) -> None:
-    code, output = run_doctor("--port", str(daemon.port))
-    assert code == 0
+MISSING = ("--model", "nobody/has-this")
+
+
+def test_mlxds_own_port_and_a_model_that_can_be_downloaded_are_no_problems(daemon: Daemon) -> None:
+    code, output = run_doctor("--port", str(daemon.port), *MISSING, HF_HUB_OFFLINE="0")
+    assert (code, problems(output)) == (0, ""), output
     assert "is used by mlxd" in output
+    assert "the first start downloads it" in output
+
+
+def test_another_programs_port_and_a_model_that_is_missing_offline_are_problems() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         taken.close()
     with socket.create_server(("127.0.0.1", int(port))):
-        code, output = run_doctor("--port", port)
+        code, output = run_doctor("--port", port, *MISSING, HF_HUB_OFFLINE="1")
     assert code == 1
     assert "Address already in use" in problems(output)
-
-
-def test_a_model_that_is_not_downloaded_is_a_problem_only_offline() -> None:
-    code, output = run_doctor("--model", "nobody/has-this", HF_HUB_OFFLINE="0")
-    assert (code, "the first start downloads it" in output) == (0, True)
-    code, output = run_doctor("--model", "nobody/has-this", HF_HUB_OFFLINE="1")
-    assert code == 1
     assert "HF_HUB_OFFLINE is set" in problems(output)
 
 
