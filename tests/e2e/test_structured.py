@@ -24,8 +24,8 @@ PEOPLE: dict[str, Any] = {
     "properties": {
         "people": {
             "type": "array",
-            "minItems": 12,
-            "maxItems": 40,
+            "minItems": 4,
+            "maxItems": 8,
             "items": {
                 "type": "object",
                 "properties": {
