@@ -122,8 +122,11 @@ class Simulation:
         raise queue.Empty
 
     def _prepare(self, submit: Submit) -> PreparedRequest | Rejected:
-        config = self._configs.get(submit.model)
-        if config is None:
+        if submit.model in self.pool:
+            config = self.pool[submit.model].config
+        elif (known := self._configs.get(submit.model)) is not None:
+            config = known
+        else:
             [source] = [s for s in self.pool.sources if s.id == submit.model]
             config = self._config_loader.load(source, download=False)
             self._configs[submit.model] = config

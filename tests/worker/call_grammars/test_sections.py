@@ -53,7 +53,7 @@ ALL = {
     "maybe": None,
     "either": "12",
 }
-RANDOM_ANSWERS = 12
+RANDOM_ANSWERS = 6
 
 
 @pytest.fixture(scope="module", params=CALL_TEMPLATES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from protocol.units import MS_PER_S
 from tests.worker.driver import end_of, tokens_of
 from tests.worker.simulation import STEP_S, Simulation, make_pool
 from worker.memory import kv_cost
+from worker.memory.kv_cost import KVCost
 from worker.scheduler import admission
 
 GREEDY = Sampling(seed=0, temperature=0.0)
@@ -56,8 +58,12 @@ def strict(id: int, path: Path, max_tokens: int) -> Submit:
 
 def budget_for(path: Path, *, rows: int, tokens: int) -> int:
     """The memory of a model's weights, and of `rows` rows with `tokens` tokens."""
-    engine = make_pool(path, preload=[path.name])[path.name].engine
-    return weight_bytes(path) + engine.kv_cost.batch_bytes(rows, tokens)
+    return weight_bytes(path) + kv_cost_of(path).batch_bytes(rows, tokens)
+
+
+@functools.cache
+def kv_cost_of(path: Path) -> KVCost:
+    return make_pool(path, preload=[path.name])[path.name].engine.kv_cost
 
 
 def weight_bytes(path: Path) -> int:
@@ -273,11 +279,14 @@ def test_a_prompt_without_room_for_the_least_answer_is_rejected(
 
 def test_the_limit_of_a_resumed_answer_is_the_same(llama_path: Path) -> None:
     submit = ceiling(1, llama_path, HUGE_TOKENS, 20)
-    for budget in (1 << 40, budget_for(llama_path, rows=1, tokens=128)):
-        whole = tokens_of(run(llama_path, budget=budget, arrivals=at_once([submit])).steps, 1)
+    context = CONTEXT_TOKENS // 2
+    for budget in (1 << 40, budget_for(llama_path, rows=1, tokens=context // 2)):
+        steps = run(llama_path, budget=budget, arrivals=at_once([submit]), context=context).steps
+        whole = tokens_of(steps, 1)
         for cut in (1, len(whole) // 2, len(whole) - 1):
             resumed = msgspec.structs.replace(submit, resume=whole[:cut])
-            steps = run(llama_path, budget=budget, arrivals=at_once([resumed])).steps
+            arrivals = at_once([resumed])
+            steps = run(llama_path, budget=budget, arrivals=arrivals, context=context).steps
             assert whole[:cut] + tokens_of(steps, 1) == whole
             end = end_of(steps, 1)
             assert isinstance(end, Finished)

@@ -183,10 +183,10 @@ def test_a_request_that_never_fits_is_rejected_and_one_that_will_fit_waits(
     budget = weight_bytes_of(llama_path) + cost.batch_bytes(1, 512)
     pool = make_pool(llama_path, budget=budget, preload=[llama_path.name])
     simulation = Simulation(pool)
-    submits = [make_submit(n, llama_path.name, 300) for n in range(1, 4)]
+    submits = [make_submit(n, llama_path.name, 300) for n in (1, 2)]
     too_long = make_submit(4, llama_path.name, 2000)
     simulation.run([(0.0, submit) for submit in [*submits, too_long]])
-    assert all(isinstance(end_of(simulation.steps, n), Finished) for n in range(1, 4))
+    assert all(isinstance(end_of(simulation.steps, n), Finished) for n in (1, 2))
     assert max(step.stats.running for step in simulation.steps) == 1
     rejected = end_of(simulation.steps, 4)
     assert isinstance(rejected, Rejected)

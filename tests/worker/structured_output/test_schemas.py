@@ -19,7 +19,7 @@ from tests.worker.structured_output.schemas import Schema, schemas
 from worker.models.pool import ModelPool
 
 EXAMPLES = 2
-BATCH = 12
+BATCH = 8
 MAX_TOKENS = 1500
 
 
