@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import queue
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from worker.intake.prepared import PreparedRequest, prepare
 from worker.intake.preprocessor import Preprocessor
 from worker.intake.receiver import Work
 from worker.memory.budget import Budget, Measure
+from worker.memory.kv_cost import KVCost
 from worker.models.model_config import ModelConfig
 from worker.models.pool import ModelPool
 from worker.scheduler.core import EngineCore
@@ -165,3 +167,9 @@ def make_pool(
     CLOCK_OF[pool] = clock
     pool.load_all()
     return pool
+
+
+@functools.cache
+def kv_cost_of(path: Path) -> KVCost:
+    """What the rows of a model cost; found once, so in one test module's steps of tokens."""
+    return make_pool(path, preload=[path.name])[path.name].engine.kv_cost

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,9 +14,8 @@ from protocol.events import Event, Finished, Rejected, TextDelta
 from protocol.messages import Sampling, Step, Submit, TokenPrompt
 from protocol.units import MS_PER_S
 from tests.worker.driver import end_of, tokens_of
-from tests.worker.simulation import STEP_S, Simulation, make_pool
+from tests.worker.simulation import STEP_S, Simulation, kv_cost_of, make_pool
 from worker.memory import kv_cost
-from worker.memory.kv_cost import KVCost
 from worker.scheduler import admission
 
 GREEDY = Sampling(seed=0, temperature=0.0)
@@ -59,11 +57,6 @@ def strict(id: int, path: Path, max_tokens: int) -> Submit:
 def budget_for(path: Path, *, rows: int, tokens: int) -> int:
     """The memory of a model's weights, and of `rows` rows with `tokens` tokens."""
     return weight_bytes(path) + kv_cost_of(path).batch_bytes(rows, tokens)
-
-
-@functools.cache
-def kv_cost_of(path: Path) -> KVCost:
-    return make_pool(path, preload=[path.name])[path.name].engine.kv_cost
 
 
 def weight_bytes(path: Path) -> int:
