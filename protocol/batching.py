@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from protocol.structs import Data
+
+CACHED_PREFIXES = "cached prefixes"
+"""What `unchecked` calls prompts that continue what is in the prompt cache."""
 
 Batching = Literal["full", "decode", "none"]
 """Rows share prefill and decode, decode alone, or nothing: each is a batch of its own."""
@@ -16,7 +21,7 @@ SpeculationMode = Literal["auto", "off", "on"]
 class BatchRules(Data, frozen=True):
     """How a model's rows are computed, so that each gets the tokens that it gets alone.
 
-    With `reuses_prefixes` what is computed goes into the prompt cache. Without `slices_prompts`
+    With `reuses_prefixes` prompts continue what is in the prompt cache. Without `slices_prompts`
     a prompt is computed in one slice. `findings` say why something is not allowed, `unchecked`
     what was not checked; both in words. With `verifies_drafts` several tokens of a row are computed
     in one pass; `undrafted` may say why not.
@@ -29,3 +34,17 @@ class BatchRules(Data, frozen=True):
     unchecked: list[str] = []
     verifies_drafts: bool = False
     undrafted: str = ""
+
+    @property
+    def keeps_prefixes(self) -> bool:
+        """Whether what is computed goes into the prompt cache: also until it is checked."""
+        return self.reuses_prefixes or CACHED_PREFIXES in self.unchecked
+
+    def without_prefixes(self, finding: str) -> BatchRules:
+        """The same, but that nothing goes into the prompt cache, and why."""
+        return msgspec.structs.replace(
+            self,
+            reuses_prefixes=False,
+            findings=[*self.findings, finding],
+            unchecked=[name for name in self.unchecked if name != CACHED_PREFIXES],
+        )

@@ -236,12 +236,12 @@ class Engine:
         return plan_restore_points(compared, cached, breakpoints)
 
     def _find_prefix(self, id: int, prompt: list[int], row: Row) -> Prefix:
-        if row.scorer is not None or not self._may_cache(id):
+        if row.scorer is not None or not (self.rules.reuses_prefixes and self._may_cache(id)):
             return EMPTY_PREFIX
         return self._prompt_cache.find(self._name, prompt)
 
     def _may_cache(self, id: int) -> bool:
-        return self.rules.reuses_prefixes and id not in self._uncached
+        return self.rules.keeps_prefixes and id not in self._uncached
 
     def _find_shared_prefill(self, id: int, prompt: list[int], row: Row) -> PrefillingRow | None:
         """A row in prefill with the same prompt; rows with a scorer share no prefill."""
@@ -386,8 +386,8 @@ class Engine:
         """Some caches of mlx-lm cannot be copied: nothing of this model is kept then."""
         self.cache_fault = fault = describe_error(error)
         logger.warning("nothing is kept in the prompt cache: %s", fault)
-        findings = [*self.rules.findings, f"Nothing is kept in the prompt cache: {fault}."]
-        self.rules = msgspec.structs.replace(self.rules, reuses_prefixes=False, findings=findings)
+        finding = f"Nothing is kept in the prompt cache: {fault}."
+        self.rules = self.rules.without_prefixes(finding)
 
     def _unregister(self, id: int) -> int:
         row = self._rows.pop(id)

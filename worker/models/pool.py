@@ -207,7 +207,10 @@ class ModelPool:
         """Apply what checks have found, of models without rows."""
         for model in self:
             if model.check is not None:
+                kept_prefixes = model.rules.keeps_prefixes
                 model.settle_check()
+                if kept_prefixes and not model.rules.keeps_prefixes:
+                    self.account.prompt_cache.drop(model.config.content_key)
                 self.account.kv[model.info.id].set_alone(model.rules.batching == "none")
                 self._free_unused_draft(model)
 

@@ -54,6 +54,8 @@ class Admission:
         self.max_running = max_running
         # Set while the whole budget is in use: no request is admitted.
         self.closed = False
+        # Whether the next request of the last model waits for the model's check.
+        self.awaits_check = False
 
     def is_blocked(self, model: str) -> bool:
         """Whether the next request of this model waits for memory."""
@@ -68,11 +70,16 @@ class Admission:
         lowered to what memory can hold.
         """
         id = model.info.id
+        self.awaits_check = False
         head = self._waiting.peek(id, running, self.max_running)
         if not isinstance(head, PreparedRequest) or len(model.engine) >= self.max_running:
             return None
         most = model.engine.longest_prompt
         if most is not None and len(head.context) > most:
+            # It may be sliced if the check finds so.
+            self.awaits_check = model.check is not None
+            if self.awaits_check:
+                return None
             self._waiting.remove([head.submit.id])
             return too_long(head, most, WHOLE_LIMIT)
         longest = self._max_length(model, head)

@@ -195,7 +195,8 @@ class EngineCore:
         """Read one slice of the model being loaded; reject requests that waited too long."""
         self._device_clock.begin(loading=self._pool.loads.current is not None)
         result = self._pool.advance_load(self._waiting, may_begin=not self._admission.closed)
-        self._checks.advance(is_idle=not self._running and not self._waiting)
+        may_wait = not self._waiting or self._admission.awaits_check
+        self._checks.advance(is_idle=not self._running and may_wait)
         if result is not None:
             self._finish_load(result.model, result.reason)
         self._admission.watch()

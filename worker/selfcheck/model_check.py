@@ -16,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from protocol.batching import Batching, BatchRules
+from protocol.batching import CACHED_PREFIXES, Batching, BatchRules
 from protocol.quantisation import KVBits
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
@@ -53,7 +53,7 @@ CACHE_BYTES = 1 << 30
 # All rows of the check are prefilled in one slice, unless they have breakpoints.
 SLICE_S = 60.0
 
-SLICES, BATCHES, PREFIXES = "a prompt in slices", "rows in one batch", "cached prefixes"
+SLICES, BATCHES, PREFIXES = "a prompt in slices", "rows in one batch", CACHED_PREFIXES
 DRAFTS, UNCHECKED_DRAFTS = "drafts", "whether drafts change an answer is not checked yet"
 UNCACHED = "Nothing is kept in the prompt cache"
 WHOLE = "Prompts are computed in one slice"

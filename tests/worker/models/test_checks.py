@@ -8,20 +8,23 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from protocol.batching import BatchRules
-from protocol.events import Finished, Rejected
+from protocol.events import Finished, Rejected, Started
 from protocol.messages import ModelSource, Sampling, Step, Submit, TokenPrompt
 from tests.models import unbatched
 from tests.worker.driver import (
     AfterStep,
+    events_of,
     make_config_loader,
     make_configure,
     run_loop,
     tokens_of,
 )
 from worker.cache.disk_store import DiskStore
+from worker.engine.engine import Engine
 from worker.intake.prepared import PreparedRequest, prepare
 from worker.models import weight_loader
 from worker.models.model_config import LoadError
@@ -33,12 +36,15 @@ from worker.selfcheck.model_check import ModelCheck
 # A check of a tiny model ends long before, also in a share of the time.
 MOST_REQUESTS = 2000
 LONG_ANSWER_TOKENS = 300
+PROMPT_TOKENS = 57
+CACHE_BYTES = 1 << 28
 # How far the clock goes on each time that it is read.
 TICK_S = 0.05
 
 
 def load(*paths: Path, folder: Path | None = None) -> ModelPool:
     configure = make_configure([ModelSource(path.name, str(path)) for path in paths])
+    configure = msgspec.structs.replace(configure, prompt_cache_bytes=CACHE_BYTES)
     disk_store = None if folder is None else DiskStore(folder, 1 << 30)
     pool = ModelPool(configure, make_config_loader(), disk_store=disk_store)
     pool.load_all()
@@ -61,7 +67,7 @@ def end_loads_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def greedy(path: Path, id: int, tokens: int = 8) -> Submit:
-    prompt = TokenPrompt([*range(3, 60)])
+    prompt = TokenPrompt([*range(3, 3 + PROMPT_TOKENS)])
     return Submit(id, path.name, prompt, Sampling(seed=0, temperature=0.0), tokens)
 
 
@@ -114,8 +120,7 @@ def test_a_check_that_takes_too_long_goes_on_while_the_model_is_idle(
     [state] = pool.states()
     assert state.rules is not None
     assert (state.rules.batching, state.rules.unchecked != []) == ("none", True)
-    while pool.has_checks:
-        pool.advance_check()
+    end_checks(pool)
     [state] = pool.states()
     assert state.rules is not None
     assert (state.rules.batching, state.rules.unchecked) == ("decode", [])
@@ -170,6 +175,100 @@ def test_requests_are_answered_before_a_check_has_ended(
     steps = run_loop(load(mamba_path), submits)
     for submit in submits:
         assert tokens_of(steps, submit.id) == tokens_of(expected, submit.id)
+
+
+def end_checks(pool: ModelPool) -> None:
+    while pool.has_checks:
+        pool.advance_check()
+
+
+def next_turn(first: Submit, answer: list[int]) -> Submit:
+    """The request whose prompt continues this one and its answer."""
+    assert isinstance(first.prompt, TokenPrompt)
+    prompt = TokenPrompt([*first.prompt.tokens, *answer, 17, 18, 19])
+    return msgspec.structs.replace(first, id=first.id + 1, prompt=prompt)
+
+
+@pytest.mark.parametrize("family", ["llama", "mamba"])
+def test_what_is_computed_before_a_check_has_ended_is_continued_behind_it(
+    family: str, llama_path: Path, mamba_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = {"llama": llama_path, "mamba": mamba_path}[family]
+    first = greedy(path, 0)
+    answer = tokens_of(run_loop(load(path), [first]), 0)
+    second = next_turn(first, answer)
+    expected = tokens_of(run_loop(load(path), [second]), 1)
+    end_loads_first(monkeypatch)
+    pool = load(path)
+    assert not pool[path.name].rules.reuses_prefixes
+    assert tokens_of(run_loop(pool, [first]), 0) == answer
+    end_checks(pool)
+    steps = run_loop(pool, [second])
+    [started] = [event for event in events_of(steps, 1) if isinstance(event, Started)]
+    assert started.cached_tokens >= PROMPT_TOKENS
+    assert tokens_of(steps, 1) == expected
+
+
+def test_what_is_kept_before_a_check_has_ended_is_not_continued_until_it_has(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_loads_first(monkeypatch)
+    pool = load(llama_path)
+    first = greedy(llama_path, 0)
+    answer = tokens_of(run_loop(pool, [first]), 0)
+    assert pool.account.prompt_cache.nbytes > 0
+    assert not pool[llama_path.name].rules.reuses_prefixes
+    [started] = [
+        event
+        for event in events_of(run_loop(pool, [next_turn(first, answer)]), 1)
+        if isinstance(event, Started)
+    ]
+    assert started.cached_tokens == 0
+
+
+def test_what_a_model_may_not_continue_is_freed_once_its_check_says_so(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_loads_first(monkeypatch)
+    # Whatever the check compares differs by more.
+    monkeypatch.setattr(model_check, "FLOAT32_BOUND", -1.0)
+    pool = load(llama_path)
+    run_loop(pool, [greedy(llama_path, 0)])
+    assert pool.account.prompt_cache.nbytes > 0
+    end_checks(pool)
+    assert not pool[llama_path.name].rules.reuses_prefixes
+    assert pool.account.prompt_cache.nbytes == 0
+
+
+def test_a_prompt_that_may_not_be_computed_whole_waits_for_the_check(
+    llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long, short = greedy(llama_path, 0), greedy(llama_path, 1, tokens=LONG_ANSWER_TOKENS)
+    expected = tokens_of(run_loop(load(llama_path), [long]), 0)
+    end_loads_first(monkeypatch)
+    bound = property(lambda engine: None if engine.rules.slices_prompts else PROMPT_TOKENS - 1)
+    monkeypatch.setattr(Engine, "longest_prompt", bound)
+    pool = load(llama_path)
+    short = msgspec.structs.replace(short, prompt=TokenPrompt([3, 4, 5]))
+    steps = run_loop(pool, [short, long])
+    assert pool[llama_path.name].rules.slices_prompts
+    assert tokens_of(steps, 0) == expected
+
+
+@pytest.mark.long
+def test_caches_that_cannot_be_copied_stop_no_request_before_the_check_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = unbatched.make("deepseek_v41", tmp_path / "tiny-deepseek")
+    expected = tokens_of(run_loop(load(path), [greedy(path, 0)]), 0)
+    end_loads_first(monkeypatch)
+    pool = load(path)
+    assert tokens_of(run_loop(pool, [greedy(path, 0)]), 0) == expected
+    assert pool.account.prompt_cache.nbytes == 0
+    rules = pool[path.name].rules
+    assert rules.findings[-1].startswith("Nothing is kept in the prompt cache")
+    end_checks(pool)
+    assert tokens_of(run_loop(pool, [greedy(path, 1)]), 1) == expected
 
 
 def test_a_model_whose_file_ends_the_process_is_not_loaded(
