@@ -48,8 +48,8 @@ class PeerProcesses:
         self._now = now
         self._max_wait_s = max_wait_s
         self._lock = asyncio.Lock()
-        # Called with the ports and the process of each connection that a look-up has found: also of
-        # one that waited no longer, or for which nobody has asked.
+        # Called with the ports and the process of each connection that a look-up finds, whether a
+        # request waits for it or not.
         self.report: Callable[[Ports, int], None] = lambda ports, pid: None
         # By both ports: when it was found, and the process.
         self._found: dict[Ports, tuple[float, int]] = {}

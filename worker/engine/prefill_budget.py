@@ -2,7 +2,7 @@
 
 A slice is bounded by time: about `slice_s`, and beside decoding rows, also those of other models,
 `PREFILL_PER_DECODE` times as long as a decode step, or `MIN_PREFILL_S` where that is longer. Beside
-slow decode steps it takes `LONG_PREFILL_S`, or as long as the step, so that the two stay short.
+slow decode steps it takes `LONGEST_S`, or as long as the step, so that the two stay short.
 The inter-token time is then at most about three times that of decoding alone. Both speeds are
 measured while the engine runs; a short first slice measures the speed of prefill. A slice is
 also bounded by the memory of its attention scores. Beside decoding rows it has a least number of
@@ -15,12 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worker.engine.attention_cost import AttentionCost
-from worker.engine.rows.slice_floor import SliceFloor
+from worker.engine.rows.slice_floor import LONGEST_S, SliceFloor
 
 PREFILL_PER_DECODE = 2.0
 # A shorter wait is not noticed, and smaller slices would slow the prefill down.
 MIN_PREFILL_S = 0.012
-LONG_PREFILL_S = 0.1
 # A decode step until one without a slice is measured: for other models it is not none.
 UNMEASURED_DECODE_S = 0.005
 # On a CPU without a fast BLAS 32 tokens take ten decode steps of two rows, and 8 cost 1.04 times as
@@ -185,7 +184,7 @@ class PrefillBudget:
 
 def bound_slice_s(decode_s: float) -> float:
     """The seconds of a slice beside decode steps that take so long."""
-    return max(MIN_PREFILL_S, min(PREFILL_PER_DECODE * decode_s, LONG_PREFILL_S), decode_s)
+    return max(MIN_PREFILL_S, min(PREFILL_PER_DECODE * decode_s, LONGEST_S), decode_s)
 
 
 def moving_average(average: float, new: float) -> float:

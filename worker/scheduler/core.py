@@ -306,9 +306,9 @@ class EngineCore:
                     self._retry_alone(row)
         if len(self._embeddings):
             self._send_admissions()
-        started_at = self._clock()
-        self._events += self._embeddings.step(self._device_clock.begin)
-        self._device_ms += (self._clock() - started_at) * MS_PER_S
+            started_at = self._clock()
+            self._events += self._embeddings.step(self._device_clock.begin)
+            self._device_ms += (self._clock() - started_at) * MS_PER_S
 
     def _send_tokens(self, model: LoadedModel, tokens: list[Token]) -> None:
         """Send tokens while the device computes a slice of prompts."""

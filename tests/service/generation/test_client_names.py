@@ -1,4 +1,4 @@
-"""Whose request it is that waited for the first worker: as its client is named when it goes in."""
+"""A request that waits for the first worker has the name that its client has when it is sent."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from worker.engine.attention_cost import AttentionCost
 from worker.engine.prefill_budget import (
     FIRST_TOKENS,
-    LONG_PREFILL_S,
     MIN_PREFILL_S,
     MIN_TOKENS,
     PREFILL_PER_DECODE,
@@ -18,6 +17,7 @@ from worker.engine.prefill_budget import (
     Prompt,
     bound_slice_s,
 )
+from worker.engine.rows.slice_floor import LONGEST_S
 
 MAX_TOKENS, MAX_ROWS, SLICE_S = 512, 8, 1.0
 LONG = Prompt(0, 10_000)
@@ -90,7 +90,7 @@ def test_a_slice_and_the_decode_step_beside_it_stay_short(decode_s: float) -> No
     assert slice_s >= max(decode_s, MIN_PREFILL_S)
     assert slice_s <= max(PREFILL_PER_DECODE * decode_s, MIN_PREFILL_S)
     # Two steps of a tenth of a second are a gap below 250 ms.
-    assert decode_s > LONG_PREFILL_S or decode_s + slice_s <= 2 * LONG_PREFILL_S
+    assert decode_s > LONGEST_S or decode_s + slice_s <= 2 * LONGEST_S
 
 
 def test_short_prompts_share_the_time_of_a_slice() -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 # Twice the tokens are worth it if each then costs at most this part of what it did.
 WORTH = 0.8
-# A slice that is longer than the time for it stays below this, or `LONGER` times the shortest one.
+# The most that a slice takes beside decode steps that are no longer; one that is longer than the
+# time for it stays below this, or `LONGER` times the shortest one.
 LONGEST_S = 0.1
 LONGER = 1.5
 # After how many slices one of another size is tried: after each that does not pay, twice as many.
@@ -46,7 +47,7 @@ class SliceFloor:
         return 2 * self._tokens if self._may_take(2 * self._tokens, self._tokens) else self._tokens
 
     def record(self, tokens: int, seconds: float) -> None:
-        """A slice beside decoding rows has had so many tokens, and took so long."""
+        """Measure a slice of these tokens, padding included, beside decoding rows."""
         size = self._size_of(tokens)
         if not size or not seconds:
             return

@@ -8,7 +8,7 @@ last one took: the decode step beside that slice counts, and what one passes bey
 credit. Texts that are embedded count as prompts.
 
 - Prompts take at most half of the time beside others' answers, and one slice more.
-- Nobody starves: each decode step pays off, the debt is at most `MAX_DEBT_S`, and models
+- No prompt starves: each decode step lowers the debt, which is at most `MAX_DEBT_S`, and models
   whose prompts wait take turns.
 - A client's prompts beside its own answers alone are not bounded.
 """
@@ -27,7 +27,7 @@ MAX_DEBT_S = 1.0
 
 
 class SliceTurns:
-    """Whose slice is next: names in the order in which they began to wait."""
+    """The order of the models' slices: names in the order in which they began to wait."""
 
     def __init__(self) -> None:
         self._waiting: list[str] = []
