@@ -21,6 +21,8 @@ PREDICTION_RATES = (0.0, 0.8, 0.8, 0.85, 0.9, 0.95, 0.97)
 # How many tokens the expected share counts for, and how fast older tokens lose their weight.
 PRIOR_TOKENS = 4.0
 KEPT_SHARE = 0.95
+# More tokens since the last draft are entered without a look at what was expected of each.
+MAX_FOLLOWED_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,11 @@ class Drafter:
                 self._sources.append((predicted, HitRates(PREDICTION_RATES), "prediction"))
             repeated = EditLookup(TokenLookup(self._history, self._history))
             self._sources.append((repeated, HitRates(TEXT_RATES), "text"))
+        elif len(self._learned) > MAX_FOLLOWED_TOKENS:
+            self._history += self._learned
+            self._learned.clear()
+            for source, _, _ in self._sources:
+                source.skip()
         for token in self._learned:
             self._history.append(token)
             for source, rates, _ in self._sources:

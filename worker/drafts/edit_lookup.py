@@ -64,6 +64,12 @@ class EditLookup:
         if self._parting is None and self._lookup.matched > self._matched:
             self._place, self._matched, self._rest = self._lookup.place, self._lookup.matched, ()
 
+    def skip(self) -> None:
+        """The answer has gone on by several tokens, which end the history: look up the place."""
+        self._lookup.skip()
+        self._parting, self._rest = None, ()
+        self._place, self._matched = self._lookup.place, self._lookup.matched
+
     def propose(self, count: int) -> list[int]:
         """At most `count` tokens that may come next; none without a guess."""
         if self._lookup.matched > self._matched:

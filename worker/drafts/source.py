@@ -26,6 +26,9 @@ class DraftSource(Protocol):
     def follow(self, token: int) -> None:
         """The answer goes on with this token, which is the last one of the history."""
 
+    def skip(self) -> None:
+        """The answer has gone on by several tokens, which end the history."""
+
     def propose(self, count: int) -> list[int]:
         """At most `count` tokens that may come next; none without a guess."""
 

@@ -61,6 +61,13 @@ class TokenLookup:
         if not self.matched:
             self._find()
 
+    def skip(self) -> None:
+        """The answer has gone on by several tokens, which end the history: look up the place."""
+        self.matched = 0
+        if self._grows:
+            self._enter(len(self.text) - 1)
+        self._find()
+
     def propose(self, count: int) -> list[int]:
         """At most `count` tokens that may come next; none without a guess."""
         if not self.matched:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.drafts.drafter import Drafter, HitRates
+from worker.drafts.drafter import MAX_FOLLOWED_TOKENS, Drafter, HitRates
 
 COUNT = 4
 
@@ -46,6 +46,17 @@ def test_an_answer_that_is_resumed_is_drafted_as_if_it_had_gone_on(
     resumed = Drafter(prompt, answer, prediction=[1, 2, 3])
     assert resumed.draft(COUNT) == whole.draft(COUNT)
     assert resumed.known_tokens == whole.known_tokens
+
+
+@given(st.lists(st.integers(0, 99), min_size=2, max_size=30, unique=True), st.integers(0, 9))
+def test_a_repeated_text_is_drafted_also_after_a_long_pause(text: list[int], more: int) -> None:
+    """Behind more tokens than are followed one by one."""
+    for prediction in ([], text):
+        drafter = Drafter([*text, 100], prediction=prediction)
+        drafter.draft(COUNT)
+        answer = [*range(200, 200 + MAX_FOLLOWED_TOKENS + more), *text[:2]]
+        learn(drafter, answer)
+        assert list(drafter.draft(COUNT).tokens[: len(text) - 2]) == text[2 : 2 + COUNT]
 
 
 def test_a_token_that_is_known_or_comes_too_early_is_not_taken() -> None:

@@ -6,6 +6,7 @@ these tokens first, so they are waited for only where a draft is expected to pay
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from worker.engine.batches.speculation.draft_plan import (
 )
 from worker.engine.batches.speculation.model_drafts import ModelDrafts
 from worker.engine.batches.speculation.pass_costs import PassCosts, reckon
+from worker.engine.batches.speculation.plan_time import PlanTime
 from worker.engine.batches.speculation.retries import Retries
 from worker.engine.sampler import Row
 from worker.engine.stopwatch import Stopwatch
@@ -99,6 +101,7 @@ class Speculation:
         self._costs = costs or PassCosts()
         self._model = ModelDrafts(model, self._costs) if model is not None else None
         self._retries = Retries()
+        self._plan_time = PlanTime()
         self._counts: Counter[tuple[DraftOrigin, bool]] = Counter()
         self.prompts_wait = False
 
@@ -111,6 +114,18 @@ class Speculation:
         """
         if all(row.drafter is None for row in rows):
             return None
+        if self._model is None and not self._plan_time.is_due(rows):
+            return None
+        # The thread's own time: the search may wait for the device.
+        started_s = time.thread_time()
+        drafts = self._search(rows, tokens_left, read)
+        self._plan_time.count_search(time.thread_time() - started_s, in_vain=drafts is None)
+        return drafts
+
+    def _search(
+        self, rows: Sequence[Row], tokens_left: Sequence[int], read: Callable[[], list[int]]
+    ) -> Drafts | None:
+        """Look for drafts; those of a source that computes are made."""
         candidates = list(map(Candidate, rows, tokens_left))
         if self._model is not None:
             self._model.prepare(candidates, prompts_wait=self.prompts_wait)
@@ -212,7 +227,9 @@ class Speculation:
         timer = PassTimer()
         yield timer
         if timer.places:
-            self._costs.record(rows, timer.places, timer.read_s())
+            seconds = timer.read_s()
+            self._costs.record(rows, timer.places, seconds)
+            self._plan_time.count_pass(seconds)
 
 
 def count_tokens_left(
