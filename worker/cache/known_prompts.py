@@ -142,6 +142,7 @@ def common_length(first: Tokens, second: Tokens) -> int:
     for start in range(0, length, CHUNK_TOKENS):
         end = min(start + CHUNK_TOKENS, length)
         differs = first[start:end] != second[start:end]
-        if differs.any():
-            return start + int(differs.argmax())
+        place = int(differs.argmax())
+        if differs[place]:
+            return start + place
     return length
