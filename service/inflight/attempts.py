@@ -14,8 +14,6 @@ import msgspec
 from protocol.events import Finished, Progress, PromptUse, Started, TextDelta
 from protocol.units import MS_PER_S
 
-# A sequence that a worker gets at once has not waited for one.
-LEAST_RESTART_S = 0.001
 Stage = Literal["restart", "queue", "prefill", "decode"]
 Phase = Stage | Literal["preparation", "load"]
 
@@ -77,8 +75,8 @@ class Attempts:
         return self._phase == "decode"
 
     def submit(self, now: float) -> None:
-        """A worker gets the sequence."""
-        if now - self._since >= LEAST_RESTART_S:
+        """A worker gets the sequence; at the time of its start it has not waited for one."""
+        if now > self._since:
             self._lose("restart", now)
         self._phase, self._since = "queue", now
 

@@ -139,10 +139,11 @@ class RequestRegistry:
         self._blamed.refuse_known(owner, submits)
         self._check_admission(len(submits), client)
         ids = [next(self._ids) for _ in submits]
+        now = self._clock()
         request = InflightRequest(self.cancel, ids[0], len(ids))
         for id, submit in zip(ids, submits, strict=True):
             own = msgspec.structs.replace(submit, id=id, client=client)
-            sequence = InflightSequence(own, request.collector, owner, now=self._clock())
+            sequence = InflightSequence(own, request.collector, owner, now=now)
             self._sequences[id] = self._by_attempt_id[id] = sequence
             self._start_queue_timer(sequence)
             self._crash_policy.add(id, submit.model)
@@ -150,7 +151,7 @@ class RequestRegistry:
         self._idle.clear()
         self._busy.set()
         try:
-            self._sync_worker()
+            self._sync_worker(now)
         except BaseException:
             # It cannot be sent; else it would keep its places for ever.
             self.cancel(ids)
@@ -236,12 +237,12 @@ class RequestRegistry:
         """Fail all requests: workers crash too often for a request to wait for the next one."""
         self.fail_all(WorkerUnavailable(reason, code="failed"))
 
-    def _sync_worker(self) -> None:
+    def _sync_worker(self, now: float | None = None) -> None:
         """Cancel and submit sequences so that the worker has those that it should have."""
         if not self._has_worker:
             return
         changes = self._crash_policy.take_changes()
-        now = self._clock()
+        now = self._clock() if now is None else now
         if changes.cancel:
             cancelled = [self._sequences[id] for id in changes.cancel]
             self._worker.send(Cancel([sequence.attempt_id for sequence in cancelled]))
