@@ -253,5 +253,9 @@ Event = (
 
 def count_drafts(events: Iterable[Event]) -> tuple[int, int]:
     """How many drafted tokens were accepted, and how many rejected."""
-    deltas = [event for event in events if isinstance(event, TextDelta)]
-    return sum(each.accepted for each in deltas), sum(each.rejected for each in deltas)
+    accepted = rejected = 0
+    for event in events:
+        if isinstance(event, TextDelta):
+            accepted += event.accepted
+            rejected += event.rejected
+    return accepted, rejected

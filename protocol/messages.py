@@ -148,7 +148,8 @@ class Configure(Message, frozen=True):
 
     `preload` are the ids of the models to load before `Ready`, None for all.
     `memory_limit_bytes` is the memory budget for models, 0 for the device's default. A
-    request waits at most `memory_wait_s` for memory. A slice of prefill has at most
+    request waits at most `memory_wait_s` for memory. Text waits at most `stream_interval_s` for
+    that of later steps. A slice of prefill has at most
     `prefill_rows` rows of `prefill_step_tokens` tokens and takes about `prefill_slice_s`. For
     `cache_limit_bytes` 0 means a share of the budget. `wired_limit_bytes` 0 wires nothing, "auto"
     as `protocol/wiring.py` chooses once the models are loaded. `ranks` is None for one process,
@@ -168,6 +169,7 @@ class Configure(Message, frozen=True):
     prompt_cache_dir_reserve_bytes: int = 0
     preload: list[str] | None = None
     memory_wait_s: float = 30.0
+    stream_interval_s: float = 0.0
     prefill_reserve_bytes: int = 0
     wired_limit_bytes: WiredLimit = 0
     prefill_rows: int = 8

@@ -45,8 +45,10 @@ class DraftedTokens(Data, frozen=True):
 
 
 class Stats(Data, frozen=True):
-    """The worker's state after a step; `device_ms` and `host_ms` are durations of that step.
+    """The worker's state after some steps, and what these took: `device_ms` and `host_ms`.
 
+    They are those since the last message: none, one or several `steps`, with `step_sequences`
+    sequences in all.
     `waiting` includes the sequences that are `preparing`: whose prompt or grammar is being
     prepared. `preparation_ms` and `preparation_bytes` are the time spent since the last step
     and the encoded prompts prepared in it. `preempted` sequences were queued again since
@@ -60,6 +62,8 @@ class Stats(Data, frozen=True):
     memory: Memory
     device_ms: float
     host_ms: float
+    steps: int = 0
+    step_sequences: int = 0
     preparing: int = 0
     preparation_ms: float = 0.0
     preparation_bytes: int = 0

@@ -8,6 +8,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.ranks",
         "worker.ranks.joining",
         "worker.scheduler",
+        "worker.scheduler.steps",
         "worker.intake",
         "worker.models",
         "worker.memory",
@@ -46,7 +47,9 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         # When checks go on beside requests.
         "worker.selfcheck",
         "worker.memory",
+        "worker.scheduler.steps",
     ),
+    "worker.scheduler.steps": ("worker.models", "worker.memory"),
     "worker.intake": (
         "worker.models",
         "worker.embedding",

@@ -45,7 +45,7 @@ from worker.ranks.joining.listening import MeetingFailed
 from worker.ranks.leader import Leader
 from worker.ranks.recorder import RankLost
 from worker.scheduler.core import EngineCore
-from worker.scheduler.device_clock import DeviceClock
+from worker.scheduler.steps.device_clock import DeviceClock
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
         measure_memory = partial(measure, budget.limit)
         signal.signal(signal.SIGTERM, lambda *_: inbox.put(Shutdown()))
         send_ready(channel, pool, Ready(device, measure_memory(), wiring))
-        core = EngineCore(
+        EngineCore(
             pool,
             preprocessor,
             inbox,
@@ -144,9 +144,9 @@ def serve(channel: Channel[ToWorker, ToService]) -> int:
             measure_memory=measure_memory,
             max_running=configure.max_running,
             memory_wait_s=configure.memory_wait_s,
+            stream_interval_s=configure.stream_interval_s,
             device_clock=device_clock,
-        )
-        core.run()
+        ).run()
     finally:
         finished.set()
         preprocessor.shut_down()

@@ -354,6 +354,7 @@ def to_configure(settings: Settings) -> Configure:
         models=sources,
         preload=preload,
         memory_wait_s=settings.memory_wait_s,
+        stream_interval_s=settings.stream_interval_s,
         prefill_reserve_bytes=settings.prefill_reserve_bytes,
         wired_limit_bytes=settings.wired_limit_bytes,
         compiled_sampling=settings.compiled_sampling == "on",

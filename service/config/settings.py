@@ -175,6 +175,12 @@ class Settings(RankSettings, frozen=True, kw_only=True):
         float,
         Meta(description="How long a request waits for memory before it gets 503.", gt=0, le=86400),
     ] = 30.0
+    stream_interval_s: Annotated[
+        float,
+        Meta(
+            description="How long an answer's text may wait for more, to be one event.", ge=0, le=1
+        ),
+    ] = 0.016
     prefill_reserve_bytes: Annotated[
         int, Meta(description="Memory reserved for prefill; 0 is 1/32 of the budget.", ge=0, le=TIB)
     ] = 0
@@ -213,11 +219,7 @@ class Settings(RankSettings, frozen=True, kw_only=True):
     ] = 0
     prompt_cache_bytes: Annotated[
         int,
-        Meta(
-            description="The memory of the prompt cache, which reuses earlier prompts; 0 is off.",
-            ge=0,
-            le=TIB,
-        ),
+        Meta(description="The memory of the cache of earlier prompts; 0 is off.", ge=0, le=TIB),
     ] = 2 * GIB
     prompt_cache_dir: Annotated[
         str,

@@ -42,12 +42,10 @@ class StepStats:
         self.totals = Totals()
 
     def add_step(self, stats: Stats, tokens: int) -> None:
-        """Add a step of the worker that generated `tokens` tokens."""
+        """Add steps of the worker that generated `tokens` tokens."""
         totals, second = self.totals, self._current_second()
-        # A message without device time has admissions and refusals, and is no step.
-        if stats.device_ms:
-            totals.steps += 1
-            totals.step_sequences += stats.running
+        totals.steps += stats.steps
+        totals.step_sequences += stats.step_sequences
         totals.tokens += tokens
         totals.device_s += stats.device_ms / MS_PER_S
         totals.host_s += stats.host_ms / MS_PER_S

@@ -64,6 +64,7 @@ class Simulation:
         context_limit: int = 0,
         measures_memory: bool = True,
         most_steps: int = 10**6,
+        stream_interval_s: float = 0.0,
     ) -> None:
         self.pool = pool
         self.clock = CLOCK_OF[pool]
@@ -84,6 +85,7 @@ class Simulation:
             measure_memory=measure_from(start_bytes) if measures_memory else Memory,
             max_running=max_running,
             memory_wait_s=wait_s,
+            stream_interval_s=stream_interval_s,
             clock=self.clock,
         )
 

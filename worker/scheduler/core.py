@@ -8,21 +8,15 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from protocol.events import Event, Failed, Rejected, TextDelta, count_drafts
+from protocol.events import Event, Failed, Rejected, TextDelta
 from protocol.messages import (
     Cancel,
-    CommandResult,
     Load,
-    ModelsChanged,
     Pin,
     SetMaxRunning,
     Shutdown,
-    Step,
     Unload,
 )
-from protocol.model_states import ModelState
-from protocol.stats import Stats
-from protocol.units import MS_PER_S
 from worker.engine.engine import FailedRow, Token
 from worker.intake.prepared import ModelOpened, ModelOpenFailed, PreparedRequest, RequestDeferred
 from worker.intake.prepared_texts import PreparedEmbedding
@@ -32,9 +26,7 @@ from worker.memory.budget import Measure
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
 from worker.scheduler.admission import Admission
-from worker.scheduler.device_clock import DeviceClock
 from worker.scheduler.embedding_jobs import EmbeddingJobs
-from worker.scheduler.memory_pressure import MemoryPressure
 from worker.scheduler.model_commands import ModelCommands
 from worker.scheduler.preemption.prefill_share import PrefillShare
 from worker.scheduler.preemption.shares import preempt_for_shares
@@ -47,6 +39,9 @@ from worker.scheduler.running import (
     preempt_rows,
     rows_of,
 )
+from worker.scheduler.steps.device_clock import DeviceClock
+from worker.scheduler.steps.memory_pressure import MemoryPressure
+from worker.scheduler.steps.step_sender import Send, StepSender
 from worker.scheduler.waiting_queue import WaitingQueue
 from worker.selfcheck.check_turns import CheckTurns
 
@@ -54,6 +49,9 @@ logger = logging.getLogger(__name__)
 
 # How often the loop runs while requests wait or are prepared and no work arrives.
 POLL_S = 0.25
+# How long rows decode until loads, waiting requests and memory are looked at again, where nothing
+# arrives or ends.
+CHECK_INTERVAL_S = 0.008
 
 
 class EngineCore:
@@ -65,30 +63,38 @@ class EngineCore:
         preprocessor: Preprocessor,
         inbox: WorkSource,
         *,
-        send: Callable[[Step | ModelsChanged | CommandResult], None],
+        send: Send,
         measure_memory: Measure,
         max_running: int,
         memory_wait_s: float = 30.0,
+        stream_interval_s: float = 0.0,
         device_clock: DeviceClock | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._preprocessor = preprocessor
         self._inbox = inbox
-        self._send = send
         self._device_clock = device_clock or DeviceClock()
         self._clock = clock
         self._waiting = WaitingQueue()
         self._admission = Admission(
             pool, self._waiting, max_running=max_running, wait_s=memory_wait_s, clock=clock
         )
-        self._results: list[CommandResult] = []
-        report = self._results.append
+        self._memory_pressure = MemoryPressure(pool, self._waiting, measure_memory)
+        self._running: dict[int, RunningRequest] = {}
+        self._sender = StepSender(
+            send,
+            pool,
+            preprocessor,
+            self._memory_pressure,
+            count=self._count,
+            interval_s=stream_interval_s,
+            clock=clock,
+        )
+        report = self._sender.results.append
         self._commands = ModelCommands(
             pool, self._waiting, preprocessor, report, wait_s=memory_wait_s, clock=clock
         )
-        self._memory_pressure = MemoryPressure(pool, self._waiting, measure_memory)
-        self._running: dict[int, RunningRequest] = {}
         preempt_rows_of = partial(preempt_rows, self._running, self._preempt)
         self._checks = CheckTurns(pool, preempt_rows_of, self._device_clock.begin, clock=clock)
         # When each model was loaded last; not those that were there from the start.
@@ -98,10 +104,11 @@ class EngineCore:
         self._reservations = Reservations(
             pool, self._admission, self._running, partial(self._preempt, for_memory=True)
         )
-        self._events: list[Event] = []
-        self._sent_states: list[ModelState] = pool.states()
-        self._device_ms = 0.0
-        self._preempted = self._recomputed_tokens = 0  # Since the last message.
+        # What the device took of the step that runs.
+        self._device_s = 0.0
+        # Whether work has arrived or a row has left since the last look at what may start.
+        self._has_changed = True
+        self._checked_at = clock()
 
     def run(self) -> None:
         """Serve until a `Shutdown` arrives.
@@ -111,12 +118,15 @@ class EngineCore:
         """
         while self._receive():
             started_at = self._clock()
-            self._load()
-            self._admit()
-            self._send_admissions()
+            if is_due := self._is_check_due(started_at):
+                self._load()
+                self._admit()
+                self._pool.squeeze()
+            self._sender.send_urgent()
             self._step()
-            self._check_memory()
-            self._send_step(started_at)
+            if is_due:
+                self._check_memory()
+            self._sender.end_step(started_at, self._device_s)
 
     # ------------------------------------------------------------ receive
 
@@ -134,8 +144,22 @@ class EngineCore:
 
     @property
     def _busy(self) -> bool:
-        has_loads = self._pool.loads.current is not None or self._pool.has_checks
-        return bool(self._running or len(self._embeddings) or self._events or has_loads)
+        return bool(self._running or self._sender.events or self._has_other_work)
+
+    @property
+    def _has_other_work(self) -> bool:
+        """Whether there is work for the device beside rows that generate."""
+        is_loading = self._pool.loads.current is not None or self._pool.has_checks
+        return is_loading or len(self._embeddings) > 0
+
+    def _is_check_due(self, now: float) -> bool:
+        """Whether loads, waiting requests and memory are to be looked at before the next step."""
+        has_changed, self._has_changed = self._has_changed, False
+        is_due = has_changed or now - self._checked_at >= CHECK_INTERVAL_S
+        if is_due or not self._running or self._has_other_work:
+            self._checked_at = now
+            return True
+        return False
 
     def _wait_timeout_s(self) -> float | None:
         """How long to wait for work before memory waits and idle models are checked again."""
@@ -146,11 +170,12 @@ class EngineCore:
 
     def _handle(self, work: Work) -> bool:
         """Handle one piece of work; False on `Shutdown`."""
+        self._has_changed = True
         match work:
             case PreparedRequest() | PreparedEmbedding():
                 self._enqueue(work)
             case Rejected():
-                self._events.append(work)
+                self._sender.events.append(work)
             case RequestDeferred():
                 pass
             case Cancel(ids):
@@ -171,7 +196,7 @@ class EngineCore:
     def _enqueue(self, prepared: PreparedRequest | PreparedEmbedding) -> None:
         id, model = prepared.submit.id, prepared.submit.model
         if (reason := self._pool.loads.failure_of(model)) is not None:
-            self._events.append(Rejected(id, "model_load_failed", reason, param="model"))
+            self._sender.events.append(Rejected(id, "model_load_failed", reason, param="model"))
             return
         self._waiting.append(prepared)
         self._pool.request_load(prepared.config)
@@ -185,6 +210,7 @@ class EngineCore:
 
     def _release(self, model: LoadedModel, id: int) -> None:
         """Free the engine's row and the memory of a request that no longer runs."""
+        self._has_changed = True
         model.engine.remove([id])
         self._pool.account.kv[model.info.id].release([id])
         self._pool.mark_used(model.info.id)
@@ -193,6 +219,8 @@ class EngineCore:
 
     def _load(self) -> None:
         """Read one slice of the model being loaded; reject requests that waited too long."""
+        if self._has_other_work:
+            self._sender.send_all()
         self._device_clock.begin(loading=self._pool.loads.current is not None)
         result = self._pool.advance_load(self._waiting, may_begin=not self._admission.closed)
         may_wait = not self._waiting or self._admission.awaits_check
@@ -200,7 +228,7 @@ class EngineCore:
         if result is not None:
             self._finish_load(result.model, result.reason)
         self._admission.watch()
-        self._events += self._admission.expire()
+        self._sender.events += self._admission.expire()
         self._request_evicted()
         self._commands.expire()
         self._pool.loads.drop_unwanted(lambda id: self._waiting.peek(id) or id in self._commands)
@@ -220,7 +248,9 @@ class EngineCore:
         self._commands.finish_load(model, "model_load_failed", reason)
         ids = [prepared.submit.id for prepared in self._waiting.for_model(model)]
         self._waiting.remove(ids)
-        self._events += [Rejected(id, "model_load_failed", reason, param="model") for id in ids]
+        self._sender.events += [
+            Rejected(id, "model_load_failed", reason, param="model") for id in ids
+        ]
 
     # ------------------------------------------------------------ admit
 
@@ -228,7 +258,7 @@ class EngineCore:
         """Start every waiting request that fits."""
         self._device_clock.begin()
         if not self._admission.closed:
-            self._events += self._embeddings.admit(self._admission.max_running)
+            self._sender.events += self._embeddings.admit(self._admission.max_running)
         for model in self._pool:
             id = model.info.id
             # One admitted before may have evicted it.
@@ -237,7 +267,7 @@ class EngineCore:
             self._preempt_for_shares(id)
             while admitted := self._admission.next(model, count_clients(id, self._running)):
                 if isinstance(admitted, Rejected):
-                    self._events.append(admitted)
+                    self._sender.events.append(admitted)
                 else:
                     self._start(model, admitted)
 
@@ -254,7 +284,7 @@ class EngineCore:
         running = self._running.pop(id)
         self._release(running.model, id)
         self._waiting.push_front(running.preempt(self._clock(), for_memory=for_memory, alone=alone))
-        self._preempted += 1
+        self._sender.preempted += 1
 
     def _start(self, model: LoadedModel, prepared: PreparedRequest) -> None:
         id = prepared.submit.id
@@ -264,59 +294,60 @@ class EngineCore:
             # An error in one request's text or sampling must not end the others.
             logger.exception("request %d could not be started", id)
             self._pool.account.kv[model.info.id].release([id])
-            self._events.append(Rejected(id, "internal_error", "The request could not be started."))
+            self._sender.events.append(
+                Rejected(id, "internal_error", "The request could not be started.")
+            )
             return
         running = RunningRequest(model, prepared, output)
         breakpoints, alone = prepared.breakpoints, prepared.alone
         cached_tokens = model.engine.insert(
             id, prepared.context, running.tokens_left, output.row, breakpoints, alone=alone
         )
-        self._recomputed_tokens += max(prepared.computed_tokens - cached_tokens, 0)
+        self._sender.recomputed_tokens += max(prepared.computed_tokens - cached_tokens, 0)
         self._running[id] = running
         started = running.start(self._clock(), self._loaded_at.get(model.info.id))
         if not prepared.started:
-            self._events.append(started)
+            self._sender.events.append(started)
 
     # ------------------------------------------------------------ step
 
     def _step(self) -> None:
         """One device step of every model that has rows, and a slice of the texts for vectors."""
-        self._device_ms = 0.0
+        self._device_s = 0.0
         self._reservations.extend()
-        self._pool.squeeze()
         self._prefill_share.begin_step()
         for model in self._pool:
             if len(model.engine):
                 share = self._prefill_share.of(model)
                 if self._prefill_share.has_prompts:
                     # Of the models before this one: they do not wait for its slice.
-                    self._send_admissions()
+                    self._sender.send_all()
                 started_at = self._clock()
                 deliver = partial(self._send_tokens, model)
                 tokens = model.engine.step(self._device_clock.begin, deliver, share)
                 now = self._clock()
                 self._prefill_share.charge(now - started_at - model.engine.decode_s)
-                self._device_ms += (now - started_at) * MS_PER_S
+                self._device_s += now - started_at
                 self._pool.mark_used(model.info.id)
                 for id, done, total in model.engine.progress:
-                    self._events.append(self._running[id].advance(done, total, now))
+                    self._sender.events.append(self._running[id].advance(done, total, now))
                 for token in tokens:
                     self._process_token(model, token, now)
                 for row in model.engine.take_failed():
                     self._retry_alone(row)
         if len(self._embeddings):
-            self._send_admissions()
+            self._sender.send_all()
             started_at = self._clock()
-            self._events += self._embeddings.step(self._device_clock.begin)
-            self._device_ms += (self._clock() - started_at) * MS_PER_S
+            self._sender.events += self._embeddings.step(self._device_clock.begin)
+            self._device_s += self._clock() - started_at
 
     def _send_tokens(self, model: LoadedModel, tokens: list[Token]) -> None:
         """Send tokens while the device computes a slice of prompts."""
         started_at = self._clock()
         for token in tokens:
             self._process_token(model, token, started_at)
-        self._send_admissions()
-        self._device_ms -= (self._clock() - started_at) * MS_PER_S
+        self._sender.send_all()
+        self._device_s -= self._clock() - started_at
 
     def _retry_alone(self, row: FailedRow) -> None:
         """Queue a request again whose model failed beside others; the second time it fails."""
@@ -326,7 +357,7 @@ class EngineCore:
         if running.prepared.alone:
             del self._running[row.id]
             self._release(running.model, row.id)
-            self._events.append(Failed(row.id, f"The model failed twice: {row.reason}"))
+            self._sender.events.append(Failed(row.id, f"The model failed twice: {row.reason}"))
         else:
             self._preempt(row.id, alone=True)
 
@@ -335,8 +366,12 @@ class EngineCore:
             # An earlier token of the same step has ended the answer, as by a stop string.
             return
         events = self._events_of(token, now)
-        self._events += events
-        if not isinstance(events[-1], TextDelta):
+        is_last = not isinstance(events[-1], TextDelta)
+        if is_last or len(self._running[token.id].tokens) == 1:
+            self._sender.events += events
+        else:
+            self._sender.add_text(events)
+        if is_last:
             del self._running[token.id]
             self._release(model, token.id)
 
@@ -350,48 +385,12 @@ class EngineCore:
             logger.exception("request %d failed", token.id)
             return [Failed(token.id, f"The answer's text could not be made: {error}")]
 
-    # ------------------------------------------------------------ check memory, send
+    # ------------------------------------------------------------ check memory, count
 
     def _check_memory(self) -> None:
         """Keep the memory in use below the soft limit."""
         self._admission.closed = self._memory_pressure.check()
 
-    def _send_step(self, started_at: float) -> None:
-        states = self._pool.states()
-        if states != self._sent_states:
-            self._sent_states = states
-            self._send(ModelsChanged(states))
-        # After the states, so that the reader of a result already has the states it caused.
-        for result in self._results:
-            self._send(result)
-        self._results.clear()
-        total_ms = (self._clock() - started_at) * MS_PER_S
-        self._send_events(self._device_ms, total_ms - self._device_ms)
-
-    def _send_admissions(self) -> None:
-        """Send what is decided before the device step, which may take long."""
-        if self._events:
-            self._send_events(0.0, 0.0)
-
-    def _send_events(self, device_ms: float, host_ms: float) -> None:
-        events, self._events = self._events, []
-        preparation = self._preprocessor.take_totals()
-        preparing = len(self._preprocessor)
-        accepted_tokens, rejected_tokens = count_drafts(events)
-        stats = Stats(
-            running=len(self._running) + len(self._embeddings),
-            waiting=len(self._waiting) + preparing,
-            memory=self._memory_pressure.memory,
-            device_ms=device_ms,
-            host_ms=host_ms,
-            preparing=preparing,
-            preparation_ms=preparation.seconds * MS_PER_S,
-            preparation_bytes=preparation.nbytes,
-            preempted=self._preempted,
-            recomputed_tokens=self._recomputed_tokens,
-            accepted_tokens=accepted_tokens,
-            rejected_tokens=rejected_tokens,
-            drafts=self._pool.take_drafted(),
-        )
-        self._preempted = self._recomputed_tokens = 0
-        self._send(Step(events, stats))
+    def _count(self) -> tuple[int, int]:
+        """How many sequences run, and how many wait."""
+        return len(self._running) + len(self._embeddings), len(self._waiting)

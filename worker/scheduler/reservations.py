@@ -35,9 +35,10 @@ class Reservations:
             # One that was preempted for an older one needs nothing now.
             if running.prepared.submit.id in self._running:
                 self._extend_one(running)
+                running.reserved = self._reserved(running)
         for running in self._running.values():
             if running.output.row.drafter is not None:
-                running.output.row.room = self._reserved(running) - running.length
+                running.output.row.room = running.reserved - running.length
 
     def _must_grow(self, running: RunningRequest) -> bool:
         if running.length < running.reserved:

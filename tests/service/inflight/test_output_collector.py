@@ -5,18 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from protocol.events import Event, Started, TextDelta
-from service.inflight.output_collector import MERGE_ABOVE_EVENTS, OutputCollector, merge_deltas
+from service.inflight.output_collector import MERGE_ABOVE_EVENTS, OutputCollector
 from tests.service.records import make_finished
 
 pytestmark = pytest.mark.anyio
-
-deltas = st.builds(
-    TextDelta, st.integers(1, 3), st.text("ab"), st.lists(st.integers(0, 9), max_size=2)
-)
 
 
 def text_of(events: list[Event], id: int) -> str:
@@ -148,15 +142,3 @@ async def test_a_slow_readers_events_are_bounded_and_complete() -> None:
     assert len(events) <= MERGE_ABOVE_EVENTS
     assert text_of(events, 1) == "".join(f"{n} " for n in range(10_000))
     assert tokens_of(events, 1) == list(range(10_000))
-
-
-@given(st.lists(deltas, max_size=20))
-def test_merging_keeps_each_sequences_text_and_tokens(events: list[TextDelta]) -> None:
-    finished = make_finished(1)
-    merged = merge_deltas([Started(1, 1), *events, finished])
-    for id in (1, 2, 3):
-        assert text_of(merged, id) == text_of(list(events), id)
-        assert tokens_of(merged, id) == tokens_of(list(events), id)
-    assert merged[0] == Started(1, 1)
-    assert merged[-1] == finished
-    assert len(merged) <= 2 + 3

@@ -30,6 +30,8 @@ def step(*tokens: int, running: int = 1, waiting: int = 0, memory: int = 0) -> t
         memory=Memory(active=memory),
         device_ms=2.0,
         host_ms=0.5,
+        steps=1,
+        step_sequences=running,
         preparation_ms=3.0,
         preparation_bytes=7,
         preempted=1,

@@ -12,8 +12,8 @@ import msgspec
 
 from protocol.stats import Memory
 from worker.memory.budget import Measure, return_freed_memory, used_bytes
+from worker.models.eviction import WaitingRequests
 from worker.models.pool import ModelPool
-from worker.scheduler.waiting_queue import WaitingQueue
 
 # The shortest time between two attempts to free memory, which take time themselves.
 PAUSE_S = 1.0
@@ -22,7 +22,7 @@ PAUSE_S = 1.0
 class MemoryPressure:
     """Measures after each step; `memory` is the last measurement."""
 
-    def __init__(self, pool: ModelPool, waiting: WaitingQueue, measure: Measure) -> None:
+    def __init__(self, pool: ModelPool, waiting: WaitingRequests, measure: Measure) -> None:
         self._pool = pool
         self._waiting = waiting
         self._measure = measure
