@@ -19,6 +19,10 @@ import numpy as np
 MAX_TOKENS = 1 << 20
 MAX_PROMPTS = 128
 CHUNK_TOKENS = 4096
+# So many first tokens of all prompts are compared at once: most prompts part within them.
+HEAD_TOKENS = 256
+# In place of the tokens that a prompt does not have.
+NO_TOKEN = -(2**31)
 
 Tokens = np.ndarray[Any, np.dtype[np.int32]]
 
@@ -40,12 +44,14 @@ NOTHING_KNOWN = Closest()
 class KnownPrompt:
     """A prompt of `length` tokens, which its answer may follow.
 
-    `tails` are how far from its end the next prompt is expected to part from it.
+    `tails` are how far from its end the next prompt is expected to part from it, `row` where its
+    head is while it is known.
     """
 
     tokens: Tokens
     length: int
     tails: Sequence[int] = ()
+    row: int = -1
 
 
 class Match(NamedTuple):
@@ -85,6 +91,9 @@ class KnownPrompts:
         # Least recently used first.
         self._prompts: OrderedDict[KnownPrompt, None] = OrderedDict()
         self._held_tokens = 0
+        # The first tokens of each prompt, and the rows that have none.
+        self._heads = np.full((max_prompts + 1, HEAD_TOKENS), NO_TOKEN, np.int32)
+        self._free_rows = list(range(max_prompts, -1, -1))
 
     def __len__(self) -> int:
         return len(self._prompts)
@@ -108,8 +117,15 @@ class KnownPrompts:
             self._add(KnownPrompt(computed, prompt.length, prompt.tails), matches)
 
     def _compare(self, tokens: Tokens) -> list[Match]:
-        prompts = reversed(self._prompts)
-        return [Match(known, common_length(known.tokens, tokens)) for known in prompts]
+        head = tokens[:HEAD_TOKENS]
+        common = common_lengths(self._heads, head)
+        matches = []
+        for known in reversed(self._prompts):
+            length = common[known.row]
+            if length == HEAD_TOKENS:
+                length = common_length(known.tokens, tokens, HEAD_TOKENS)
+            matches.append(Match(known, length))
+        return matches
 
     def _add(self, noted: KnownPrompt, matches: Sequence[Match]) -> None:
         """Keep a prompt in place of those that it goes on from, unless it is in another one."""
@@ -123,12 +139,16 @@ class KnownPrompts:
                 self._remove(known)
         self._prompts[noted] = None
         self._held_tokens += size
+        noted.row = self._free_rows.pop()
+        self._heads[noted.row, :size] = noted.tokens[:HEAD_TOKENS]
         while len(self._prompts) > self._max_prompts or self._held_tokens > self._max_tokens:
             self._remove(next(iter(self._prompts)))
 
     def _remove(self, known: KnownPrompt) -> None:
         del self._prompts[known]
         self._held_tokens -= len(known.tokens)
+        self._heads[known.row] = NO_TOKEN
+        self._free_rows.append(known.row)
 
 
 def to_array(tokens: Sequence[int]) -> Tokens:
@@ -136,13 +156,24 @@ def to_array(tokens: Sequence[int]) -> Tokens:
     return np.fromiter(tokens, np.int32, len(tokens))
 
 
-def common_length(first: Tokens, second: Tokens) -> int:
-    """How many tokens two prompts have in common at their beginning."""
+def common_lengths(heads: Tokens, tokens: Tokens) -> list[int]:
+    """How many tokens each row of `heads` has in common with these at the beginning."""
+    if not len(tokens):
+        return [0] * len(heads)
+    differs = heads[:, : len(tokens)] != tokens
+    lengths = differs.argmax(axis=1)
+    lengths[~differs.any(axis=1)] = len(tokens)
+    common: list[int] = lengths.tolist()
+    return common
+
+
+def common_length(first: Tokens, second: Tokens, start: int = 0) -> int:
+    """How many tokens two prompts have in common at their beginning, of which `start` are known."""
     length = min(len(first), len(second))
-    for start in range(0, length, CHUNK_TOKENS):
-        end = min(start + CHUNK_TOKENS, length)
-        differs = first[start:end] != second[start:end]
+    for begin in range(start, length, CHUNK_TOKENS):
+        end = min(begin + CHUNK_TOKENS, length)
+        differs = first[begin:end] != second[begin:end]
         place = int(differs.argmax())
         if differs[place]:
-            return start + place
+            return begin + place
     return length

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.cache.known_prompts import CHUNK_TOKENS, Closest, KnownPrompts
+from worker.cache.known_prompts import CHUNK_TOKENS, HEAD_TOKENS, Closest, KnownPrompts
 
 token_lists = st.lists(st.integers(0, 2), min_size=1, max_size=12)
 
@@ -15,9 +15,18 @@ def common(first: list[int], second: list[int]) -> int:
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
-@given(st.lists(token_lists, max_size=8), token_lists)
-def test_the_closest_is_that_of_all_known_prompts(known: list[list[int]], asked: list[int]) -> None:
+# Of about as many tokens as are compared at once.
+beginnings = st.integers(HEAD_TOKENS - 13, HEAD_TOKENS + 1).map(lambda count: [7] * count)
+
+
+@given(st.lists(token_lists, max_size=8), token_lists, st.just([]) | beginnings)
+def test_the_closest_is_that_of_all_known_prompts(
+    known: list[list[int]], asked: list[int], beginning: list[int]
+) -> None:
+    known, asked = [beginning + tokens for tokens in known], beginning + asked
     prompts = KnownPrompts()
+    # One that is replaced leaves its place to others.
+    known = [[*beginning, 9], [*beginning, 9, 9], *known]
     for tokens in known:
         prompts.note(tokens)
     longest = max((common(tokens, asked) for tokens in known), default=0)
