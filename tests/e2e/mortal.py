@@ -23,12 +23,12 @@ class Mortal:
     daemon: Daemon
     orders: Path
 
-    def end_after(self, *pieces: int, number: signal.Signals = signal.SIGKILL) -> None:
-        """End the worker after so many pieces of text; with several, the next one after it too.
+    def end_after(self, *tokens: int, number: signal.Signals = signal.SIGKILL) -> None:
+        """End the worker after so many tokens; with several, the next one after it too.
 
         They are counted from the next step on, over all answers.
         """
-        write_orders(self.orders, [f"{count} {number.name}" for count in pieces])
+        write_orders(self.orders, [f"{count} {number.name}" for count in tokens])
 
     @contextmanager
     def held(self) -> Iterator[None]:

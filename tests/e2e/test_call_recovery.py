@@ -19,7 +19,7 @@ from tests.e2e.mortal import Mortal, mortal
 from tests.prompts import PROMPTS
 
 STREAMS, PLAIN = 6, 3
-# After how many pieces since the last death, of all answers together, the next one is.
+# After how many tokens since the last death, of all answers together, the next one is.
 DEATHS_AFTER = (300, 500)
 # Long calls that end; others are free text, which untrained models write until they are cut.
 ITEMS, TOKENS = 24, 240

@@ -55,12 +55,14 @@ MANY_CHARS = 300
 @pytest.fixture(scope="module")
 def dying(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
     folder = tmp_path_factory.mktemp("grammars")
-    with mortal(*(staged.make(model, folder / name) for name, model in MODELS.items())) as dying:
+    models = (staged.make(model, folder / name) for name, model in MODELS.items())
+    # Each token is an event, by which `read` counts them.
+    with mortal(*models, flags=["--stream-interval-s", "0"]) as dying:
         yield dying
 
 
 def read(http: httpx.Client, body: dict[str, Any], part: str) -> tuple[dict[str, str], int]:
-    """A stream's texts by their kind; how many pieces come before the middle of the text `part`."""
+    """A stream's texts by their kind; how many events come before the middle of the text `part`."""
     said = {"content": "", "reasoning": "", "arguments": "", "name": "", "reason": ""}
     before = 0
     with http.stream("POST", "/v1/chat/completions", json={**body, "stream": True}) as reply:
@@ -102,10 +104,10 @@ def test_the_text_is_the_same_when_the_worker_is_killed(
         "parallel_tool_calls": False,
     }
     with plain_http.client(dying.daemon.url) as http:
-        expected, pieces = read(http, body, part)
+        expected, tokens = read(http, body, part)
         assert expected["reasoning"] == THOUGHT
         assert json.loads(expected["arguments"] or expected["content"]) == {"value": VALUE}
         restarts = dying.restarts()
-        dying.end_after(pieces)
+        dying.end_after(tokens)
         assert read(http, body, part)[0] == expected
         assert dying.restarts() == restarts + 1

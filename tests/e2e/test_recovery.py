@@ -28,7 +28,7 @@ from tests.waiting import HANG_S
 
 STREAMS, PLAIN = 16, 8
 TOKENS = 160
-# After how many pieces since the last death, of all answers together, the next one is.
+# After how many tokens since the last death, of all answers together, the next one is.
 DEATHS_AFTER = (500, 800, 800)
 PREFILLING = 32
 PREFILL_TICKS = 20

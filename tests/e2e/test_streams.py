@@ -22,8 +22,9 @@ LONG_ANSWER_TOKENS = 3000
 
 @pytest.fixture(scope="module")
 def own(llama_path: Path) -> Iterator[Daemon]:
-    """A service whose counts no other test disturbs."""
-    with running(llama_path, flags=["--prefill-step-tokens", "32"]) as daemon:
+    """A service whose counts no other test disturbs; each token's text is sent at once."""
+    flags = ["--prefill-step-tokens", "32", "--stream-interval-s", "0"]
+    with running(llama_path, flags=flags) as daemon:
         yield daemon
 
 
@@ -45,17 +46,27 @@ def test_a_stream_is_events_of_json_ending_in_done(http: httpx.Client) -> None:
     assert "usage" not in chunks[0]
 
 
-def test_every_tokens_text_is_an_event_of_its_own(http: httpx.Client, llama_path: Path) -> None:
+def stream_texts(http: httpx.Client) -> tuple[list[str], int]:
+    """The texts of a stream's events, and how many tokens they have."""
     asked = ask(stream=True, stream_options={"include_usage": True})
     answer = http.post("/v1/chat/completions", json=asked)
     chunks = [
         json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")
     ]
     texts = [c["choices"][0]["delta"].get("content") for c in chunks if c["choices"]]
-    shown = [text for text in texts if text]
-    usage = chunks[-1]["usage"]
+    return [text for text in texts if text], chunks[-1]["usage"]["completion_tokens"]
+
+
+def test_without_an_interval_every_tokens_text_is_an_event_of_its_own(
+    own: Daemon, http: httpx.Client
+) -> None:
+    with plain_http.client(own.url) as client:
+        separate, tokens = stream_texts(client)
     # A token may hold back its text (half a character), never bring that of two.
-    assert usage["completion_tokens"] - 4 <= len(shown) <= usage["completion_tokens"]
+    assert tokens - 4 <= len(separate) <= tokens
+    joined, _ = stream_texts(http)
+    assert "".join(joined) == "".join(separate)
+    assert len(joined) <= len(separate)
 
 
 def test_the_first_event_comes_before_the_last_token_is_made(own: Daemon) -> None:

@@ -113,8 +113,8 @@ def test_reasoning_ends_at_the_same_token_when_the_worker_is_killed(tmp_path: Pa
         expected = ask(http, "long", **asked).json()
         message = expected["choices"][0]["message"]
         assert message["content"] == LONG_CONTENT
-        for deaths, pieces in enumerate((LONG_BUDGET // 2, LONG_BUDGET + 50), 1):
-            dying.end_after(pieces)
+        for deaths, tokens in enumerate((LONG_BUDGET // 2, LONG_BUDGET + 50), 1):
+            dying.end_after(tokens)
             said, usage = read_stream(http, asked)
             assert said == {name: message[name] for name in said}
             assert reasoning_tokens(usage) == reasoning_tokens(expected) == LONG_BUDGET + 1

@@ -1,8 +1,8 @@
 """`python -m tests.fakes.mortal_worker FD`: the real worker, which ends where a test says.
 
 A test that kills a worker from outside cannot know how far the answer is by then. This worker
-ends itself after a number of pieces of text, so that the answer is in its middle on any machine.
-The file that `ORDERS_VARIABLE` names has a line for each death: a number of pieces, and a signal.
+ends itself after a number of tokens, so that the answer is in its middle on any machine.
+The file that `ORDERS_VARIABLE` names has a line for each death: a number of tokens, and a signal.
 While there is a file beside it with the suffix `HELD`, a worker does not begin.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.channel import Channel
-from protocol.events import ArgumentsDelta, TextDelta
+from protocol.events import TextDelta
 from protocol.messages import Step
 from tests.waiting import wait_for
 
@@ -29,16 +29,18 @@ class Orders:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._pieces: int | None = None
+        self._tokens: int | None = None
         self._signal = signal.SIGKILL
 
     def signal_after(self, step: Step) -> signal.Signals | None:
         """The signal that ends this worker now that it has sent this step."""
-        if self._pieces is None and not self._take():
+        if self._tokens is None and not self._take():
             return None
-        assert self._pieces is not None
-        self._pieces -= sum(isinstance(event, TextDelta | ArgumentsDelta) for event in step.events)
-        return self._signal if self._pieces <= 0 else None
+        assert self._tokens is not None
+        self._tokens -= sum(
+            len(event.tokens) for event in step.events if isinstance(event, TextDelta)
+        )
+        return self._signal if self._tokens <= 0 else None
 
     def _take(self) -> bool:
         """Take the first line of the file, if there is one."""
@@ -46,8 +48,8 @@ class Orders:
             return False
         first, *rest = self._path.read_text().splitlines()
         write_orders(self._path, rest)
-        pieces, name = first.split()
-        self._pieces, self._signal = int(pieces), signal.Signals[name]
+        tokens, name = first.split()
+        self._tokens, self._signal = int(tokens), signal.Signals[name]
         return True
 
 

@@ -26,7 +26,7 @@ COLUMNS = (
     "MiB",
 )
 CAPTION = (
-    "first token, between tokens, whole answer: ms, p50/p95/p99; prompt: tokens;\n"
+    "first token, between events, whole answer: ms, p50/p95/p99; prompt: tokens;\n"
     "client: of a core; CPU: seconds for 1,000 tokens; MiB: most held; server + its children"
 )
 
