@@ -246,6 +246,13 @@ class Cancel(Message, frozen=True):
     ids: list[int]
 
 
+class RenameClient(Message, frozen=True):
+    """The requests of the client `former` are those of `client`, as it turns out."""
+
+    former: str
+    client: str
+
+
 class SetMaxRunning(Message, frozen=True):
     """Change how many sequences of one model may run, up to the number in `Configure`."""
 
@@ -284,7 +291,8 @@ class Pin(Message, frozen=True):
 
 # What a client asks of a model.
 Request = Submit | Tokenize | Embed
-ToWorker = Configure | Request | Cancel | SetMaxRunning | Load | Unload | Pin | Ping | Shutdown
+Command = Load | Unload | Pin
+ToWorker = Configure | Request | Cancel | RenameClient | SetMaxRunning | Command | Ping | Shutdown
 
 # ---------------------------------------------------------------- to the service
 

@@ -28,7 +28,7 @@ from protocol.events import (
     TextDelta,
     Tokenized,
 )
-from protocol.messages import Cancel, Request, Step, ToWorker
+from protocol.messages import Cancel, RenameClient, Request, Step, ToWorker
 from protocol.tokenization import Tokenize
 from service.errors import (
     MlxdError,
@@ -97,14 +97,12 @@ class RequestRegistry:
         return len(self._sequences)
 
     def rename_client(self, former: str, client: str) -> None:
-        """The requests of a client are those of another one, as it turns out.
-
-        The worker keeps the former name of those that it has; the next one gets the new name.
-        """
-        if self._places.rename(former, client):
-            for sequence in self._sequences.values():
-                if sequence.submit.client == former:
-                    sequence.submit = msgspec.structs.replace(sequence.submit, client=client)
+        """The requests of a client are those of another one, as it turns out."""
+        if renamed := self._places.rename(former, client):
+            for id in renamed:
+                sequence = self._sequences[id]
+                sequence.submit = msgspec.structs.replace(sequence.submit, client=client)
+            self._worker.send(RenameClient(former, client))
 
     def list_oldest(self, count: int) -> list[InflightSequence]:
         """The oldest sequences in flight, at most `count`."""

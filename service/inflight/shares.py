@@ -65,17 +65,17 @@ class PlacesInFlight:
             if not request.started:
                 decrease(self._waiting, request.client)
 
-    def rename(self, former: str, client: str) -> bool:
-        """The requests of a client are those of another one, as it turns out; if it has any."""
+    def rename(self, former: str, client: str) -> list[int]:
+        """The requests of a client are those of another one, as it turns out; their sequences."""
         if former not in self._held:
-            return False
-        for request in self._requests.values():
-            if request.client == former:
-                request.client = client
+            return []
+        renamed = [request for request in self._requests.values() if request.client == former]
+        for request in renamed:
+            request.client = client
         for counts in (self._held, self._waiting):
             if number := counts.pop(former, 0):
                 counts[client] += number
-        return True
+        return [id for request in renamed for id in request.ids]
 
     def is_above_share(self, client: str, count: int) -> bool:
         """Whether `count` more places take `client` above half while another client waits."""

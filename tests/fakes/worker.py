@@ -37,6 +37,7 @@ from protocol.messages import (
     Pong,
     Prompt,
     Ready,
+    RenameClient,
     SetMaxRunning,
     Shutdown,
     Step,
@@ -238,6 +239,8 @@ class FakeWorker:
                     continue
                 if isinstance(message, Tokenize):
                     self._tokenize(message)
+                    continue
+                if isinstance(message, RenameClient):
                     continue
                 assert isinstance(message, Submit | Embed | Cancel | SetMaxRunning | Shutdown)
                 self._inbox.put(message)

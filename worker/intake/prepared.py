@@ -93,6 +93,11 @@ class PreparedRequest:
     message_map: MessageMap = NO_MESSAGES
     prediction: Sequence[int] = ()
 
+    def of_client(self, client: str) -> PreparedRequest:
+        """The same request as one of this client."""
+        submit = msgspec.structs.replace(self.submit, client=client)
+        return replace(self, submit=submit)
+
     @property
     def is_bounded(self) -> bool:
         """Whether the whole answer is reserved at once: its limit is no ceiling."""

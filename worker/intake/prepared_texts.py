@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from array import array
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,11 @@ class PreparedEmbedding:
     preparation_s: float = 0.0
     record: AnswerRecord | None = None
     alone: bool = False
+
+    def of_client(self, client: str) -> PreparedEmbedding:
+        """The same request as one of this client."""
+        submit = msgspec.structs.replace(self.submit, client=client)
+        return dataclasses.replace(self, submit=submit)
 
     @property
     def started(self) -> bool:

@@ -22,6 +22,7 @@ from protocol.messages import (
     Pin,
     Ping,
     Pong,
+    RenameClient,
     SetMaxRunning,
     Shutdown,
     ToService,
@@ -38,7 +39,8 @@ logger = logging.getLogger(__name__)
 ORPHANED_EXIT_CODE = 75
 ORPHAN_GRACE_S = 1.0
 
-Work = PreparationResult | Cancel | SetMaxRunning | Load | Unload | Pin | Shutdown
+Command = Load | Unload | Pin
+Work = PreparationResult | Cancel | RenameClient | SetMaxRunning | Command | Shutdown
 Inbox = queue.SimpleQueue[Work]
 
 
@@ -80,7 +82,7 @@ class Receiver(threading.Thread):
                 case Cancel(ids):
                     self._preprocessor.cancel(ids)
                     self._inbox.put(message)
-                case SetMaxRunning() | Load() | Unload() | Pin() | Shutdown():
+                case SetMaxRunning() | RenameClient() | Load() | Unload() | Pin() | Shutdown():
                     self._inbox.put(message)
                 case other:
                     logger.warning("an unexpected %s was ignored", type(other).__name__)

@@ -13,6 +13,7 @@ from protocol.messages import (
     Cancel,
     Load,
     Pin,
+    RenameClient,
     SetMaxRunning,
     Shutdown,
     Unload,
@@ -26,6 +27,7 @@ from worker.memory.budget import Measure
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedModel
 from worker.scheduler.admission import Admission
+from worker.scheduler.client_names import ClientNames
 from worker.scheduler.embedding_jobs import EmbeddingJobs
 from worker.scheduler.model_commands import ModelCommands
 from worker.scheduler.preemption.prefill_share import PrefillShare
@@ -51,7 +53,7 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.25
 # How long rows decode until loads, waiting requests and memory are looked at again, where nothing
 # arrives or ends.
-CHECK_INTERVAL_S = 0.008
+CHECK_INTERVAL_S = 0.016
 
 
 class EngineCore:
@@ -101,6 +103,7 @@ class EngineCore:
         self._loaded_at: dict[str, float] = {}
         share = self._prefill_share = PrefillShare(pool, self._running, clock)
         self._embeddings = EmbeddingJobs(pool, self._waiting, self._loaded_at, share, clock=clock)
+        self._client_names = ClientNames(self._waiting, self._embeddings, self._running)
         self._reservations = Reservations(
             pool, self._admission, self._running, partial(self._preempt, for_memory=True)
         )
@@ -180,20 +183,18 @@ class EngineCore:
                 pass
             case Cancel(ids):
                 self._cancel(ids)
+            case RenameClient(former, client):
+                self._client_names.rename(former, client)
             case SetMaxRunning(max_running):
                 self._admission.max_running = max_running
-            case ModelOpened(config):
-                self._pool.request_load(config)
-            case ModelOpenFailed(model, reason):
-                self._pool.loads.fail(model, reason)
-                self._commands.finish_load(model, "model_load_failed", reason)
-            case Load() | Unload() | Pin():
+            case ModelOpened() | ModelOpenFailed() | Load() | Unload() | Pin():
                 self._commands.execute(work)
             case Shutdown():
                 return False
         return True
 
     def _enqueue(self, prepared: PreparedRequest | PreparedEmbedding) -> None:
+        prepared = self._client_names.apply(prepared)
         id, model = prepared.submit.id, prepared.submit.model
         if (reason := self._pool.loads.failure_of(model)) is not None:
             self._sender.events.append(Rejected(id, "model_load_failed", reason, param="model"))

@@ -87,6 +87,12 @@ class EmbeddingJobs:
     def __len__(self) -> int:
         return len(self._running)
 
+    def rename_client(self, former: str, client: str) -> None:
+        """The requests of `former` are those of `client`."""
+        for each in self._running.values():
+            if each.prepared.submit.client == former:
+                each.prepared = each.prepared.of_client(client)
+
     def cancel(self, ids: Iterable[int]) -> None:
         """Drop these requests; unknown ids are ignored."""
         for id in ids:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from protocol.error_codes import ErrorCode
 from protocol.messages import CommandResult, Load, Pin, Unload
+from worker.intake.prepared import ModelOpened, ModelOpenFailed
 from worker.intake.preprocessor import Preprocessor
 from worker.models.pool import ModelPool
 from worker.scheduler.waiting_queue import WaitingQueue
 
-ModelCommand = Load | Unload | Pin
+ModelCommand = Load | Unload | Pin | ModelOpened | ModelOpenFailed
 
 
 class ModelCommands:
@@ -46,7 +47,7 @@ class ModelCommands:
         return model in self._loads
 
     def execute(self, command: ModelCommand) -> None:
-        """Execute a command; a load is only begun."""
+        """Execute a command; a load is only begun, and goes on once the model is opened."""
         match command:
             case Load(ticket, model):
                 self._begin_load(ticket, model)
@@ -55,6 +56,11 @@ class ModelCommands:
             case Pin(ticket, model, pinned):
                 self._pool.pin(model, pinned=pinned)
                 self._send_result(CommandResult(ticket))
+            case ModelOpened(config):
+                self._pool.request_load(config)
+            case ModelOpenFailed(model, reason):
+                self._pool.loads.fail(model, reason)
+                self.finish_load(model, "model_load_failed", reason)
 
     def finish_load(
         self, model: str, code: ErrorCode | None = None, reason: str | None = None

@@ -72,6 +72,14 @@ class WaitingQueue:
 
         return min(heads, key=rank, default=None)
 
+    def rename_client(self, former: str, client: str) -> None:
+        """The requests of `former` are those of `client`, and have their places among these."""
+        for queues in self._queues.values():
+            for name, priority in [key for key in queues if key[0] == former]:
+                renamed = [each.of_client(client) for each in queues.pop((name, priority))]
+                both = [*queues.get((client, priority), ()), *renamed]
+                queues[client, priority] = deque(sorted(both, key=lambda each: each.received_at))
+
     def take(self, prepared: Waiting) -> None:
         """Remove a request that is given a place."""
         self.remove([prepared.submit.id])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.events import Started
-from protocol.messages import Cancel, Step, Submit
+from protocol.messages import Cancel, RenameClient, Step, Submit
 from service.errors import Overloaded
 from service.inflight.registry import RequestRegistry
 from tests.service.inflight.recording_worker import RecordingWorker
@@ -35,13 +35,16 @@ async def test_a_full_registry_makes_room_for_a_client_below_its_share() -> None
     await many[0].start()
 
 
-async def test_the_next_worker_gets_the_name_that_was_found_late() -> None:
+async def test_the_worker_gets_a_name_that_was_found_late_and_so_does_the_next_one() -> None:
     worker = RecordingWorker()
     registry = RequestRegistry(worker, max_in_flight=PLACES, load_wait_s=0, queue_timeout_s=60)
     registry.worker_ready()
     await registry.open([make_submit(0)], "former")
     await registry.open([make_submit(0)], "other")
+    worker.sent.clear()
+    registry.rename_client("unknown", "found")
     registry.rename_client("former", "found")
+    assert worker.sent == [RenameClient("former", "found")]
     registry.worker_lost()
     worker.sent.clear()
     registry.worker_ready()

@@ -125,7 +125,8 @@ def test_requests_of_a_client_that_is_another_one_are_counted_as_of_that(
     present: list[PlacesOfRequest], former: str, client: str
 ) -> None:
     places = placed(*present)
-    places.rename(former, client)
+    own = [id for each in present if each.client == former for id in each.ids]
+    assert places.rename(former, client) == own
     of_both = [client if each.client == former else each.client for each in present]
     renamed = [
         request_of(name, *each.ids, started=each.started)

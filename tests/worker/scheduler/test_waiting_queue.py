@@ -56,6 +56,23 @@ def test_the_requests_of_one_client_start_in_order_of_arrival(config: ModelConfi
     assert (len(queue), queue.models, queue.oldest_since("m")) == (0, [], None)
 
 
+@given(
+    arrivals=st.lists(st.tuples(st.sampled_from(CLIENTS), st.integers(0, 1)), max_size=12),
+    former=st.sampled_from(CLIENTS),
+    client=st.sampled_from(CLIENTS),
+)
+def test_a_client_that_is_another_one_has_its_places_among_those_of_that(
+    config: ModelConfig, arrivals: list[tuple[str, int]], former: str, client: str
+) -> None:
+    renamed, named = WaitingQueue(), WaitingQueue()
+    for id, (name, priority) in enumerate(arrivals):
+        renamed.append(prepared(id, name, config, priority))
+        named.append(prepared(id, client if name == former else name, config, priority))
+    renamed.rename_client(former, client)
+    assert renamed.waiting_of("m") == named.waiting_of("m")
+    assert drain(renamed, Counter()) == drain(named, Counter())
+
+
 def test_a_preempted_request_is_the_next_one_of_its_client(config: ModelConfig) -> None:
     queue = WaitingQueue()
     queue.append(prepared(1, "a", config))
