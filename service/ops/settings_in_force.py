@@ -82,6 +82,7 @@ class SettingsReport:
             ),
             speculation=speculation_of(settings, self._supervisor.model_states.states),
             kv_quantisation=self._quantisation(),
+            stream_interval_s=settings.stream_interval_s,
             priority="priority" in PARAMETERS and PARAMETERS["priority"].support == "honoured",
             key_limits=KeyLimitsInForce(
                 required=surroundings.keys is not None,

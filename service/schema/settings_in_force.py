@@ -103,6 +103,7 @@ class SettingWithoutEffect(msgspec.Struct, frozen=True):
 class SettingsInForce(msgspec.Struct, frozen=True, kw_only=True):
     """What the settings come to now, for all models. `priority` is whether requests may set it.
 
+    Text waits at most `stream_interval_s` for more, to be one event of its stream.
     `without_effect` names the settings that are set and change nothing.
     """
 
@@ -111,6 +112,7 @@ class SettingsInForce(msgspec.Struct, frozen=True, kw_only=True):
     memory: MemoryInForce
     speculation: SpeculationInForce
     kv_quantisation: KVQuantisationInForce
+    stream_interval_s: float
     priority: bool
     key_limits: KeyLimitsInForce
     ranks: RanksInForce
