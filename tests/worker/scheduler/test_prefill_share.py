@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.events import Finished, Started
-from protocol.messages import (
-    CommandResult,
-    ModelsChanged,
-    Sampling,
-    Step,
-    Submit,
-    TokenPrompt,
-)
-from tests.worker.simulation import STEP_S, Simulation, make_pool
-from worker.engine.engine import Engine, Token
-from worker.models.pool import ModelPool
+from tests.worker.scheduler.timed_device import DECODE_S, MESSAGE_S, TimedDevice, request, stream
 from worker.scheduler.preemption.prefill_share import SliceTurns
 
-# A slice of prefill takes ten times as long as a step of decoding.
-SLICE_S = 10 * STEP_S
 STREAM_TOKENS = 150
 PROMPT_TOKENS = 100
 PROMPTS = 30
-STREAM_BEGINS_S = 0.5
+PROMPT_BEGINS_S = 0.5
 
 NAMES = ("a", "b", "c", "d")
 
@@ -59,96 +45,32 @@ def test_a_name_that_is_gone_holds_nobody_up() -> None:
     assert turns.take("here")
 
 
-class SlowPrefill(Simulation):
-    """A simulation in which a slice takes `SLICE_S`, but for the last one of a prompt.
-
-    `begun` and `ended` have the time of each request, and how much of it prefill took until then.
-    """
-
-    def __init__(self, pool: ModelPool) -> None:
-        super().__init__(pool, most_steps=20_000)
-        self.prefill_s = 0.0
-        # What each of these sends when its answer ends.
-        self.next_of: dict[int, Submit] = {}
-        self.begun: dict[int, tuple[float, float]] = {}
-        self.ended: dict[int, tuple[float, float]] = {}
-        for model in pool:
-            self._slow_down(model.engine)
-
-    def _slow_down(self, engine: Engine) -> None:
-        step: Callable[..., list[Token]] = engine.step
-
-        def step_slowly(*arguments: Any) -> list[Token]:
-            tokens = step(*arguments)
-            if engine.progress:
-                self.now += SLICE_S
-                self.prefill_s += SLICE_S
-            return tokens
-
-        engine.step = step_slowly  # type: ignore[assignment, method-assign]
-
-    def send(self, message: Step | ModelsChanged | CommandResult) -> None:
-        super().send(message)
-        for event in message.events if isinstance(message, Step) else ():
-            if isinstance(event, Started):
-                self.begun[event.id] = self.now, self.prefill_s
-            if isinstance(event, Finished):
-                self.ended[event.id] = self.now, self.prefill_s
-                if (following := self.next_of.get(event.id)) is not None:
-                    self.arrivals.append((self.now, following))
-
-
-@pytest.fixture
-def simulation(llama_path: Path) -> SlowPrefill:
-    return SlowPrefill(make_pool(llama_path, preload=[llama_path.name]))
-
-
-def stream(client: str, path: Path) -> Submit:
-    """A short prompt with a long answer; its id is 0."""
-    return request(0, client, path, [5, 6, 7], STREAM_TOKENS)
-
-
-def prompt(id: int, client: str, path: Path) -> Submit:
-    """A prompt of some slices for one token; none is the beginning of another."""
-    return request(id, client, path, [10 + id] * PROMPT_TOKENS, 1)
-
-
-def request(id: int, client: str, path: Path, tokens: list[int], answer: int) -> Submit:
-    return Submit(
-        id=id,
-        model=path.name,
-        prompt=TokenPrompt(tokens),
-        sampling=Sampling(seed=id, temperature=0.0, ignore_eos=True),
-        max_tokens=answer,
-        client=client,
-    )
-
-
 @pytest.mark.parametrize("clients", [["a"], ["a", "b"]])
 def test_prompts_that_follow_one_another_leave_half_of_the_time(
-    simulation: SlowPrefill, llama_path: Path, clients: list[str]
+    device: TimedDevice, paths: list[Path], clients: list[str]
 ) -> None:
     count = len(clients)
-    prompts = [prompt(id, clients[id % count], llama_path) for id in range(1, PROMPTS)]
-    simulation.next_of = {each.id - count: each for each in prompts[count:]}
-    first = [(STREAM_BEGINS_S, each) for each in prompts[:count]]
-    simulation.run([(0.0, stream("s", llama_path)), *first])
-    assert simulation.ended[0][0] < simulation.ended[PROMPTS - 1][0]
-    (began_s, _), (ended_s, prefill_s) = simulation.begun[0], simulation.ended[0]
-    assert prefill_s <= (ended_s - began_s) / 2 + 2 * SLICE_S
-    assert prefill_s >= (ended_s - began_s) / 3
-    assert sorted(simulation.ended) == list(range(PROMPTS))
+    prompts = [
+        request(id, clients[id % count], paths[0], PROMPT_TOKENS) for id in range(1, PROMPTS)
+    ]
+    device.next_of = {each.id - count: each for each in prompts[count:]}
+    first = [(PROMPT_BEGINS_S, each) for each in prompts[:count]]
+    device.run([(0.0, stream(paths[0], STREAM_TOKENS)), *first])
+    ended_s = device.sent_at[0][-1]
+    assert ended_s < device.sent_at[PROMPTS - 1][-1]
+    beside = [seconds for _, end, seconds in device.slices if PROMPT_BEGINS_S < end <= ended_s]
+    assert sum(beside) <= (ended_s - PROMPT_BEGINS_S) / 2 + 2 * max(beside)
+    assert sum(beside) >= (ended_s - PROMPT_BEGINS_S) / 3
+    assert sorted(device.sent_at) == list(range(PROMPTS))
 
 
-def test_a_client_alone_waits_for_nothing(simulation: SlowPrefill, llama_path: Path) -> None:
-    prompts = [prompt(id, "s", llama_path) for id in range(1, PROMPTS)]
-    simulation.next_of = {each.id - 1: each for each in prompts[1:]}
-    simulation.run([(0.0, stream("s", llama_path)), (STREAM_BEGINS_S, prompts[0])])
-    for each in prompts:
-        (began_s, before_s), (ended_s, after_s) = (
-            simulation.begun[each.id],
-            simulation.ended[each.id],
-        )
-        slices = (after_s - before_s) / SLICE_S
+def test_a_client_alone_waits_for_nothing(device: TimedDevice, paths: list[Path]) -> None:
+    prompts = [request(id, "s", paths[0], PROMPT_TOKENS) for id in range(1, PROMPTS)]
+    device.next_of = {a.id: b for a, b in pairwise(prompts)}
+    device.run([(0.0, stream(paths[0], STREAM_TOKENS)), (PROMPT_BEGINS_S, prompts[0])])
+    for before, after in pairwise(prompts):
+        began_s, ended_s = device.sent_at[before.id][-1], device.sent_at[after.id][-1]
+        own = [seconds for _, end, seconds in device.slices if began_s < end <= ended_s]
         # A step with a slice has two messages: the stream's token leaves before the slice ends.
-        assert ended_s - began_s <= slices * (SLICE_S + 2 * STEP_S) + 5 * STEP_S
+        steps_s = (len(own) + 5) * (DECODE_S + 2 * MESSAGE_S)
+        assert ended_s - began_s <= sum(own) + steps_s
