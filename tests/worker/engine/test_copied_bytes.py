@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
 import pytest
@@ -25,6 +26,7 @@ from worker.engine.batches.slot_cache import (
 )
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
+from worker.engine.rows import row_generator
 from worker.engine.rows.slot_room import CHECK_STEPS, SlotRoom
 from worker.engine.sampler import make_row
 
@@ -61,8 +63,9 @@ def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.fixture
-def engine(llama_path: Path) -> Engine:
-    """An engine whose memory budget has bytes to spare."""
+def engine(llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine whose memory budget has bytes to spare; its slices do not depend on the time."""
+    monkeypatch.setattr(row_generator, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     model, _ = load_model(llama_path)
     engine = Engine(model, max_running=2 * JOINS, prefill=PrefillLimits(max_tokens=64))
     engine.grow_within(lambda: PLENTY)
