@@ -13,6 +13,9 @@ from pydantic import SecretStr
 from tests.e2e.built_in_limits import expect_beyond_the_model
 from tests.e2e.daemon import Daemon
 
+pytestmark = pytest.mark.long
+pytest_plugins = ("tests.e2e.unrecorded_calls",)
+
 ANSWER_TOKENS = 256
 
 
@@ -22,7 +25,6 @@ async def _one_event_loop(anyio_backend: str) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.long
 class TestAnthropicModel(ChatModelIntegrationTests):
     """The suite's own tests; its knobs say what a text model has."""
 

@@ -18,6 +18,9 @@ from pydantic import SecretStr
 from tests.e2e.built_in_limits import expect_beyond_the_model
 from tests.e2e.daemon import Daemon
 
+pytestmark = pytest.mark.long
+pytest_plugins = ("tests.e2e.unrecorded_calls",)
+
 ANSWER_TOKENS = 256
 
 
@@ -34,7 +37,6 @@ async def clients(anyio_backend: str) -> AsyncIterator[dict[str, Any]]:
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 # One test gives a model of Pydantic 1, and LangChain tells what it does instead.
 @pytest.mark.filterwarnings("ignore:Received a Pydantic BaseModel V1 schema")
-@pytest.mark.long
 class TestChatModel(ChatModelIntegrationTests):
     """The suite's own tests; its knobs say what a text model has."""
 
@@ -86,7 +88,6 @@ class TestChatModel(ChatModelIntegrationTests):
         return "mlxd-demo"
 
 
-@pytest.mark.long
 class TestResponsesModel(TestChatModel):
     """The same suite through `/v1/responses`."""
 
