@@ -11,6 +11,7 @@ import regex
 Tool = dict[str, Any]
 # An argument's schema may refer to others; deeper ones declare nothing.
 MAX_DEPTH = 8
+CACHED_TEMPLATES = 512
 # White space that a syntax allows between its parts.
 SPACE = r"\s{0,64}"
 PLACEHOLDERS = {
@@ -62,11 +63,19 @@ class DeclaredTools:
         return frozenset(types_of(self.schema(name, key), self.parameters(name)))
 
     def _expression(self, template: str) -> str:
-        parts = PLACEHOLDER.split(template)
-        return "".join(
-            self._name if part == "{name}" else PLACEHOLDERS.get(part) or regex.escape(part)
-            for part in parts
-        )
+        return self._name.join(split_at_names(template))
+
+
+@functools.lru_cache(CACHED_TEMPLATES)
+def split_at_names(template: str) -> tuple[str, ...]:
+    """The regular expressions of the parts of a template before, between and after `{name}`.
+
+    They are kept: the formats' templates are the same for each request.
+    """
+    return tuple(
+        "".join(PLACEHOLDERS.get(part) or regex.escape(part) for part in PLACEHOLDER.split(literal))
+        for literal in template.split("{name}")
+    )
 
 
 def types_of(schema: Any, root: Mapping[str, Any], depth: int = 0) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,9 @@ from protocol.events import TextKind
 from worker.call_readers.deltas import OutputDelta
 from worker.tool_calls.openings import PartialName
 from worker.tool_calls.parser import CompiledSyntax, ToolParser
+
+# Of the models that are loaded: some four each, and others where a request has no calls.
+CACHED_PATTERNS = 256
 
 
 class Condition(enum.Enum):
@@ -104,7 +108,13 @@ def section_starts(syntaxes: Sequence[CompiledSyntax]) -> dict[str, SectionStart
 
 def finder(markers: Sequence[str]) -> regex.Pattern[str]:
     """The pattern of any of these markers; of two at one place, the longer."""
-    longest_first = sorted(filter(None, markers), key=len, reverse=True)
+    return compile_markers(tuple(filter(None, markers)))
+
+
+@functools.lru_cache(CACHED_PATTERNS)
+def compile_markers(markers: tuple[str, ...]) -> regex.Pattern[str]:
+    """The same, kept: each answer of a model looks for the same few markers."""
+    longest_first = sorted(markers, key=len, reverse=True)
     return regex.compile("|".join(map(regex.escape, longest_first)) or "(?!)")
 
 
