@@ -19,6 +19,7 @@ from worker.tool_calls.parser import CompiledSyntax
 from worker.tool_calls.syntax import CallSyntax
 
 THINK = Markers("<think>", "</think>")
+MAX_BYTE = 0xFF
 
 TOOLS: list[dict[str, Any]] = [
     {
@@ -184,7 +185,18 @@ def make_text(
     tools = tools if properties is None else [declare(properties)]
     compiled = [compile_syntax(syntax, json.dumps(tools), tuple(names)) for syntax in syntaxes]
     segmenter = Segmenter(THINK, compiled, parallel=parallel, reasoning=reasoning)
-    return Text(ByteDetokenizer(lambda token: bytes([token])), stop, segmenter, trim=bool(compiled))
+    return Text(ByteDetokenizer(token_bytes), stop, segmenter, trim=bool(compiled))
+
+
+def token_bytes(token: int) -> bytes:
+    """The text of a token: a byte, or what `token_of` has made a token of."""
+    length = (token.bit_length() + 7) // 8
+    return bytes([token]) if token <= MAX_BYTE else token.to_bytes(length, "big")[1:]
+
+
+def token_of(text: bytes) -> int:
+    """The token of some bytes."""
+    return int.from_bytes(b"\x01" + text, "big")
 
 
 @functools.cache
@@ -193,11 +205,12 @@ def compile_syntax(syntax: CallSyntax, tools: str, names: tuple[str, ...]) -> Co
     return CompiledSyntax(syntax, json.loads(tools), names)
 
 
-def parse(text: str, parser: Text, *, truncated: bool = False) -> ParsedAnswer:
-    """Parse an answer token by token; a token is a byte."""
+def parse(text: str, parser: Text, *, truncated: bool = False, token_size: int = 1) -> ParsedAnswer:
+    """Parse an answer token by token; a token has `token_size` bytes."""
     answer = ParsedAnswer()
-    for token in text.encode():
-        answer.add(parser.push(token))
+    encoded = text.encode()
+    for start in range(0, len(encoded), token_size):
+        answer.add(parser.push(token_of(encoded[start : start + token_size])))
         if parser.stopped:
             break
     answer.add(parser.finish(truncated=truncated))

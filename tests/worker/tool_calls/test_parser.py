@@ -21,6 +21,8 @@ from tests.worker.tool_calls.answers import (
 from worker.tool_calls.formats import BY_NAME
 
 PARIS = ("get_weather", {"city": "Paris", "days": 2})
+# Of a call that is cut at each place: as long as most tokens of a vocabulary.
+TOKEN_BYTES = 4
 STREAMED = ["json_tools", "kimi_k2", "mistral", "mistral list", "llama", "llama tagged"]
 
 
@@ -60,7 +62,8 @@ def test_a_call_of_an_unknown_tool_is_content(family: str) -> None:
 def test_a_truncated_call_is_content_or_a_partial_call_but_not_both(family: str) -> None:
     section = SECTIONS[family]
     for end in range(1, len(section)):
-        answer = parse(section[:end], make_text(syntaxes_of(family)), truncated=True)
+        text = make_text(syntaxes_of(family))
+        answer = parse(section[:end], text, truncated=True, token_size=TOKEN_BYTES)
         if answer.has_tool_calls:  # only the end marker was missing
             assert answer.values == [PARIS]
             assert answer.content == ""
