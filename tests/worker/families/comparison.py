@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from mlx_lm.utils import load_adapters, load_model
 from protocol.events import Started, TextDelta
 from protocol.messages import ModelSource, Sampling, Step, Submit, TokenPrompt
 from tests.worker.driver import events_of, make_config_loader, make_configure, run_loop
+from tests.worker.kept_checks import kept_checks
 from worker.models.pool import ModelPool
 
 logger = logging.getLogger(__name__)
@@ -72,7 +74,8 @@ def compare(path: Path, adapter: Path | None = None) -> dict[str, Outcome]:
     turns = {number: reference.next_turn(prompt) for number, prompt in single.items()}
     expected = {number: reference.answer(prompt) for number, prompt in prompts.items()}
     expected_turns = {number: reference.answer(prompt) for number, prompt in turns.items()}
-    first, second = Served(path, adapter), Served(path, adapter)
+    with tempfile.TemporaryDirectory() as folder, kept_checks(Path(folder)):
+        first, second = Served(path, adapter), Served(path, adapter)
     checks: dict[str, Callable[[], Outcome]] = {
         "alone": partial(ask_each, first, single, expected),
         "again": partial(ask_again, first, single, expected),
