@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from worker.engine.prefill_budget import PrefillLimits
 # Of states in a batch from those alone.
 TOLERANCE = 1e-4
 FEATURES = 1024
+RIDGE = 1e-9
 
 
 class Head:
@@ -93,8 +95,15 @@ class Head:
 def make_features(model: nn.Module, states: mx.array, tokens: mx.array) -> mx.array:
     """What the second layer of a head gets: [..., features]."""
     pair = mx.concatenate([states, model.model.embed_tokens(tokens)], axis=-1)
-    weight = mx.random.normal((pair.shape[-1], FEATURES), key=mx.random.key(0))
-    return mx.maximum(pair @ weight, 0.0)
+    return mx.maximum(pair @ draw_weight(pair.shape[-1]), 0.0)
+
+
+@functools.cache
+def draw_weight(width: int) -> mx.array:
+    """The random weight of the first layer: [width, features]."""
+    weight = mx.random.normal((width, FEATURES), key=mx.random.key(0))
+    mx.eval(weight)
+    return weight
 
 
 def fit_head(model: nn.Module, texts: Sequence[list[int]]) -> mx.array:
@@ -104,8 +113,11 @@ def fit_head(model: nn.Module, texts: Sequence[list[int]]) -> mx.array:
         states = model.model(mx.array([text]))[0]
         inputs.append(np.array(make_features(model, states[:-1], mx.array(text[1:]))))
         outputs.append(np.array(states[1:]))
-    weight, *_ = np.linalg.lstsq(np.concatenate(inputs), np.concatenate(outputs))
-    return mx.array(weight)
+    known, wanted = np.concatenate(inputs, dtype=np.float64), np.concatenate(outputs)
+    squares = known.T @ known
+    # Least squares, of which the singular values would take many times as long.
+    squares += np.eye(len(squares)) * np.trace(squares) * RIDGE
+    return mx.array(np.linalg.solve(squares, known.T @ wanted).astype(np.float32))
 
 
 def make_engine(model: nn.Module, head: Head | None) -> Engine:
