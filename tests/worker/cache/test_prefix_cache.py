@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -14,6 +18,7 @@ from worker.cache.radix_node import RadixNode
 
 WIDTH = 4
 PLENTY_BYTES = 1 << 30
+SPARE_CALLS = 100
 TOKEN_BYTES = 2 * WIDTH * 4  # keys and values of one token of one layer in 32 bits
 
 Tokens = list[int]
@@ -45,6 +50,17 @@ def tokens_in(prefix: Prefix, layer: int = 0) -> Tokens:
     keys, values = prefix.layers[layer].keys_and_values()
     assert mx.array_equal(keys, values)
     return [int(key[0]) for key in keys[0, 0].tolist()]
+
+
+@contextmanager
+def few_calls() -> Iterator[None]:
+    """Let calls lie `SPARE_CALLS` deeper than here, and no deeper."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + SPARE_CALLS)
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def shared(one: Tokens, other: Tokens) -> int:
@@ -130,11 +146,12 @@ def test_models_share_the_limit_but_no_prefixes() -> None:
 
 def test_dropping_a_model_frees_its_bytes_and_keeps_the_others() -> None:
     cache = PrefixCache(PLENTY_BYTES)
-    long = list(range(1100))
-    for end in range(1, len(long)):  # one node each, deeper than Python's recursion limit
+    long = list(range(2 * SPARE_CALLS))
+    for end in range(1, len(long)):  # one node each
         cache.insert("one", long[:end], [plain(long[:end])])
     cache.insert("two", [1, 2], [plain([1, 2])])
-    cache.drop("one")
+    with few_calls():
+        cache.drop("one")
     cache.drop("never loaded")
     assert cache.nbytes == 2 * TOKEN_BYTES
     assert cache.find("two", [1, 2, 3]).length == 2
