@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import PurePosixPath
 
 import pytest
@@ -15,6 +16,9 @@ CHECKS = ("raises", "warns", "assert_", "check_", "expect", "wait_", "call_and_v
 SLEEPERS = ("tests/waiting.py", "tests/e2e/test_faults_restart.py")
 SLEEPS = ("time.sleep", "threading.Event().wait")
 
+# The beginning of a statement that may import from a module that pytest collects or loads.
+NAMED_IMPORT = re.compile(r"\b(from|import)\s.*\b(test_|conftest)")
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -25,6 +29,9 @@ def is_test_module(name: str) -> bool:
 
 def imports_from_test_modules(source: Source) -> list[str]:
     """What several test modules use lies in a module without tests."""
+    # Few files need to be parsed.
+    if not NAMED_IMPORT.search(source.text):
+        return []
     names = [name.split(".") for name in imported(source)]
     return [
         ".".join(parts)
