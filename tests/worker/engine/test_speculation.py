@@ -152,7 +152,7 @@ def test_drafts_that_are_reckoned_too_dear_are_tried_ever_more_rarely(llama_path
     model, _ = load_model(llama_path)
     limits = PrefillLimits(max_tokens=32)
     engine = Engine(model, max_running=1, prefill=limits, speculation=Speculation(DearPlaces()))
-    tokens = 40 * FIRST_WAIT_PASSES
+    tokens = 20 * FIRST_WAIT_PASSES
     prompt = text_tokens(llama_path, "one two three")
     # One token can be drawn, so that the answer repeats itself.
     sampling = Sampling(seed=0, temperature=0.0, logit_bias={300: 1000.0})

@@ -107,7 +107,7 @@ def test_a_client_that_sends_one_request_after_the_other_does_not_stop_the_work_
     sent: list[int] = []
 
     def ping(step: Step) -> list[Work]:
-        if step.stats.running and len(sent) < 60:
+        if step.stats.running and len(sent) < 30:
             sent.append(100 + len(sent))
             return [prepare(pool[llama_path.name].config, request(sent[-1], "ping", llama_path))]
         return []
