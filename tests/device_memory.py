@@ -8,6 +8,10 @@ import mlx.core as mx
 
 
 def settled_bytes() -> int:
-    """The bytes in use once all garbage is collected: nothing of it is freed at a later moment."""
+    """The bytes in use once all garbage is collected and nothing is computed any more.
+
+    Nothing of them is freed at a later moment.
+    """
     gc.collect()
+    mx.synchronize()
     return mx.get_active_memory()

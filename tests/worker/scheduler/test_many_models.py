@@ -231,4 +231,6 @@ def test_an_unused_model_is_unloaded_and_its_memory_freed(
     active = [step.stats.memory.active for step in simulation.steps]
     assert max(active) - active[0] >= weight_bytes_of(qwen_path) * 0.9
     assert qwen_path.name not in pool
+    # The step behind the last token may still run.
+    mx.synchronize()
     assert mx.get_active_memory() <= before * 1.05
