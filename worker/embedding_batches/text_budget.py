@@ -13,8 +13,8 @@ from worker.engine.prefill_budget import (
     REPLACED_MEASUREMENTS,
     SHORT_CONTEXT_TOKENS,
     PrefillLimits,
-    moving_average,
 )
+from worker.engine.stopwatch import moving_average
 
 # Texts are short, so a call has more of them than a slice of prefill has rows.
 TEXTS_PER_ROW = 16

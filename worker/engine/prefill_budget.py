@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from worker.engine.attention_cost import AttentionCost
 from worker.engine.rows.slice_floor import LONGEST_S, SliceFloor
+from worker.engine.stopwatch import moving_average
 
 PREFILL_PER_DECODE = 2.0
 # A shorter wait is not noticed, and smaller slices would slow the prefill down.
@@ -30,8 +31,6 @@ FIRST_TOKENS = 32
 # Up to this context attention takes a small part of a slice's time. A slice far behind all
 # measured ones is expected to take longer in proportion to what its context exceeds this by.
 SHORT_CONTEXT_TOKENS = 4096
-# The weight of a new measurement in the moving average.
-NEW_WEIGHT = 0.2
 # A slice that takes this many times `slice_s` replaces the average.
 OVERRUN = 1.5
 # The first measurement includes the compilation of kernels, so the second replaces it.
@@ -185,8 +184,3 @@ class PrefillBudget:
 def bound_slice_s(decode_s: float) -> float:
     """The seconds of a slice beside decode steps that take so long."""
     return max(MIN_PREFILL_S, min(PREFILL_PER_DECODE * decode_s, LONGEST_S), decode_s)
-
-
-def moving_average(average: float, new: float) -> float:
-    """The next exponential moving average; an average of 0 has no value yet."""
-    return new if not average else average + NEW_WEIGHT * (new - average)

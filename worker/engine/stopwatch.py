@@ -1,10 +1,13 @@
-"""The time of the device's work."""
+"""The time of the device's work, and the average of several measurements."""
 
 from __future__ import annotations
 
 import time
 
 import mlx.core as mx
+
+# The weight of a new measurement in the moving average.
+NEW_WEIGHT = 0.2
 
 
 class Stopwatch:
@@ -18,3 +21,8 @@ class Stopwatch:
         """The seconds since it was made."""
         elapsed_s = time.perf_counter() - self._started_s
         return min(elapsed_s, time.process_time() - self._cpu_s) if self._on_cpu else elapsed_s
+
+
+def moving_average(average: float, new: float, weight: float = NEW_WEIGHT) -> float:
+    """The next exponential moving average; an average of 0 has no value yet."""
+    return new if not average else average + weight * (new - average)

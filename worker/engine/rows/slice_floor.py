@@ -9,6 +9,8 @@ have as many.
 
 from __future__ import annotations
 
+from worker.engine.stopwatch import NEW_WEIGHT, moving_average
+
 # Twice the tokens are worth it if each then costs at most this part of what it did.
 WORTH = 0.8
 # The most that a slice takes beside decode steps that are no longer; one that is longer than the
@@ -19,8 +21,8 @@ LONGER = 1.5
 FIRST_INTERVAL, LAST_INTERVAL = 4, 256
 # How many slices of a size must be measured: one may be slow or fast by chance.
 MEASUREMENTS = 2
-# The weight of a new measurement in the moving average, and of one that is tried: it is rare.
-NEW_WEIGHT, TRIED_WEIGHT = 0.2, 0.5
+# The weight of a measurement that is tried: it is rare.
+TRIED_WEIGHT = 0.5
 
 
 class SliceFloor:
@@ -52,11 +54,11 @@ class SliceFloor:
         if not size or not seconds:
             return
         count = self._measured[size] = self._measured.get(size, 0) + 1
-        average, new = self._token_s.get(size, 0.0), seconds / tokens
         # The first one of a size may include the compilation of kernels.
         weight = NEW_WEIGHT if size == self._tokens else TRIED_WEIGHT
         weight = weight if count > MEASUREMENTS else 1.0
-        self._token_s[size] = average + weight * (new - average)
+        average = self._token_s.get(size, 0.0)
+        self._token_s[size] = moving_average(average, seconds / tokens, weight)
         self._end_trial(size)
 
     def _end_trial(self, size: int) -> None:

@@ -29,15 +29,13 @@ from worker.engine.batches.slot_cache import (
     make_place,
     share_positions,
 )
-from worker.engine.stopwatch import Stopwatch
+from worker.engine.stopwatch import Stopwatch, moving_average
 from worker.memory.kv_cost import KVCost, probe
 
 # The tokens of a part of a text: those of the first, before its time is known, and the most.
 FIRST_PART_TOKENS, MAX_PART_TOKENS = 16, 512
 # The most tokens of a row that are computed together with other rows.
 MAX_JOINT_TOKENS = 16
-# The weight of a new measurement in the moving averages.
-NEW_WEIGHT = 0.2
 
 
 @dataclass(slots=True)
@@ -138,7 +136,7 @@ class DraftModel:
             stopwatch = Stopwatch()
             self._model(mx.array([self._known(part)]), cache=row.layers)
             mx.eval([layer.state for layer in row.layers])
-            self._token_s = average(self._token_s, stopwatch.read_s() / len(part))
+            self._token_s = moving_average(self._token_s, stopwatch.read_s() / len(part))
             row.length += len(part)
         if len(row.missing()) <= MAX_JOINT_TOKENS:
             self._join(row)
@@ -157,7 +155,7 @@ class DraftModel:
         self._drop([0 if each else count - 1 for each in asked])
         for row, each, is_asked in zip(rows, guesses, asked, strict=True):
             row.guesses = each[:-1] if is_asked else []
-        self._pass_s = average(self._pass_s, stopwatch.read_s() / count)
+        self._pass_s = moving_average(self._pass_s, stopwatch.read_s() / count)
         by_text = {id(row.text): each for row, each in zip(rows, guesses, strict=True)}
         return [by_text[id(text)] for text in texts]
 
@@ -256,8 +254,3 @@ def as_held(layer: KVCache) -> tuple[mx.array | None, mx.array | None]:
     if layer.keys is None:
         return None, None
     return layer.keys[:, :, : layer.offset], layer.values[:, :, : layer.offset]
-
-
-def average(known: float, new: float) -> float:
-    """The next moving average; one of 0 has no value yet."""
-    return new if not known else known + NEW_WEIGHT * (new - known)
