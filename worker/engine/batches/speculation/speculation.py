@@ -102,6 +102,7 @@ class Speculation:
         self._model = ModelDrafts(model, self._costs) if model is not None else None
         self._retries = Retries()
         self._plan_time = PlanTime()
+        self._might_pay = False
         self._counts: Counter[tuple[DraftOrigin, bool]] = Counter()
         self.prompts_wait = False
 
@@ -114,7 +115,9 @@ class Speculation:
         """
         if all(row.drafter is None for row in rows):
             return None
-        if self._model is None and not self._plan_time.is_due(rows):
+        is_due = self._plan_time.is_due(rows) or self._retries.is_due
+        if self._model is None and not is_due:
+            self._refuse()
             return None
         # The thread's own time: the search may wait for the device.
         started_s = time.thread_time()
@@ -139,11 +142,16 @@ class Speculation:
             if (drafts := self._draft(candidates, plan)) is not None:
                 self._retries.use()
                 return Drafts(pending, drafts)
-        if plan.might_pay:
-            self._retries.refuse()
+        self._might_pay = plan.might_pay
+        self._refuse()
         if self._model is not None:
             self._model.skip(candidates, ())
         return None
+
+    def _refuse(self) -> None:
+        """A pass is not drafted: because of its cost, if the last search found that."""
+        if self._might_pay:
+            self._retries.refuse()
 
     def compute(self, model: nn.Module, tokens: mx.array, cache: list[Any]) -> mx.array:
         """The logits of a pass: [slots, places, vocabulary]."""
