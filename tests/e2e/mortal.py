@@ -24,7 +24,7 @@ class Mortal:
     orders: Path
 
     def end_after(self, *tokens: int, number: signal.Signals = signal.SIGKILL) -> None:
-        """End the worker after so many tokens; with several, the next one after it too.
+        """End the worker after this number of tokens; each further number is for the next worker.
 
         They are counted from the next step on, over all answers.
         """

@@ -19,7 +19,7 @@ import numpy as np
 MAX_TOKENS = 1 << 20
 MAX_PROMPTS = 128
 CHUNK_TOKENS = 4096
-# So many first tokens of all prompts are compared at once: most prompts part within them.
+# The first tokens, which are compared with those of all prompts at once: most differ there.
 HEAD_TOKENS = 256
 # In place of the tokens that a prompt does not have.
 NO_TOKEN = -(2**31)

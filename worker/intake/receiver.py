@@ -18,6 +18,7 @@ from protocol.channel import Channel, Closed
 from protocol.embedding import Embed
 from protocol.messages import (
     Cancel,
+    Command,
     Load,
     Pin,
     Ping,
@@ -39,7 +40,6 @@ logger = logging.getLogger(__name__)
 ORPHANED_EXIT_CODE = 75
 ORPHAN_GRACE_S = 1.0
 
-Command = Load | Unload | Pin
 Work = PreparationResult | Cancel | RenameClient | SetMaxRunning | Command | Shutdown
 Inbox = queue.SimpleQueue[Work]
 

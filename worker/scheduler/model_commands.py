@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from protocol.error_codes import ErrorCode
-from protocol.messages import CommandResult, Load, Pin, Unload
+from protocol.messages import Command, CommandResult, Load, Pin, Unload
 from worker.intake.prepared import ModelOpened, ModelOpenFailed
 from worker.intake.preprocessor import Preprocessor
 from worker.models.pool import ModelPool
 from worker.scheduler.waiting_queue import WaitingQueue
 
-ModelCommand = Load | Unload | Pin | ModelOpened | ModelOpenFailed
+ModelCommand = Command | ModelOpened | ModelOpenFailed
 
 
 class ModelCommands:

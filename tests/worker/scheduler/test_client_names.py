@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from protocol.events import Started
-from protocol.messages import RenameClient, Sampling, Step, Submit, TextPrompt
+from protocol.messages import RenameClient, Step, Submit
 from tests.worker.driver import make_pool, run_loop, tokens_of
+from tests.worker.scheduler.timed_device import request
 from worker.intake.prepared import prepare
 from worker.intake.receiver import Work
 from worker.scheduler.preemption.shares import PROGRESS_TOKENS
 
-ANSWER_TOKENS = 24
+PROMPT_TOKENS, ANSWER_TOKENS = 12, 24 + PROGRESS_TOKENS
 MANY = range(8)
 FEW = (20, 21)
 PLACES = 4
@@ -21,16 +22,8 @@ PLACES = 4
 ARRIVAL = 4
 
 
-def request(id: int, client: str, path: Path) -> Submit:
-    sampling = Sampling(seed=id, temperature=0.0)
-    return Submit(
-        id=id,
-        model=path.name,
-        prompt=TextPrompt(f"The story of number {id} begins"),
-        sampling=sampling,
-        max_tokens=ANSWER_TOKENS + PROGRESS_TOKENS,
-        client=client,
-    )
+def ask(id: int, client: str, path: Path) -> Submit:
+    return request(id, client, path, PROMPT_TOKENS, ANSWER_TOKENS)
 
 
 @pytest.mark.parametrize("is_found", [False, True])
@@ -46,12 +39,12 @@ def test_the_connections_of_a_process_that_is_found_late_share_its_places(
         if len(steps) != ARRIVAL:
             return []
         # The last one is still prepared when its process is found.
-        late = prepare(config, request(MANY[-1], f"connection {MANY[-1]}", llama_path))
-        few = [prepare(config, request(id, "few", llama_path)) for id in FEW]
+        late = prepare(config, ask(MANY[-1], f"connection {MANY[-1]}", llama_path))
+        few = [prepare(config, ask(id, "few", llama_path)) for id in FEW]
         names: list[Work] = [RenameClient(f"connection {n}", "process") for n in MANY]
         return [*(names if is_found else []), late, *few]
 
-    first = [request(id, f"connection {id}", llama_path) for id in MANY[:-1]]
+    first = [ask(id, f"connection {id}", llama_path) for id in MANY[:-1]]
     together = run_loop(pool, first, max_running=PLACES, after_step=find)
     started = [event.id for step in together for event in step.events if isinstance(event, Started)]
     assert sorted(started) == [*MANY, *FEW]
@@ -63,5 +56,5 @@ def test_the_connections_of_a_process_that_is_found_late_share_its_places(
         assert not set(started[PLACES : PLACES + 2]) & set(FEW)
     for id in (*MANY, *FEW):
         assert tokens_of(together, id) == tokens_of(
-            run_loop(pool, [request(id, "alone", llama_path)]), id
+            run_loop(pool, [ask(id, "alone", llama_path)]), id
         )

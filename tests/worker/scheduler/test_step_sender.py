@@ -120,7 +120,7 @@ def test_what_is_held_leaves_before_what_may_take_long(make_sender: MakeSender) 
 
 
 def answer_to(model: str, id: int, prompt: str, tokens: int) -> Submit:
-    """A request for so many tokens."""
+    """A greedy request; its answer has this number of tokens."""
     sampling = Sampling(seed=id, temperature=0.0, ignore_eos=True)
     return Submit(id, model, TextPrompt(prompt), sampling, max_tokens=tokens)
 

@@ -20,7 +20,7 @@ PAUSE_S = 1.0
 
 
 class MemoryPressure:
-    """Measures after each step; `memory` is the last measurement."""
+    """Measures at each check; `memory` is the last measurement."""
 
     def __init__(self, pool: ModelPool, waiting: WaitingRequests, measure: Measure) -> None:
         self._pool = pool

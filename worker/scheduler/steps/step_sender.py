@@ -65,7 +65,7 @@ class StepSender:
         self._clock = clock
         self.events: list[Event] = []
         self.results: list[CommandResult] = []
-        # Since the last message that had the statistics of a step.
+        # Since the last message.
         self.preempted = self.recomputed_tokens = 0
         self._device_s = self._host_s = 0.0
         self._steps = self._step_sequences = 0
@@ -107,13 +107,18 @@ class StepSender:
 
     def _is_due(self, now: float, step_s: float) -> bool:
         """Whether the events leave now, where the next step takes as long as this one."""
-        if not self.events or self.results or len(self.events) != self._held:
+        if not self.events or self.results or self._has_urgent:
             return True
         return now + step_s - self._sent_at > self._interval_s
 
+    @property
+    def _has_urgent(self) -> bool:
+        """Whether there are events that may not be held back."""
+        return len(self.events) != self._held
+
     def send_urgent(self) -> None:
         """Send what must not wait for the device step, and with it what is held back."""
-        if len(self.events) != self._held:
+        if self._has_urgent:
             self._send_events(self._clock())
 
     def send_all(self) -> None:
