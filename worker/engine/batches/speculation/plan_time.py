@@ -10,20 +10,20 @@ from collections.abc import Sequence
 
 from worker.engine.sampler import Row
 
-# The share of the passes' time for looking in vain.
+# The share of the passes' time for searches that find nothing.
 MAX_SHARE = 0.03
-# So often it is looked in vain before a pause.
+# The number of searches in a row that find nothing before the first pause.
 FREE_SEARCHES = 16
 # The longest pause: a search enters all tokens since the last one, in the time of one pass.
 MAX_PAUSE_PASSES = 32
 
 
 class PlanTime:
-    """The time of the searches of one model's batches; its passes earn them."""
+    """The time of the searches for drafts, and of the passes, of one model's batches."""
 
     def __init__(self) -> None:
         self._pass_s = 0.0
-        # What the searches in vain took that passes have not earned yet.
+        # The seconds of searches that found nothing, beyond their share of the passes since.
         self._excess_s = 0.0
         self._in_vain = 0
 
@@ -39,12 +39,12 @@ class PlanTime:
         return self._excess_s <= 0.0
 
     def count_pass(self, seconds: float) -> None:
-        """A pass took so long."""
+        """Count the seconds of a pass."""
         self._pass_s = seconds
         self._excess_s = max(self._excess_s - seconds * MAX_SHARE, 0.0)
 
     def count_search(self, seconds: float, *, in_vain: bool) -> None:
-        """A search took so long; `in_vain` says that it found nothing that pays."""
+        """Count the seconds of a search; `in_vain` says that it found nothing that pays."""
         self._in_vain = self._in_vain + 1 if in_vain else 0
         if self._in_vain > FREE_SEARCHES:
             self._excess_s = min(seconds, MAX_PAUSE_PASSES * MAX_SHARE * self._pass_s)
