@@ -41,13 +41,14 @@ REPLACED_MEASUREMENTS = 2
 class PrefillLimits:
     """The largest slice: in rows, in tokens of each row, in seconds and in bytes of scores.
 
-    `reserve_bytes` 0 is no bound.
+    `reserve_bytes` 0 is no bound. With `yields_to_rows` a slice is short beside decoding rows.
     """
 
     max_tokens: int
     max_rows: int = 8
     slice_s: float = 1.0
     reserve_bytes: int = 0
+    yields_to_rows: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,8 @@ class PrefillBudget:
             return FIRST_TOKENS // rows
         longest_s = self._limits.slice_s
         most = int(longest_s / token_s / rows)
-        if not decoding_rows and not self.others_decode_s:
+        is_alone = not decoding_rows and not self.others_decode_s
+        if is_alone or not self._limits.yields_to_rows:
             return most
         decode_s = self.others_decode_s + (self._decode_s if decoding_rows else 0.0)
         fitting = int(bound_slice_s(decode_s) / token_s)

@@ -50,7 +50,8 @@ NOISE_FACTOR, MAX_NOISE = 2.0, 0.5
 REST_FACTOR, MAX_REST = 10.0, 1.0
 MIN_BUDGET_S, LOAD_SHARE = 2.0, 0.05
 CACHE_BYTES = 1 << 30
-# All rows of the check are prefilled in one slice, unless they have breakpoints.
+# All rows of the check are prefilled in one slice, unless they have breakpoints: which rows share
+# a step must not depend on how fast they are computed.
 SLICE_S = 60.0
 
 SLICES, BATCHES, PREFIXES = "a prompt in slices", "rows in one batch", CACHED_PREFIXES
@@ -88,7 +89,7 @@ class ModelCheck:
         self._engine = make_engine(
             model,
             max_running=limits.max_rows,
-            prefill=dataclasses.replace(limits, slice_s=SLICE_S),
+            prefill=dataclasses.replace(limits, slice_s=SLICE_S, yields_to_rows=False),
             prompt_cache=self._cache,
             kv_bits=kv_bits,
             speculation=checking_speculation() if drafts else None,
@@ -311,7 +312,9 @@ class ModelCheck:
     ) -> Generator[None, None, str | None]:
         """What is wrong with a prompt beyond the window, beside a short one or alone."""
         length = self._window_tokens + PAST_WINDOW_TOKENS
-        row = window.row(length, breakpoints=[self._window_tokens // 2])
+        # One slice crosses the window, the next begins beyond it.
+        breakpoints = [self._window_tokens // 2, length - PAST_WINDOW_TOKENS // 2]
+        row = window.row(length, breakpoints=breakpoints)
         if short is None:
             return (yield from self._compare([row], "none"))
         rows = [row, short.row(SHORT_TOKENS)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +15,36 @@ from mlx_lm.utils import load_model
 
 from protocol.batching import BatchRules
 from tests.models import hybrid, unbatched
+from tests.models.architectures.making import build
+from tests.models.architectures.table import config_of
 from tests.models.failing import FailingModel
 from worker.engine.batches.speculation.draft_plan import MAX_DRAFT_TOKENS
-from worker.engine.prefill_budget import PrefillLimits
+from worker.engine.engine import Engine
+from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
 from worker.selfcheck.draft_check import OTHER_CACHES
 from worker.selfcheck.model_check import UNCHECKED_DRAFTS, ModelCheck
 
 LIMITS = PrefillLimits(max_tokens=512)
 LONG_S = 600.0
+TOKEN_S = 0.1
 ALL = BatchRules()
 
 
-def start(model: nn.Module, budget_s: float = LONG_S) -> ModelCheck:
-    return ModelCheck(model, vocabulary_size=500, limits=LIMITS, min_budget_s=budget_s)
+def start(
+    model: nn.Module, budget_s: float = LONG_S, make_engine: Callable[..., Engine] = Engine
+) -> ModelCheck:
+    return ModelCheck(
+        model,
+        vocabulary_size=500,
+        limits=LIMITS,
+        min_budget_s=budget_s,
+        make_engine=make_engine,
+    )
 
 
-def check(model: nn.Module) -> BatchRules:
+def check(model: nn.Module, make_engine: Callable[..., Engine] = Engine) -> BatchRules:
     """The rules of a check that has all the time it needs."""
-    running = start(model)
+    running = start(model, make_engine=make_engine)
     while not running.advance():
         pass
     assert not running.is_overdue
@@ -129,6 +143,31 @@ def test_a_model_whose_decode_batches_are_wrong_decodes_each_row_alone(llama_pat
     rules = check(Altered(load_model(llama_path)[0], "rows"))
     assert (rules.batching, rules.reuses_prefixes, rules.slices_prompts) == ("none", True, True)
     assert len(rules.findings) == 2
+
+
+class SlowBudget(PrefillBudget):
+    """The budget of a device that takes `TOKEN_S` for each token of a slice."""
+
+    def record_step(
+        self, elapsed_s: float, decoding_rows: int, computed_tokens: int, context: int = 0
+    ) -> None:
+        elapsed_s += TOKEN_S * computed_tokens
+        super().record_step(elapsed_s, decoding_rows, computed_tokens, context)
+
+
+@pytest.mark.parametrize("family", ["afm7", "plamo3"])
+def test_what_is_found_does_not_depend_on_the_devices_speed(family: str) -> None:
+    slow = partial(Engine, make_budget=SlowBudget)
+    found = check(build(config_of(family)))
+    assert check(build(config_of(family)), slow) == found != ALL
+
+
+def test_slices_that_begin_beyond_the_window_are_checked() -> None:
+    # Its mask is one token wider than its cache, which shows only there.
+    rules = check(build(config_of("plamo3")))
+    assert not rules.slices_prompts
+    [finding] = [each for each in rules.findings if each.startswith("Prompts are computed in one")]
+    assert finding.endswith("beyond the window.")
 
 
 def check_with_drafts(model: nn.Module, budget_s: float = LONG_S) -> BatchRules:
