@@ -101,6 +101,10 @@ class Evictor:
         due = [at for id in self._models if (at := self.idle_at(id)) is not None]
         return min(due, default=None)
 
+    def last_used_at(self) -> float | None:
+        """When any model was used last; None without models."""
+        return max((self._entries[id].used_at for id in self._models), default=None)
+
     def is_busy(self, id: str, waiting: WaitingRequests, since: float | None = None) -> bool:
         """Whether this model has sequences, or a waiting request received by `since`."""
         oldest = waiting.oldest_since(id)

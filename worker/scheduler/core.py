@@ -82,7 +82,7 @@ class EngineCore:
         self._admission = Admission(
             pool, self._waiting, max_running=max_running, wait_s=memory_wait_s, clock=clock
         )
-        self._memory_pressure = MemoryPressure(pool, self._waiting, measure_memory)
+        self._memory_pressure = MemoryPressure(pool, self._waiting, measure_memory, clock)
         self._running: dict[int, RunningRequest] = {}
         self._sender = StepSender(
             send,
@@ -168,7 +168,8 @@ class EngineCore:
         """How long to wait for work before memory waits and idle models are checked again."""
         if self._busy or self._waiting or len(self._commands) or len(self._preprocessor):
             return POLL_S
-        due = self._pool.eviction.next_idle_at()
+        next_at = (self._pool.eviction.next_idle_at(), self._memory_pressure.next_return_at())
+        due = min((at for at in next_at if at is not None), default=None)
         return None if due is None else max(0.0, due - self._clock())
 
     def _handle(self, work: Work) -> bool:

@@ -17,6 +17,7 @@ from tests.worker.driver import end_of, tokens_of
 from tests.worker.simulation import STEP_S, Simulation, kv_cost_of, make_pool
 from worker.memory import kv_cost
 from worker.scheduler import admission
+from worker.scheduler.steps.memory_pressure import IDLE_RETURN_S
 
 GREEDY = Sampling(seed=0, temperature=0.0)
 # Small, so that short answers run short of memory.
@@ -208,7 +209,7 @@ def test_the_times_and_tokens_of_a_preempted_answer_add_up(llama_path: Path) -> 
     submits = [ceiling(n, llama_path, 100) for n in range(6)]
     budget = budget_for(llama_path, rows=2, tokens=128)
     simulation = run(llama_path, budget=budget, arrivals=at_once(submits))
-    steps, total_ms = simulation.steps, simulation.now * MS_PER_S
+    steps, total_ms = simulation.steps, (simulation.now - IDLE_RETURN_S) * MS_PER_S
     ends = [end for end in ends_of(steps).values() if isinstance(end, Finished)]
     assert len(ends) == len(submits)
     times_ms = [end.queue_ms + end.prefill_ms + end.decode_ms for end in ends]
