@@ -200,10 +200,9 @@ class ModelCheck:
 
     def _check_rows(self, long: Sample) -> Steps:
         """Slices and batches: in one run where nothing differs."""
-        self._slices = True
         problem = yield from self._try_batch("full")
         if problem is None:
-            self._batching = "full"
+            self._slices, self._batching = True, "full"
             return
         yield from self._measure_alone()
         self._slices = may_slice = yield from self._check_slices(long)
@@ -333,7 +332,9 @@ class ModelCheck:
 
     def _compare(self, rows: list[ScoredRow], level: Batching) -> Generator[None, None, str | None]:
         """How these rows differ from their expected scores; None if by rounding only."""
-        difference = yield from self._difference(rows, BatchRules(level, True, bool(self._slices)))
+        # Slices are tried until they are found to be wrong.
+        rules = BatchRules(level, True, self._slices is not False)
+        difference = yield from self._difference(rows, rules)
         return None if difference <= self._bound else explain(difference, self._bound, rows)
 
     def _difference(self, rows: list[ScoredRow], rules: BatchRules) -> Generator[None, None, float]:

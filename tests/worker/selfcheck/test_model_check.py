@@ -220,6 +220,24 @@ def test_what_there_was_no_time_for_is_not_allowed_until_it_is_checked(llama_pat
     assert running.rules == ALL
 
 
+LEVELS = ("none", "decode", "full")
+
+
+@pytest.mark.parametrize("kind", ["slices", "rows", "places", "right"])
+def test_nothing_is_allowed_that_the_whole_check_does_not_allow(
+    kind: str, llama_path: Path
+) -> None:
+    running = start(Altered(load_model(llama_path)[0], kind), budget_s=0.0)
+    seen = [running.rules]
+    while not running.advance():
+        seen.append(running.rules)
+    found = running.rules
+    for rules in seen:
+        assert LEVELS.index(rules.batching) <= LEVELS.index(found.batching)
+        assert rules.reuses_prefixes <= found.reuses_prefixes
+        assert rules.slices_prompts <= found.slices_prompts
+
+
 def test_a_window_that_takes_too_long_is_checked_last(gemma_path: Path) -> None:
     running = start(load_model(gemma_path)[0], budget_s=0.0)
     seen = []
