@@ -43,7 +43,8 @@ inFolder((folder) => {
   };
   configure({ extra_body: { tool_choice: "required" } });
   const called = ask("default", QUESTION, "--max-session-turns", "2");
-  configure({});
+  // One sentence: this small model fills its context with some answers and calls, and is asked again.
+  configure({ extra_body: { stop: [".", "!", "?"], tool_choice: "none" } });
   const continued = ask("default", GREETING, "--continue");
   const refused = ask("absent", GREETING);
   print({
