@@ -23,7 +23,7 @@ from service.config.scalars import (
 )
 from service.config.settings import Settings, describe_settings
 from service.errors import excerpt
-from service.schema.support import SOFTENABLE
+from service.schema.parameter_table import SOFTENABLE
 
 CONFIG_VARIABLE = "MLXD_CONFIG"
 MODELS_VARIABLE = "MLXD_MODELS"

@@ -18,7 +18,7 @@ from service.errors import InvalidRequest
 from service.http.unknown_fields import UnknownFields, drop_unknown_fields
 from service.schema.annotations import TEXT_ONLY
 from service.schema.depth import MAX_DEPTH, deeper_than, free_form_fields
-from service.schema.support import soften_parameters
+from service.schema.parameter_table import soften_parameters
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 UNKNOWN_FIELD = "Object contains unknown field"

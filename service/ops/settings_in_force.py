@@ -13,6 +13,7 @@ from service.config.settings import Settings
 from service.inflight.shares import share_of
 from service.ops.health import prefill_health
 from service.schema.batching import describe_speculation
+from service.schema.parameter_table import PARAMETERS
 from service.schema.settings_in_force import (
     NOT_WITH_RANKS,
     KeyLimitsInForce,
@@ -25,7 +26,6 @@ from service.schema.settings_in_force import (
     SlotsInForce,
     SpeculationInForce,
 )
-from service.schema.support import PARAMETERS
 from service.supervision.supervisor import Supervisor
 
 MAC, LINUX = "darwin", "linux"

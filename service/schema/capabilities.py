@@ -19,8 +19,8 @@ from service.schema.batching import (
     describe_draft_model,
     describe_speculation,
 )
+from service.schema.parameter_table import Parameter, Requirement, parameters_of
 from service.schema.settings_in_force import SettingsInForce
-from service.schema.support import Parameter, Requirement, parameters_of
 
 # What equal answers mean, by whether keys and values are quantised.
 EQUALITY = {

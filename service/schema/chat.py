@@ -112,7 +112,7 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     functions: Functions | None = None
     function_call: FunctionChoice | None = None
 
-    # Some of these are refused: see the table in `support`.
+    # Some of these are refused: see the table in `parameter_table`.
     audio: dict[str, Any] | None = None
     logprobs: bool | None = None
     modalities: list[Literal["text", "audio"]] | None = None

@@ -10,8 +10,8 @@ from msgspec import Meta
 
 from protocol.embedding import InputType
 from service.errors import InvalidRequest
+from service.schema.parameter_table import HONOURED, METADATA, Parameter
 from service.schema.parameters import Priority, TokenId
-from service.schema.support import HONOURED, METADATA, Parameter
 from service.schema.usage import TextsUsage
 
 MAX_TEXTS = 2048

@@ -1,7 +1,7 @@
 """The parameters that endpoints share, their bounds, and the rules between them.
 
 Every parameter that OpenAI documents is a field here, in `chat` or in `completions`. The table
-in `support` has the support of each.
+in `parameter_table` has the support of each.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from msgspec import Meta
 
 from protocol.grammars import Grammar
 from service.errors import InvalidRequest, excerpt
+from service.schema.parameter_table import PARAMETERS, Parameter, refuse_unsupported
 from service.schema.structured import (
     AnyFormat,
     StructuredOutputs,
     check_structure,
     to_grammar,
 )
-from service.schema.support import PARAMETERS, Parameter, refuse_unsupported
 
 # Clients send this for no limit.
 MAX_TOKENS = 2**31 - 1

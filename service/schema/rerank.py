@@ -9,8 +9,14 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from service.errors import InvalidRequest
+from service.schema.parameter_table import (
+    HONOURED,
+    METADATA,
+    Parameter,
+    refuse_unsupported,
+    refused,
+)
 from service.schema.parameters import Priority
-from service.schema.support import HONOURED, METADATA, Parameter, refuse_unsupported, refused
 from service.schema.usage import TextsUsage
 
 MAX_DOCUMENTS = 1000

@@ -31,7 +31,7 @@ from service.errors import InvalidRequest
 from service.generation.dialect import Dialect
 from service.http.decoding import decode_body
 from service.schema.annotations import LABELS
-from service.schema.support import PARAMETERS
+from service.schema.parameter_table import PARAMETERS
 from tests.contract import foreign_fields
 
 USER = {"role": "user", "content": "x"}

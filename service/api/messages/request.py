@@ -22,6 +22,14 @@ from service.api.messages.blocks import (
 )
 from service.api.messages.tools import AnyToolChoice, Tools, check_tools, to_tool_use
 from service.schema.chat import TemplateOptions
+from service.schema.parameter_table import (
+    HONOURED,
+    METADATA,
+    PARAMETERS,
+    Parameter,
+    refused,
+    requiring,
+)
 from service.schema.parameters import (
     MAX_TOKENS,
     SamplingRequest,
@@ -35,7 +43,6 @@ from service.schema.structured import (
     schema_grammar,
     to_grammar,
 )
-from service.schema.support import HONOURED, METADATA, PARAMETERS, Parameter, refused, requiring
 
 KEEP_ALL = "all"
 CLEAR_THINKING = "clear_thinking_"

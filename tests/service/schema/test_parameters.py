@@ -12,8 +12,8 @@ from service.errors import InvalidRequest
 from service.http.decoding import decode_body
 from service.schema.chat import ChatRequest
 from service.schema.completions import CompletionRequest
+from service.schema.parameter_table import PARAMETERS
 from service.schema.parameters import GenerationRequest
-from service.schema.support import PARAMETERS
 from service.schema.tokenization import DetokenizeRequest, TokenizeRequest
 
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.schema.support import HONOURED, METADATA, Parameter, refused, requiring
+from service.schema.parameter_table import HONOURED, METADATA, Parameter, refused, requiring
 
 PARAMETERS: dict[str, Parameter] = {
     "access_programs": refused(),

@@ -39,6 +39,7 @@ from service.api.responses.shapes.tools import (
 )
 from service.errors import InvalidRequest, excerpt
 from service.schema.chat import TemplateOptions
+from service.schema.parameter_table import Parameter
 from service.schema.parameters import (
     Metadata,
     SamplingRequest,
@@ -56,7 +57,6 @@ from service.schema.structured import (
     schema_grammar,
     to_grammar,
 )
-from service.schema.support import Parameter
 from service.schema.tools import invalid_tool
 
 FORMAT = "text.format"
