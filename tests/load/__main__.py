@@ -19,6 +19,7 @@ from tests.load import (
     quantisation,
     run,
     soak,
+    stored,
     texts,
 )
 
@@ -39,6 +40,7 @@ def main() -> int:
         texts,
         prefix,
         lookup,
+        stored,
         quantisation,
         soak,
         hostile,
