@@ -24,6 +24,7 @@ from worker.memory.footprint import read_footprint_of
 
 COUNTS = (2000, 100_000)
 REPEATS = 300
+LEAST = 4 * REPEATS
 MAX_BYTES, TTL_S = 4 << 30, 3e7
 TIMEOUT_S = 60.0
 MIB = 1 << 20
@@ -34,7 +35,20 @@ Send = Callable[[], httpx.Response]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("--responses", type=int, nargs="+", default=COUNTS, help="in the store")
+    parser.add_argument(
+        "--responses", type=read_count, nargs="+", default=COUNTS, help="in the store"
+    )
+
+
+def read_count(text: str) -> int:
+    """A number of responses, of which each is asked for once.
+
+    Raises:
+        argparse.ArgumentTypeError: they are too few.
+    """
+    if (count := int(text)) < LEAST:
+        raise argparse.ArgumentTypeError(f"{count} is not at least {LEAST:,}")
+    return count
 
 
 def main(options: argparse.Namespace) -> int:
