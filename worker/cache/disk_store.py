@@ -203,13 +203,19 @@ class DiskStore:
             return [*taken, *self._take_parts(model, tokens)]
 
     def _take_parts(self, model: str, tokens: Sequence[int]) -> list[SerializedNode]:
-        """Remove and return the nodes that begin where a prefix of these tokens ends."""
+        """Remove and return the nodes that these tokens have a part of; others are for others."""
         parts = [
             (name, beginning)
             for name in self._parts
             if name.model == model and (beginning := self._index.beginning(name)) is not None
         ]
-        own = [name for name, place in parts if beginning_of(tokens, place.length) == place]
+        own = [
+            name
+            for name, place in parts
+            if beginning_of(tokens, place.length) == place
+            and shared_length(self._parts[name].tokens or [], tokens[place.length :])
+            >= MIN_PART_TOKENS
+        ]
         return [self._parts.pop(name) for name in own]
 
     def put(self, model: str, tokens: Sequence[int], packed: SerializedNode) -> None:

@@ -274,8 +274,8 @@ class PrefixCache:
             end = packed.start + shared_length(packed.tokens, tokens[packed.start : end])
         tokens = tokens[:end]
         path, matched = self._match(model, tokens)
-        has_states = not (path and path[-1].complete)
-        if not packed.start <= matched or (matched == end and not has_states):
+        lacks_states = bool(path) and not path[-1].complete
+        if not packed.start <= matched or (matched == end and not lacks_states):
             return
         try:
             slices, states = unpack(packed)

@@ -228,6 +228,22 @@ def test_a_prompt_that_parts_inside_a_file_uses_what_it_has_in_common(
         cold.end()
 
 
+def test_what_is_read_for_one_prompt_is_not_taken_by_another(
+    llama: nn.Module, tmp_path: Path
+) -> None:
+    first = Run(llama, tmp_path)
+    first.answer(PROMPT)
+    first.end()
+
+    second = Run(llama, tmp_path)
+    parting = [*PROMPT[:40], 9, 8, 7]
+    second.store.fetch(KEY, parting)
+    # It has not even its first token in common with the file, and is admitted before.
+    assert second.answer([7] * 90)[0] == 0
+    assert second.answer(parting)[0] == 40
+    second.end()
+
+
 def test_no_more_is_read_than_the_cache_in_memory_may_hold(
     llama: nn.Module, tmp_path: Path
 ) -> None:
