@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
+from typing import TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -62,6 +63,9 @@ PROBLEMS: dict[Batching, str] = {
     "full": "Prompts of unlike lengths are prefilled apart",
     "decode": "Each row is decoded alone",
 }
+NOTHING: Batching = "none"
+
+Result = TypeVar("Result")
 
 
 class ModelCheck:
@@ -118,8 +122,9 @@ class ModelCheck:
     @property
     def rules(self) -> BatchRules:
         """What the rows may share, by what is checked so far."""
-        batching = None if self._window_is_pending else self._batching
-        results = {SLICES: self._slices, BATCHES: batching, PREFIXES: self._prefixes}
+        batching = self._settled(self._batching, NOTHING)
+        slices, prefixes = self._settled(self._slices, False), self._settled(self._prefixes, False)
+        results = {SLICES: slices, BATCHES: batching, PREFIXES: prefixes}
         unchecked = [name for name, result in results.items() if result is None]
         undrafted = self._undrafted
         if self._wants_drafts and undrafted is None:
@@ -127,13 +132,17 @@ class ModelCheck:
             undrafted = UNCHECKED_DRAFTS
         return BatchRules(
             batching=batching or "none",
-            reuses_prefixes=bool(self._prefixes),
-            slices_prompts=bool(self._slices),
+            reuses_prefixes=bool(prefixes),
+            slices_prompts=bool(slices),
             findings=list(self._findings),
             unchecked=unchecked,
             verifies_drafts=undrafted == "",
             undrafted=undrafted or "",
         )
+
+    def _settled(self, result: Result | None, least: Result) -> Result | None:
+        """The result; None where it may be lowered yet, by a prompt beyond the window."""
+        return result if result == least or not self._window_is_pending else None
 
     @property
     def is_overdue(self) -> bool:
@@ -332,7 +341,7 @@ class ModelCheck:
 
     def _compare(self, rows: list[ScoredRow], level: Batching) -> Generator[None, None, str | None]:
         """How these rows differ from their expected scores; None if by rounding only."""
-        # Slices are tried until they are found to be wrong.
+        # Rows that share a slice are the first that are sliced.
         rules = BatchRules(level, True, self._slices is not False)
         difference = yield from self._difference(rows, rules)
         return None if difference <= self._bound else explain(difference, self._bound, rows)
