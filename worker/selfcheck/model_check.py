@@ -9,7 +9,6 @@ model. The check knows no families: a model is judged by what it computes.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
@@ -52,8 +51,9 @@ REST_FACTOR, MAX_REST = 10.0, 1.0
 MIN_BUDGET_S, LOAD_SHARE = 2.0, 0.05
 CACHE_BYTES = 1 << 30
 # All rows of the check are prefilled in one slice, unless they have breakpoints: which rows share
-# a step must not depend on how fast they are computed.
-SLICE_S = 60.0
+# a step must not depend on how fast they are computed, nor on how many may share one at first. One
+# prompt alone, which is computed as a whole, takes about as much memory.
+SLICE_S, MAX_ROWS = 60.0, 8
 
 SLICES, BATCHES, PREFIXES = "a prompt in slices", "rows in one batch", CACHED_PREFIXES
 DRAFTS, UNCHECKED_DRAFTS = "drafts", "whether drafts change an answer is not checked yet"
@@ -92,8 +92,10 @@ class ModelCheck:
         self._cache = make_cache(CACHE_BYTES, None)
         self._engine = make_engine(
             model,
-            max_running=limits.max_rows,
-            prefill=dataclasses.replace(limits, slice_s=SLICE_S, yields_to_rows=False),
+            max_running=MAX_ROWS,
+            prefill=PrefillLimits(
+                limits.max_tokens, MAX_ROWS, slice_s=SLICE_S, yields_to_rows=False
+            ),
             prompt_cache=self._cache,
             kv_bits=kv_bits,
             speculation=checking_speculation() if drafts else None,

@@ -34,20 +34,27 @@ UNCHECKED = ["a prompt in slices", "rows in one batch", "cached prefixes"]
 
 
 def start(
-    model: nn.Module, budget_s: float = LONG_S, make_engine: Callable[..., Engine] = Engine
+    model: nn.Module,
+    budget_s: float = LONG_S,
+    make_engine: Callable[..., Engine] = Engine,
+    limits: PrefillLimits = LIMITS,
 ) -> ModelCheck:
     return ModelCheck(
         model,
         vocabulary_size=500,
-        limits=LIMITS,
+        limits=limits,
         min_budget_s=budget_s,
         make_engine=make_engine,
     )
 
 
-def check(model: nn.Module, make_engine: Callable[..., Engine] = Engine) -> BatchRules:
+def check(
+    model: nn.Module,
+    make_engine: Callable[..., Engine] = Engine,
+    limits: PrefillLimits = LIMITS,
+) -> BatchRules:
     """The rules of a check that has all the time it needs; none before allowed more."""
-    running = start(model, make_engine=make_engine)
+    running = start(model, make_engine=make_engine, limits=limits)
     before = [running.rules]
     while not running.advance():
         before.append(running.rules)
@@ -171,6 +178,15 @@ def test_what_is_found_does_not_depend_on_the_devices_speed(family: str) -> None
     slow = partial(Engine, make_budget=SlowBudget)
     found = check(build(config_of(family)))
     assert check(build(config_of(family)), slow) == found != ALL
+
+
+def test_what_is_found_does_not_depend_on_how_many_prompts_share_a_slice() -> None:
+    # A worker is restarted with fewer, and what is found may be kept for one with more.
+    model = unbatched.make_model("mamba")
+    rules = check(model)
+    assert rules.batching == "decode"
+    for few in (PrefillLimits(512, max_rows=1), PrefillLimits(512, reserve_bytes=1)):
+        assert check(model, limits=few) == rules
 
 
 def test_slices_that_begin_beyond_the_window_are_checked() -> None:
