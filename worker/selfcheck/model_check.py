@@ -41,6 +41,8 @@ SLICE_TOKENS, MIDDLE_SLICE_TOKENS, CUT_TOKENS = 20, 4, 30
 # What a later turn adds to a prompt and its answer.
 TURN_TOKENS = 4
 PAST_WINDOW_TOKENS = 8
+# So that a row joins one beyond the window that goes on after that.
+WINDOW_ANSWER_TOKENS = 7
 MAX_WINDOW_TOKENS = 1024
 # How often the tokens of the prompt beyond the window are computed.
 WINDOW_PASSES = 4
@@ -51,9 +53,9 @@ REST_FACTOR, MAX_REST = 10.0, 1.0
 MIN_BUDGET_S, LOAD_SHARE = 2.0, 0.05
 CACHE_BYTES = 1 << 30
 # All rows of the check are prefilled in one slice, unless they have breakpoints: which rows share
-# a step must not depend on how fast they are computed, nor on how many may share one at first. One
+# a step must not depend on how fast they are computed, nor on what a slice may hold at first. One
 # prompt alone, which is computed as a whole, takes about as much memory.
-SLICE_S, MAX_ROWS = 60.0, 8
+SLICE_S, MAX_ROWS, LEAST_TOKENS = 60.0, 8, 64
 
 SLICES, BATCHES, PREFIXES = "a prompt in slices", "rows in one batch", CACHED_PREFIXES
 DRAFTS, UNCHECKED_DRAFTS = "drafts", "whether drafts change an answer is not checked yet"
@@ -94,7 +96,7 @@ class ModelCheck:
             model,
             max_running=MAX_ROWS,
             prefill=PrefillLimits(
-                limits.max_tokens, MAX_ROWS, slice_s=SLICE_S, yields_to_rows=False
+                max(limits.max_tokens, LEAST_TOKENS), MAX_ROWS, SLICE_S, yields_to_rows=False
             ),
             prompt_cache=self._cache,
             kv_bits=kv_bits,
@@ -187,19 +189,21 @@ class ModelCheck:
         yield from self._check_rows(long)
         yield from self._check_prefixes(long, short)
         if self._window_is_pending:
-            yield from self._check_window(short)
+            yield from self._check_window()
             self._window_is_pending = False
         if self._wants_drafts:
             self._engine.rules = BatchRules(self._batching or "none", False, bool(self._slices))
             prompts = [long.tokens[:LONG_TOKENS], short.tokens[:MIDDLE_TOKENS]]
             self._undrafted = yield from check_drafts(self._engine, prompts)
 
-    def _measure(self, number: int, length: int) -> Generator[None, None, Sample]:
-        length += 2 * ANSWER_TOKENS + TURN_TOKENS
+    def _measure(
+        self, number: int, length: int, answer_tokens: int = ANSWER_TOKENS
+    ) -> Generator[None, None, Sample]:
+        length += 2 * answer_tokens + TURN_TOKENS
         yield from self._wait_for_time(length)
         started_s = self._steps.spent_s
         tokens = make_tokens(number, length, self._vocabulary_size)
-        sample = yield from measure_sample(self._engine, tokens)
+        sample = yield from measure_sample(self._engine, tokens, answer_tokens)
         self._token_s = (self._steps.spent_s - started_s) / length
         return sample
 
@@ -287,53 +291,71 @@ class ModelCheck:
         if fault is not None:
             self._findings.append(f"{UNCACHED}: {fault}.")
 
-    def _check_window(self, short: Sample) -> Steps:
+    def _check_window(self) -> Steps:
         """Whether all this holds for a prompt beyond the window too."""
         length = self._window_tokens + PAST_WINDOW_TOKENS
         yield from self._wait_for_time(length * WINDOW_PASSES)
         try:
-            window = yield from self._measure(3, length)
+            window = yield from self._measure(3, length, WINDOW_ANSWER_TOKENS)
         except ModelFailed:
             # A prompt so long fails for this model, whatever it shares.
             return
-        if self._is_by_decoding or (yield from self._try_window(window, short)) is not None:
-            lengths = [length, length + ANSWER_TOKENS + TURN_TOKENS]
+        if self._is_by_decoding or (yield from self._try_window(window)) is not None:
+            lengths = [length, length + WINDOW_ANSWER_TOKENS + TURN_TOKENS, CUT_TOKENS]
             yield from measure_alone(self._engine, window, lengths)
-            yield from self._lower_by_window(window, short)
+            yield from self._lower_by_window(window)
         yield from self._check_window_prefix(window, length)
 
-    def _lower_by_window(self, window: Sample, short: Sample) -> Steps:
+    def _lower_by_window(self, window: Sample) -> Steps:
         """Find what gives the right values for a prompt beyond the window."""
-        if self._slices and (problem := (yield from self._try_window(window, None))) is not None:
-            self._slices = False
-            self._findings.append(f"{WHOLE}: {problem} beyond the window.")
-            if self._batching == "full":
-                yield from self._lower_batching()
+        if self._slices:
+            problem = yield from self._try_window_again(window, alone=True)
+            if problem is None and self._batching == "none":
+                return
+            if problem is not None:
+                self._slices = False
+                self._findings.append(f"{WHOLE}: {problem} beyond the window.")
+                if self._batching == "full":
+                    yield from self._lower_batching()
         while (level := self._batching or "none") != "none":
-            if (problem := (yield from self._try_window(window, short))) is None:
+            if (problem := (yield from self._try_window_again(window))) is None:
                 return
             self._findings.append(f"{PROBLEMS[level]}: {problem} beyond the window.")
             self._batching = "none"
             if level == "full":
                 yield from self._lower_batching()
+        # What was tried in slices or in a batch has left nothing that is right.
+        yield from self._try_window_again(window, alone=True)
+
+    def _try_window_again(
+        self, window: Sample, *, alone: bool = False
+    ) -> Generator[None, None, str | None]:
+        """The same without what an earlier try has left in the prompt cache."""
+        self._cache.drop("")
+        return (yield from self._try_window(window, alone=alone))
 
     def _try_window(
-        self, window: Sample, short: Sample | None
+        self, window: Sample, *, alone: bool = False
     ) -> Generator[None, None, str | None]:
-        """What is wrong with a prompt beyond the window, beside a short one or alone."""
+        """What is wrong with a prompt beyond the window, beside short ones or alone."""
         length = self._window_tokens + PAST_WINDOW_TOKENS
         # One slice crosses the window, the next begins beyond it.
         breakpoints = [self._window_tokens // 2, length - PAST_WINDOW_TOKENS // 2]
         row = window.row(length, breakpoints=breakpoints)
-        if short is None:
+        if alone:
             return (yield from self._compare([row], "none"))
-        rows = [row, short.row(SHORT_TOKENS)]
+        _, short, joining = self._samples
+        # It joins a row that decodes, and another one joins it.
+        joins_after = ANSWER_TOKENS + 1
+        rows = [row, short.row(SHORT_TOKENS), joining.row(SHORT_TOKENS, joins_after=joins_after)]
         return (yield from self._compare(rows, self._batching or "none"))
 
     def _check_window_prefix(self, window: Sample, length: int) -> Steps:
-        row = window.row(length + ANSWER_TOKENS + TURN_TOKENS)
+        turn = WINDOW_ANSWER_TOKENS + TURN_TOKENS
+        # Nothing is cached of the second one, which is computed beside what goes on.
+        rows = [window.row(length + turn), window.row(CUT_TOKENS)]
         fault = self._engine.cache_fault or (
-            yield from self._compare([row], self._batching or "none")
+            yield from self._compare(rows, self._batching or "none")
         )
         if self._prefixes and fault is not None:
             self._prefixes = False

@@ -29,11 +29,12 @@ class Sample:
     """Tokens and their expected scores; the scores of token n are number n - 1.
 
     `alone` are the scores of the answers of prompts that were decoded alone, by their length.
-    They are expected instead where they are known.
+    They are expected instead where they are known. An answer has `answer_tokens`.
     """
 
     tokens: list[int]
     scores: list[Score]
+    answer_tokens: int = ANSWER_TOKENS
     alone: dict[int, list[Score]] = field(default_factory=dict)
 
     def row(
@@ -47,7 +48,7 @@ class Sample:
         """A row whose prompt is the first `length` tokens, and whose answer are the next."""
         return ScoredRow(
             prompt=self.tokens[:length],
-            answer=self.tokens[length : length + ANSWER_TOKENS],
+            answer=self.tokens[length : length + self.answer_tokens],
             expected=self.alone.get(length, self.scores[length - 1 :]),
             breakpoints=breakpoints,
             joins_after=joins_after,
@@ -70,7 +71,9 @@ def make_tokens(number: int, length: int, vocabulary_size: int) -> list[int]:
     return [(7 * i + i * i // 5 + 31 * number) % ids + FIRST_TOKEN for i in range(length)]
 
 
-def measure_sample(engine: Engine, tokens: list[int]) -> Generator[None, None, Sample]:
+def measure_sample(
+    engine: Engine, tokens: list[int], answer_tokens: int
+) -> Generator[None, None, Sample]:
     """Compute the scores of these tokens in one pass: one device step.
 
     Raises:
@@ -85,7 +88,7 @@ def measure_sample(engine: Engine, tokens: list[int]) -> Generator[None, None, S
     engine.remove([0])
     if engine.failed:
         raise ModelFailed(engine.failed[0].reason)
-    return Sample(tokens, scorer.scores)
+    return Sample(tokens, scorer.scores, answer_tokens)
 
 
 def measure_alone(engine: Engine, sample: Sample, lengths: Sequence[int]) -> Steps:
@@ -97,7 +100,7 @@ def measure_alone(engine: Engine, sample: Sample, lengths: Sequence[int]) -> Ste
     rows = [sample.row(length) for length in lengths]
     yield from run_rows(engine, rows)
     sample.alone.update(
-        {len(row.prompt): row.scores for row in rows if len(row.scores) == ANSWER_TOKENS}
+        {len(row.prompt): row.scores for row in rows if len(row.scores) == len(row.answer)}
     )
 
 

@@ -12,13 +12,15 @@ import mlx.core as mx
 import mlx.nn as nn
 import pytest
 from mlx.utils import tree_map
+from mlx_lm.models.cache import BatchRotatingKVCache, KVCache, RotatingKVCache
 from mlx_lm.utils import load_model
 
-from protocol.batching import BatchRules
+from protocol.batching import Batching, BatchRules
 from tests.models import hybrid, unbatched
 from tests.models.architectures.making import build
 from tests.models.architectures.table import config_of
 from tests.models.failing import FailingModel
+from tests.models.families import SLIDING_WINDOW_TOKENS as WINDOW
 from worker.engine.batches.speculation.draft_plan import MAX_DRAFT_TOKENS
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillBudget, PrefillLimits
@@ -180,13 +182,22 @@ def test_what_is_found_does_not_depend_on_the_devices_speed(family: str) -> None
     assert check(build(config_of(family)), slow) == found != ALL
 
 
-def test_what_is_found_does_not_depend_on_how_many_prompts_share_a_slice() -> None:
-    # A worker is restarted with fewer, and what is found may be kept for one with more.
-    model = unbatched.make_model("mamba")
+@pytest.mark.parametrize(
+    ("family", "batching", "limits"),
+    [
+        ("mamba", "decode", PrefillLimits(512, max_rows=1)),
+        ("mamba", "decode", PrefillLimits(512, reserve_bytes=1)),
+        ("gemma2", "none", PrefillLimits(8)),
+    ],
+)
+def test_what_is_found_does_not_depend_on_what_a_slice_may_hold(
+    family: str, batching: Batching, limits: PrefillLimits
+) -> None:
+    # A worker is restarted with less, and what is found may be kept for one with more.
+    model = build(config_of(family))
     rules = check(model)
-    assert rules.batching == "decode"
-    for few in (PrefillLimits(512, max_rows=1), PrefillLimits(512, reserve_bytes=1)):
-        assert check(model, limits=few) == rules
+    assert rules.batching == batching
+    assert check(model, limits=limits) == rules
 
 
 def test_slices_that_begin_beyond_the_window_are_checked() -> None:
@@ -195,6 +206,57 @@ def test_slices_that_begin_beyond_the_window_are_checked() -> None:
     assert not rules.slices_prompts
     [finding] = [each for each in rules.findings if each.startswith("Prompts are computed in one")]
     assert finding.endswith("beyond the window.")
+
+
+class BatchBeyondWindow(BatchRotatingKVCache):  # type: ignore[misc]
+    """A batch that loses its rows where one is beyond the window, as `fault` says."""
+
+    fault = ""
+    keys: mx.array
+
+    @classmethod
+    def merge(cls, caches: list[RotatingKVCache]) -> Any:
+        merged = super().merge(caches)
+        if cls.fault == "merge" and len(caches) > 1 and max(c.offset for c in caches) > WINDOW:
+            merged.keys = mx.zeros_like(merged.keys)
+        return merged
+
+    def extend(self, other: BatchRotatingKVCache) -> None:
+        if self.fault == "extend" and self.rotated:
+            self.keys = mx.zeros_like(self.keys)
+        super().extend(other)
+
+    def extract(self, idx: int) -> Any:
+        cache = super().extract(idx)
+        cache.__class__ = BatchedSo
+        return cache
+
+
+class BatchedSo(RotatingKVCache):  # type: ignore[misc]
+    """A cache of one row of such batches."""
+
+    @classmethod
+    def merge(cls, caches: list[RotatingKVCache]) -> Any:
+        return BatchBeyondWindow.merge(caches)
+
+
+class WithFaults(Altered):
+    """A model with these caches."""
+
+    def make_cache(self) -> list[Any]:
+        caches = self.inner.make_cache()
+        kinds = {RotatingKVCache: lambda: BatchedSo(WINDOW), KVCache: KVCache}
+        return [kinds[type(cache)]() for cache in caches]
+
+
+@pytest.mark.parametrize("fault", ["", "extend", "merge"])
+def test_rows_are_batched_and_cached_with_one_that_is_beyond_the_window(
+    fault: str, gemma_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BatchBeyondWindow, "fault", fault)
+    rules = check(WithFaults(load_model(gemma_path)[0], "none"))
+    expected = {"": ("full", True), "extend": ("none", True), "merge": ("full", False)}
+    assert (rules.batching, rules.reuses_prefixes) == expected[fault]
 
 
 def check_with_drafts(model: nn.Module, budget_s: float = LONG_S) -> BatchRules:
