@@ -8,6 +8,9 @@ import msgspec
 
 from protocol.structs import Data
 
+SLICED_PROMPTS = "a prompt in slices"
+"""What `unchecked` calls prompts that are computed in slices."""
+
 CACHED_PREFIXES = "cached prefixes"
 """What `unchecked` calls prompts that continue what is in the prompt cache."""
 
@@ -39,6 +42,14 @@ class BatchRules(Data, frozen=True):
     def keeps_prefixes(self) -> bool:
         """Whether what is computed goes into the prompt cache: also until it is checked."""
         return self.reuses_prefixes or CACHED_PREFIXES in self.unchecked
+
+    def count_replayed(self, answer_tokens: int) -> int:
+        """How many tokens of an answer that is resumed are computed one by one, as at first.
+
+        All, if slices are found to differ: so would one with several of these tokens.
+        """
+        is_wrong = not self.slices_prompts and SLICED_PROMPTS not in self.unchecked
+        return answer_tokens if is_wrong else 0
 
     def without_prefixes(self, finding: str) -> BatchRules:
         """The same, but that nothing goes into the prompt cache, and why."""

@@ -194,8 +194,7 @@ class Engine:
         row.alone = alone or self.rules.batching == "none"
         if alone:
             self._uncached.add(id)
-        shared = self._find_shared_prefill(id, prompt, row)
-        if shared is not None:
+        if (shared := self._find_shared_prefill(id, prompt, row)) is not None:
             uid = self._generator.new_uid()
             shared.row.siblings.append(Sibling(uid, row, max_tokens))
             self._register(id, uid, row)
@@ -204,11 +203,11 @@ class Engine:
         prefix = self._find_prefix(id, prompt, row)
         compared = self._known_prompts.note(prompt)
         closest = max(compared.closest, prefix.closest, key=attrgetter("tokens"))
-        on_disk = prefix.disk_tokens
-        row.reuse = PrefixReuse(prefix.length - on_disk, on_disk, closest=closest)
+        in_memory = prefix.length - prefix.disk_tokens
+        row.reuse = PrefixReuse(in_memory, prefix.disk_tokens, closest=closest)
         ends = self._plan_restore_points(id, compared, prefix.length, breakpoints)
         [uid] = self._generator.insert_segments(
-            [split_prompt(prompt, prefix.length, ends)],
+            [split_prompt(prompt, prefix.length, ends, self.rules.count_replayed(row.position))],
             max_tokens=[max_tokens],
             caches=[self._make_caches(prefix)],
             all_tokens=[prompt[: prefix.length]],
@@ -245,11 +244,13 @@ class Engine:
 
     def _find_shared_prefill(self, id: int, prompt: list[int], row: Row) -> PrefillingRow | None:
         """A row in prefill with the same prompt; rows with a scorer share no prefill."""
-        if row.scorer is not None or id in self._uncached:
-            return None
-        same = [other for other in self._prefilling.items() if other[1].prompt == prompt]
-        shared = (e for id, e in same if id not in self._uncached and e.row.scorer is None)
-        return next(shared, None)
+        rows = self._prefilling.items() if self._may_share_prefill(id, row) else ()
+        same = (e for id, e in rows if e.prompt == prompt and self._may_share_prefill(id, e.row))
+        return next(same, None)
+
+    def _may_share_prefill(self, id: int, row: Row) -> bool:
+        is_replayed = self.rules.count_replayed(row.position) > 0
+        return row.scorer is None and id not in self._uncached and not is_replayed
 
     def _register(self, id: int, uid: int, row: Row) -> None:
         self._rows[id] = row

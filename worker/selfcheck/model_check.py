@@ -16,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from protocol.batching import CACHED_PREFIXES, Batching, BatchRules
+from protocol.batching import CACHED_PREFIXES, SLICED_PROMPTS, Batching, BatchRules
 from protocol.quantisation import KVBits
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
@@ -57,7 +57,7 @@ CACHE_BYTES = 1 << 30
 # prompt alone, which is computed as a whole, takes about as much memory.
 SLICE_S, MAX_ROWS, LEAST_TOKENS = 60.0, 8, 64
 
-SLICES, BATCHES, PREFIXES = "a prompt in slices", "rows in one batch", CACHED_PREFIXES
+SLICES, BATCHES, PREFIXES = SLICED_PROMPTS, "rows in one batch", CACHED_PREFIXES
 DRAFTS, UNCHECKED_DRAFTS = "drafts", "whether drafts change an answer is not checked yet"
 UNCACHED = "Nothing is kept in the prompt cache"
 WHOLE = "Prompts are computed in one slice"

@@ -12,14 +12,18 @@ from mlx_lm.models.cache import make_prompt_cache
 from protocol.batching import Batching, BatchRules
 from protocol.messages import Sampling
 from tests.models import unbatched
+from tests.models.architectures.making import build
+from tests.models.architectures.table import config_of
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.sampler import make_row
+from worker.engine.token_logprobs import Score
 
 GREEDY = Sampling(seed=0, temperature=0.0)
 TOKENS = 12
 CACHE_BYTES = 1 << 28
+ROUNDING = 1e-3
 # One of each kind; the others take as long again.
 RECURRENT = [
     "mamba",
@@ -129,6 +133,37 @@ def test_a_prompt_that_continues_a_cached_one_draws_what_it_draws_alone(
     engine.remove(range(4))
     assert min(cached) > 0
     assert draw(engine, longer) == [expected_tokens(model, prompt) for prompt in longer]
+
+
+@pytest.mark.parametrize("batching", ["full", "decode", "none"])
+def test_where_slices_differ_a_resumed_answer_is_computed_as_it_was_at_first(
+    batching: Batching,
+) -> None:
+    # Its mask is wider than its cache: several tokens in one pass differ from one by one.
+    model = build(config_of("plamo3"))
+    prompts = PROMPTS[2:]
+
+    def score(position: int) -> list[list[Score]]:
+        """The scores of the rest of these answers, resumed after so many tokens."""
+        engine = make_engine(model, batching)
+        engine.rules = BatchRules(batching, reuses_prefixes=False, slices_prompts=False)
+        for id, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            row = make_row(GREEDY, resume=answer[:position], logprobs=1)
+            engine.insert(id, prompt + answer[:position], TOKENS - position, row)
+        scores: list[list[Score]] = [[] for _ in prompts]
+        while len(engine):
+            for token in engine.step():
+                assert token.score is not None
+                scores[token.id].append(token.score)
+        return scores
+
+    answers: list[list[int]] = [[] for _ in prompts]
+    whole = score(0)
+    answers = [[each.token for each in row] for row in whole]
+    for row, resumed in zip(whole, score(TOKENS // 2), strict=True):
+        assert [each.token for each in resumed] == [each.token for each in row[TOKENS // 2 :]]
+        pairs = zip(row[TOKENS // 2 :], resumed, strict=True)
+        assert max(abs(one.logprob - other.logprob) for one, other in pairs) < ROUNDING
 
 
 @pytest.mark.long

@@ -161,8 +161,14 @@ def reuse_of_sibling(shared: PrefillingRow) -> PrefixReuse:
     )
 
 
-def split_prompt(prompt: list[int], start: int, breakpoints: Sequence[int]) -> list[list[int]]:
-    """The prompt from `start` on, in segments that end at breakpoints and before its last token."""
-    ends = sorted({start, len(prompt), len(prompt) - 1, *breakpoints})
+def split_prompt(
+    prompt: list[int], start: int, breakpoints: Sequence[int], replayed: int = 0
+) -> list[list[int]]:
+    """The prompt from `start` on, in segments that end at breakpoints and before its last token.
+
+    Each of its `replayed` last tokens is a segment, and the one before them.
+    """
+    whole = len(prompt) - 1 - replayed
+    ends = sorted({start, *range(whole, len(prompt) + 1), *breakpoints})
     ends = [end for end in ends if start <= end <= len(prompt)]
     return [prompt[begin:end] for begin, end in pairwise(ends)]

@@ -127,11 +127,14 @@ class RowBatchGenerator(BatchGenerator):
         return self._slice.seconds + (self._prefill_budget.decode_s if decoding_rows else 0.0)
 
     def _waiting(self) -> list[WaitingPrompt]:
-        sequences = self._unprocessed_sequences
         return [
-            WaitingPrompt(s[0], prompt_of(s), row_of(s).alone, row_of(s).priority)
-            for s in sequences
+            WaitingPrompt(s[0], prompt_of(s), self._is_apart(row_of(s)), row_of(s).priority)
+            for s in self._unprocessed_sequences
         ]
+
+    def _is_apart(self, row: Row) -> bool:
+        """Whether a row shares no prefill: padding would make slices of single tokens longer."""
+        return row.alone or self.rules.count_replayed(row.position) > 0
 
     def _choose_prefill(self, decoding_rows: int) -> PrefillBatch[RowPromptBatch] | None:
         """The batch for the next slice, which is a new one if waiting prompts come first."""
