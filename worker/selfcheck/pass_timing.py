@@ -21,7 +21,7 @@ from worker.engine.batches.speculation.cost_curve import CostCurve
 from worker.engine.batches.speculation.draft_plan import MAX_DRAFT_TOKENS
 from worker.engine.batches.speculation.pass_costs import PassCosts
 from worker.engine.batches.speculation.speculation import Drafts, Speculation
-from worker.engine.engine import Engine
+from worker.engine.engine import Engine, Token
 from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.sampler import Row, make_row
 from worker.engine.stopwatch import Stopwatch
@@ -148,12 +148,20 @@ def time_passes(
         for id in range(rows):
             engine.insert(id, prompt, MAX_TOKENS, make_row(GREEDY))
         # The rows have the same prompt, so they have their first tokens together.
-        while not engine.step():
+        while not compute(engine):
             yield
         costs.is_on = True
         for places in TURN_PLACES * TURNS:
             speculation.places = places
-            engine.step()
+            compute(engine)
             yield
         costs.is_on = False
         engine.remove(range(rows))
+
+
+def compute(engine: Engine) -> list[Token]:
+    """Compute a step; its tokens. Raises the error of a model that fails, whose rows are gone."""
+    tokens = engine.step()
+    if failed := engine.take_failed():
+        raise failed[0].error
+    return tokens

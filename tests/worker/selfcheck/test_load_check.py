@@ -10,13 +10,15 @@ from mlx_lm.utils import load_model
 
 from protocol.batching import SpeculationMode
 from tests.models import unbatched
+from tests.models.failing import FailingModel
 from worker.engine.batches.speculation.cost_curve import CostCurve
 from worker.engine.prefill_budget import PrefillLimits
 from worker.selfcheck.check_store import CheckStore
 from worker.selfcheck.load_check import LoadCheck
-from worker.selfcheck.pass_timing import TIMED_PLACES, TIMED_ROWS
+from worker.selfcheck.pass_timing import PROMPT_TOKENS, TIMED_PLACES, TIMED_ROWS
 
 LONG_S = 1e6
+MOST_STEPS = 1000
 
 
 def start(
@@ -80,3 +82,16 @@ def test_the_rules_are_news_once(llama_path: Path) -> None:
     finish(check)
     assert check.take_rules() == check.rules
     assert check.take_rules() is None
+
+
+def test_a_model_that_fails_only_while_its_passes_are_timed_is_used_without(
+    llama_path: Path,
+) -> None:
+    # No prompt of the check before is so long.
+    timed = PROMPT_TOKENS - 1
+    model = FailingModel(
+        load_model(llama_path)[0], ValueError("broken"), lambda inputs: inputs.shape == (1, timed)
+    )
+    check = start(model, curve := CostCurve())
+    assert any(check.advance() for _ in range(MOST_STEPS))
+    assert (model.failures, check.rules.verifies_drafts, curve.is_empty) == (1, True, True)
