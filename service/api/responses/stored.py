@@ -134,7 +134,10 @@ async def read_items(stored: Sequence[StoredItem]) -> list[InputItem]:
 
 
 def store_input(item: InputItem, ids: ObjectIds) -> StoredItem:
-    """An item of the input as it is stored: with an id, and with content that is a list."""
+    """An item of the input as it is stored: with an id and a status, its content a list.
+
+    The SDKs' types require a status of every item but reasoning.
+    """
     fields: dict[str, Any] = msgspec.to_builtins(item)
     fields = {name: value for name, value in fields.items() if value is not None}
     id: str = fields.get("id") or ids.new(INPUT_PREFIXES[fields["type"]])
@@ -146,6 +149,7 @@ def store_input(item: InputItem, ids: ObjectIds) -> StoredItem:
             drop_nulls(part)
             if part["type"] == "output_text":
                 part.setdefault("annotations", [])
+    if not isinstance(item, ReasoningItem):
         fields.setdefault("status", "completed")
     return StoredItem(id, ENCODER.encode({**fields, "id": id}))
 
