@@ -114,6 +114,8 @@ def _drop(value: Any, shape: inspect.Type, path: str, place: str) -> Iterator[Un
     `place` is `path` without indexes.
     """
     match shape:
+        case inspect.Metadata():
+            yield from _drop(value, shape.type, path, place)
         case inspect.StructType(forbid_unknown_fields=True) if isinstance(value, dict):
             yield from _drop_of_struct(value, shape, path, place)
         case inspect.ListType() if isinstance(value, list):

@@ -16,6 +16,7 @@ from service.http.decoding import Decoded, DecodingRules, decode_body
 from service.http.unknown_fields import MAX_KEPT, UnknownFields, header_of
 from service.schema.annotations import NEUTRAL_VALUES, REFUSED_KEYS
 from service.schema.chat import ChatRequest
+from service.schema.rerank import RerankRequest
 
 DECODER = msgspec.json.Decoder(ChatRequest)
 USER = {"role": "user", "content": "x"}
@@ -158,3 +159,19 @@ def test_of_any_number_of_ignored_fields_some_are_kept() -> None:
     odd = {f"u{number}": 1 for number in range(2 * MAX_KEPT)}
     ignored = chat(messages=[USER | odd]).ignored
     assert ignored == [f"messages[0].u{number}" for number in range(MAX_KEPT)]
+
+
+RERANK_DECODER = msgspec.json.Decoder(RerankRequest)
+
+
+def rerank(*documents: Any) -> Decoded[RerankRequest]:
+    body = json.dumps({"query": "q", "documents": documents}).encode()
+    return decode_body(body, RERANK_DECODER)
+
+
+@pytest.mark.parametrize("value", NOTHING)
+def test_an_unknown_field_below_a_described_field_is_treated_as_any(value: Any) -> None:
+    assert rerank("a", {"text": "b", "zz": value}) == rerank("a", {"text": "b"})
+    with pytest.raises(InvalidRequest) as caught:
+        rerank("a", {"text": "b", "zz": 1})
+    assert (caught.value.param, caught.value.code) == ("documents[1].zz", "unknown_parameter")
