@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 from msgspec import inspect
@@ -40,6 +41,7 @@ def describe_api(version: str, operations: Iterable[Operation]) -> Json:
     for name in {name for op in operations for name in open_structs(op.request)}:
         # Unknown keys of messages are ignored (setting `unknown_fields`).
         components[name].pop("additionalProperties", None)
+    make_types_optional(components, operations)
     paths: Json = {}
     for operation in operations:
         if operation.description is not None:
@@ -70,21 +72,51 @@ def open_structs(request: Struct | None) -> Iterator[str]:
     shape = None if request is None else inspect.type_info(request)
     for field in shape.fields if isinstance(shape, inspect.StructType) else ():
         if field.name in OPEN_FIELDS:
-            yield from struct_names(field.type)
+            yield from (struct.__name__ for struct in structs_in(field.type))
 
 
-def struct_names(shape: inspect.Type) -> Iterator[str]:
-    """The names of the structs in a type, at any depth."""
+def structs_in(shape: inspect.Type) -> Iterator[Struct]:
+    """The structs in a type, at any depth."""
     match shape:
         case inspect.StructType():
-            yield shape.cls.__name__
+            yield shape.cls
             for field in shape.fields:
-                yield from struct_names(field.type)
+                yield from structs_in(field.type)
         case inspect.ListType():
-            yield from struct_names(shape.item_type)
+            yield from structs_in(shape.item_type)
+        case inspect.Metadata():
+            yield from structs_in(shape.type)
         case inspect.UnionType():
             for member in shape.types:
-                yield from struct_names(member)
+                yield from structs_in(member)
+
+
+def make_types_optional(components: Json, operations: Iterable[Operation]) -> None:
+    """Let requests leave out the `type` of the structs that say so with `may_omit_type`.
+
+    A union with one of them has no discriminator, as each of its objects would need it.
+    """
+    shapes = [inspect.type_info(op.request) for op in operations if op.request is not None]
+    structs = {struct for shape in shapes for struct in structs_in(shape)}
+    names = {struct.__name__ for struct in structs if getattr(struct, "may_omit_type", False)}
+    for name in names:
+        components[name]["required"].remove("type")
+    references = {f"#/components/schemas/{name}" for name in names}
+    for union in unions_in(components):
+        if not references.isdisjoint(union["discriminator"]["mapping"].values()):
+            del union["discriminator"]
+
+
+def unions_in(schema: Any) -> Iterator[Json]:
+    """The schemas with a discriminator, at any depth of a schema."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("discriminator"), dict) and "mapping" in schema["discriminator"]:
+            yield schema
+        for child in list(schema.values()):
+            yield from unions_in(child)
+    elif isinstance(schema, list):
+        for child in schema:
+            yield from unions_in(child)
 
 
 def describe_path(operation: Operation) -> Json:

@@ -15,10 +15,11 @@ from openai.types.responses.response_create_params import ResponseCreateParamsSt
 from openai.types.responses.response_input_param import ResponseInputItemParam
 from openai.types.responses.tool_param import ToolParam
 
+from service.api.responses.shapes.hosted_tools import HOSTED_KINDS
 from service.api.responses.shapes.items import InputItem
 from service.api.responses.shapes.parameters import PARAMETERS
 from service.api.responses.shapes.request import ResponseRequest, TokenCountRequest
-from service.api.responses.shapes.tools import HOSTED_KINDS, AnyTool
+from service.api.responses.shapes.tools import AnyTool
 from service.errors import InvalidRequest
 from service.http.decoding import decode_body
 

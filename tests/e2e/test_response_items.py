@@ -159,9 +159,13 @@ def test_a_reference_is_the_item(http: httpx.Client) -> None:
 
 
 def test_a_reference_to_nothing_is_refused(http: httpx.Client) -> None:
-    for id in ("msg_unknown", "", None):
+    for id, code in (
+        ("msg_unknown", "item_not_found"),
+        ("", "item_not_found"),
+        (None, "invalid_type"),
+    ):
         error = refusal(http, input=[USER, {"type": "item_reference", "id": id}])
-        assert error["code"] == "item_not_found"
+        assert error["code"] == code
         assert error["param"] == "input[1].id"
 
 

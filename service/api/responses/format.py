@@ -14,6 +14,7 @@ from protocol.model_states import ModelDefaults
 from service.api.responses.conversation import to_messages
 from service.api.responses.output.items import Output
 from service.api.responses.output.stream import ResponseWriter
+from service.api.responses.shapes.hosted_tools import HostedTool
 from service.api.responses.shapes.items import InputItem
 from service.api.responses.shapes.request import (
     PromptRequest,
@@ -33,7 +34,6 @@ from service.api.responses.shapes.response import (
 from service.api.responses.shapes.tools import (
     ChosenCustom,
     ChosenFunction,
-    HostedTool,
     echo,
     list_left_out,
 )

@@ -83,10 +83,10 @@ class ItemResolver:
             shown: InputItem = item
             match item:
                 case ItemReference(id=id):
-                    own = await self._store.find_item(owner, id or "")
+                    own = await self._store.find_item(owner, id)
                     if own is None:
-                        reason = self._ids.explain(id or "")
-                        raise unknown_item(f"input[{index}].id", id or "", reason)
+                        reason = self._ids.explain(id)
+                        raise unknown_item(f"input[{index}].id", id, reason)
                     shown = read_item(own)
                 case ReasoningItem() if not item.text:
                     shown = await self._find_reasoning(item, owner, f"input[{index}]")

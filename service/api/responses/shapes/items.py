@@ -6,7 +6,7 @@ statuses and the like are labels, which have no effect on the prompt.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -68,11 +68,15 @@ class DirectCaller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
     """One item of a conversation."""
 
+    may_omit_type: ClassVar[bool] = False
+
     id: ItemId | None = None
 
 
 class MessageItem(Item, frozen=True, kw_only=True, tag="message"):
     """A message; `type` may be left out."""
+
+    may_omit_type: ClassVar[bool] = True
 
     role: Literal["user", "assistant", "system", "developer"]
     content: str | list[InputText | OutputText | Refusal]
@@ -142,7 +146,11 @@ class ReasoningItem(Item, frozen=True, kw_only=True, tag="reasoning"):
 
 
 class ItemReference(Item, frozen=True, kw_only=True, tag="item_reference"):
-    """An item that this service has stored."""
+    """An item that this service has stored; `type` may be left out beside the id alone."""
+
+    may_omit_type: ClassVar[bool] = True
+
+    id: ItemId
 
 
 InputItem = (

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from protocol.grammars import Grammar, JsonObject
 from protocol.messages import ToolUse
+from service.api.responses.shapes.hosted_tools import HostedTool
 from service.api.responses.shapes.items import InputItem, MessageItem, add_type
 from service.api.responses.shapes.options import (
     AnyObject,
@@ -28,12 +29,9 @@ from service.api.responses.shapes.tools import (
     ChosenAmong,
     ChosenCustom,
     ChosenFunction,
-    ChosenHosted,
-    HostedTool,
     Offered,
     ToolChoice,
     Tools,
-    mark_hosted,
     offer,
     refuse_hosted,
 )
@@ -87,17 +85,11 @@ class PromptRequest(SamplingRequest, frozen=True, kw_only=True, dict=True):
 
     @classmethod
     def complete(cls, document: Any) -> None:
-        """Set the types that a request may leave out, and mark its hosted tools."""
+        """Set the types that items may leave out."""
         if not isinstance(document, dict):
             return
         for item in _list_at(document, "input"):
             add_type(item)
-        for tool in _list_at(document, "tools"):
-            mark_hosted(tool)
-        choice = document.get("tool_choice")
-        mark_hosted(choice)
-        for tool in _list_at(choice, "tools") if isinstance(choice, dict) else ():
-            mark_hosted(tool)
 
     @cached_property
     def items(self) -> list[InputItem]:
@@ -285,13 +277,13 @@ def choose(request: PromptRequest) -> ToolUse | None:
                 raise invalid_tool("tool_choice", "`tool_choice` requires declared tools.")
             return ToolUse(names, required=True, parallel=parallel)
         case ChosenAmong(mode=mode, tools=tools):
-            kinds = [tool for tool in tools if not isinstance(tool, ChosenHosted)]
+            kinds = [tool for tool in tools if not isinstance(tool, HostedTool)]
             if not kinds and mode == "required":
                 raise refuse_hosted("tool_choice", tools[0].kind)  # type: ignore[union-attr]
             allowed = [_find(request.offered, tool) for tool in kinds]
             chosen = list(dict.fromkeys(allowed))
             return ToolUse(chosen, mode == "required", parallel) if chosen else None
-        case ChosenHosted(kind=kind):
+        case HostedTool(kind=kind):
             raise refuse_hosted("tool_choice", kind)
         case choice:
             return ToolUse([_find(request.offered, choice)], required=True, parallel=False)

@@ -7,11 +7,12 @@ Hosted tools run at OpenAI: they are left out where the tool choice can be met w
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union
 
 import msgspec
 from msgspec import Meta
 
+from service.api.responses.shapes.hosted_tools import HOSTED_TOOLS, HostedTool
 from service.errors import InvalidRequest
 from service.schema.strict import find_violation
 from service.schema.tools import NO_PARAMETERS, invalid_tool
@@ -29,26 +30,6 @@ CUSTOM_PARAMETERS: dict[str, Any] = {
 # The second part is needed because `$` also matches before a trailing line break.
 ToolName = Annotated[str, Meta(max_length=128, pattern=r"^[a-zA-Z0-9_.-]+$(?!\n)")]
 Callers = list[Literal["direct"]]
-HostedKind = Literal[
-    "apply_patch",
-    "code_interpreter",
-    "computer",
-    "computer_use",
-    "computer_use_preview",
-    "file_search",
-    "image_generation",
-    "local_shell",
-    "mcp",
-    "programmatic_tool_calling",
-    "shell",
-    "tool_search",
-    "web_search",
-    "web_search_2025_08_26",
-    "web_search_preview",
-    "web_search_preview_2025_03_11",
-]
-HOSTED_KINDS: tuple[str, ...] = get_args(HostedKind)
-HOSTED = "hosted"
 
 
 class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
@@ -97,13 +78,10 @@ class NamespaceTool(Tool, frozen=True, kw_only=True, tag="namespace"):
     tools: Annotated[list[FunctionTool | CustomTool], Meta(max_length=MAX_TOOLS)]
 
 
-class HostedTool(Tool, frozen=True, kw_only=True, tag=HOSTED):
-    """A tool that OpenAI hosts, of any type; see `mark_hosted`."""
-
-    kind: HostedKind
-
-
-AnyTool = FunctionTool | CustomTool | NamespaceTool | HostedTool
+if TYPE_CHECKING:
+    AnyTool = FunctionTool | CustomTool | NamespaceTool | HostedTool
+else:
+    AnyTool = Union[FunctionTool, CustomTool, NamespaceTool, *HOSTED_TOOLS]
 Tools = Annotated[list[AnyTool], Meta(max_length=MAX_TOOLS)]
 
 
@@ -125,25 +103,20 @@ class ChosenCustom(Choice, frozen=True, tag="custom"):
     namespace: str | None = None
 
 
-class ChosenHosted(Choice, frozen=True, tag=HOSTED):
-    """A hosted tool; it is refused."""
-
-    kind: HostedKind
+if TYPE_CHECKING:
+    ChosenTool = ChosenFunction | ChosenCustom | HostedTool
+else:
+    ChosenTool = Union[ChosenFunction, ChosenCustom, *HOSTED_TOOLS]
 
 
 class ChosenAmong(Choice, frozen=True, tag="allowed_tools"):
     """Only these tools may be called, or one of them must be called."""
 
     mode: Literal["auto", "required"]
-    tools: Annotated[
-        list[ChosenFunction | ChosenCustom | ChosenHosted],
-        Meta(min_length=1, max_length=MAX_TOOLS),
-    ]
+    tools: Annotated[list[ChosenTool], Meta(min_length=1, max_length=MAX_TOOLS)]
 
 
-ToolChoice = (
-    Literal["none", "auto", "required"] | ChosenFunction | ChosenCustom | ChosenHosted | ChosenAmong
-)
+ToolChoice = Literal["none", "auto", "required"] | ChosenTool | ChosenAmong
 
 
 class Offered(NamedTuple):
@@ -169,14 +142,6 @@ class Offered(NamedTuple):
         if isinstance(self.tool, FunctionTool):
             fields["parameters"] = self.tool.parameters or NO_PARAMETERS
         return {"type": "function", "function": fields}
-
-
-def mark_hosted(value: Any) -> None:
-    """Give a hosted tool, or the choice of one, the tag of all hosted types."""
-    if isinstance(value, dict) and value.get("type") in HOSTED_KINDS:
-        kind = value["type"]
-        value.clear()
-        value.update(type=HOSTED, kind=kind)
 
 
 def offer(tools: list[AnyTool]) -> list[Offered]:
