@@ -185,7 +185,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "service.generation",
         "service.schema",
     ),
-    "service.api.responses.shapes": ("service.schema",),
+    "service.api.responses.shapes": ("service.schema", "service.store"),
     "service.api.messages": (
         "service.openapi",
         "service.generation",

@@ -245,13 +245,20 @@ def describe_command(name: str, summary: str, request: Struct, *, errors: Errors
 
 
 def describe_stored(
-    name: str, summary: str, response: Struct, *, request: Struct | None = None
+    name: str,
+    summary: str,
+    response: Struct,
+    *,
+    request: Struct | None = None,
+    query: Sequence[Json] = (),
 ) -> Json:
-    """An operation on a stored object, which the path names."""
+    """An operation on a stored object, which the path names; `query` are its parameters."""
     errors: Errors = (StoredObjectNotFound, StoreUnavailable, *COMMON_ERRORS)
     if request is not None:
         errors = (*errors, *BODY_ERRORS)
     operation = describe_read(name, summary, json_content(response), errors=errors)
+    if query:
+        operation["parameters"] = list(query)
     if request is not None:
         operation["requestBody"] = {"required": True, "content": json_content(request)}
     return operation

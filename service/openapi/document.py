@@ -126,7 +126,8 @@ def describe_path(operation: Operation) -> Json:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in names
     ]
-    return {"parameters": parameters} if parameters else {}
+    known = (operation.description or {}).get("parameters", [])
+    return {"parameters": [*parameters, *known]} if parameters else {}
 
 
 def describe_in_words(operation: Operation) -> Json:

@@ -43,3 +43,25 @@ def test_responses_go_on_in_a_conversation(client: openai.OpenAI) -> None:
     assert second.usage.input_tokens > first.usage.input_tokens
     with pytest.raises(openai.NotFoundError):
         client.responses.create(input="x", conversation="conv_" + "0" * 32, **asked)
+
+
+def test_reasoning_is_listed_with_its_encoded_form_where_it_is_asked_for(
+    client: openai.OpenAI,
+) -> None:
+    thought: Any = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}
+    made = client.conversations.create(items=[thought])
+    items = client.conversations.items
+    include: Any = ["reasoning.encrypted_content"]
+    plain = items.list(made.id).data[0]
+    assert plain.type == "reasoning"
+    assert plain.encrypted_content is None
+    listed = items.list(made.id, include=include).data[0]
+    read = items.retrieve(plain.id or "", conversation_id=made.id, include=include)
+    added = items.create(made.id, items=[thought], include=include).data[0]
+    for item in listed, read, added:
+        assert item.type == "reasoning"
+        assert (item.encrypted_content or "").startswith("mlxd1.")
+    unknown: Any = ["everything"]
+    with pytest.raises(openai.BadRequestError) as caught:
+        items.list(made.id, include=unknown)
+    assert caught.value.param == "include"

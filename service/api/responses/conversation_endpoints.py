@@ -15,16 +15,19 @@ from service.api.responses.shapes.conversations import (
     NewConversation,
     NewItems,
 )
+from service.api.responses.shapes.queries import read_include, read_page_query
+from service.api.responses.shapes.request import ENCRYPTED
 from service.api.responses.stored import (
     ItemList,
     owner_of,
-    read_query,
+    show_item,
     show_page,
     store_input,
 )
 from service.errors import JSON_MEDIA_TYPE, InvalidRequest
 from service.generation.submitter import Submitter
 from service.http.json_io import json_response
+from service.store.encoded_thinking import EncodedThinking
 from service.store.opening import Stores
 
 ENCODER = msgspec.json.Encoder()
@@ -33,8 +36,9 @@ ENCODER = msgspec.json.Encoder()
 class ConversationEndpoints:
     """The endpoints of conversations; another owner's are unknown."""
 
-    def __init__(self, submitter: Submitter, stores: Stores) -> None:
+    def __init__(self, submitter: Submitter, stores: Stores, thinking: EncodedThinking) -> None:
         self._submitter = submitter
+        self._thinking = thinking
         self._store = stores.conversations
         self._ids = stores.ids
 
@@ -83,6 +87,7 @@ class ConversationEndpoints:
 
     async def add_items(self, http_request: Request) -> HttpResponse:
         """Add items at the end of a conversation."""
+        thinking = self._read_thinking(http_request)
         request = await self._submitter.read(http_request, NewItems)
         added = await self._store.add_items(
             owner_of(http_request),
@@ -91,7 +96,7 @@ class ConversationEndpoints:
         )
         return json_response(
             ItemList(
-                data=[msgspec.Raw(item.data) for item in added],
+                data=[show_item(item, thinking) for item in added],
                 first_id=added[0].id if added else None,
                 last_id=added[-1].id if added else None,
                 has_more=False,
@@ -100,21 +105,25 @@ class ConversationEndpoints:
 
     async def list_items(self, http_request: Request) -> HttpResponse:
         """A page of the items of a conversation."""
-        query = read_query(http_request)
+        thinking, query = self._read_thinking(http_request), read_page_query(http_request)
         page = await self._store.list_items(owner_of(http_request), id_of(http_request), query)
-        return json_response(show_page(page))
+        return json_response(show_page(page, thinking))
 
     async def get_item(self, http_request: Request) -> HttpResponse:
         """One item of a conversation."""
-        item = http_request.path_params["item"]
+        thinking, item = self._read_thinking(http_request), http_request.path_params["item"]
         found = await self._store.get_item(owner_of(http_request), id_of(http_request), item)
-        return HttpResponse(found.data, media_type=JSON_MEDIA_TYPE)
+        return HttpResponse(bytes(show_item(found, thinking)), media_type=JSON_MEDIA_TYPE)
 
     async def delete_item(self, http_request: Request) -> HttpResponse:
         """Remove an item from a conversation; the answer is the conversation."""
         item = http_request.path_params["item"]
         left = await self._store.delete_item(owner_of(http_request), id_of(http_request), item)
         return HttpResponse(left.data, media_type=JSON_MEDIA_TYPE)
+
+    def _read_thinking(self, http_request: Request) -> EncodedThinking | None:
+        """What encodes reasoning, if the query asks for its encoded form."""
+        return self._thinking if ENCRYPTED in read_include(http_request) else None
 
 
 def id_of(http_request: Request) -> str:

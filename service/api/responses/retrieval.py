@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response as HttpResponse
 from starlette.types import ASGIApp
 
 from service.api.responses.background import BackgroundRuns, ReplayStream
-from service.api.responses.shapes.options import Includable
+from service.api.responses.shapes.queries import (
+    read_include,
+    read_number,
+    read_page_query,
+    read_stream,
+)
 from service.api.responses.shapes.request import ENCRYPTED
-from service.api.responses.stored import owner_of, read_number, read_query, show, show_page
-from service.errors import JSON_MEDIA_TYPE, InvalidRequest, excerpt
+from service.api.responses.stored import owner_of, show, show_page
+from service.errors import JSON_MEDIA_TYPE, InvalidRequest
 from service.http.json_io import json_response
 from service.store.encoded_thinking import EncodedThinking
 from service.store.opening import Stores
-
-TRUE_WORDS = ("true", "1")
-FALSE_WORDS = ("false", "0")
 
 
 class DeletedResponse(msgspec.Struct, frozen=True):
@@ -57,9 +57,6 @@ class RetrievalEndpoints:
         found = await self._store.get(owner_of(http_request), id)
         thinking = self._thinking if ENCRYPTED in read_include(http_request) else None
         if not read_stream(http_request):
-            if "starting_after" in http_request.query_params:
-                message = "`starting_after` is only allowed when `stream` is true."
-                raise InvalidRequest(message, param="starting_after", code="invalid_value")
             return json_bytes(msgspec.json.encode(show(found, thinking)))
         if found.is_background and found.log is None:
             raise InvalidRequest(
@@ -114,36 +111,9 @@ class RetrievalEndpoints:
             InvalidRequest: the query is invalid.
         """
         id, owner = http_request.path_params["id"], owner_of(http_request)
-        page = await self._store.list_inputs(owner, id, read_query(http_request))
-        return json_response(show_page(page))
-
-
-def read_include(http_request: Request) -> list[str]:
-    """What a query asks to include.
-
-    Raises:
-        InvalidRequest: it is nothing that a response may have.
-    """
-    query = http_request.query_params
-    names = query.getlist("include[]") + query.getlist("include")
-    for name in names:
-        if name not in get_args(Includable):
-            message = f"`include`: `{excerpt(name, 100)}` is not known."
-            raise InvalidRequest(message, param="include", code="invalid_value")
-    return names
-
-
-def read_stream(http_request: Request) -> bool:
-    """Whether a query asks for events.
-
-    Raises:
-        InvalidRequest: `stream` is neither true nor false.
-    """
-    word = http_request.query_params.get("stream", "false").lower()
-    if word not in TRUE_WORDS + FALSE_WORDS:
-        message = "`stream` must be `true` or `false`."
-        raise InvalidRequest(message, param="stream", code="invalid_value")
-    return word in TRUE_WORDS
+        thinking = self._thinking if ENCRYPTED in read_include(http_request) else None
+        page = await self._store.list_inputs(owner, id, read_page_query(http_request))
+        return json_response(show_page(page, thinking))
 
 
 def json_bytes(body: bytes) -> HttpResponse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from service.api.responses.background import BackgroundRuns
 from service.api.responses.conversation_endpoints import ConversationEndpoints
 from service.api.responses.endpoint import ResponsesEndpoint
@@ -15,6 +17,7 @@ from service.api.responses.shapes.conversations import (
     NewConversation,
     NewItems,
 )
+from service.api.responses.shapes.queries import INCLUDE, PAGE, RETRIEVAL
 from service.api.responses.shapes.request import ResponseRequest, TokenCountRequest
 from service.api.responses.shapes.response import InputTokens, Response, ResponseEvent
 from service.api.responses.stored import ItemList
@@ -47,7 +50,9 @@ def list_response_operations(
     endpoint = ResponsesEndpoint(
         response_format, submitter, stores, runs, keep_alive_s=keep_alive_s
     )
-    stored = RetrievalEndpoints(stores, response_format.thinking, runs, keep_alive_s=keep_alive_s)
+    thinking = response_format.thinking
+    stored = RetrievalEndpoints(stores, thinking, runs, keep_alive_s=keep_alive_s)
+    conversations = ConversationEndpoints(submitter, stores, thinking)
     return [
         Operation(
             "POST",
@@ -83,16 +88,20 @@ def list_response_operations(
             schemas=(InputTokens,),
         ),
         *list_stored_operations(stored),
-        *list_conversation_operations(ConversationEndpoints(submitter, stores)),
+        *list_conversation_operations(conversations),
     ]
 
 
 def list_stored_operations(stored: RetrievalEndpoints) -> list[Operation]:
     """The endpoints of stored responses."""
-    get = describe_stored("retrieveResponse", "Read a stored response, or its events.", Response)
+    get = describe_stored(
+        "retrieveResponse", "Read a stored response, or its events.", Response, query=RETRIEVAL
+    )
     delete = describe_stored("deleteResponse", "Delete a response.", DeletedResponse)
     cancel = describe_stored("cancelResponse", "Cancel a background response.", Response)
-    items = describe_stored("listInputItems", "List what a response was made of.", ItemList)
+    items = describe_stored(
+        "listInputItems", "List what a response was made of.", ItemList, query=PAGE
+    )
     paths = f"{RESPONSE}/cancel", f"{RESPONSE}/input_items"
     alias = (alias_of(RESPONSE),)
     return [
@@ -115,8 +124,14 @@ def list_stored_operations(stored: RetrievalEndpoints) -> list[Operation]:
 def list_conversation_operations(made: ConversationEndpoints) -> list[Operation]:
     """The endpoints of conversations."""
 
-    def describe(name: str, summary: str, response: Struct, request: Struct | None = None) -> Json:
-        return describe_stored(name, summary, response, request=request)
+    def describe(
+        name: str,
+        summary: str,
+        response: Struct,
+        request: Struct | None = None,
+        query: Sequence[Json] = (),
+    ) -> Json:
+        return describe_stored(name, summary, response, request=request, query=query)
 
     create = describe(
         "createConversation", "Create a conversation.", ConversationObject, NewConversation
@@ -126,9 +141,9 @@ def list_conversation_operations(made: ConversationEndpoints) -> list[Operation]
         "updateConversation", "Replace the metadata.", ConversationObject, ConversationUpdate
     )
     delete = describe("deleteConversation", "Delete a conversation.", DeletedConversation)
-    add = describe("createConversationItems", "Add up to 20 items.", ItemList, NewItems)
-    listed = describe("listConversationItems", "List the items.", ItemList)
-    item = describe("retrieveConversationItem", "Read an item.", ConversationItem)
+    add = describe("createConversationItems", "Add up to 20 items.", ItemList, NewItems, [INCLUDE])
+    listed = describe("listConversationItems", "List the items.", ItemList, query=PAGE)
+    item = describe("retrieveConversationItem", "Read an item.", ConversationItem, query=[INCLUDE])
     drop = describe("deleteConversationItem", "Remove an item.", ConversationObject)
     new, changed = (NewConversation, ConversationObject), (ConversationUpdate,)
     one = f"{ITEMS}/{{item}}"

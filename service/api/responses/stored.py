@@ -23,7 +23,7 @@ from service.store.backends.rows import StoredItem
 from service.store.encoded_thinking import EncodedThinking
 from service.store.open_response import OpenResponse
 from service.store.opening import COMMON_OWNER, Stores
-from service.store.pages import DEFAULT_LIMIT, ItemPage, PageQuery
+from service.store.pages import ItemPage
 from service.store.responses import StoredResponse
 
 # How many items are read or written before others have their turn: about a millisecond.
@@ -184,50 +184,33 @@ def show(found: StoredResponse, thinking: EncodedThinking | None = None) -> dict
     """A stored response with its items; with `thinking` its reasoning has its encoded form."""
     fields: dict[str, Any] = msgspec.json.decode(found.data)
     fields["status"] = found.status
-    fields["output"] = [msgspec.Raw(item.data) for item in found.outputs]
-    if thinking is not None:
-        outputs = [msgspec.json.decode(item.data) for item in found.outputs]
-        for item in outputs:
-            if item["type"] == "reasoning":
-                text = "".join(part["text"] for part in item["content"] or item["summary"])
-                item["encrypted_content"] = thinking.encode(fields["model"], text)
-        fields["output"] = outputs
+    fields["output"] = [show_item(item, thinking, fields["model"]) for item in found.outputs]
     return fields
 
 
-def show_page(page: ItemPage) -> ItemList:
-    """A page of items as clients read it."""
+def show_item(
+    item: StoredItem, thinking: EncodedThinking | None = None, model: str = ""
+) -> msgspec.Raw:
+    """An item as clients read it; with `thinking` reasoning has its encoded form.
+
+    The form names its model where that is known. Whoever reads it needs the text alone.
+    """
+    shown = msgspec.Raw(item.data)
+    if thinking is None:
+        return shown
+    fields: dict[str, Any] = msgspec.json.decode(item.data)
+    if fields["type"] != "reasoning":
+        return shown
+    parts = fields.get("content") or fields.get("summary") or []
+    fields["encrypted_content"] = thinking.encode(model, "".join(part["text"] for part in parts))
+    return msgspec.Raw(ENCODER.encode(fields))
+
+
+def show_page(page: ItemPage, thinking: EncodedThinking | None = None) -> ItemList:
+    """A page of items as clients read it; see `show_item`."""
     return ItemList(
-        data=[msgspec.Raw(item.data) for item in page.items],
+        data=[show_item(item, thinking) for item in page.items],
         first_id=page.first_id,
         last_id=page.last_id,
         has_more=page.has_more,
     )
-
-
-def read_query(http_request: Request) -> PageQuery:
-    """The page that a request asks for.
-
-    Raises:
-        InvalidRequest: `limit` is no number, or `order` neither asc nor desc.
-    """
-    query = http_request.query_params
-    limit = read_number(http_request, "limit", DEFAULT_LIMIT)
-    order = query.get("order", "desc")
-    if order not in ("asc", "desc"):
-        message = "`order` must be `asc` or `desc`."
-        raise InvalidRequest(message, param="order", code="invalid_value")
-    return PageQuery(limit, "asc" if order == "asc" else "desc", query.get("after"))
-
-
-def read_number(http_request: Request, name: str, default: int) -> int:
-    """The number of this name in the query.
-
-    Raises:
-        InvalidRequest: it is no number, or has thousands of digits.
-    """
-    try:
-        return int(http_request.query_params.get(name, default))
-    except ValueError:
-        message = f"`{name}` is not a number."
-        raise InvalidRequest(message, param=name, code="invalid_type") from None

@@ -1,1 +1,1 @@
-"""The shapes of Responses: its request with its table of parameters, items, tools and events."""
+"""The shapes of Responses: its request, parameters, queries, items, tools and events."""
