@@ -43,7 +43,8 @@ class ChatPrompt(Message, frozen=True):
     `ignores_effort` a model that cannot honour `reasoning_effort` ignores it. With `truncate` the
     oldest turns of a conversation that is too long are left out; the instructions at its
     beginning and its last turn stay. `origins` has one item for each message, or none where the
-    messages are those of the request.
+    messages are those of the request. `schema_paths` are the places of the tools' schemas in the
+    request, for what names them.
     """
 
     messages: list[dict[str, Any]]
@@ -55,6 +56,13 @@ class ChatPrompt(Message, frozen=True):
     ignores_effort: bool = False
     truncate: bool = False
     origins: list[Origin] = []
+    schema_paths: list[str] = []
+
+    def schema_path(self, index: int) -> str:
+        """Where the request has the schema of the tool at `index`."""
+        if self.schema_paths:
+            return self.schema_paths[index]
+        return f"tools[{index}].function.parameters"
 
 
 class TextPrompt(Message, frozen=True):
@@ -200,7 +208,8 @@ class Submit(Message, frozen=True):
     answer that were delivered before, by an earlier worker: they are replayed without events, and
     generation continues after them. `logprobs` and `prompt_logprobs` request log-probabilities of
     the answer's and the prompt's tokens, and are the number of alternatives. Without `calls` no
-    text is parsed as a tool call. `grammar` constrains the whole answer. `client` is whose request
+    text is parsed as a tool call. `grammar` constrains the whole answer, and `grammar_param` is the
+    parameter that sets it, which a rejection names. `client` is whose request
     it is: clients that wait get fair turns. A request of a lower `priority` comes first. With
     `skip_special_tokens` the text, also that of `echo`, is without control tokens. After
     `thinking_budget` tokens of reasoning its end marker is written; a model without such markers
@@ -228,6 +237,7 @@ class Submit(Message, frozen=True):
     progress: bool = False
     priority: int = 0
     prediction: str = ""
+    grammar_param: str = "structured_outputs"
 
     def sequences(self) -> list[Submit]:
         """Each sequence as a `Submit` of its own; all share one prompt."""

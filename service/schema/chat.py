@@ -147,6 +147,17 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
         return self.functions or [t.function for t in tools if isinstance(t, DeclaredFunction)]
 
     @property
+    def schema_paths(self) -> list[str]:
+        """The places of the schemas of the declared functions."""
+        if self.functions:
+            return [f"functions[{index}].parameters" for index in range(len(self.functions))]
+        return [
+            f"tools[{index}].function.parameters"
+            for index, tool in enumerate(self.tools or [])
+            if isinstance(tool, DeclaredFunction)
+        ]
+
+    @property
     def tool_use(self) -> ToolUse | None:
         """The declared functions that the answer may call; None if it may call none.
 

@@ -206,6 +206,11 @@ class GenerationRequest(SamplingRequest, frozen=True, kw_only=True):
         return to_grammar(self.response_format, self.structured_outputs)
 
     @property
+    def grammar_param(self) -> str:
+        """The parameter that sets the grammar."""
+        return "response_format" if self.structured_outputs is None else "structured_outputs"
+
+    @property
     def stop_strings(self) -> list[str]:
         """The stop strings as a list."""
         if self.stop is None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from worker.call_readers.declared_tools import Tool
+from protocol.messages import ChatPrompt
 
 TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 # Look-around, back references, and word boundaries, which need more than a finite automaton.
@@ -102,10 +102,10 @@ def is_supported(pattern: str) -> bool:
     return True
 
 
-def list_relaxed(tools: Sequence[Tool], names: Sequence[str]) -> Iterator[str]:
+def list_relaxed(prompt: ChatPrompt, names: Sequence[str]) -> Iterator[str]:
     """The paths of what is not enforced of the schemas of these tools, in the request."""
-    for index, tool in enumerate(tools):
+    for index, tool in enumerate(prompt.tools):
         function = tool["function"]
         if function["name"] in names and not function.get("strict"):
             for path in RelaxedSchema(function["parameters"]).dropped:
-                yield f"tools[{index}].function.parameters{path}"
+                yield f"{prompt.schema_path(index)}{path}"

@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from protocol.events import Rejected
-from protocol.grammars import JsonObject, JsonSchema
 from protocol.messages import ChatPrompt, Submit, ToolUse
 from worker.intake.prepared import PreparedRequest
 from worker.structured_output.compiler import CompileResult
@@ -97,15 +96,14 @@ def with_grammar(prepared: PreparedRequest, compiled: CompileResult) -> Prepared
     if prepared.offered_calls is not None and not (supported and has_strict_tool(prepared.submit)):
         logger.warning("tool calls are not constrained to their schemas: %s", compiled)
         return replace(prepared, offered_calls=None)
-    param = grammar_param(prepared.submit, supported=supported)
-    if param != "tools" and supported and has_strict_tool(prepared.submit):
+    submit = prepared.submit
+    param, is_of_tools = grammar_param(submit, supported=supported), requires_call(submit)
+    if not is_of_tools and supported and has_strict_tool(submit):
         # The format and the tools are one grammar: which of them it is must be found out.
-        alone = prepared.submit.grammar and prepared.config.grammars.compile(
-            prepared.submit.grammar
-        )
-        param = param if isinstance(alone, GrammarError) else "tools"
+        alone = submit.grammar and prepared.config.grammars.compile(submit.grammar)
+        param = param if isinstance(alone, GrammarError) else tools_param(submit)
     message = f"`{param}` cannot be enforced: {compiled}."
-    return Rejected(id=prepared.submit.id, code="invalid_grammar", message=message, param=param)
+    return Rejected(id=submit.id, code="invalid_grammar", message=message, param=param)
 
 
 def has_strict_tool(submit: Submit) -> bool:
@@ -125,7 +123,7 @@ def open_schemas(prepared: PreparedRequest) -> PreparedRequest | None:
     """
     match prepared.submit:
         case Submit(prompt=ChatPrompt() as prompt, calls=ToolUse([_, *_] as names, False)):
-            tools, opened = open_tools(prompt.tools, names)
+            tools, opened = open_tools(prompt, names)
         case _:
             return None
     prompt = msgspec.structs.replace(prompt, tools=tools)
@@ -140,14 +138,14 @@ def open_schemas(prepared: PreparedRequest) -> PreparedRequest | None:
     return changed if changed.source_grammar != prepared.source_grammar else None
 
 
-def open_tools(tools: Sequence[Tool], names: Sequence[str]) -> tuple[list[Tool], list[str]]:
+def open_tools(prompt: ChatPrompt, names: Sequence[str]) -> tuple[list[Tool], list[str]]:
     """The tools with any object as arguments, unless strict, and the paths of these schemas."""
-    changed, paths = list(tools), []
-    for index, tool in enumerate(tools):
+    changed, paths = list(prompt.tools), []
+    for index, tool in enumerate(prompt.tools):
         function = tool["function"]
         if function["name"] in names and not function.get("strict"):
             changed[index] = {**tool, "function": {**function, "parameters": {}}}
-            paths.append(f"tools[{index}].function.parameters")
+            paths.append(prompt.schema_path(index))
     return changed, paths
 
 
@@ -157,13 +155,26 @@ def grammar_param(submit: Submit, *, supported: bool) -> str:
     The grammar of required calls is made of `tools` because of `tool_choice`. If the model
     supports no grammar at all (`supported` is False), only `tool_choice` can be changed.
     """
-    match submit:
-        case Submit(calls=ToolUse(required=True)):
-            return "tools" if supported else "tool_choice"
-        case Submit(grammar=JsonObject() | JsonSchema()):
-            return "response_format"
+    if not requires_call(submit):
+        return submit.grammar_param
+    tools = tools_param(submit)
+    if supported:
+        return tools
+    return "function_call" if tools == "functions" else "tool_choice"
+
+
+def requires_call(submit: Submit) -> bool:
+    """Whether the answer must be a call."""
+    return submit.calls is not None and submit.calls.required
+
+
+def tools_param(submit: Submit) -> str:
+    """The parameter that declares the tools."""
+    match submit.prompt:
+        case ChatPrompt(tools=[_, *_]) as prompt:
+            return prompt.schema_path(0).partition("[")[0]
         case _:
-            return "structured_outputs"
+            return "tools"
 
 
 def start_deep_thread(run: Callable[[], None]) -> threading.Thread:

@@ -140,10 +140,10 @@ class OutputParsers:
         if submit.grammar is not None or not unheld:
             return
         match submit:
-            case Submit(prompt=ChatPrompt(tools=tools), calls=ToolUse(names, False)):
-                for index, tool in enumerate(tools):
+            case Submit(prompt=ChatPrompt() as prompt, calls=ToolUse(names, False)):
+                for index, tool in enumerate(prompt.tools):
                     if tool["function"]["name"] in names and tool["function"].get("strict"):
-                        yield f"tools[{index}].function.strict"
+                        yield f"{prompt.schema_path(index).rpartition('.')[0]}.strict"
 
     @property
     def has_reasoning(self) -> bool:
@@ -203,10 +203,10 @@ class OutputParsers:
     def list_relaxed(self, submit: Submit) -> list[str]:
         """The paths of what a grammar cannot enforce of the tools' schemas, if it enforces them."""
         match submit:
-            case Submit(prompt=ChatPrompt(tools=tools), calls=ToolUse(names, required)) if (
+            case Submit(prompt=ChatPrompt() as prompt, calls=ToolUse(names, required)) if (
                 required or any(syntax.has_json_arguments for syntax in self.syntaxes)
             ):
-                return list(itertools.islice(list_relaxed(tools, names), MAX_RELAXED))
+                return list(itertools.islice(list_relaxed(prompt, names), MAX_RELAXED))
             case _:
                 return []
 

@@ -64,6 +64,7 @@ class ChatFormat:
             ignores_effort=self._ignores_effort,
             # With a `tool_choice` of `none` the prompt has no tools, so the model calls none.
             tools=[describe(each) for each in request.declared] if request.tool_use else [],
+            schema_paths=request.schema_paths,
         )
 
     def to_submits(self, request: ChatRequest, model: str) -> list[Submit]:
@@ -76,6 +77,7 @@ class ChatFormat:
             stop=request.stop_strings,
             logprobs=request.alternatives,
             grammar=request.grammar,
+            grammar_param=request.grammar_param,
             calls=request.tool_use,
             thinking_budget=request.thinking_budget,
             skip_special_tokens=request.skip_special_tokens is not False,

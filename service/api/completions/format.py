@@ -36,6 +36,7 @@ class CompletionFormat:
                 max_tokens=request.token_limit,
                 stop=request.stop_strings,
                 grammar=request.grammar,
+                grammar_param=request.grammar_param,
                 echo=bool(request.echo),
                 logprobs=0 if request.logprobs is None and ranked else request.logprobs,
                 prompt_logprobs=request.logprobs if request.echo else None,

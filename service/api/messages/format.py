@@ -50,6 +50,7 @@ class MessagesFormat:
             ignores_effort=request.thinking_budget is not None,
             # With a `tool_choice` of `none` the prompt has no tools, so the model calls none.
             tools=[describe(tool.to_function()) for tool in request.tools or []] if use else [],
+            schema_paths=[f"tools[{n}].input_schema" for n in range(len(request.tools or []))],
         )
 
     def to_submits(self, request: MessagesRequest, model: str) -> list[Submit]:
@@ -62,6 +63,7 @@ class MessagesFormat:
                 max_tokens=request.token_limit,
                 stop=request.stop_strings,
                 grammar=request.grammar,
+                grammar_param=request.grammar_param,
                 calls=request.tool_use,
                 thinking_budget=request.thinking_budget,
                 skip_special_tokens=request.skip_special_tokens is not False,

@@ -216,6 +216,13 @@ class PromptRequest(SamplingRequest, frozen=True, kw_only=True):
         return to_grammar(None, self.structured_outputs)
 
     @property
+    def grammar_param(self) -> str:
+        """The parameter that sets the grammar."""
+        if self.output_config is not None and self.output_config.format is not None:
+            return "output_config.format"
+        return "structured_outputs" if self.output_format is None else "output_format"
+
+    @property
     def tool_use(self) -> ToolUse | None:
         """The tools that the answer may call; None if it may call none."""
         return to_tool_use(self.tool_choice, self.tools or [])

@@ -121,6 +121,7 @@ class ResponseFormat:
             truncate=request.truncation == "auto",
             # With a `tool_choice` of `none` the prompt has no tools, so the model calls none.
             tools=[each.describe() for each in request.offered] if request.tool_use else [],
+            schema_paths=[f"{each.path}.parameters" for each in request.offered],
         )
 
     def to_submit(self, turn: Turn, model: str) -> Submit:
@@ -139,6 +140,7 @@ class ResponseFormat:
             stop=request.stop_strings,
             logprobs=request.alternatives,
             grammar=request.grammar,
+            grammar_param=request.grammar_param,
             calls=request.tool_use,
             skip_special_tokens=request.skip_special_tokens is not False,
             priority=request.priority or 0,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from protocol.messages import ChatPrompt
 from tests.worker.tool_calls.answers import TOOLS
 from worker.call_grammars.relaxed_schemas import RelaxedSchema, is_supported, list_relaxed
 
@@ -66,7 +67,7 @@ def test_the_paths_are_those_of_the_request_and_a_strict_tool_has_none() -> None
         {"type": "function", "function": {"name": "f", "parameters": parameters}}
     ]
     strict = {"type": "function", "function": {**tools[0]["function"], "strict": True}}
-    paths = list(list_relaxed([*TOOLS, *tools], ["f"]))
+    paths = list(list_relaxed(ChatPrompt([], tools=[*TOOLS, *tools]), ["f"]))
     assert paths == ["tools[2].function.parameters.properties.a.type"]
-    assert list(list_relaxed([strict], ["f"])) == []
-    assert list(list_relaxed(tools, ["other"])) == []
+    assert list(list_relaxed(ChatPrompt([], tools=[strict]), ["f"])) == []
+    assert list(list_relaxed(ChatPrompt([], tools=tools), ["other"])) == []

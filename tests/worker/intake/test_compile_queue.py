@@ -11,7 +11,7 @@ import pytest
 
 from protocol.events import Rejected
 from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
-from protocol.messages import ModelSource, Sampling, Submit, TokenPrompt, ToolUse
+from protocol.messages import ChatPrompt, ModelSource, Sampling, Submit, TokenPrompt, ToolUse
 from tests.waiting import HANG_S
 from tests.worker.driver import make_config_loader
 from worker.intake.compile_queue import CompileQueue, grammar_param
@@ -24,12 +24,11 @@ from worker.structured_output.constraint import GrammarError
 @pytest.mark.parametrize(
     ("grammar", "calls", "supported", "param"),
     [
-        (JsonObject(), None, True, "response_format"),
-        (JsonSchema("{}"), None, True, "response_format"),
-        (JsonSchema("{}"), ToolUse(["stop"]), True, "response_format"),
-        (Regex("x"), None, True, "structured_outputs"),
-        (TextChoice(["x"]), None, False, "structured_outputs"),
-        (Lark('start: "x"'), ToolUse(["stop"]), True, "structured_outputs"),
+        (JsonObject(), None, True, "text.format"),
+        (JsonSchema("{}"), ToolUse(["stop"]), True, "text.format"),
+        (Regex("x"), None, True, "text.format"),
+        (TextChoice(["x"]), None, False, "text.format"),
+        (Lark('start: "x"'), ToolUse(["stop"]), True, "text.format"),
         (Lark('start: "x"'), ToolUse(["stop"], required=True), True, "tools"),
         (Lark('start: "x"'), ToolUse(["stop"], required=True), False, "tool_choice"),
     ],
@@ -43,7 +42,32 @@ def test_a_rejection_names_the_parameter_that_the_client_can_change(
         prompt=TokenPrompt([1]),
         sampling=Sampling(seed=0),
         grammar=grammar,
+        grammar_param="text.format",
         calls=calls,
+    )
+    assert grammar_param(submit, supported=supported) == param
+
+
+@pytest.mark.parametrize(
+    ("schema_paths", "supported", "param"),
+    [
+        ([], True, "tools"),
+        (["tools[3].tools[0].parameters"], True, "tools"),
+        (["functions[0].parameters"], True, "functions"),
+        (["functions[0].parameters"], False, "function_call"),
+        (["tools[0].input_schema"], False, "tool_choice"),
+    ],
+)
+def test_a_rejection_of_required_calls_names_what_declares_them(
+    schema_paths: list[str], supported: bool, param: str
+) -> None:
+    tools = [{"type": "function", "function": {"name": "stop"}}]
+    submit = Submit(
+        id=1,
+        model="any",
+        prompt=ChatPrompt([], tools=tools, schema_paths=schema_paths),
+        sampling=Sampling(seed=0),
+        calls=ToolUse(["stop"], required=True),
     )
     assert grammar_param(submit, supported=supported) == param
 

@@ -131,6 +131,11 @@ class PromptRequest(SamplingRequest, frozen=True, kw_only=True, dict=True):
         return to_grammar(None, self.structured_outputs)
 
     @property
+    def grammar_param(self) -> str:
+        """The parameter that sets the grammar."""
+        return FORMAT if self.structured_outputs is None else "structured_outputs"
+
+    @property
     def stop_strings(self) -> list[str]:
         """The stop strings as a list."""
         return [self.stop] if isinstance(self.stop, str) else self.stop or []

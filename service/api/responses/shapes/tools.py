@@ -120,10 +120,14 @@ ToolChoice = Literal["none", "auto", "required"] | ChosenTool | ChosenAmong
 
 
 class Offered(NamedTuple):
-    """A function that the model is offered: `name` joins that of its namespace with its own."""
+    """A function that the model is offered: `name` joins that of its namespace with its own.
+
+    `path` is its place in the request.
+    """
 
     name: str
     tool: FunctionTool | CustomTool
+    path: str
     namespace: str | None = None
     namespace_text: str = ""
 
@@ -156,13 +160,14 @@ def offer(tools: list[AnyTool]) -> list[Offered]:
         path = f"tools[{index}]"
         match tool:
             case FunctionTool() | CustomTool():
-                _add(offered, Offered(tool.name, tool), path)
+                _add(offered, Offered(tool.name, tool, path))
             case NamespaceTool():
                 separator = _find_separator(tool, taken)
                 for inner, member in enumerate(tool.tools):
                     name = f"{tool.name}{separator}{member.name}"
-                    own = Offered(name, member, tool.name, tool.description or "")
-                    _add(offered, own, f"{path}.tools[{inner}]")
+                    place = f"{path}.tools[{inner}]"
+                    own = Offered(name, member, place, tool.name, tool.description or "")
+                    _add(offered, own)
                 taken |= {f"{tool.name}{separator}{member.name}" for member in tool.tools}
     return list(offered.values())
 
@@ -194,7 +199,8 @@ def _find_separator(tool: NamespaceTool, taken: set[str]) -> str:
     return "_" * len(max((tool.name, *taken, *names), key=len))
 
 
-def _add(offered: dict[str, Offered], new: Offered, path: str) -> None:
+def _add(offered: dict[str, Offered], new: Offered) -> None:
+    path = new.path
     if new.name in offered:
         raise invalid_tool(f"{path}.name", f"`{path}.name`: `{new.tool.name}` is declared twice.")
     if isinstance(new.tool, FunctionTool):
