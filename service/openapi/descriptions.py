@@ -38,6 +38,7 @@ from service.errors import (
 from service.openapi.operation import Json, Struct
 from service.schema.health import Health, HealthSummary
 from service.schema.models import AnthropicModel, AnthropicModelList, Model, ModelList
+from service.schema.queries import describe_parameter
 from service.schema.status import ServiceStatus
 from service.schema.tokenization import TokenizerInfo
 
@@ -123,6 +124,15 @@ NAMED_EVENT_SCHEMA = {
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
     "required": ["event", "data"],
 }
+ANTHROPIC_PAGE = [
+    describe_parameter(name, f"With `anthropic-version`: {meaning}.", **schema)
+    for name, meaning, schema in (
+        ("limit", "the most models", {"type": "integer", "minimum": 1, "maximum": 1000}),
+        ("after_id", "the id of the model before the first one", {"type": "string"}),
+        ("before_id", "the id of the model behind the last one", {"type": "string"}),
+        ("lifecycle", "lifecycles, comma-separated; all models are active", {"type": "string"}),
+    )
+]
 RETRY_AFTER = {
     "description": "Seconds to wait before the next try.",
     "schema": {"type": "integer", "minimum": 0},
@@ -276,7 +286,8 @@ def describe_model() -> Json:
 
 def describe_model_list() -> Json:
     content = either_content(ModelList, AnthropicModelList)
-    return describe_read("listModels", "List the models.", content)
+    operation = describe_read("listModels", "List the models.", content)
+    return {**operation, "parameters": ANTHROPIC_PAGE}
 
 
 def describe_status() -> Json:

@@ -10,11 +10,16 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from service.config.model_names import ModelNames
+from service.errors import InvalidRequest, excerpt
 from service.http.anthropic_errors import is_anthropic
 from service.http.json_io import json_response
 from service.schema.models import AnthropicModel, AnthropicModelList, Model, ModelList
+from service.schema.queries import read_number, read_word
 from service.security.visibility import visible
 from service.supervision.supervisor import Supervisor
+
+MAX_PAGE_MODELS = 1000
+LIFECYCLES = ("active", "deprecated", "retired")
 
 
 class ModelListEndpoint:
@@ -28,7 +33,7 @@ class ModelListEndpoint:
         """All models."""
         models = self._model_names.list_models(self._supervisor.model_states.states)
         if reads_anthropic(request.scope):
-            return json_response(to_anthropic_list(models))
+            return json_response(to_anthropic_list(models, request))
         data = [visible_model(model, request.scope) for model in models.data]
         return json_response(ModelList(data=data))
 
@@ -57,11 +62,64 @@ def to_anthropic(model: Model) -> AnthropicModel:
     )
 
 
-def to_anthropic_list(models: ModelList) -> AnthropicModelList:
-    """All models on one page."""
-    data = [to_anthropic(model) for model in models.data]
-    # A service has at least one model.
-    return AnthropicModelList(data=data, first_id=data[0].id, last_id=data[-1].id)
+def to_anthropic_list(models: ModelList, request: Request) -> AnthropicModelList:
+    """The page of the models that the query asks for; without `limit` it has up to 1,000.
+
+    Raises:
+        InvalidRequest: the query is invalid; the error names the parameter.
+    """
+    limit = read_number(request, "limit", MAX_PAGE_MODELS)
+    if not 1 <= limit <= MAX_PAGE_MODELS:
+        raise invalid(f"`limit` is not between 1 and {MAX_PAGE_MODELS}.", "limit")
+    listed = [to_anthropic(model) for model in models.data] if asks_for_active(request) else []
+    after, before = (read_place(request, name, models) for name in ("after_id", "before_id"))
+    if after is not None and before is not None:
+        raise invalid("`after_id` and `before_id` cannot both be set.", "before_id")
+    if before is None:
+        rest = listed[0 if after is None else after + 1 :]
+        page = rest[:limit]
+    else:
+        rest = listed[:before]
+        page = rest[-limit:]
+    ends = (page[0].id, page[-1].id) if page else (None, None)
+    return AnthropicModelList(
+        data=page, has_more=len(rest) > limit, first_id=ends[0], last_id=ends[1]
+    )
+
+
+def read_place(request: Request, name: str, models: ModelList) -> int | None:
+    """The place in the list of the model that the query names; None if it names none.
+
+    Raises:
+        InvalidRequest: there is no such model.
+    """
+    id = read_word(request, name)
+    if id is None:
+        return None
+    places = [place for place, model in enumerate(models.data) if model.id == id]
+    if not places:
+        raise invalid(f"`{name}`: no model has the id `{excerpt(id, 100)}`.", name)
+    return places[0]
+
+
+def asks_for_active(request: Request) -> bool:
+    """Whether a query is for models that are active, as all are.
+
+    Raises:
+        InvalidRequest: a lifecycle is unknown.
+    """
+    query = request.query_params
+    words = [*query.getlist("lifecycle"), *query.getlist("lifecycle[]")]
+    names = [name for word in words for name in word.split(",")]
+    for name in names:
+        if name not in LIFECYCLES:
+            raise invalid(f"`lifecycle`: `{excerpt(name, 100)}` is not known.", "lifecycle")
+    return not names or "active" in names
+
+
+def invalid(message: str, param: str) -> InvalidRequest:
+    """The error for a parameter of the query."""
+    return InvalidRequest(message, param=param, code="invalid_value")
 
 
 def visible_model(model: Model, scope: Scope) -> Model:

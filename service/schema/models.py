@@ -74,12 +74,12 @@ class AnthropicModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnthropicModelList(msgspec.Struct, frozen=True, kw_only=True):
-    """All configured models, for requests with `anthropic-version`: one page of them."""
+    """A page of the configured models, for requests with `anthropic-version`."""
 
     data: list[AnthropicModel]
     has_more: bool = False
-    first_id: str
-    last_id: str
+    first_id: str | None
+    last_id: str | None
 
 
 class OrderRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

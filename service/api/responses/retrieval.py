@@ -10,7 +10,6 @@ from starlette.types import ASGIApp
 from service.api.responses.background import BackgroundRuns, ReplayStream
 from service.api.responses.shapes.queries import (
     read_include,
-    read_number,
     read_page_query,
     read_stream,
 )
@@ -18,6 +17,7 @@ from service.api.responses.shapes.request import ENCRYPTED
 from service.api.responses.stored import owner_of, show, show_page
 from service.errors import JSON_MEDIA_TYPE, InvalidRequest
 from service.http.json_io import json_response
+from service.schema.queries import read_number
 from service.store.encoded_thinking import EncodedThinking
 from service.store.opening import Stores
 

@@ -18,11 +18,11 @@ from starlette.requests import Request
 from service.api.responses.shapes.options import Includable
 from service.api.responses.shapes.queries import (
     read_include,
-    read_number,
     read_page_query,
     read_stream,
 )
 from service.errors import InvalidRequest
+from service.schema.queries import read_number
 from service.store.pages import PageQuery
 from tests.service.parts import describe
 
