@@ -134,7 +134,11 @@ def check_device(
 
     The other models need not fit beside it, because idle models are evicted.
     """
-    preloads = find_preloads(settings.blas, settings.allocator)
+    try:
+        preloads = find_preloads(settings.blas, settings.allocator)
+    except SettingsError as error:
+        yield Finding("preloaded", str(error), is_problem=True)
+        return
     result = asyncio.run(probe(configure, worker_environ(environ, preloads)))
     if not isinstance(result, Ready):
         yield Finding("device", result, is_problem=True)

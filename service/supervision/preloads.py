@@ -6,8 +6,10 @@ import ctypes.util
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from protocol.stats import Device
+from service.config.scalars import SettingsError
 
 AUTO = "auto"
 OFF = "off"
@@ -45,9 +47,16 @@ class Preloads:
 
 
 def find_preloads(blas: str, allocator: str) -> Preloads:
-    """The libraries for two settings: each is "auto" (the system's), "off", or a path."""
+    """The libraries for two settings: each is "auto" (the system's), "off", a path or a name.
+
+    Raises:
+        SettingsError: there is no file at a path, which the loader would only complain of.
+    """
     if not on_linux():
         return Preloads()
+    for name, setting in ("blas", blas), ("allocator", allocator):
+        if "/" in setting and not Path(setting).is_file():
+            raise SettingsError(f"{name}: there is no file {setting}")
     return Preloads(blas=find_library(blas, BLAS), allocator=find_library(allocator, ALLOCATOR))
 
 

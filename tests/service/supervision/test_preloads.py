@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes.util
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from service.config.scalars import SettingsError
 from service.supervision.preloads import Preloads, find_preloads
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux only")
@@ -38,8 +40,11 @@ def test_off_finds_no_library() -> None:
 
 
 @linux_only
-def test_a_path_is_used_unchanged() -> None:
-    assert find_preloads("/a/blas.so", "/a/malloc.so") == Preloads("/a/blas.so", "/a/malloc.so")
+def test_a_path_is_used_unchanged(tmp_path: Path) -> None:
+    blas, allocator = tmp_path / "blas.so", tmp_path / "malloc.so"
+    for path in blas, allocator:
+        path.touch()
+    assert find_preloads(str(blas), str(allocator)) == Preloads(str(blas), str(allocator))
 
 
 @linux_only
@@ -73,3 +78,13 @@ def test_a_program_starts_with_the_libraries_of_this_system() -> None:
 def test_preloads_are_shown_by_the_names_of_the_libraries() -> None:
     assert str(Preloads("a.so", "b.so")) == "a.so, b.so"
     assert str(Preloads()) == "nothing"
+
+
+@linux_only
+@pytest.mark.parametrize(("blas", "allocator"), [("/none/x.so", "off"), ("off", "/none/x.so")])
+def test_a_path_without_a_file_is_refused_by_the_settings_name(blas: str, allocator: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        find_preloads(blas, allocator)
+    name = "blas" if allocator == "off" else "allocator"
+    assert str(caught.value) == f"{name}: there is no file /none/x.so"
+    assert find_preloads("off", "libjemalloc.so.2").allocator == "libjemalloc.so.2"
