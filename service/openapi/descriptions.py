@@ -38,7 +38,6 @@ from service.errors import (
 from service.openapi.operation import Json, Struct
 from service.schema.health import Health, HealthSummary
 from service.schema.models import AnthropicModel, AnthropicModelList, Model, ModelList
-from service.schema.queries import describe_parameter
 from service.schema.status import ServiceStatus
 from service.schema.tokenization import TokenizerInfo
 
@@ -124,15 +123,11 @@ NAMED_EVENT_SCHEMA = {
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
     "required": ["event", "data"],
 }
-ANTHROPIC_PAGE = [
-    describe_parameter(name, f"With `anthropic-version`: {meaning}.", **schema)
-    for name, meaning, schema in (
-        ("limit", "the most models", {"type": "integer", "minimum": 1, "maximum": 1000}),
-        ("after_id", "the id of the model before the first one", {"type": "string"}),
-        ("before_id", "the id of the model behind the last one", {"type": "string"}),
-        ("lifecycle", "lifecycles, comma-separated; all models are active", {"type": "string"}),
-    )
-]
+ANTHROPIC_PAGE_TEXT = (
+    "With `anthropic-version` the list is a page, by `limit` (1 to 1,000), `after_id` or "
+    "`before_id`, of models by `lifecycle`, comma-separated: all are active. Without, the query is "
+    "not read."
+)
 RETRY_AFTER = {
     "description": "Seconds to wait before the next try.",
     "schema": {"type": "integer", "minimum": 0},
@@ -261,6 +256,7 @@ def describe_stored(
     *,
     request: Struct | None = None,
     query: Sequence[Json] = (),
+    needs_body: bool = True,
 ) -> Json:
     """An operation on a stored object, which the path names; `query` are its parameters."""
     errors: Errors = (StoredObjectNotFound, StoreUnavailable, *COMMON_ERRORS)
@@ -270,7 +266,7 @@ def describe_stored(
     if query:
         operation["parameters"] = list(query)
     if request is not None:
-        operation["requestBody"] = {"required": True, "content": json_content(request)}
+        operation["requestBody"] = {"required": needs_body, "content": json_content(request)}
     return operation
 
 
@@ -287,7 +283,7 @@ def describe_model() -> Json:
 def describe_model_list() -> Json:
     content = either_content(ModelList, AnthropicModelList)
     operation = describe_read("listModels", "List the models.", content)
-    return {**operation, "parameters": ANTHROPIC_PAGE}
+    return {**operation, "description": ANTHROPIC_PAGE_TEXT}
 
 
 def describe_status() -> Json:

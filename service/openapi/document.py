@@ -92,16 +92,21 @@ def structs_in(shape: inspect.Type) -> Iterator[Struct]:
 
 
 def make_types_optional(components: Json, operations: Iterable[Operation]) -> None:
-    """Let requests leave out the `type` of the structs that say so with `may_omit_type`.
+    """Let the `type` of structs be absent or null where they say so with `type_may_be`.
 
     A union with one of them has no discriminator, as each of its objects would need it.
     """
     shapes = [inspect.type_info(op.request) for op in operations if op.request is not None]
     structs = {struct for shape in shapes for struct in structs_in(shape)}
-    names = {struct.__name__ for struct in structs if getattr(struct, "may_omit_type", False)}
-    for name in names:
-        components[name]["required"].remove("type")
-    references = {f"#/components/schemas/{name}" for name in names}
+    lenient = {struct.__name__: getattr(struct, "type_may_be", ()) for struct in structs}
+    references = set()
+    for name, states in lenient.items():
+        properties = components[name]["properties"]
+        if "absent" in states:
+            components[name]["required"].remove("type")
+            references.add(f"#/components/schemas/{name}")
+        if "null" in states:
+            properties["type"] = {"anyOf": [properties["type"], {"type": "null"}]}
     for union in unions_in(components):
         if not references.isdisjoint(union["discriminator"]["mapping"].values()):
             del union["discriminator"]

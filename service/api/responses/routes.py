@@ -133,8 +133,12 @@ def list_conversation_operations(made: ConversationEndpoints) -> list[Operation]
     ) -> Json:
         return describe_stored(name, summary, response, request=request, query=query)
 
-    create = describe(
-        "createConversation", "Create a conversation.", ConversationObject, NewConversation
+    create = describe_stored(
+        "createConversation",
+        "Create a conversation.",
+        ConversationObject,
+        request=NewConversation,
+        needs_body=False,
     )
     get = describe("retrieveConversation", "Read a conversation.", ConversationObject)
     update = describe(

@@ -48,13 +48,17 @@ class Refusal(Part, frozen=True, tag="refusal"):
 
 
 class SummaryText(Part, frozen=True, tag="summary_text"):
-    """A part of a summary of reasoning."""
+    """A part of a summary of reasoning; msgspec requires no tag outside of a union."""
+
+    type_may_be: ClassVar[tuple[str, ...]] = ("absent",)
 
     text: str
 
 
 class ReasoningText(Part, frozen=True, tag="reasoning_text"):
-    """A part of reasoning."""
+    """A part of reasoning; msgspec requires no tag outside of a union."""
+
+    type_may_be: ClassVar[tuple[str, ...]] = ("absent",)
 
     text: str
 
@@ -68,15 +72,13 @@ class DirectCaller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type"):
     """One item of a conversation."""
 
-    may_omit_type: ClassVar[bool] = False
-
     id: ItemId | None = None
 
 
 class MessageItem(Item, frozen=True, kw_only=True, tag="message"):
     """A message; `type` may be left out."""
 
-    may_omit_type: ClassVar[bool] = True
+    type_may_be: ClassVar[tuple[str, ...]] = ("absent", "null")
 
     role: Literal["user", "assistant", "system", "developer"]
     content: str | list[InputText | OutputText | Refusal]
@@ -148,7 +150,7 @@ class ReasoningItem(Item, frozen=True, kw_only=True, tag="reasoning"):
 class ItemReference(Item, frozen=True, kw_only=True, tag="item_reference"):
     """An item that this service has stored; `type` may be left out beside the id alone."""
 
-    may_omit_type: ClassVar[bool] = True
+    type_may_be: ClassVar[tuple[str, ...]] = ("absent", "null")
 
     id: ItemId
 
