@@ -56,6 +56,8 @@ def takes(path: str, body: dict[str, Any]) -> bool:
         ({key: value for key, value in CALL.items() if key != "type"}, False),
         ({"type": "reasoning", "content": [{"text": ""}], "summary": [{"text": ""}]}, True),
         ({"type": "reasoning", "content": [{"type": "summary_text", "text": ""}]}, False),
+        ({"type": "custom_tool_call", "call_id": "c", "name": "f", "input": "x"}, True),
+        ({"type": "custom_tool_call_output", "call_id": "c", "output": [{"text": "x"}]}, True),
         ({"role": "user"}, False),
         ({}, False),
         ({"type": "computer_call"}, False),

@@ -33,6 +33,12 @@ class InputText(Part, frozen=True, tag="input_text"):
     prompt_cache_breakpoint: CacheBreakpoint | None = None
 
 
+class ResultText(InputText, frozen=True, tag="input_text"):
+    """Text of a call's result; msgspec requires no tag outside of a union."""
+
+    type_may_be: ClassVar[tuple[str, ...]] = ("absent",)
+
+
 class OutputText(Part, frozen=True, tag="output_text"):
     """Text of an earlier answer."""
 
@@ -102,7 +108,7 @@ class FunctionOutputItem(Item, frozen=True, kw_only=True, tag="function_call_out
     """The result of a function's call."""
 
     call_id: CallId
-    output: str | list[InputText]
+    output: str | list[ResultText]
     name: str | None = None
     namespace: str | None = None
     status: ItemStatus | None = None
@@ -125,7 +131,7 @@ class CustomOutputItem(Item, frozen=True, kw_only=True, tag="custom_tool_call_ou
     """The result of a custom tool's call."""
 
     call_id: CallId
-    output: str | list[InputText]
+    output: str | list[ResultText]
     status: ItemStatus | None = None
     caller: DirectCaller | None = None
 
@@ -176,7 +182,7 @@ def add_type(item: Any) -> None:
         item["type"] = "item_reference"
 
 
-def text_of(content: str | list[InputText] | list[InputText | OutputText | Refusal]) -> str:
+def text_of(content: str | list[ResultText] | list[InputText | OutputText | Refusal]) -> str:
     """The content as one text."""
     if isinstance(content, str):
         return content
