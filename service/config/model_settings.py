@@ -17,7 +17,12 @@ from protocol.messages import ModelSource
 from protocol.model_location import BuiltIn, Folder, HubModel, location_of
 from protocol.quantisation import KVBits
 from service.config.sampling_defaults import NO_DEFAULTS, SamplingDefaults
-from service.config.scalars import SettingsError, refuse_control_characters, refuse_unknown
+from service.config.scalars import (
+    SettingsError,
+    expand_home,
+    refuse_control_characters,
+    refuse_unknown,
+)
 from service.errors import excerpt
 
 DEMO_ID = "mlxd-demo"
@@ -249,6 +254,9 @@ def _locate(model: ModelSettings, origin: str) -> ModelSettings:
     """Check that the model has an id, and make the path of its folder absolute."""
     if model.source is None and model.id is None:
         raise SettingsError(f"{origin}: a model needs a source or an id")
+    if model.adapter is not None:
+        adapter = expand_home(model.adapter, f"{origin}: adapter")
+        model = msgspec.structs.replace(model, adapter=adapter)
     try:
         location = location_of(model.source)
     except RuntimeError as error:

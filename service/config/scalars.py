@@ -102,9 +102,10 @@ class SettingField:
             refuse_control_characters(value, origin)
             if isinstance(value, float) and not math.isfinite(value):
                 raise self._invalid(value, origin)
-            return msgspec.convert(value, self.annotation)
+            checked = msgspec.convert(value, self.annotation)
         except msgspec.ValidationError:
             raise self._invalid(value, origin) from None
+        return expand_home(checked, origin) if self.is_path else checked
 
     def absolute(self, value: Any) -> Any:
         """`value`, with a path made absolute: it no longer depends on the working directory."""
@@ -114,6 +115,20 @@ class SettingField:
 
     def _invalid(self, value: object, origin: str) -> SettingsError:
         return SettingsError(f"{origin}: {excerpt(repr(value), 100)} is not {self.kind}")
+
+
+def expand_home(path: str, origin: str) -> str:
+    """The path with the folder of the user for `~` or `~name` at its beginning.
+
+    Raises:
+        SettingsError: there is no such user.
+    """
+    if not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError as error:
+        raise SettingsError(f"{origin}: {excerpt(path, 100)}: {error}") from None
 
 
 def path_meta(description: str, *, min_length: int | None = None) -> msgspec.Meta:

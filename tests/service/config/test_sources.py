@@ -3,10 +3,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from service.config.model_settings import ModelSettings, model_id
-from service.config.scalars import SettingsError
+from service.config.scalars import SettingField, SettingsError
 from service.config.settings import Settings, describe_settings
 from service.config.sources import load_settings, softened_parameters
 
@@ -52,12 +53,38 @@ def test_every_setting_has_a_variable_a_key_and_a_flag(name: str, tmp_path: Path
     field = describe_settings()[name]
     default = field.default
     path = write(tmp_path, f"{name} = {default!r}")
+    expected = msgspec.structs.replace(Settings(), **{name: field.check(default, "default")})
     for settings in (
         load_settings([], {field.variable: str(default)}),
         load_settings(["--config", path], {}),
         load_settings([field.flag, str(default)], {}),
     ):
-        assert settings == Settings()
+        assert settings == expected
+
+
+PATHS = [field for field in describe_settings().values() if field.is_path]
+
+
+@pytest.mark.parametrize("field", PATHS, ids=lambda field: field.name)
+def test_every_path_may_begin_with_the_home_folder_of_a_user_that_exists(
+    field: SettingField, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert field.check("~/file", "--flag") == f"{tmp_path}/file"
+    assert field.check("file/~", "--flag") == "file/~"
+    with pytest.raises(SettingsError, match=r"^--flag: ~no-such-user/file: "):
+        field.check("~no-such-user/file", "--flag")
+
+
+def test_an_adapter_may_be_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = write(tmp_path, '[[models]]\nid = "m"\nadapter = "~/adapter"')
+    [model] = load_settings(["--config", path], {}).models
+    assert model.adapter == f"{tmp_path}/adapter"
+    path = write(tmp_path, '[[models]]\nid = "m"\nadapter = "~no-such-user/adapter"')
+    assert "adapter: ~no-such-user/adapter: " in refusal(["--config", path])
 
 
 @pytest.mark.parametrize("name", describe_settings())
