@@ -123,7 +123,7 @@ def test_every_path_of_reranking_is_the_same(http: httpx.Client) -> None:
         ({"documents": "a"}, "invalid_type", "documents"),
         ({"documents": [5]}, "invalid_type", "documents[0]"),
         ({"documents": [{}]}, "missing_required_parameter", "documents[0].text"),
-        ({"documents": [{"title": "a"}]}, "invalid_value", "documents[0]"),
+        ({"documents": [{"title": "a"}]}, "unknown_parameter", "documents[0].title"),
         ({"top_n": 0}, "integer_below_min_value", "top_n"),
         ({"max_tokens_per_doc": 5}, "unsupported_parameter", "max_tokens_per_doc"),
         ({"max_chunks_per_doc": 5}, "unsupported_parameter", "max_chunks_per_doc"),
