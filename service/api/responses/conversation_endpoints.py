@@ -15,10 +15,10 @@ from service.api.responses.shapes.conversations import (
     NewConversation,
     NewItems,
 )
-from service.api.responses.shapes.queries import read_include, read_page_query
-from service.api.responses.shapes.request import ENCRYPTED
+from service.api.responses.shapes.queries import read_page_query
 from service.api.responses.stored import (
     ItemList,
+    encoder_asked_for,
     owner_of,
     show_item,
     show_page,
@@ -87,7 +87,7 @@ class ConversationEndpoints:
 
     async def add_items(self, http_request: Request) -> HttpResponse:
         """Add items at the end of a conversation."""
-        thinking = self._read_thinking(http_request)
+        thinking = encoder_asked_for(http_request, self._thinking)
         request = await self._submitter.read(http_request, NewItems)
         added = await self._store.add_items(
             owner_of(http_request),
@@ -105,13 +105,15 @@ class ConversationEndpoints:
 
     async def list_items(self, http_request: Request) -> HttpResponse:
         """A page of the items of a conversation."""
-        thinking, query = self._read_thinking(http_request), read_page_query(http_request)
+        thinking = encoder_asked_for(http_request, self._thinking)
+        query = read_page_query(http_request)
         page = await self._store.list_items(owner_of(http_request), id_of(http_request), query)
         return json_response(show_page(page, thinking))
 
     async def get_item(self, http_request: Request) -> HttpResponse:
         """One item of a conversation."""
-        thinking, item = self._read_thinking(http_request), http_request.path_params["item"]
+        thinking = encoder_asked_for(http_request, self._thinking)
+        item = http_request.path_params["item"]
         found = await self._store.get_item(owner_of(http_request), id_of(http_request), item)
         return HttpResponse(bytes(show_item(found, thinking)), media_type=JSON_MEDIA_TYPE)
 
@@ -120,10 +122,6 @@ class ConversationEndpoints:
         item = http_request.path_params["item"]
         left = await self._store.delete_item(owner_of(http_request), id_of(http_request), item)
         return HttpResponse(left.data, media_type=JSON_MEDIA_TYPE)
-
-    def _read_thinking(self, http_request: Request) -> EncodedThinking | None:
-        """What encodes reasoning, if the query asks for its encoded form."""
-        return self._thinking if ENCRYPTED in read_include(http_request) else None
 
 
 def id_of(http_request: Request) -> str:

@@ -9,12 +9,10 @@ from starlette.types import ASGIApp
 
 from service.api.responses.background import BackgroundRuns, ReplayStream
 from service.api.responses.shapes.queries import (
-    read_include,
     read_page_query,
     read_stream,
 )
-from service.api.responses.shapes.request import ENCRYPTED
-from service.api.responses.stored import owner_of, show, show_page
+from service.api.responses.stored import encoder_asked_for, owner_of, show, show_page
 from service.errors import JSON_MEDIA_TYPE, InvalidRequest
 from service.http.json_io import json_response
 from service.schema.queries import read_number
@@ -55,7 +53,7 @@ class RetrievalEndpoints:
         """
         id = http_request.path_params["id"]
         found = await self._store.get(owner_of(http_request), id)
-        thinking = self._thinking if ENCRYPTED in read_include(http_request) else None
+        thinking = encoder_asked_for(http_request, self._thinking)
         if not read_stream(http_request):
             return json_bytes(msgspec.json.encode(show(found, thinking)))
         if found.is_background and found.log is None:
@@ -111,7 +109,7 @@ class RetrievalEndpoints:
             InvalidRequest: the query is invalid.
         """
         id, owner = http_request.path_params["id"], owner_of(http_request)
-        thinking = self._thinking if ENCRYPTED in read_include(http_request) else None
+        thinking = encoder_asked_for(http_request, self._thinking)
         page = await self._store.list_inputs(owner, id, read_page_query(http_request))
         return json_response(show_page(page, thinking))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from service.api.responses.background import BackgroundRuns
 from service.api.responses.conversation_endpoints import ConversationEndpoints
 from service.api.responses.endpoint import ResponsesEndpoint
@@ -27,7 +25,7 @@ from service.openapi.descriptions import (
     describe_stored,
     describe_tokenization,
 )
-from service.openapi.operation import Json, Operation, Struct
+from service.openapi.operation import Operation
 from service.store.opening import Stores
 
 ENDING = " with further fields by its type; the last one has the whole response."
@@ -123,16 +121,6 @@ def list_stored_operations(stored: RetrievalEndpoints) -> list[Operation]:
 
 def list_conversation_operations(made: ConversationEndpoints) -> list[Operation]:
     """The endpoints of conversations."""
-
-    def describe(
-        name: str,
-        summary: str,
-        response: Struct,
-        request: Struct | None = None,
-        query: Sequence[Json] = (),
-    ) -> Json:
-        return describe_stored(name, summary, response, request=request, query=query)
-
     create = describe_stored(
         "createConversation",
         "Create a conversation.",
@@ -140,15 +128,26 @@ def list_conversation_operations(made: ConversationEndpoints) -> list[Operation]
         request=NewConversation,
         needs_body=False,
     )
-    get = describe("retrieveConversation", "Read a conversation.", ConversationObject)
-    update = describe(
-        "updateConversation", "Replace the metadata.", ConversationObject, ConversationUpdate
+    get = describe_stored("retrieveConversation", "Read a conversation.", ConversationObject)
+    update = describe_stored(
+        "updateConversation",
+        "Replace the metadata.",
+        ConversationObject,
+        request=ConversationUpdate,
     )
-    delete = describe("deleteConversation", "Delete a conversation.", DeletedConversation)
-    add = describe("createConversationItems", "Add up to 20 items.", ItemList, NewItems, [INCLUDE])
-    listed = describe("listConversationItems", "List the items.", ItemList, query=PAGE)
-    item = describe("retrieveConversationItem", "Read an item.", ConversationItem, query=[INCLUDE])
-    drop = describe("deleteConversationItem", "Remove an item.", ConversationObject)
+    delete = describe_stored("deleteConversation", "Delete a conversation.", DeletedConversation)
+    add = describe_stored(
+        "createConversationItems",
+        "Add up to 20 items.",
+        ItemList,
+        request=NewItems,
+        query=[INCLUDE],
+    )
+    listed = describe_stored("listConversationItems", "List the items.", ItemList, query=PAGE)
+    item = describe_stored(
+        "retrieveConversationItem", "Read an item.", ConversationItem, query=[INCLUDE]
+    )
+    drop = describe_stored("deleteConversationItem", "Remove an item.", ConversationObject)
     new, changed = (NewConversation, ConversationObject), (ConversationUpdate,)
     one = f"{ITEMS}/{{item}}"
     return [

@@ -16,6 +16,8 @@ from service.api.responses.shapes.items import (
     ReasoningItem,
     ReasoningText,
 )
+from service.api.responses.shapes.queries import read_include
+from service.api.responses.shapes.request import ENCRYPTED
 from service.api.responses.shapes.response import OutputItem, Response
 from service.errors import InvalidRequest, excerpt
 from service.schema.object_ids import ObjectIds
@@ -188,12 +190,21 @@ def show(found: StoredResponse, thinking: EncodedThinking | None = None) -> dict
     return fields
 
 
+def encoder_asked_for(http_request: Request, thinking: EncodedThinking) -> EncodedThinking | None:
+    """What encodes reasoning, if the query asks for its encoded form.
+
+    Raises:
+        InvalidRequest: the query asks to include what no item has.
+    """
+    return thinking if ENCRYPTED in read_include(http_request) else None
+
+
 def show_item(
     item: StoredItem, thinking: EncodedThinking | None = None, model: str = ""
 ) -> msgspec.Raw:
     """An item as clients read it; with `thinking` reasoning has its encoded form.
 
-    The form names its model where that is known. Whoever reads it needs the text alone.
+    The encoded form has the name of the `model` where it is known; only its text is read again.
     """
     shown = msgspec.Raw(item.data)
     if thinking is None:

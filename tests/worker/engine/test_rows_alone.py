@@ -144,7 +144,7 @@ def test_where_slices_differ_a_resumed_answer_is_computed_as_it_was_at_first(
     prompts = PROMPTS[2:]
 
     def score(position: int) -> list[list[Score]]:
-        """The scores of the rest of these answers, resumed after so many tokens."""
+        """The scores behind `position` of these answers, which are resumed there."""
         engine = make_engine(model, batching)
         engine.rules = BatchRules(batching, reuses_prefixes=False, slices_prompts=False)
         for id, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
