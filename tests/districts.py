@@ -49,7 +49,7 @@ DISTRICTS: dict[str, tuple[str, ...]] = {
         "worker.memory",
         "worker.scheduler.steps",
     ),
-    "worker.scheduler.steps": ("worker.models", "worker.memory"),
+    "worker.scheduler.steps": ("worker.models", "worker.engine", "worker.memory"),
     "worker.intake": (
         "worker.models",
         "worker.embedding",

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from protocol.deltas import merge_deltas
 from protocol.events import (
     Alternative,
     ArgumentsDelta,
@@ -135,6 +136,14 @@ class OutputProcessor:
         self._completion_tokens = 0
         self._context_tokens = len(prompt) + len(submit.resume)
         self.record = record or AnswerRecord(since=received_at)
+        # Its text may end the answer, or a constraint or scores need that of each token.
+        self._must_process_each = bool(
+            submit.stop
+            or (submit.calls is not None and not submit.calls.parallel)
+            or row.constraint is not None
+            or row.logprobs is not None
+            or row.scorer is not None
+        )
         for token in submit.resume:
             self._completion_tokens += 1
             text.read(token)
@@ -182,6 +191,25 @@ class OutputProcessor:
             common_tokens=min(reuse.closest.tokens, room),
             parted=parted,
         )
+
+    def may_hold(self, token: Token) -> bool:
+        """Whether the events of a token may be made with those of later ones."""
+        if self._must_process_each or self.record.phase != "decode":
+            return False
+        return token.reason is None and token.fault is None
+
+    def process_held(self, tokens: Sequence[Token]) -> list[Event]:
+        """The events of tokens that were held, in as few as there may be."""
+        accepted = sum(token.accepted for token in tokens)
+        rejected = sum(token.rejected for token in tokens)
+        self.record.accepted_tokens += accepted
+        self.record.rejected_tokens += rejected
+        self._completion_tokens += len(tokens)
+        ids = [token.token for token in tokens]
+        events = self._to_events(self._text.read_all(ids), ids, [], 0)
+        if accepted or rejected:
+            events[-1] = msgspec.structs.replace(events[-1], accepted=accepted, rejected=rejected)
+        return merge_deltas(events)
 
     def process(self, token: Token, now: float) -> list[Event]:
         """The events of the next token. The sequence also ends if it completes a stop string."""
@@ -237,19 +265,23 @@ class OutputProcessor:
             offset = len(self._echo) + max(start, end - self._spelled_chars(token))
             logprobs = [self._to_logprob(drawn.score, offset)]
         settled = self._text.settled() if drawn.score is not None else 0
-        events = self._to_events(deltas, token, logprobs, settled)
+        events = self._to_events(deltas, [token], logprobs, settled)
         return events if reason is None else [*events, self._finish(reason, now)]
 
     def _to_events(
-        self, deltas: list[OutputDelta], token: int, logprobs: list[TokenLogprob], settled: int
+        self,
+        deltas: list[OutputDelta],
+        tokens: list[int],
+        logprobs: list[TokenLogprob],
+        settled: int,
     ) -> list[Event]:
-        """The events of these deltas; the last one is a `TextDelta` that carries the token."""
+        """The events of these deltas; the last one is a `TextDelta` that carries the tokens."""
         last = deltas[-1] if deltas else None
         if isinstance(last, ContentDelta):
             deltas = deltas[:-1]
         else:
             last = EMPTY_DELTA
-        text = TextDelta(self.id, last.text, [token], logprobs, settled, last.kind)
+        text = TextDelta(self.id, last.text, tokens, logprobs, settled, last.kind)
         return [*(self._to_event(delta, settled) for delta in deltas), text] if deltas else [text]
 
     def _to_event(self, delta: OutputDelta, settled: int) -> Event:

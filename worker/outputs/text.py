@@ -46,6 +46,9 @@ class AnswerParser(Protocol):
     def held_chars(self) -> int:
         """How many characters that may be shown are held back."""
 
+    def is_plain(self, text: str) -> bool:
+        """Whether `text`, which comes next, is known to be content without any marker."""
+
     def push(self, text: str, hidden_chars: int = 0) -> list[OutputDelta]:
         """Parse more text, whose last `hidden_chars` are not shown, and return its deltas."""
 
@@ -147,10 +150,27 @@ class Text:
         start = self.decoded_chars
         return start, self.push(token)
 
+    def read_all(self, tokens: Sequence[int]) -> list[OutputDelta]:
+        """The deltas that several tokens release; their text may not end the sequence."""
+        if self._ahead or not self._control_texts.keys().isdisjoint(tokens):
+            return [delta for token in tokens for delta in self.read(token)[1]]
+        texts = list(map(self._detokenizer.push, tokens))
+        text = "".join(texts)
+        if not (self._passes_through and self._segmenter.is_plain(text)):
+            pairs = zip(tokens, texts, strict=True)
+            return [delta for token, text in pairs for delta in self._push_text(token, text)]
+        for each in texts:
+            self.decoded_chars += len(each)
+            self._token_ends.append(self.decoded_chars)
+        return self._segmenter.push(text)
+
     def push(self, token: int) -> list[OutputDelta]:
         """The deltas that `token` releases; may be empty."""
+        return self._push_text(token, self._detokenizer.push(token))
+
+    def _push_text(self, token: int, text: str) -> list[OutputDelta]:
+        """The deltas that the text of `token` releases."""
         was_in_reasoning = self._segmenter.in_reasoning
-        text = self._detokenizer.push(token)
         hidden_chars = self._count_hidden(token, text) if token in self._control_texts else 0
         self._has_hidden = self._has_hidden or hidden_chars > 0
         self.decoded_chars += len(text) - hidden_chars

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from protocol.events import Event, Failed, Rejected, TextDelta
+from protocol.events import Failed, Rejected
 from protocol.messages import (
     Cancel,
     Load,
@@ -43,6 +43,7 @@ from worker.scheduler.running import (
 )
 from worker.scheduler.steps.device_clock import DeviceClock
 from worker.scheduler.steps.memory_pressure import MemoryPressure
+from worker.scheduler.steps.output_texts import OutputTexts
 from worker.scheduler.steps.step_sender import Send, StepSender
 from worker.scheduler.waiting_queue import WaitingQueue
 from worker.selfcheck.check_turns import CheckTurns
@@ -93,6 +94,7 @@ class EngineCore:
             interval_s=stream_interval_s,
             clock=clock,
         )
+        self._texts = OutputTexts(self._running, self._sender, self._end)
         report = self._sender.results.append
         self._commands = ModelCommands(
             pool, self._waiting, preprocessor, report, wait_s=memory_wait_s, clock=clock
@@ -147,7 +149,7 @@ class EngineCore:
 
     @property
     def _busy(self) -> bool:
-        return bool(self._running or self._sender.events or self._has_other_work)
+        return bool(self._running or self._sender.has_events or self._has_other_work)
 
     @property
     def _has_other_work(self) -> bool:
@@ -283,6 +285,8 @@ class EngineCore:
 
     def _preempt(self, id: int, *, for_memory: bool = False, alone: bool = False) -> None:
         """Queue a running request again; its tokens are kept, its memory is freed."""
+        if not self._texts.flush(id):
+            return
         running = self._running.pop(id)
         self._release(running.model, id)
         self._waiting.push_front(running.preempt(self._clock(), for_memory=for_memory, alone=alone))
@@ -325,8 +329,7 @@ class EngineCore:
                     # Of the models before this one: they do not wait for its slice.
                     self._sender.send_all()
                 started_at = self._clock()
-                deliver = partial(self._send_tokens, model)
-                tokens = model.engine.step(self._device_clock.begin, deliver, share)
+                tokens = model.engine.step(self._device_clock.begin, self._send_tokens, share)
                 now = self._clock()
                 self._prefill_share.charge(now - started_at - model.engine.decode_s)
                 self._device_s += now - started_at
@@ -334,7 +337,7 @@ class EngineCore:
                 for id, done, total in model.engine.progress:
                     self._sender.events.append(self._running[id].advance(done, total, now))
                 for token in tokens:
-                    self._process_token(model, token, now)
+                    self._texts.add(token, now)
                 for row in model.engine.take_failed():
                     self._retry_alone(row)
         if len(self._embeddings):
@@ -343,11 +346,11 @@ class EngineCore:
             self._sender.events += self._embeddings.step(self._device_clock.begin)
             self._device_s += self._clock() - started_at
 
-    def _send_tokens(self, model: LoadedModel, tokens: list[Token]) -> None:
+    def _send_tokens(self, tokens: list[Token]) -> None:
         """Send tokens while the device computes a slice of prompts."""
         started_at = self._clock()
         for token in tokens:
-            self._process_token(model, token, started_at)
+            self._texts.add(token, started_at)
         self._sender.send_all()
         self._device_s -= self._clock() - started_at
 
@@ -356,36 +359,16 @@ class EngineCore:
         if (running := self._running.get(row.id)) is None:
             return
         logger.error("request %d: its model failed", row.id, exc_info=row.error)
-        if running.prepared.alone:
-            del self._running[row.id]
-            self._release(running.model, row.id)
-            self._sender.events.append(Failed(row.id, f"The model failed twice: {row.reason}"))
-        else:
+        if not running.prepared.alone:
             self._preempt(row.id, alone=True)
+        elif self._texts.flush(row.id):
+            self._end(row.id)
+            self._sender.events.append(Failed(row.id, f"The model failed twice: {row.reason}"))
 
-    def _process_token(self, model: LoadedModel, token: Token, now: float) -> None:
-        if token.id not in self._running:
-            # An earlier token of the same step has ended the answer, as by a stop string.
-            return
-        events = self._events_of(token, now)
-        is_last = not isinstance(events[-1], TextDelta)
-        if is_last or len(self._running[token.id].tokens) == 1:
-            self._sender.events += events
-        else:
-            self._sender.add_text(events)
-        if is_last:
-            del self._running[token.id]
-            self._release(model, token.id)
-
-    def _events_of(self, token: Token, now: float) -> list[Event]:
-        """The events of one token; an error in one request must not end the others."""
-        if token.fault is not None:
-            return [Failed(token.id, f"The answer failed: {token.fault}")]
-        try:
-            return self._running[token.id].process(token, now)
-        except Exception as error:
-            logger.exception("request %d failed", token.id)
-            return [Failed(token.id, f"The answer's text could not be made: {error}")]
+    def _end(self, id: int) -> None:
+        """Free what a request holds whose answer has ended."""
+        running = self._running.pop(id)
+        self._release(running.model, id)
 
     # ------------------------------------------------------------ check memory, count
 

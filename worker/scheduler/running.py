@@ -38,6 +38,8 @@ class RunningRequest:
     reserved: int = 0
     # How many tokens of its context are computed, until it has a token.
     prefilled: int = 0
+    # The last of the tokens, whose text is not made yet.
+    held: list[Token] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         prepared = self.prepared
@@ -94,13 +96,32 @@ class RunningRequest:
         elapsed_s = record.in_phase("prefill") + now - record.since
         return Progress(self.prepared.submit.id, done, total, elapsed_s * MS_PER_S)
 
-    def process(self, token: Token, now: float) -> list[Event]:
-        """The events of the next token, after the end of the prefill where that is reported."""
-        submit = self.prepared.submit
-        ends_prefill = submit.progress and not self.tokens and not submit.resume
+    def hold(self, token: Token) -> bool:
+        """Add the next token, if its text may be made later."""
+        if not self.output.may_hold(token):
+            return False
+        self._append(token)
+        self.held.append(token)
+        return True
+
+    def make_held(self) -> list[Event]:
+        """The events of the tokens that are held."""
+        held, self.held = self.held, []
+        return self.output.process_held(held) if held else []
+
+    def _append(self, token: Token) -> None:
         self.tokens.append(token.token)
         self.length += 1
-        events = self.output.process(token, now)
+
+    def process(self, token: Token, now: float) -> list[Event]:
+        """The events of the next token, after the end of the prefill where that is reported.
+
+        Those of the tokens that are held come first.
+        """
+        submit = self.prepared.submit
+        ends_prefill = submit.progress and not self.tokens and not submit.resume
+        self._append(token)
+        events = [*self.make_held(), *self.output.process(token, now)]
         if ends_prefill:
             total = len(self.prepared.prompt)
             elapsed_ms = self.output.record.in_ms("prefill")

@@ -114,6 +114,10 @@ class ChannelSegmenter:
         hidden_chars = self._hidden.chars_after(self._pushed_chars - held)
         return held - hidden_chars + self._content.held_chars
 
+    def is_plain(self, text: str) -> bool:
+        """Whether `text` is known to have no marker."""
+        return False
+
     def push(self, text: str, hidden_chars: int = 0) -> list[OutputDelta]:
         """Parse more text, whose last `hidden_chars` are not shown, and return its deltas."""
         if hidden_chars:

@@ -113,7 +113,7 @@ class Segmenter:
             hidden = text[-hidden_chars:]
             self._hidden.add(self._pushed_chars + len(text) - hidden_chars, hidden)
         self._pushed_chars += len(text)
-        if self._is_plain(text) and not hidden_chars:
+        if self.is_plain(text) and not hidden_chars:
             if self._starts:
                 self._lines.add(text)
             return [ContentDelta(text)] if text else []
@@ -124,7 +124,7 @@ class Segmenter:
         """The deltas of the text held back; `truncated`: the token limit ended the answer."""
         return self._advance(final=True, truncated=truncated)
 
-    def _is_plain(self, text: str) -> bool:
+    def is_plain(self, text: str) -> bool:
         """Whether `text` is content without any marker: the fast path for most tokens."""
         return (
             self._state == "content"

@@ -35,6 +35,8 @@ class Preparation(Protocol):
 
 
 Send = Callable[[Step | ModelsChanged | CommandResult], None]
+# Makes the events of the text that a request holds, by its id.
+MakeText = Callable[[int], list[Event]]
 
 
 class StepSender:
@@ -42,7 +44,7 @@ class StepSender:
 
     Text is held back where the next step's is expected within `interval_s` of the last message:
     then both are one message, and one event of each stream. First tokens, ends, and all other
-    events leave at once, and with them what is held back.
+    events leave at once, and with them what is held back. Some of that is made only then.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class StepSender:
         self._steps = self._step_sequences = 0
         # How many of the events may be held back, and over how many steps they are.
         self._held = self._held_steps = 0
+        # What makes the text that a request holds, by its id.
+        self._makers: dict[int, MakeText] = {}
         self._sent_at = clock()
         self._sent_states: list[ModelState] = pool.states()
 
@@ -78,6 +82,15 @@ class StepSender:
         """Events of one token that may be held back."""
         self.events += events
         self._held += len(events)
+
+    def hold(self, id: int, make: MakeText) -> None:
+        """A request has text that may be held back, and that this makes."""
+        self._makers[id] = make
+
+    @property
+    def has_events(self) -> bool:
+        """Whether there is anything to send."""
+        return bool(self.events or self._makers)
 
     def end_step(self, started_at: float, device_s: float) -> None:
         """Send what the step brought, or hold it back; it began at `started_at`.
@@ -93,7 +106,18 @@ class StepSender:
         self._held_steps += 1
         if self._is_due(now, now - started_at):
             self._send_states()
-            self._send_events(now)
+            self._make_texts()
+            made_at = self._clock()
+            self._host_s += made_at - now
+            self._send_events(made_at)
+
+    def _make_texts(self) -> None:
+        """Make the text that requests hold."""
+        makers, self._makers = self._makers, {}
+        for id, make in makers.items():
+            events = make(id)
+            self.events += events
+            self._held += len(events)
 
     def _send_states(self) -> None:
         states = self._pool.states()
@@ -107,7 +131,7 @@ class StepSender:
 
     def _is_due(self, now: float, step_s: float) -> bool:
         """Whether the events leave now, where the next step takes as long as this one."""
-        if not self.events or self.results or self._has_urgent:
+        if not self.has_events or self.results or self._has_urgent:
             return True
         return now + step_s - self._sent_at > self._interval_s
 
@@ -123,10 +147,11 @@ class StepSender:
 
     def send_all(self) -> None:
         """Send all events, before a device call that may take long."""
-        if self.events:
+        if self.has_events:
             self._send_events(self._clock())
 
     def _send_events(self, now: float) -> None:
+        self._make_texts()
         events, self.events = self.events, []
         if self._held_steps > 1:
             events = merge_deltas(events)
