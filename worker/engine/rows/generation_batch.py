@@ -8,6 +8,8 @@ compares the output with mlx-lm's own:
 - log-probabilities: mlx-lm normalises and keeps an array of the size of the
   vocabulary for each row and step. Here only the rows that request scores are
   scored, and their prompts during prefill.
+- first tokens: mlx-lm computes those of new rows in a pass of their own. Here rows join a batch
+  with the last tokens of their prompts, and its next pass is theirs, too.
 - rows alone: mlx-lm has no batches for some caches, and wrong ones for some models.
 - slots: rows of plain attention are not copied when others join or leave (slot_cache.py).
 - drafts: a pass verifies several tokens of a row (batches/speculation/).
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any
 
 import mlx.core as mx
@@ -62,48 +65,67 @@ class RowGenerationBatch(GenerationBatch):
     """
 
     is_alone = False
-    _has_pass_in_flight = True
+    _has_pass_in_flight = False
     prompt_cache: list[Any]
     tokens: list[list[int]]
     samplers: list[Row]
     fallback_sampler: Sample
-    _current_tokens: mx.array | None
     _next_tokens: mx.array
-    _current_logprobs: list[PendingScore | None]
     _next_logprobs: list[PendingScore | None]
 
     def __init__(
         self, model: nn.Module, uids: list[int], *parts: Any, speculation: Speculation | None
     ) -> None:
-        # The constructor computes the first step.
         self.speculation = speculation
         self._slots = RowSlots(len(uids))
         self._room = SlotRoom()
+        # The rows whose next tokens are the last ones of their prompts.
+        self._is_first = [True] * len(uids)
         super().__init__(model, uids, *parts)
+        self._next_logprobs = [None] * len(uids)
 
     def next(self) -> list[Any]:
         """The next token of each row, and behind it those that were drafted right, if any are."""
         speculation, rows = self.speculation, len(self.uids)
-        responses: list[Any]
         if speculation is None or not rows:
-            responses = super().next()
-            return responses
+            return self._run_pass()
         with speculation.measure(rows) as timer:
-            # Until its tokens are read the last pass runs, which was put up without drafts.
-            timer.start(1 if self._has_pass_in_flight else 0)
+            # Until its tokens are read the last pass runs, which was put up without drafts. It was
+            # that of fewer rows where some have joined.
+            timer.start(1 if self._has_pass_in_flight and not any(self._is_first) else 0)
             drafts = self._draft(speculation)
             self._has_pass_in_flight = drafts is None
             if drafts is None:
-                responses = super().next()
+                return self._run_pass()
+            timer.start(drafts.places)
+            return run_drafted_pass(self, drafts, speculation)
+
+    def _run_pass(self) -> list[Any]:
+        """Put up a pass without drafts; the tokens of the rows, but of new ones."""
+        responses, keep = [], []
+        were_first = self._is_first
+        tokens, scores = self._compute_next()
+        for row, token in enumerate(tokens):
+            if were_first[row]:
+                self.tokens[row].append(token)
+                keep.append(row)
+                continue
+            reason = self.count_tokens(row, [token])
+            response = GeneratedToken(self.uids[row], token, scores[row], reason, None, None)
+            responses.append(response)
+            if reason is None:
+                keep.append(row)
             else:
-                timer.start(drafts.places)
-                responses = run_drafted_pass(self, drafts, speculation)
+                response.prompt_cache = self.extract_cache(row)
+                response.all_tokens = self.tokens[row]
+        if len(keep) < len(tokens):
+            self.filter(keep)
         return responses
 
     def _draft(self, speculation: Speculation) -> Drafts | None:
-        """What is drafted for the next pass, if anything."""
+        """What is drafted for the next pass, if anything; nothing beside new rows."""
         rows = self.samplers
-        if not can_drop_tokens(self.prompt_cache):
+        if any(self._is_first) or not can_drop_tokens(self.prompt_cache):
             return None
         left = count_tokens_left(rows, self.tokens, self._num_tokens, self.max_tokens)
         return speculation.plan(rows, left, lambda: read_tokens(self._next_tokens))
@@ -152,9 +174,16 @@ class RowGenerationBatch(GenerationBatch):
         return before
 
     def _step(self) -> tuple[list[int], list[PendingScore | None]]:
-        is_first = self._current_tokens is None
-        self._current_tokens = inputs = self._next_tokens
-        self._current_logprobs = self._next_logprobs
+        """Nothing: mlx-lm's constructor calls this, and here `next` computes the first pass."""
+        return [], []
+
+    def _compute_next(self) -> tuple[list[int], list[PendingScore | None]]:
+        """Put up the pass behind the rows' next tokens; these, with their scores."""
+        inputs, scores_of_inputs = self._next_tokens, self._next_logprobs
+        were_first, self._is_first = self._is_first, [False] * len(self.uids)
+        drawn = [
+            row for row, is_first in zip(self.samplers, were_first, strict=True) if not is_first
+        ]
         if self._slots.is_wasteful:
             self.close_gaps()
         self._slots.count_step()
@@ -164,11 +193,11 @@ class RowGenerationBatch(GenerationBatch):
         if self.speculation is not None:
             self.speculation.follow(self.samplers, self._slots.slots, [1] * len(self.uids))
         logits = self._slots.gather(logits)
-        if not is_first and any(row.depends_on_history for row in self.samplers):
+        if any(row.depends_on_history for row in drawn):
             # The device runs the forward pass while the host reads the tokens of the last
             # step. The operations that depend on these tokens are queued behind the pass.
             mx.async_eval(logits)
-            self._update_rows(read_tokens(inputs))
+            self._update_rows(read_tokens(inputs), were_first)
         self._next_tokens = draw_tokens(logits, self.samplers, self.fallback_sampler)
         self._next_logprobs, scores = score_rows(
             logits, self._next_tokens, [row.logprobs for row in self.samplers]
@@ -176,12 +205,10 @@ class RowGenerationBatch(GenerationBatch):
         mx.async_eval(self._next_tokens, scores)
         # The device computes the next tokens while the host reads and detokenizes these.
         tokens = read_tokens(inputs)
-        for history, token in zip(self.tokens, tokens, strict=True):
-            history.append(token)
         for row, token in zip(self.samplers, tokens, strict=True):
             # The row has drawn the token after this one.
             learn(row, row.position - 2, token)
-        return tokens, self._current_logprobs
+        return tokens, scores_of_inputs
 
     def _compute(self, tokens: mx.array) -> mx.array:
         """The logits behind these tokens of each slot."""
@@ -198,6 +225,7 @@ class RowGenerationBatch(GenerationBatch):
         """Keep these rows. Those of plain attention stay where they are."""
         layers, self.prompt_cache = self.prompt_cache, []
         super().filter(keep)
+        self._is_first = [self._is_first[row] for row in keep]
         if keep:
             self.prompt_cache = layers
             self._slots.keep(keep)
@@ -209,6 +237,7 @@ class RowGenerationBatch(GenerationBatch):
         layers, others = self.prompt_cache, batch.prompt_cache
         self.prompt_cache, batch.prompt_cache = [], []
         super().extend(batch)
+        self._is_first += batch._is_first
         self.prompt_cache = layers
         slots = self._slots.add(len(batch))
         extend_layers(layers, others, slots, self._room.slots_for(self._slots))
@@ -249,9 +278,10 @@ class RowGenerationBatch(GenerationBatch):
         share_positions(self.prompt_cache)
         self._room.note(self.prompt_cache)
 
-    def _update_rows(self, tokens: list[int]) -> None:
-        for row, token in zip(self.samplers, tokens, strict=True):
-            if row.depends_on_history:
+    def _update_rows(self, tokens: list[int], are_first: Sequence[bool] = ()) -> None:
+        """Let the rows have these tokens that they have drawn; the first ones have drawn none."""
+        for row, token, is_first in zip_longest(self.samplers, tokens, are_first):
+            if row.depends_on_history and not is_first:
                 row.accept(token)
 
 

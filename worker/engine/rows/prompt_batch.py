@@ -130,7 +130,7 @@ class RowPromptBatch(PromptProcessingBatch):
         batch = self.decode_batch(
             self.model,
             self.uids,
-            mx.array([row[-1] for row in tokens]),
+            mx.array([row[-1] for row in tokens], mx.uint32),
             to_slots(self.prompt_cache),
             self.tokens,
             self.samplers,

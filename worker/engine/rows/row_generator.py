@@ -235,8 +235,8 @@ class RowBatchGenerator(BatchGenerator):
 
     def _next(self) -> tuple[list[Any], list[Any], int]:
         """Prompts' progress, rows' tokens, and the prompt tokens computed, padding included."""
-        responses = self._decode()
         started = self._start_computed()
+        responses = self._decode()
         progress, computed_tokens = self._prefill()
         return [*started, *progress], responses, computed_tokens
 
