@@ -85,10 +85,33 @@ def test_a_join_waits_for_its_slices_alone(engine: Engine, calls: Counter[str]) 
     # One wait for each slice; the last one of a prompt reports no progress.
     assert 2 <= calls["eval"] <= slices + 1
     # Each step reads its tokens, the first of the row that joins among them.
-    assert calls["tolist"] <= steps + 1
-    # Each step and each slice is put up, the first step of the new row, and a cached prompt.
-    assert calls["async_eval"] <= steps + calls["eval"] + 2
+    assert calls["tolist"] == steps
+    # Each step and each slice is put up, and a cached prompt.
+    assert calls["async_eval"] <= steps + calls["eval"] + 1
     assert set(calls) == {"async_eval", "eval", "tolist"}
+
+
+def test_a_row_that_joins_takes_no_pass_of_its_own(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widths: list[int] = []
+    model = type(engine.model)
+    compute = model.__call__
+
+    def count(self: Any, inputs: mx.array, *args: Any, **settings: Any) -> Any:
+        if inputs.shape[1] == 1:
+            widths.append(inputs.shape[0])
+        return compute(self, inputs, *args, **settings)
+
+    monkeypatch.setattr(model, "__call__", count)
+    engine.insert(9, PROMPT[::-1], MANY_TOKENS, make_row(GREEDY))
+    steps = 1
+    while not any(token.id == 9 for token in engine.step()):
+        steps += 1
+    assert len(widths) == steps
+    assert sorted(widths) == widths
+    assert 4 in widths
+    assert widths[-1] > 4
 
 
 def test_tokens_leave_before_the_slice_is_waited_for(
