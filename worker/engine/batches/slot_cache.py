@@ -151,10 +151,12 @@ class SlotKVCache:
         `places`, of [slots, `end`], are where they are now.
         """
         if self.keys is not None and self.values is not None:
-            slots, room = places.shape[0], min(self.capacity, max(round_up(end + 1), grow(end)))
-            taken = mx.pad(places, [(0, 0), (0, room - end)])[:, None, :, None]
-            self.keys = mx.take_along_axis(self.keys[:slots], taken, axis=2)
-            self.values = mx.take_along_axis(self.values[:slots], taken, axis=2)
+            room = min(self.capacity, max(round_up(end + 1), grow(end)))
+            # The free slots are kept: the next row that joins takes one.
+            free = self.slots - places.shape[0]
+            taken = mx.pad(places, [(0, free), (0, room - end)])[:, None, :, None]
+            self.keys = mx.take_along_axis(self.keys, taken, axis=2)
+            self.values = mx.take_along_axis(self.values, taken, axis=2)
         self.positions, self.end = positions, end
 
     # ------------------------------------------------------------ what is held
@@ -269,12 +271,7 @@ def extend_layers(
     room: int = 0,
     copied: CopiedCaches | None = None,
 ) -> None:
-    """Put the rows of the other layers into these slots; then no row has holes.
-
-    See `SlotKVCache.extend`.
-    """
-    for each in (layers, others):
-        make_place(each, None)
+    """Put the rows of the other layers into these slots; see `SlotKVCache.extend`."""
     copied = copied or CopiedCaches(held_bytes(layers))
     for layer, other in zip(layers, others, strict=True):
         match layer:
@@ -362,15 +359,12 @@ def drop_tokens(layers: Sequence[SlotKVCache], dropped: Sequence[int]) -> bool:
     return closes
 
 
-def make_place(layers: Sequence[Any], places: int | None) -> None:
-    """Close holes where the arrays would grow for the next places because of them.
-
-    For None, holes are closed in any case.
-    """
+def make_place(layers: Sequence[Any], places: int) -> None:
+    """Close holes where the arrays would grow for the next places because of them."""
     first = layers[0] if layers else None
     if not isinstance(first, SlotKVCache) or first.positions.holes is None:
         return
-    if places is None or first.end + places > first.capacity:
+    if first.end + places > first.capacity:
         close_holes(layers)
 
 
