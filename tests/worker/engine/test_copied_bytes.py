@@ -16,10 +16,11 @@ from tests.device_memory import settled_bytes
 from worker.engine.batches import slot_arrays, slot_cache
 from worker.engine.batches.row_positions import RowPositions
 from worker.engine.batches.row_slots import RowSlots
-from worker.engine.batches.slot_arrays import STEP_TOKENS
+from worker.engine.batches.slot_arrays import STEP_TOKENS, round_up
 from worker.engine.batches.slot_cache import (
     MAX_HELD_SHARE,
     SlotKVCache,
+    drop_tokens,
     extend_layers,
     filter_layers,
     to_slots,
@@ -42,6 +43,8 @@ COPIED_ROWS = 2.0
 PEAK_SHARE = 0.25
 GROWN_COPIES = 3.0
 """The tokens that growth may copy for each that a row gets."""
+SHARED_COPIES = 10.0
+"""The same beside rows that join and leave: what they have left is given up after each growth."""
 
 
 @pytest.fixture
@@ -59,6 +62,15 @@ def copied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     for module in (slot_arrays, slot_cache):
         monkeypatch.setattr(module, "copy_rows", count)
+    close = SlotKVCache.close_holes
+
+    def count_closed(
+        self: SlotKVCache, places: mx.array, positions: RowPositions, end: int, room: int = 0
+    ) -> None:
+        sizes.append(self.nbytes // self.capacity * end)
+        close(self, places, positions, end, room)
+
+    monkeypatch.setattr(SlotKVCache, "close_holes", count_closed)
     return sizes
 
 
@@ -132,7 +144,7 @@ def test_what_is_held_for_nothing_is_given_up_after_some_steps() -> None:
     assert grown.held_tokens == 8 * LONG_TOKENS
     for _ in range(2 * CHECK_STEPS):
         grown.step()
-    assert grown.held_tokens <= 2 * MAX_HELD_SHARE * grown.end
+    assert grown.held_tokens <= 2 * MAX_HELD_SHARE * round_up(grown.end + 1)
     assert grown.slots.slots == [0, 1]
 
 
@@ -144,6 +156,54 @@ def test_gaps_are_closed_by_the_copy_of_growth(copied: list[int]) -> None:
     assert grown.slots.slots == [0, 1]
     assert sum(copied) == 2 * STEP_TOKENS * grown.token_bytes
     assert grown.layers[0].slots == 2
+
+
+@pytest.mark.parametrize("has_holes", [False, True])
+@pytest.mark.parametrize("rows", [4, 8, 32])
+def test_short_answers_that_come_and_go_beside_long_ones_copy_little(
+    rows: int, has_holes: bool, copied: list[int]
+) -> None:
+    grown = Rows(rows, STEP_TOKENS, lambda: PLENTY)
+    steps = 0
+    while steps < LONG_TOKENS:
+        grown.join(STEP_TOKENS // 8)
+        for _ in range(2):
+            grown.step(has_holes=has_holes)
+        grown.leave(list(range(rows)))
+        for _ in range(27):
+            grown.step(has_holes=has_holes)
+        steps += 29
+    own = rows * steps * (1 + has_holes) * grown.token_bytes
+    assert 0 < sum(copied) <= SHARED_COPIES * own
+
+
+def test_a_row_joins_beside_holes_without_a_copy(copied: list[int]) -> None:
+    grown = Rows(8, STEP_TOKENS, lambda: PLENTY)
+    grown.join(STEP_TOKENS // 8)
+    grown.leave(list(range(8)))
+    for _ in range(3):
+        grown.step(has_holes=True)
+    holes = grown.layers[0].positions.holes
+    assert holes is not None
+    copied.clear()
+    grown.join(STEP_TOKENS // 8)
+    assert copied == []
+    assert grown.layers[0].positions.holes == (*holes, ())
+
+
+def test_holes_are_closed_by_the_copy_of_growth(copied: list[int]) -> None:
+    grown = Rows(8, STEP_TOKENS, lambda: PLENTY)
+    [layer] = grown.layers
+    grown.step(has_holes=True)
+    capacity = layer.capacity
+    while layer.end + 2 <= capacity:
+        grown.step(has_holes=True)
+    assert layer.positions.holes is not None
+    copied.clear()
+    grown.step()
+    assert layer.capacity > capacity
+    assert len(copied) == 1
+    assert layer.positions.key == RowPositions(layer.positions.paddings).key
 
 
 @pytest.mark.parametrize("event", ["join", "growth", "leave"])
@@ -192,11 +252,22 @@ class Rows:
         """The tokens of all rows that there is room for."""
         return self.layers[0].slots * self.layers[0].capacity
 
-    def step(self) -> None:
-        self.room.make_place(self.layers, self.slots, 1)
-        new = mx.zeros((self.slots.width, 1, 1, 1))
+    def step(self, *, has_holes: bool = False) -> None:
+        """Append a token to each row; with holes two, of which the first row keeps one."""
+        places = 2 if has_holes else 1
+        self.room.make_place(self.layers, self.slots, places)
+        new = mx.zeros((self.slots.width, 1, places, 1))
         self.layers[0].update_and_fetch(new, new)
+        if has_holes and drop_tokens(self.layers, [1, *[0] * (self.slots.width - 1)]):
+            self.room.note(self.layers)
         mx.eval(self.layers[0].state)
+
+    def join(self, tokens: int) -> None:
+        array = mx.zeros((1, 1, tokens, 1))
+        row = SlotKVCache(array, array, tokens, RowPositions([0]))
+        slots = self.slots.add(1)
+        extend_layers(self.layers, [row], slots, self.room.slots_for(self.slots))
+        self.room.note(self.layers)
 
     def leave(self, keep: list[int]) -> None:
         self.slots.keep(keep)

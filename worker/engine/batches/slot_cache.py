@@ -145,13 +145,16 @@ class SlotKVCache:
         cache.offset = cache.keys.shape[2]
         return cache
 
-    def close_holes(self, places: mx.array, positions: RowPositions, end: int) -> None:
+    def close_holes(
+        self, places: mx.array, positions: RowPositions, end: int, room: int = 0
+    ) -> None:
         """Move the tokens of each row to where these positions have them.
 
-        `places`, of [slots, `end`], are where they are now.
+        `places`, of [slots, `end`], are where they are now. The arrays get `room` tokens, by
+        default no more than they have.
         """
         if self.keys is not None and self.values is not None:
-            room = min(self.capacity, max(round_up(end + 1), grow(end)))
+            room = room or min(self.capacity, max(round_up(end + 1), grow(end)))
             # The free slots are kept: the next row that joins takes one.
             free = self.slots - places.shape[0]
             taken = mx.pad(places, [(0, free), (0, room - end)])[:, None, :, None]
@@ -361,15 +364,20 @@ def drop_tokens(layers: Sequence[SlotKVCache], dropped: Sequence[int]) -> bool:
 
 def make_place(layers: Sequence[Any], places: int) -> None:
     """Close holes where the arrays would grow for the next places because of them."""
-    first = layers[0] if layers else None
-    if not isinstance(first, SlotKVCache) or first.positions.holes is None:
-        return
-    if first.end + places > first.capacity:
+    if end_without_holes(layers) is not None and layers[0].end + places > layers[0].capacity:
         close_holes(layers)
 
 
-def close_holes(layers: Sequence[SlotKVCache]) -> None:
-    """Copy the tokens of all rows, without holes."""
+def end_without_holes(layers: Sequence[Any]) -> int | None:
+    """Where the rows would end if their holes were closed; None if they have none."""
+    first = layers[0] if layers else None
+    if not isinstance(first, SlotKVCache) or first.positions.holes is None:
+        return None
+    return max(first.positions.lengths(first.end))
+
+
+def close_holes(layers: Sequence[SlotKVCache], room: int = 0) -> None:
+    """Copy the tokens of all rows, without holes; see `SlotKVCache.close_holes`."""
     first = layers[0]
     visible, lengths = first.positions.visible(first.end), first.positions.lengths(first.end)
     end = max(lengths)
@@ -379,4 +387,4 @@ def close_holes(layers: Sequence[SlotKVCache]) -> None:
     copied = CopiedCaches(held_bytes(layers))
     for layer in layers:
         with copied.change(layer):
-            layer.close_holes(places, positions, end)
+            layer.close_holes(places, positions, end, room)

@@ -3,7 +3,8 @@
 Without spare bytes of the memory budget the arrays have room for the rows and the next tokens
 alone. With them they grow by a factor, so that what is copied is bounded by what is computed:
 rows that outgrow their slots get twice as many, and full rows get room for half as many tokens
-more. What has been more than `MAX_HELD_SHARE` of the need for some steps is given up.
+more. These copies keep some free slots, for short answers that come and go beside long ones. What
+has been more than `MAX_HELD_SHARE` of the need for some steps is given up.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from worker.engine.batches.row_slots import RowSlots
-from worker.engine.batches.slot_arrays import grow, round_down, round_up
+from worker.engine.batches.slot_arrays import round_down, round_up
 from worker.engine.batches.slot_cache import (
     MAX_HELD_SHARE,
     SlotKVCache,
-    make_place,
+    close_holes,
+    end_without_holes,
     resize_caches,
     share_positions,
     slot_caches,
@@ -28,6 +30,10 @@ MAX_SPARE_SHARE = 4.0
 # How often it is checked whether too much is held; what is at two checks is given up. The copy
 # takes about as long as three of these steps.
 CHECK_STEPS = 64
+# Arrays that hold fewer further tokens of each row once holes are closed grow with the same copy.
+MIN_PLACES_LEFT = 64
+# When rows are copied, one free slot is kept, and one more for so many rows.
+ROWS_PER_FREE_SLOT = 8
 
 
 class SlotRoom:
@@ -61,19 +67,41 @@ class SlotRoom:
         if self._steps % CHECK_STEPS == 0:
             self._check(layers, slots)
         if places > self._places_left:
-            make_place(layers, places)
             self._grow(layers, slots, places)
         self._places_left -= places
 
     def _grow(self, layers: Sequence[Any], slots: RowSlots, places: int) -> None:
         full = [each for each in slot_caches(layers) if 0 < each.capacity < each.end + places]
-        if full:
+        closed_end, rows = end_without_holes(layers), len(slots.slots)
+        if full and closed_end is not None:
+            free = full[0].slots - rows
+            close_holes(layers, self._room_for(full, closed_end + places, rows, free))
+        elif full:
             end = max(each.end for each in full) + places
-            row_bytes = sum(map(token_bytes_of, full)) * len(slots.slots)
-            spared = round_down(max(0, self.spare_bytes()) // row_bytes)
-            tokens = max(round_up(end), min(grow(end), round_up(end) + spared))
-            self._resize(layers, full, slots, tokens)
+            free = self._free_slots(rows, end)
+            self._resize(layers, full, slots, self._room_for(full, end, rows, free), free)
         self.note(layers)
+
+    def _room_for(self, caches: list[SlotKVCache], end: int, rows: int, free: int) -> int:
+        """The tokens of arrays that these are copied to because they are full up to `end`.
+
+        They are no more than there are where what holes leave is enough.
+        """
+        if end + MIN_PLACES_LEFT <= (capacity := min(cache.capacity for cache in caches)):
+            return capacity
+        slot_bytes = sum(map(token_bytes_of, caches)) * (rows + free)
+        spared = round_down(max(0, self.spare_bytes()) // slot_bytes)
+        most = round_down(int(MAX_HELD_SHARE * rows * end / (rows + free)))
+        return max(round_up(end), min(most, round_up(end) + spared))
+
+    def _free_slots(self, rows: int, end: int) -> int:
+        """The free slots that are kept for the next rows that join, when the others are copied."""
+        held = min((cache.slots for cache in self._caches), default=0)
+        if held <= rows:
+            return 0
+        most = min(1 + rows // ROWS_PER_FREE_SLOT, int(rows * (MAX_HELD_SHARE - 1)))
+        spared = max(0, self.spare_bytes()) // (self._token_bytes * round_up(end))
+        return min(held - rows, most, spared)
 
     def slots_for(self, slots: RowSlots) -> int:
         """The slots of arrays that these rows outgrow: twice as many, if the budget spares them.
@@ -108,8 +136,10 @@ class SlotRoom:
         too_large = self._held_bytes > MAX_HELD_SHARE * self._needed_bytes(rows)
         if too_large and self._was_too_large:
             end = max(cache.end for cache in self._caches) + 1
-            tokens = max(round_up(end), grow(end))
-            self._resize(layers, self._caches, slots, min(tokens, self._capacity))
+            free = self._free_slots(rows, end)
+            most = round_down(int(MAX_HELD_SHARE * rows * end / (rows + free)))
+            tokens = min(max(round_up(end), most), self._capacity)
+            self._resize(layers, self._caches, slots, tokens, free)
             too_large = False
         self._was_too_large = too_large
 
@@ -124,13 +154,18 @@ class SlotRoom:
         return max(cache.capacity for cache in self._caches)
 
     def _resize(
-        self, layers: Sequence[Any], caches: list[SlotKVCache], slots: RowSlots, tokens: int
+        self,
+        layers: Sequence[Any],
+        caches: list[SlotKVCache],
+        slots: RowSlots,
+        tokens: int,
+        free: int = 0,
     ) -> None:
-        """Copy the rows to arrays for so many tokens of each. No gaps are left."""
+        """Copy the rows to arrays for so many tokens of each, with free slots, but no gaps."""
         if not slots.is_in_order:
             # Only caches with slots have gaps, and all of them have.
             caches = self._caches
-        resize_caches(caches, slots.slots, (len(slots.slots), tokens))
+        resize_caches(caches, slots.slots, (len(slots.slots) + free, tokens))
         share_positions(layers)
         slots.close()
         self.note(layers)
