@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import zip_longest
 from typing import Any
 
 import mlx.core as mx
@@ -87,7 +86,9 @@ class RowGenerationBatch(GenerationBatch):
     def next(self) -> list[Any]:
         """The next token of each row, and behind it those that were drafted right, if any are."""
         speculation, rows = self.speculation, len(self.uids)
-        if speculation is None or not rows:
+        if not rows:
+            return []
+        if speculation is None:
             return self._run_pass()
         with speculation.measure(rows) as timer:
             # Until its tokens are read the last pass runs, which was put up without drafts. It was
@@ -137,9 +138,10 @@ class RowGenerationBatch(GenerationBatch):
         self._slots.count_step()
         self._room.make_place(self.prompt_cache, self._slots, len(tokens[0]))
         logits = self._compute(self._slots.spread(mx.array(tokens)))
-        if any(row.depends_on_history for row in self.samplers):
+        if dependent := self._list_dependent():
             mx.async_eval(logits)
-            self._update_rows([row[0] for row in tokens])
+            for index, row in dependent:
+                row.accept(tokens[index][0])
         return logits
 
     def draw_places(self, logits: mx.array, drafts: list[Draft]) -> Verification:
@@ -180,10 +182,7 @@ class RowGenerationBatch(GenerationBatch):
     def _compute_next(self) -> tuple[list[int], list[PendingScore | None]]:
         """Put up the pass behind the rows' next tokens; these, with their scores."""
         inputs, scores_of_inputs = self._next_tokens, self._next_logprobs
-        were_first, self._is_first = self._is_first, [False] * len(self.uids)
-        drawn = [
-            row for row, is_first in zip(self.samplers, were_first, strict=True) if not is_first
-        ]
+        dependent, self._is_first = self._list_dependent(), [False] * len(self.uids)
         if self._slots.is_wasteful:
             self.close_gaps()
         self._slots.count_step()
@@ -193,11 +192,13 @@ class RowGenerationBatch(GenerationBatch):
         if self.speculation is not None:
             self.speculation.follow(self.samplers, self._slots.slots, [1] * len(self.uids))
         logits = self._slots.gather(logits)
-        if any(row.depends_on_history for row in drawn):
+        if dependent:
             # The device runs the forward pass while the host reads the tokens of the last
             # step. The operations that depend on these tokens are queued behind the pass.
             mx.async_eval(logits)
-            self._update_rows(read_tokens(inputs), were_first)
+            tokens = read_tokens(inputs)
+            for index, row in dependent:
+                row.accept(tokens[index])
         self._next_tokens = draw_tokens(logits, self.samplers, self.fallback_sampler)
         self._next_logprobs, scores = score_rows(
             logits, self._next_tokens, [row.logprobs for row in self.samplers]
@@ -278,11 +279,14 @@ class RowGenerationBatch(GenerationBatch):
         share_positions(self.prompt_cache)
         self._room.note(self.prompt_cache)
 
-    def _update_rows(self, tokens: list[int], are_first: Sequence[bool] = ()) -> None:
-        """Let the rows have these tokens that they have drawn; the first ones have drawn none."""
-        for row, token, is_first in zip_longest(self.samplers, tokens, are_first):
-            if row.depends_on_history and not is_first:
-                row.accept(token)
+    def _list_dependent(self) -> list[tuple[int, Row]]:
+        """The rows, by index, whose next draws depend on the tokens that they have drawn last."""
+        rows = zip(self.samplers, self._is_first, strict=True)
+        return [
+            (index, row)
+            for index, (row, is_first) in enumerate(rows)
+            if row.depends_on_history and not is_first
+        ]
 
 
 class LoneGenerationBatch(RowGenerationBatch):
