@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
@@ -15,6 +16,7 @@ from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
+from worker.engine.rows import row_generator
 from worker.engine.sampler import make_row
 
 GREEDY = Sampling(seed=0, temperature=0.0)
@@ -36,8 +38,11 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.fixture(params=["without a prompt cache", "with a prompt cache", "quantised"])
-def engine(llama_path: Path, request: pytest.FixtureRequest) -> Engine:
-    """Four rows that decode."""
+def engine(
+    llama_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Engine:
+    """Four rows that decode; slices do not depend on the time."""
+    monkeypatch.setattr(row_generator, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     model, _ = load_model(llama_path)
     cached = request.param != "without a prompt cache"
     engine = Engine(
