@@ -73,11 +73,11 @@ def bytes_of(token: int) -> bytes:
     return CONTROL_TEXT.encode() if token == CONTROL_TOKEN else bytes([token])
 
 
-def make_text(kind: str, stop: Sequence[str] = ()) -> Text:
+def make_text(kind: str) -> Text:
     controls = {CONTROL_TOKEN: CONTROL_TEXT}
     return Text(
         LeadingSpaceStripper(ByteDetokenizer(bytes_of), controls),
-        stop,
+        (),
         PARSERS[kind](),
         trim=kind == "calls",
         control_texts=controls,
@@ -208,8 +208,6 @@ def test_a_token_is_not_held_whose_text_may_end_the_answer_or_is_asked_for(
     submit = Submit(1, "m", TextPrompt("x"), Sampling(0))
     plain = make_processor(make_text("plain"))
     special = make_processor(make_text("plain"), row, msgspec.structs.replace(submit, **changes))
-    for processor in (plain, special):
-        processor.start(0.0)
     plain.process(Token(1, ord("a"), None), 0.0)
     assert plain.may_hold(Token(1, ord("a"), None))
     assert not plain.may_hold(Token(1, ord("a"), None, fault="an error that the test causes"))

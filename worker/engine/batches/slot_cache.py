@@ -150,8 +150,8 @@ class SlotKVCache:
     ) -> None:
         """Move the tokens of each row to where these positions have them.
 
-        `places`, of [slots, `end`], are where they are now. The arrays get `room` tokens, by
-        default no more than they have.
+        `places`, of [slots, `end`], are where they are now. The arrays get `room` tokens of each
+        row. Without `room` they do not grow.
         """
         if self.keys is not None and self.values is not None:
             room = room or min(self.capacity, max(round_up(end + 1), grow(end)))

@@ -32,7 +32,7 @@ MAX_SPARE_SHARE = 4.0
 CHECK_STEPS = 64
 # Arrays that hold fewer further tokens of each row once holes are closed grow with the same copy.
 MIN_PLACES_LEFT = 64
-# When rows are copied, one free slot is kept, and one more for so many rows.
+# A copy of the rows keeps one free slot, and one more for each of this many rows.
 ROWS_PER_FREE_SLOT = 8
 
 
@@ -85,7 +85,7 @@ class SlotRoom:
     def _room_for(self, caches: list[SlotKVCache], end: int, rows: int, free: int) -> int:
         """The tokens of arrays that these are copied to because they are full up to `end`.
 
-        They are no more than there are where what holes leave is enough.
+        The arrays do not grow where the closed holes leave enough room.
         """
         if end + MIN_PLACES_LEFT <= (capacity := min(cache.capacity for cache in caches)):
             return capacity
@@ -161,7 +161,7 @@ class SlotRoom:
         tokens: int,
         free: int = 0,
     ) -> None:
-        """Copy the rows to arrays for so many tokens of each, with free slots, but no gaps."""
+        """Copy the rows to arrays of `tokens` tokens each with `free` slots; gaps are closed."""
         if not slots.is_in_order:
             # Only caches with slots have gaps, and all of them have.
             caches = self._caches
