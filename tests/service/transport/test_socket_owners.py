@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import struct
 import subprocess
 import sys
 from contextlib import ExitStack
 
 import pytest
 
-from service.transport.socket_owners import list_ports, list_ports_of
+from service.transport.socket_owners import HEADER, NLMSG_ERROR, list_ports, list_ports_of
 
 
 @pytest.mark.parametrize(
@@ -42,3 +44,25 @@ def test_a_process_that_has_ended_has_no_connections() -> None:
         process.wait()
     assert list(list_ports([process.pid])) == [(process.pid, [])]
     assert list(list_ports([])) == []
+
+
+class RefusingKernel(socket.socket):
+    """A netlink socket whose kernel answers each request with an error."""
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        error = struct.pack("=i", -errno.EPERM)
+        return HEADER.pack(HEADER.size + len(error), NLMSG_ERROR, 0, 0, 0) + error
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has sock_diag")
+def test_where_the_kernel_lists_no_connections_psutil_finds_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as own,
+    ):
+        monkeypatch.setattr(socket, "socket", RefusingKernel)
+        [(pid, found)] = list_ports([os.getpid()])
+        assert pid == os.getpid()
+        assert (own.getsockname()[1], listener.getsockname()[1]) in found
