@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import platform
@@ -53,6 +52,7 @@ from service.supervision.worker_clocks import Timeouts
 from service.telemetry.exporters import read_exporters
 from service.telemetry.setup import Observability
 from service.transport.freed_memory import return_large_blocks
+from service.transport.garbage_collection import make_full_collections_rare
 from service.transport.listener import ConnectionListener, bind, url_of
 from service.transport.tls import make_tls
 
@@ -92,8 +92,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     raise_open_files_limit()
     return_large_blocks()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    # Otherwise a full collection visits all imported objects and blocks every stream for 35 ms.
-    gc.freeze()
+    make_full_collections_rare()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(serve(settings, listener, environ, keys, tls, layout=layout))

@@ -145,6 +145,8 @@ class BodyBudget:
         if lease.closed:
             return
         lease.closed = True
+        # It belongs to what has the lease.
+        lease.on_drop = ignore
         if lease.granted is not None and not lease.granted.done():
             lease.granted.set_result(False)
         self._end_wait(lease)
@@ -240,5 +242,10 @@ class BodyBudget:
             self._warned_at = self.now()
             logger.warning("request bodies need more than %s: the slowest get 503", limit)
         error = BodyMemoryFull(f"Request bodies use all of their memory ({limit}), and {reason}.")
+        on_drop = lease.on_drop
         self.close(lease)
-        lease.on_drop(error)
+        on_drop(error)
+
+
+def ignore(error: MlxdError) -> None:
+    """What happens when a lease is dropped that nobody has any more."""

@@ -84,6 +84,8 @@ class RequestReaderMiddleware:
                 task.cancel()
                 await asyncio.wait([task])
             request_reader.close()
+            # The reader sends through what has the scope.
+            del scope["state"]["request_reader"]
 
 
 class RequestReader:
@@ -190,6 +192,8 @@ class RequestReader:
         """Free the body's memory: the request has ended."""
         self._discard()
         self._body = b""
+        self._deadline.end()
+        self._callbacks.clear()
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` if the client disconnects before the response is complete.
@@ -340,6 +344,11 @@ class Deadline:
             self._left_s = max(0.0, self._timer.when() - self._loop.time())
             self._timer.cancel()
             self._timer = None
+
+    def end(self) -> None:
+        """Never call `on_end`, which has the deadline."""
+        self.pause()
+        self._on_end = lambda timeout_s: None
 
 
 def _check_length(headers: Headers, limit: int) -> MlxdError | None:

@@ -91,6 +91,8 @@ class InflightRequest:
     def close(self) -> None:
         """Cancel the unfinished sequences."""
         self._cancel(sorted(self._unfinished))
+        # It belongs to who reads the answer, and has this request.
+        self.collector.shortcut = None
 
     def count(self, events: list[Event]) -> EventBatch:
         """Events that the collector gave, with their counts, also passed to the observers.

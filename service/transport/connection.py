@@ -48,7 +48,8 @@ class ClientStream(asyncio.StreamReaderProtocol):
         return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+        # An error would be kept by what waits for the end, and with it all that waits.
+        super().connection_lost(None)
         self._end()
 
     def pause_writing(self) -> None:
@@ -126,11 +127,12 @@ class Connection(TCPServer):
         finally:
             await self._close()
             self.abort()
+            self._release()
 
     @property
     def awaits_request(self) -> bool:
         """Whether no request is in progress that has arrived completely."""
-        protocol: object = self.protocol
+        protocol: object = getattr(self, "protocol", None)
         if not isinstance(protocol, Http1):
             return True
         return protocol.connection.their_state in (h11.IDLE, h11.SEND_BODY)
@@ -191,6 +193,15 @@ class Connection(TCPServer):
             async with asyncio.timeout(LINGER_S):
                 while await self.reader.read(LINGER_BYTES):
                     pass
+
+    def _release(self) -> None:
+        """Drop what refers back to this connection, so that it is freed at once.
+
+        Else each connection is garbage that only a full collection finds, which stops all streams.
+        """
+        self._stream.on_end = None
+        if isinstance(protocol := vars(self).pop("protocol", None), Http1):
+            protocol.release()
 
     async def _read_to_end(self) -> None:
         reading = asyncio.create_task(self._read_data(), name="connection-reading")

@@ -101,7 +101,8 @@ class Parser(h11.Connection):
             return super().next_event()
         except h11.RemoteProtocolError as error:
             self.fault = self.fault or str(error)
-            raise
+            # h11's traceback has a frame that has the error: a cycle, which keeps the connection.
+            raise error.with_traceback(None) from None
 
 
 class Http1(H11Protocol):
@@ -129,6 +130,10 @@ class Http1(H11Protocol):
         self._must_close = False
         self._is_refused = False
         self.sends_chunks = False
+
+    def release(self) -> None:
+        """Drop what refers back to this protocol; its connection has ended."""
+        self.connection_state.clear()
 
     async def handle(self, event: Event) -> None:
         if self._is_refused and isinstance(event, RawData):
