@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 import psutil
 
 from service.transport.socket_owners import Ports, PortsByProcess, list_ports
+from service.transport.turns import Turns
 
 # An ephemeral port is not used again by another process within this time, as a rule.
 KEEP_S = 30.0
@@ -48,6 +49,7 @@ class PeerProcesses:
         self._now = now
         self._max_wait_s = max_wait_s
         self._lock = asyncio.Lock()
+        self._turns = Turns()
         # Called with the ports and the process of each connection that a look-up finds, whether a
         # request waits for it or not.
         self.report: Callable[[Ports, int], None] = lambda ports, pid: None
@@ -75,6 +77,8 @@ class PeerProcesses:
             return pid
         self._wanted.add((port, server_port))
         await asyncio.wait([self._begin_look_up()], timeout=self._max_wait_s)
+        # Those of all that waited would go on in the same round of the event loop.
+        await self._turns.take()
         return self.cached(port, server_port)
 
     def _begin_look_up(self) -> asyncio.Task[None]:

@@ -7,6 +7,7 @@ It differs from Hypercorn (0.18) in these points; for the protocol itself see `h
   A client that closes its sending half counts as disconnected.
 - Hypercorn waits without limit for a client that reads nothing. Here `stalled_s` returns the
   duration of the stall, and `abort` ends the connection.
+- Hypercorn handles all that has arrived at once. Here connections take `turns`.
 - Hypercorn closes at once after the answer to an invalid request. If bytes are unread this
   resets the connection, and the client may lose the answer. Here it may read it first.
 """
@@ -19,7 +20,7 @@ from collections.abc import Callable
 
 import h11
 from hypercorn.asyncio.task_group import TaskGroup
-from hypercorn.asyncio.tcp_server import TCPServer
+from hypercorn.asyncio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
@@ -27,6 +28,7 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from service.transport.http1 import Http1
+from service.transport.turns import Turns
 
 # How long a client whose request was invalid may go on sending, so that it can read the answer.
 LINGER_S = 1.0
@@ -81,6 +83,7 @@ class Connection(TCPServer):
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         on_idle: Callable[[Connection, bool], None],
+        turns: Turns,
     ) -> None:
         super().__init__(
             app,
@@ -93,6 +96,7 @@ class Connection(TCPServer):
         )
         self._stream = stream
         self._on_idle = on_idle
+        self._turns = turns
         self._written_bytes = 0
         self._read_bytes = 0
         self._read_at = self.loop.time()
@@ -203,6 +207,16 @@ class Connection(TCPServer):
         if isinstance(protocol := vars(self).pop("protocol", None), Http1):
             protocol.release()
 
+    async def _read_data(self) -> None:
+        while not self.reader.at_eof():
+            try:
+                data = await self.reader.read(MAX_RECV)
+            except OSError:
+                break
+            await self._turns.take()
+            await self.protocol.handle(RawData(data))
+        await self.protocol.handle(Closed())
+
     async def _read_to_end(self) -> None:
         reading = asyncio.create_task(self._read_data(), name="connection-reading")
         self._stream.on_end = reading.cancel
@@ -214,5 +228,6 @@ class Connection(TCPServer):
             reading.cancel()
         if not reading.cancelled():
             reading.result()
+        await self._turns.take()
         await self.protocol.handle(Closed())
         await self.idle_task.stop()

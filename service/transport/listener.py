@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 
 from service.transport.clients import ConnectionClients, Peer, find_client_above_half
 from service.transport.connection import ClientStream, Connection
+from service.transport.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -122,6 +123,7 @@ class ConnectionListener:
         self._open: dict[Connection, asyncio.Task[None]] = {}
         # From the one that has been idle the longest.
         self._idle: dict[Connection, None] = {}
+        self._turns = Turns()
         self._warned_at: dict[str, float] = {}
         self._stall_check: asyncio.Task[None] | None = None
 
@@ -323,6 +325,7 @@ class ConnectionListener:
             reader=reader,
             writer=writer,
             on_idle=self._set_idle,
+            turns=self._turns,
         )
 
     def _set_idle(self, connection: Connection, idle: bool) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.response_parts import part_sender, part_writer
+from service.transport.turns import TURNS_PER_ROUND
 from tests.service.transport.raw_connection import connected, serving
 
 pytestmark = pytest.mark.anyio
@@ -247,3 +251,24 @@ async def test_a_streamed_response_for_head_has_no_body(app: ASGIApp) -> None:
     async with serving(app) as server, connected(server.port) as client:
         await client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert (await client.read_end()).endswith(b"\r\n\r\n")
+
+
+async def test_requests_that_arrive_at_once_are_begun_a_few_in_each_round_of_the_loop() -> None:
+    rounds = [0]
+
+    async def count(scope: Scope, receive: Receive, send: Send) -> None:
+        rounds[-1] += 1
+        await PlainTextResponse("")(scope, receive, send)
+
+    async with serving(count) as server, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(server.port)) for _ in range(40)]
+        for client in clients:
+            own: socket.socket = client.writer.get_extra_info("socket")
+            # The service does not run meanwhile.
+            os.write(own.fileno(), b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+        while sum(rounds) < len(clients):
+            rounds.append(0)
+            await asyncio.sleep(0)
+        for client in clients:
+            assert (await client.read_response())[0] == 200
+    assert 0 < max(rounds) <= TURNS_PER_ROUND
