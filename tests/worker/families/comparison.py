@@ -17,7 +17,7 @@ import msgspec
 from mlx_lm.generate import generate_step
 from mlx_lm.utils import load_adapters, load_model
 
-from protocol.events import Started, TextDelta
+from protocol.events import Failed, Rejected, Started, TextDelta
 from protocol.messages import ModelSource, Sampling, Step, Submit, TokenPrompt
 from tests.worker.driver import events_of, make_config_loader, make_configure, run_loop
 from tests.worker.kept_checks import kept_checks
@@ -191,6 +191,10 @@ class Served:
         steps = run_loop(self._pool, submits)
         self._failed = False
         events = [event for number in prompts for event in events_of(steps, number)]
+        for event in events:
+            # Such a request has no answer, or a part of it, which is wrong.
+            if isinstance(event, Rejected | Failed):
+                logger.warning("%s", event)
         started = [event for event in events if isinstance(event, Started)]
         self.cached_tokens += sum(event.cached_tokens for event in started)
         return {number: read_answer(steps, number) for number in prompts}
@@ -225,6 +229,8 @@ def ask_at_once(served: Served, prompts: Prompts, expected: Mapping[int, Answer]
 
 
 def judge(answers: Mapping[int, Answer], expected: Mapping[int, Answer]) -> Outcome:
-    """Whether all answers are those expected."""
-    right = all(expected[number].allows(answer) for number, answer in answers.items())
-    return "right" if right else "wrong"
+    """Whether all answers are those expected; each that is not is logged."""
+    wrong = {n: answer for n, answer in answers.items() if not expected[n].allows(answer)}
+    for number, answer in wrong.items():
+        logger.warning("prompt %d: %s instead of %s", number, answer, expected[number])
+    return "wrong" if wrong else "right"
