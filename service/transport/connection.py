@@ -50,7 +50,7 @@ class ClientStream(asyncio.StreamReaderProtocol):
         return super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        # An error would be kept by what waits for the end, and with it all that waits.
+        # An error keeps its traceback, and that the connection. The end is all that counts here.
         super().connection_lost(None)
         self._end()
 
@@ -209,13 +209,9 @@ class Connection(TCPServer):
 
     async def _read_data(self) -> None:
         while not self.reader.at_eof():
-            try:
-                data = await self.reader.read(MAX_RECV)
-            except OSError:
-                break
+            data = await self.reader.read(MAX_RECV)
             await self._turns.take()
             await self.protocol.handle(RawData(data))
-        await self.protocol.handle(Closed())
 
     async def _read_to_end(self) -> None:
         reading = asyncio.create_task(self._read_data(), name="connection-reading")
