@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
-import msgspec
+import dataclasses
+from typing import Any
 
-from service.app import ServiceParts, generation_operations, list_operations
+import msgspec
+from starlette.applications import Starlette
+
+from protocol.stats import Memory, Stats
+from service.app import ServiceParts, build_app, generation_operations, list_operations
 from service.commands.serve import make_registry, make_thinking, to_configure
 from service.config.model_names import ModelNames
 from service.config.settings import Settings
+from service.inflight.registry import RequestRegistry
 from service.openapi.document import describe_api
 from service.openapi.operation import Json
 from service.security.clients import ClientNames, PeerNames
+from service.security.keyring import KeyRing
 from service.security.peer_processes import PeerProcesses
 from service.store.opening import open_memory_stores
 from service.supervision.supervisor import Supervisor
 from service.supervision.worker_clocks import Timeouts
 from service.telemetry.exporters import Exporters
 from service.telemetry.setup import Observability
+from tests.service.inflight.recording_worker import RecordingWorker
+
+STATS = Stats(running=1, waiting=0, memory=Memory(0, 0, 0, 0, 0), device_ms=0.0, host_ms=0.0)
+MODEL = Settings().models[0].id
+CHAT = {"messages": [{"role": "user", "content": "{}"}]}
+# Requests for text, by path. The text of the prompt is `{}`.
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": {"prompt": "{}"},
+    "/v1/messages": {**CHAT, "max_tokens": 9},
+    "/v1/responses": {"input": "{}"},
+}
 
 
 def make_parts(settings: Settings | None = None) -> ServiceParts:
@@ -45,6 +64,14 @@ def make_parts(settings: Settings | None = None) -> ServiceParts:
         version="tested",
         keys_in_force=lambda: None,
     )
+
+
+def make_app(worker: RecordingWorker) -> tuple[RequestRegistry, Starlette]:
+    """The app with this worker, which is ready, and its registry."""
+    registry = RequestRegistry(worker, max_in_flight=8, load_wait_s=0.0, queue_timeout_s=60.0)
+    registry.worker_ready()
+    parts = dataclasses.replace(make_parts(), registry=registry)
+    return registry, build_app(parts, keys=KeyRing(), address="127.0.0.1")
 
 
 def request_types() -> dict[str, type[msgspec.Struct]]:

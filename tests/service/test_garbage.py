@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import gc
 import json
 import socket
@@ -20,27 +19,14 @@ import pytest
 
 from protocol.events import Event, Finished, Started, TextDelta
 from protocol.messages import Step, Submit, ToWorker
-from protocol.stats import Memory, Stats
-from service.app import build_app
-from service.config.settings import Settings
 from service.inflight.registry import RequestRegistry
-from service.security.keyring import KeyRing
 from tests.service.inflight.recording_worker import RecordingWorker
-from tests.service.parts import make_parts
+from tests.service.parts import BODIES, MODEL, STATS, make_app
 from tests.service.transport.raw_connection import Client, ServedApp, connected, serving
 from tests.waiting import HANG_S, POLL_S
 
 pytestmark = pytest.mark.anyio
 
-MODEL = Settings().models[0].id
-CHAT = {"messages": [{"role": "user", "content": "Hi."}]}
-BODIES: dict[str, Any] = {
-    "/v1/chat/completions": CHAT,
-    "/v1/completions": {"prompt": "Hi."},
-    "/v1/messages": {**CHAT, "max_tokens": 9},
-    "/v1/responses": {"input": "Hi."},
-}
-STATS = Stats(running=1, waiting=0, memory=Memory(0, 0, 0, 0, 0), device_ms=0.0, host_ms=0.0)
 OURS = ("service.", "hypercorn.", "starlette.", "protocol.")
 
 
@@ -73,12 +59,8 @@ class Service:
 
     def __init__(self) -> None:
         self.worker = AnsweringWorker()
-        self.registry = self.worker.registry = RequestRegistry(
-            self.worker, max_in_flight=8, load_wait_s=0.0, queue_timeout_s=60.0
-        )
-        self.registry.worker_ready()
-        parts = dataclasses.replace(make_parts(), registry=self.registry)
-        self.app = build_app(parts, keys=KeyRing(), address="127.0.0.1")
+        self.registry, self.app = make_app(self.worker)
+        self.worker.registry = self.registry
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])

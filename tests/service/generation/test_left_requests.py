@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import gc
 import json
 import time
@@ -16,13 +15,8 @@ from starlette.types import ASGIApp, Message
 
 from protocol.events import Event, Progress, Started, TextDelta
 from protocol.messages import Step, Submit
-from protocol.stats import Memory, Stats
-from service.app import build_app
-from service.config.settings import Settings
-from service.inflight.registry import RequestRegistry
-from service.security.keyring import KeyRing
 from tests.service.inflight.recording_worker import RecordingWorker
-from tests.service.parts import make_parts
+from tests.service.parts import BODIES, MODEL, STATS, make_app
 from tests.waiting import HANG_S, POLL_S
 
 pytestmark = pytest.mark.anyio
@@ -31,15 +25,6 @@ TEXT_BYTES = 2**20
 # What an app may keep of a request: the record without its content, and caches.
 KEPT_BYTES = TEXT_BYTES // 4
 PIECE_BYTES = 64 * 1024
-MODEL = Settings().models[0].id
-CHAT = {"messages": [{"role": "user", "content": "{}"}]}
-BODIES: dict[str, Any] = {
-    "/v1/chat/completions": CHAT,
-    "/v1/completions": {"prompt": "{}"},
-    "/v1/messages": {**CHAT, "max_tokens": 9},
-    "/v1/responses": {"input": "{}"},
-}
-STATS = Stats(running=1, waiting=0, memory=Memory(0, 0, 0, 0, 0), device_ms=0.0, host_ms=0.0)
 
 
 class Service:
@@ -47,12 +32,7 @@ class Service:
 
     def __init__(self) -> None:
         self.worker = RecordingWorker()
-        self.registry = RequestRegistry(
-            self.worker, max_in_flight=8, load_wait_s=0.0, queue_timeout_s=60.0
-        )
-        self.registry.worker_ready()
-        parts = dataclasses.replace(make_parts(), registry=self.registry)
-        self.app: ASGIApp = build_app(parts, keys=KeyRing(), address="127.0.0.1")
+        self.registry, self.app = make_app(self.worker)
 
     async def submitted_id(self, client: Client) -> int:
         """Wait until the worker has the client's request; its id."""
