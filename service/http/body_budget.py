@@ -145,7 +145,7 @@ class BodyBudget:
         if lease.closed:
             return
         lease.closed = True
-        # It belongs to what has the lease.
+        # The callback's owner has the lease: a cycle.
         lease.on_drop = ignore
         if lease.granted is not None and not lease.granted.done():
             lease.granted.set_result(False)
@@ -248,4 +248,4 @@ class BodyBudget:
 
 
 def ignore(error: MlxdError) -> None:
-    """What happens when a lease is dropped that nobody has any more."""
+    """Nobody has the lease any more."""

@@ -84,7 +84,7 @@ class RequestReaderMiddleware:
                 task.cancel()
                 await asyncio.wait([task])
             request_reader.close()
-            # The reader sends through what has the scope.
+            # The reader refers to the scope, through `send`: a cycle.
             del scope["state"]["request_reader"]
 
 

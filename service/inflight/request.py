@@ -91,7 +91,7 @@ class InflightRequest:
     def close(self) -> None:
         """Cancel the unfinished sequences."""
         self._cancel(sorted(self._unfinished))
-        # It belongs to who reads the answer, and has this request.
+        # The shortcut's owner has this request: a cycle.
         self.collector.shortcut = None
 
     def count(self, events: list[Event]) -> EventBatch:

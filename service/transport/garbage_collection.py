@@ -1,7 +1,7 @@
 """Python's garbage collector, kept from stopping all streams.
 
 A full collection visits all objects that may be in cycles, and nothing else runs meanwhile: 35 ms
-with those that are imported, 60 to 210 ms beside 280 requests (on the slower host of
+with those that are imported, 60 to 220 ms beside 280 requests (on the slower host of
 tests/load/README.md). No request and no connection leaves a cycle
 (`tests/service/test_garbage.py`), so that there is hardly anything to find.
 """

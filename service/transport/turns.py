@@ -1,8 +1,8 @@
 """Turns of the event loop: what many clients send at once does not hold up everything else.
 
 The loop handles all that is ready before it looks again. When 300 requests arrived at once, one
-round of it took 300 ms, and no stream had text meanwhile. So whoever begins a piece of work takes a
-turn, of which each round has a few; the others wait for the next rounds, first in, first out.
+round took 300 ms, and no stream sent text meanwhile. So each piece of work takes a turn before it
+begins. A round has a few turns; the rest of the work waits for the next rounds, in order.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Turns:
         self._left = self._per_round
         while self._left and self._waiting:
             turn = self._waiting.popleft()
-            # Who waited may have been cancelled.
+            # The task that waited may have been cancelled.
             if not turn.done():
                 turn.set_result(None)
                 self._left -= 1
