@@ -24,10 +24,11 @@ KEEP_S = 30.0
 FULL_SCAN_INTERVAL_S = 1.0
 MAX_KNOWN_PROCESSES = 32
 # After a look-up there is none for this many times its processor time, so that look-ups for a
-# client that opens hundreds of connections a second take a fifth of a core at most, and none for
-# this time, so that one is for many.
+# client that opens hundreds of connections a second take a fifth of a core at most. Where many
+# wait, there is none for this time, so that one is for many.
 REST_TIMES = 4
-LEAST_REST_S = 0.05
+MANY = 4
+LEAST_REST_OF_MANY_S = 0.05
 # A connection whose process is not found by then goes without: a slow look-up stops no request.
 MAX_WAIT_S = 0.5
 # The name of its task.
@@ -95,7 +96,8 @@ class PeerProcesses:
             worked_s = await asyncio.to_thread(self._scan, wanted)
             for ports, pid in self._newly_found.items():
                 self.report(ports, pid)
-            self._rests_until = self._now() + max(REST_TIMES * worked_s, LEAST_REST_S)
+            least_s = LEAST_REST_OF_MANY_S if len(wanted) >= MANY else 0.0
+            self._rests_until = self._now() + max(REST_TIMES * worked_s, least_s)
             self._look_up_missed()
 
     def _look_up_missed(self) -> None:

@@ -24,11 +24,12 @@ from tests.e2e.network_namespace import NamespaceHost, namespace_host, running_a
 from tests.load.observed import ANSWER
 from tests.load.servers import MODEL_HELP, find_model
 from tests.load.soak.cases import Case, Longest, draw_cases, with_stop
-from tests.load.soak.clients import Outcome, ask, draw_manner
+from tests.load.soak.clients import HUNG_AFTER_S, Outcome, ask, draw_manner
 from tests.load.soak.faults import Faults
 from tests.load.soak.overload import time_refusals
 from tests.load.soak.report import Holding, Report, differ
 from tests.models import families
+from tests.waiting import HANG_S
 
 # Requests at once while the expected answers are recorded.
 COMPANIES = (1, 4, 8, 24)
@@ -75,7 +76,7 @@ class Soak:
         """Record the expected answers, then request them while the worker is killed."""
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         async with httpx.AsyncClient(
-            base_url=self._daemon.url, timeout=None, limits=limits
+            base_url=self._daemon.url, timeout=2 * HUNG_AFTER_S, limits=limits
         ) as client:
             # The first connection opens what the service keeps from then on.
             await client.get("/health")
@@ -185,16 +186,21 @@ class Soak:
             await asyncio.sleep(SETTLE_POLL_S)
 
     async def _holding(self) -> Holding:
-        """The resources that the service holds now. A signal makes it print its tasks."""
+        """The resources that the service holds now. A signal makes it print its tasks.
+
+        Raises:
+            TimeoutError: it printed none.
+        """
         told = self._daemon.lines
         before = len(told)
         self._daemon.signal(signal.SIGUSR1)
-        while True:
-            for line in told[before:]:
-                if line.startswith(ANSWER):
-                    tasks = int(line.removeprefix(ANSWER))
-                    return Holding(footprint_of(self._daemon.process.pid), tasks)
-            await asyncio.sleep(POLL_S)
+        async with asyncio.timeout(HANG_S):
+            while True:
+                for line in told[before:]:
+                    if line.startswith(ANSWER):
+                        tasks = int(line.removeprefix(ANSWER))
+                        return Holding(footprint_of(self._daemon.process.pid), tasks)
+                await asyncio.sleep(POLL_S)
 
 
 def has_settled(health: dict[str, Any]) -> bool:
