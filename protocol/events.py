@@ -120,7 +120,7 @@ class TextDelta(Message, frozen=True):
     `logprobs` has one item for each of `tokens` if the request asks for them, except for a
     stop token. The text of the answer's first `settled` tokens is sent completely. Of all
     events that one token causes, the one that contains the token is sent last. `accepted` of the
-    tokens were drafted, and `rejected` drafted tokens were wrong.
+    tokens were drafted; `rejected` were drafted and are not in the answer.
     """
 
     id: int
@@ -157,7 +157,8 @@ class Finished(Message, frozen=True):
     to the time from the request's arrival to its end: `preparation_ms` until its tokens and its
     grammar are ready, `load_ms` while its model was opened and loaded, `queue_ms` while it waited
     for the device, also after a preemption. `restart_ms` is what the service adds while there was
-    no worker. `accepted_tokens` of the answer were drafted, `rejected_tokens` drafted ones wrong.
+    no worker. `accepted_tokens` of the answer were drafted; `rejected_tokens` were drafted and are
+    not in it: they were wrong, or behind its end.
     """
 
     id: int

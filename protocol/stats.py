@@ -53,8 +53,8 @@ class Stats(Data, frozen=True):
     prepared. `preparation_ms` and `preparation_bytes` are the time spent since the last step
     and the encoded prompts prepared in it. `preempted` sequences were queued again since
     then; `recomputed_tokens` are prefilled again for sequences that were preempted before.
-    Of drafted tokens `accepted_tokens` were right and `rejected_tokens` wrong; `drafts` has all
-    that were computed, those behind the end of an answer too, by their origin.
+    Drafted tokens: `accepted_tokens` are in an answer and `rejected_tokens` in none; `drafts` has
+    those that were right and wrong, by their origin, whether or not the answer ended before them.
     """
 
     running: int

@@ -13,12 +13,15 @@ import pytest
 
 from tests.e2e import plain_http
 from tests.e2e.mortal import Mortal, mortal
+from tests.waiting import wait_for
 
 TOKENS = 90
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 PLAIN, DRAFTED, MODELLED = "plain", "drafted", "modelled"
 # Few tokens, so that an answer of random weights repeats itself.
 FEW = {str(token): 60 for token in range(300, 306)}
+# What the answers count, and what the device computes.
+DRAFT_COUNTERS = ("mlxd_prediction_", "mlxd_draft_tokens_total")
 LOOP = "one two three one two three one two three"
 BODY = {"max_tokens": TOKENS, "ignore_eos": True, "logit_bias": FEW}
 FIELDS: list[dict[str, Any]] = [
@@ -99,6 +102,52 @@ def test_drafts_are_counted_by_their_source(api: httpx.Client) -> None:
     counts = [line for line in lines if line.startswith("mlxd_draft_tokens_total{")]
     [accepted] = [each for each in counts if 'source="text"' in each and '"accepted"' in each]
     assert float(accepted.split()[-1]) > 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"max_tokens": 3, "right": 2}, id="wrong behind the first token"),
+        pytest.param({"max_tokens": 8, "right": 4}, id="wrong later"),
+        pytest.param({"max_tokens": 30, "right": 30, "stop_at": 6}, id="stop string"),
+        pytest.param({"max_tokens": 30, "right": 5, "stop_at": 4, "n": 2}, id="both, twice"),
+    ],
+)
+def test_usage_and_metrics_count_each_drafted_token(
+    api: httpx.Client, fields: dict[str, int]
+) -> None:
+    words = ask_chat(api, max_tokens=30, logprobs=True)["choices"][0]["logprobs"]["content"]
+    tokens = [word["token"] for word in words]
+    prediction = "".join(tokens[: fields["right"]]) + " wrong words, here and there"
+    body: dict[str, Any] = {"max_tokens": fields["max_tokens"], "n": fields.get("n", 1)}
+    if "stop_at" in fields:
+        body["stop"] = tokens[fields["stop_at"]]
+    before = [count_drafted(api, name) for name in DRAFT_COUNTERS]
+    answer = ask_chat(api, prediction={"type": "content", "content": prediction}, **body)
+    counted = sum(details_of(answer))
+    assert counted > 0
+
+    def are_counted() -> bool:
+        after = [count_drafted(api, name) for name in DRAFT_COUNTERS]
+        return [new - old for new, old in zip(after, before, strict=True)] == [counted, counted]
+
+    wait_for(are_counted, lambda: f"{details_of(answer)} and {before}")
+
+
+def ask_chat(api: httpx.Client, **fields: Any) -> dict[str, Any]:
+    """A greedy chat of the model with drafts."""
+    message = {"role": "user", "content": "Say a long thing about foxes"}
+    body = {"model": DRAFTED, "messages": [message], "temperature": 0, "ignore_eos": True}
+    response = api.post(CHAT, json={**body, **fields})
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def count_drafted(api: httpx.Client, name: str) -> float:
+    """The sum of all series of a counter."""
+    lines = api.get("/metrics").text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
 @pytest.mark.parametrize("fields", FIELDS)

@@ -189,8 +189,8 @@ class Bench:
         run.passes += len({token.id for token in tokens})
         for token in tokens:
             run.tokens[token.id].append(token.token)
-            run.accepted += token.accepted
-            run.rejected += token.rejected
+            run.accepted += token.drafted.accepted
+            run.rejected += token.drafted.rejected
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from worker.engine.batches.compiled_sampling import choose_sampling
 from worker.engine.batches.decode_groups import PaddingCost
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
 from worker.engine.batches.prefill_turns import PrefillingRow, reuse_of_sibling, split_prompt
-from worker.engine.batches.speculation.drafted_pass import VerifiedToken
+from worker.engine.batches.speculation.drafted_pass import NO_DRAFTS, DraftedCounts, VerifiedToken
 from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.prefill_budget import WHOLE_DEVICE, DeviceShare, PrefillBudget, PrefillLimits
 from worker.engine.rows.generation_batch import GeneratedToken, make_stop_sequences
@@ -48,8 +48,7 @@ MakeBudget = Callable[[PrefillLimits, AttentionCost], PrefillBudget]
 class Token(msgspec.Struct, frozen=True):
     """One row's next token; `reason` is set on its last, `fault` where its row failed.
 
-    `score` is set where the row requests log-probabilities. `accepted`: the token was drafted.
-    `rejected` drafted tokens of its row were wrong when it was computed.
+    `score` is set where the row requests log-probabilities.
     """
 
     id: int
@@ -57,8 +56,7 @@ class Token(msgspec.Struct, frozen=True):
     reason: FinishReason | None
     fault: str | None = None
     score: Score | None = None
-    accepted: bool = False
-    rejected: int = 0
+    drafted: DraftedCounts = NO_DRAFTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,9 +337,8 @@ class Engine:
     def _to_token(self, id: int, response: GeneratedToken | VerifiedToken) -> Token:
         score = None if response.logprobs is None else response.logprobs.read()
         fault = self._rows[id].fault
-        drafted = isinstance(response, VerifiedToken)
-        accepted, rejected = (response.accepted, response.rejected) if drafted else (False, 0)
-        return Token(id, response.token, response.finish_reason, fault, score, accepted, rejected)
+        drafted = response.drafted if isinstance(response, VerifiedToken) else NO_DRAFTS
+        return Token(id, response.token, response.finish_reason, fault, score, drafted)
 
     def take_failed(self) -> list[FailedRow]:
         """Remove and return the rows that the last step has lost; errors keep arrays alive."""

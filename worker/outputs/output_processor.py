@@ -26,6 +26,7 @@ from protocol.events import (
 from protocol.messages import Submit
 from protocol.units import MS_PER_S
 from worker.call_readers.deltas import ContentDelta, OutputDelta, ToolCallArguments, ToolCallStart
+from worker.engine.batches.speculation.drafted_pass import NO_DRAFTS
 from worker.engine.engine import Token
 from worker.engine.sampler import Row
 from worker.engine.token_logprobs import PromptScorer, Score
@@ -200,8 +201,8 @@ class OutputProcessor:
 
     def process_held(self, tokens: Sequence[Token]) -> list[Event]:
         """The events of tokens that were held, in as few as there may be."""
-        accepted = sum(token.accepted for token in tokens)
-        rejected = sum(token.rejected for token in tokens)
+        accepted = sum(token.drafted.accepted for token in tokens)
+        rejected = sum(token.drafted.rejected for token in tokens)
         self.record.accepted_tokens += accepted
         self.record.rejected_tokens += rejected
         self._completion_tokens += len(tokens)
@@ -216,21 +217,25 @@ class OutputProcessor:
         record = self.record
         if record.phase != "decode":
             record.enter("decode", now)
-        if not record.has_token:
-            record.has_token = True
-            return self._process_first(token, now)
-        if token.accepted or token.rejected:
-            return self._process_drafted(token, now)
-        return self._process_next(token, now)
+        process = self._process_next if record.has_token else self._process_first
+        record.has_token = True
+        if token.drafted is NO_DRAFTS:
+            return process(token, now)
+        return self._process_drafted(token, now, process)
 
-    def _process_drafted(self, token: Token, now: float) -> list[Event]:
-        """The events of a token that was drafted, or behind which drafts were wrong."""
-        self.record.accepted_tokens += token.accepted
-        self.record.rejected_tokens += token.rejected
-        events = self._process_next(token, now)
+    def _process_drafted(
+        self, token: Token, now: float, process: Callable[[Token, float], list[Event]]
+    ) -> list[Event]:
+        """The events of a token of a pass with drafts, with what was right and wrong."""
+        record, drafted = self.record, token.drafted
+        rejected_before = record.rejected_tokens
+        record.accepted_tokens += drafted.accepted
+        record.rejected_tokens += drafted.rejected
+        events = process(token, now)
+        rejected = record.rejected_tokens - rejected_before
         place = next(n for n in reversed(range(len(events))) if isinstance(events[n], TextDelta))
         events[place] = msgspec.structs.replace(
-            events[place], accepted=int(token.accepted), rejected=token.rejected
+            events[place], accepted=drafted.accepted, rejected=rejected
         )
         return events
 
@@ -266,7 +271,11 @@ class OutputProcessor:
             logprobs = [self._to_logprob(drawn.score, offset)]
         settled = self._text.settled() if drawn.score is not None else 0
         events = self._to_events(deltas, [token], logprobs, settled)
-        return events if reason is None else [*events, self._finish(reason, now)]
+        if reason is None:
+            return events
+        # Of this pass the tokens behind the last one are not in the answer.
+        self.record.rejected_tokens += drawn.drafted.behind
+        return [*events, self._finish(reason, now)]
 
     def _to_events(
         self,

@@ -55,7 +55,7 @@ def check_drafts(engine: Engine, prompts: Sequence[list[int]]) -> Generator[None
     predictions = [list(tokens) for tokens in expected]
     predictions[-1][ANSWER_TOKENS // 2] ^= 1
     drafted: Answers = yield from answer(engine, prompts, predictions)
-    if not any(token.accepted for row in drafted for token in row):
+    if not any(token.drafted.accepted for row in drafted for token in row):
         return "no draft could be verified"
     if [[token.token for token in row] for row in drafted] != expected:
         return "with drafts an answer has other tokens"

@@ -77,8 +77,8 @@ def step(engine: Engine, answers: dict[int, Answer]) -> None:
         answer = answers.setdefault(token.id, Answer())
         answer.tokens.append(token.token)
         answer.reason = token.reason
-        answer.accepted += token.accepted
-        answer.rejected += token.rejected
+        answer.accepted += token.drafted.accepted
+        answer.rejected += token.drafted.rejected
         if token.score is not None:
             answer.scores.append(token.score)
     for id in {token.id for token in tokens}:

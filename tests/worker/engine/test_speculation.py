@@ -160,7 +160,7 @@ def test_drafts_that_are_reckoned_too_dear_are_tried_ever_more_rarely(llama_path
     drafted, passes = [], 0
     while len(engine):
         passes += 1
-        if any(token.accepted for token in engine.step()):
+        if any(token.drafted.accepted for token in engine.step()):
             drafted.append(passes)
     trials = [after for before, after in pairwise([0, *drafted]) if after > before + 1]
     gaps = [later - earlier for earlier, later in pairwise(trials)]

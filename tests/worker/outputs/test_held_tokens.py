@@ -15,6 +15,7 @@ from protocol.events import Event, FinishReason, TextDelta, count_drafts
 from protocol.messages import Sampling, Submit, TextPrompt, ToolUse
 from tests.worker.outputs.switch_tool import CALL, HEADER, NAMES, TOOLS
 from worker.call_readers.deltas import ContentDelta, OutputDelta, ToolCallArguments
+from worker.engine.batches.speculation.drafted_pass import DraftedCounts
 from worker.engine.engine import Token
 from worker.engine.sampler import Row, make_row
 from worker.engine.token_logprobs import PromptScorer
@@ -53,6 +54,7 @@ answers = st.one_of(
     st.lists(st.sampled_from([*b"ab <|", 0xF0, 0x9F, 0x98, 0x80, 0xC3, CONTROL_TOKEN])),
 )
 counts = st.lists(st.integers(1, 12))
+drafted_counts = st.tuples(st.integers(0, 1), st.integers(0, 3), st.integers(0, 3))
 MakeParser = Callable[[], AnswerParser]
 
 
@@ -167,10 +169,7 @@ def test_held_tokens_have_the_events_of_each_token_merged(
     kind: str, answer: list[int], counts: list[int], data: st.DataObject
 ) -> None:
     tokens = [
-        Token(
-            1, token, None, accepted=data.draw(st.booleans()), rejected=data.draw(st.integers(0, 3))
-        )
-        for token in answer
+        Token(1, token, None, drafted=DraftedCounts(*data.draw(drafted_counts))) for token in answer
     ]
     reason: FinishReason = data.draw(st.sampled_from(["stop", "length"]))
     last = Token(1, STOP_TOKEN if reason == "stop" else ord("z"), reason)

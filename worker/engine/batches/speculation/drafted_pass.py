@@ -16,19 +16,30 @@ from worker.engine.sampler import Row
 from worker.engine.token_logprobs import PendingScore
 
 
+@dataclass(frozen=True, slots=True)
+class DraftedCounts:
+    """What a token of a pass counts for: it was drafted itself, or the row's drafts were wrong.
+
+    The row's first token has those that were `rejected`. `behind` are the right ones behind the
+    token, which come to nothing where the answer ends with it.
+    """
+
+    accepted: int = 0
+    rejected: int = 0
+    behind: int = 0
+
+
+NO_DRAFTS = DraftedCounts()
+
+
 @dataclass(slots=True)
 class VerifiedToken:
-    """A token of a pass with drafts, with the fields of mlx-lm's tokens.
-
-    `accepted`: it was drafted. `rejected` are the drafted tokens of its row that were wrong; the
-    row's first token has them.
-    """
+    """A token of a pass with drafts, with the fields of mlx-lm's tokens."""
 
     uid: int
     token: int
     logprobs: PendingScore | None
-    accepted: bool = False
-    rejected: int = 0
+    drafted: DraftedCounts
     finish_reason: FinishReason | None = None
     prompt_cache: list[Any] | None = None
     all_tokens: list[int] | None = None
@@ -73,13 +84,11 @@ def run_drafted_pass(batch: DraftingBatch, drafts: Drafts, speculation: Speculat
     keep = []
     for row, result in enumerate(results):
         tokens = [drafts.pending[row], *result.accepted]
+        counts = list_counts(len(result.accepted), len(drafts.drafts[row].tokens))
         of_row = [
-            VerifiedToken(batch.uids[row], token, score, accepted=index > 0)
-            for index, (token, score) in enumerate(
-                zip(tokens, [scores[row], *result.scores[:-1]], strict=True)
-            )
+            VerifiedToken(batch.uids[row], *each)
+            for each in zip(tokens, [scores[row], *result.scores[:-1]], counts, strict=True)
         ]
-        of_row[0].rejected = len(drafts.drafts[row].tokens) - len(result.accepted)
         speculation.count(batch.samplers[row], drafts.drafts[row], len(result.accepted))
         reason = batch.count_tokens(row, tokens)
         if reason is None:
@@ -93,6 +102,15 @@ def run_drafted_pass(batch: DraftingBatch, drafts: Drafts, speculation: Speculat
     if len(keep) < len(results):
         batch.filter(keep)
     return responses
+
+
+def list_counts(accepted: int, drafted: int) -> list[DraftedCounts]:
+    """What each token of a row counts for: its next one, and those that were drafted right."""
+    if not drafted:
+        return [NO_DRAFTS]
+    first = DraftedCounts(rejected=drafted - accepted, behind=accepted)
+    rest = [DraftedCounts(accepted=1, behind=accepted - place) for place in range(1, accepted + 1)]
+    return [first, *rest]
 
 
 def learn_result(row: Row, result: Verified) -> None:
