@@ -25,6 +25,8 @@ REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 EMPTY_ANSWER: ChatMessage = {"role": "assistant", "content": " "}
 # Where arguments are no JSON object: the only argument of an object that has them.
 OTHER_ARGUMENTS = "arguments"
+# As of the values that a client nests in a request; templates recurse.
+MAX_DEPTH = 64
 
 
 def normalise_messages(
@@ -172,17 +174,45 @@ def decode_arguments(text: str) -> dict[str, Any]:
     """The arguments as an object, whatever was written.
 
     Nothing and `null` are an empty object. What is no object, such as JSON that is cut, is the
-    value of one argument, so that the model sees what was written.
+    value of one argument, so that the model sees what was written. So is what is nested too
+    deeply for templates. Half of a surrogate pair is no character, and is replaced.
     """
     if not text.strip():
         return {}
     try:
         decoded = json.loads(text)
+        # JSON text can only escape it.
+        if "\\u" in text:
+            decoded = json.loads(replace_halves(json.dumps(decoded, ensure_ascii=False)))
     except (ValueError, RecursionError):
+        return {OTHER_ARGUMENTS: text}
+    if is_deep(decoded):
         return {OTHER_ARGUMENTS: text}
     if decoded is None:
         return {}
     return decoded if isinstance(decoded, dict) else {OTHER_ARGUMENTS: decoded}
+
+
+def replace_halves(text: str) -> str:
+    """The text without halves of surrogate pairs, which no tokenizer takes."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def is_deep(value: Any) -> bool:
+    """Whether a JSON value has more than `MAX_DEPTH` levels of nesting."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [child for parent in level for child in children_of(parent)]
+        if not level:
+            return False
+    return True
+
+
+def children_of(value: Any) -> Iterable[Any]:
+    """The values in a JSON object or array."""
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def complete_tools(tools: Sequence[Tool], described: Described) -> list[Tool]:

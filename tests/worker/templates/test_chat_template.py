@@ -157,6 +157,10 @@ def test_instructions_open_the_first_question_where_the_template_has_no_system_r
         ('{"city": "Par', {"arguments": '{"city": "Par'}),
         ("[1, 2]", {"arguments": [1, 2]}),
         ("[" * 100_000, {"arguments": "[" * 100_000}),
+        ('{"a":' * 64 + "1" + "}" * 64, json.loads('{"a":' * 64 + "1" + "}" * 64)),
+        ('{"a":' * 65 + "1" + "}" * 65, {"arguments": '{"a":' * 65 + "1" + "}" * 65}),
+        ('{"a": "\\ud83d\\ude00"}', {"a": "\U0001f600"}),
+        ('{"\\udc00": ["x\\ud800y"]}', {"\ufffd": ["x\ufffdy"]}),
     ],
 )
 def test_arguments_are_always_an_object(
