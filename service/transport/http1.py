@@ -9,6 +9,9 @@ It differs from Hypercorn (0.18) and h11 (0.16) in these points:
 - A target in absolute form is served, and its authority replaces the `Host` (section 3.2.2).
 - Empty lines before a request are ignored (section 2.2).
 - `100 Continue` is sent when the body is wanted, not before the headers are judged.
+- A method that is not in upper case is a 405: methods are case-sensitive (RFC 9110 section 9.1).
+  Hypercorn serves `head` as `HEAD`, and h11 then misses the body.
+- White space may stand before a chunk's extensions (RFC 9112 section 7.1.1).
 - HTTP/2 in clear text is a 505. An `Upgrade`, to HTTP/2 or to WebSocket, is ignored, as
   RFC 9110 section 7.8 permits.
 - A chunk of a response is framed directly. Hypercorn passes it through h11's events and checks,
@@ -39,6 +42,7 @@ from service.errors import (
     HeadersTooLarge,
     HttpVersionNotSupported,
     InvalidRequest,
+    MethodNotAllowed,
     MlxdError,
     TransferCodingNotSupported,
 )
@@ -59,7 +63,8 @@ ABSOLUTE_FORM = re.compile(
 CLOSE = (b"connection", b"close")
 # Enough of a request to see what is asked, where it cannot be parsed.
 MAX_HEAD_BYTES = 4096
-REQUEST_LINE = re.compile(rb"[A-Z]+ (?:[a-z]+://[^/? ]*)?(?P<path>/[^? ]*)")
+MAX_SHOWN_METHOD = 20
+REQUEST_LINE = re.compile(rb"\S+ (?:[A-Za-z][A-Za-z0-9+.-]*://[^/? ]*)?(?P<path>/[^? ]*)")
 # How h11 quotes the client's bytes in its errors.
 QUOTED_BYTES = re.compile(r"bytearray\(b(?P<quote>['\"])(?P<bytes>.*?)(?P=quote)\)")
 
@@ -171,6 +176,9 @@ class Http1(H11Protocol):
             raise HttpVersionNotSupported("Only the versions 1.0 and 1.1 of HTTP are supported.")
 
     async def _create_stream(self, request: h11.Request) -> None:
+        if request.method != request.method.upper():
+            method = request.method[:MAX_SHOWN_METHOD].decode("ascii")
+            raise MethodNotAllowed(f"`{method}` is no method: methods are written in upper case.")
         target, authority = split_target(request, tls=self.ssl)
         names = {name for name, _ in request.headers}
         self._must_close = {b"transfer-encoding", b"content-length"} <= names

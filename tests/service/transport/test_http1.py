@@ -132,6 +132,8 @@ async def test_an_unclear_framing_is_refused_and_nothing_after_it_is_served(
         (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 70_000, 431, "larger than"),
         (b"GET / HTTP/2.0\r\n\r\n", 505, "Only the versions 1.0 and 1.1"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "Only the versions 1.0 and 1.1"),
+        (b"head / HTTP/1.1\r\nHost: x\r\n\r\n" + NEXT, 405, "`head` is no method"),
+        (b"Post / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 405, "`Post` is no method"),
     ],
 )
 async def test_a_refusal_says_what_is_wrong_and_the_connection_closes(
@@ -152,6 +154,8 @@ async def test_a_refusal_says_what_is_wrong_and_the_connection_closes(
     [
         (b"POST /v1/messages?beta=true HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", True),
         (b"POST http://x/v1/messages HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 70_000, True),
+        (b"POST HTTP://x/v1/messages HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", True),
+        (b"post /v1/messages HTTP/1.1\r\nHost: x\r\n\r\n", True),
         (b"GET /v1/models HTTP/1.1\r\nHost: x\r\nAnthropic-Version: 1\r\nno colon\r\n\r\n", True),
         (b"GET /v1/models HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", False),
     ],

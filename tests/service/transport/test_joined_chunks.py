@@ -13,7 +13,7 @@ from service.transport.joined_chunks import MAX_JOINED
 HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 MAX_EVENT_BYTES = 4096
 NEXT = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-FAULTY = [b"zz\r\n", b"2\r\nabc\r\n", b"1\na\n", b"-1\r\n", b"\r\n", b"1\r\na\r", b"1 ;x\r\na\r\n"]
+FAULTY = [b"zz\r\n", b"2\r\nabc\r\n", b"1\na\n", b"-1\r\n", b"\r\n", b"1\r\na\r", b"1 x\r\na\r\n"]
 
 
 def frame(data: bytes, size: str) -> bytes:
@@ -60,6 +60,19 @@ def test_joined_chunks_are_what_h11_reads_however_they_arrive(
     pieces = [piece for piece in pieces if piece]
     known = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_EVENT_BYTES)
     assert read(new_parser(), pieces)[:2] == read(known, pieces)[:2]
+
+
+@given(st.lists(st.binary(min_size=1, max_size=20), min_size=1), st.text(" \t", max_size=3))
+def test_white_space_before_an_extension_is_none_of_the_chunk(
+    chunks: list[bytes], space: str
+) -> None:
+    framed = [frame(data, f"%x{space};a=b") for data in chunks]
+    pieces = [
+        bytes([each]) for each in HEAD + b"".join(framed) + b"0" + space.encode() + b";x\r\n\r\n"
+    ]
+    data, others, _ = read(new_parser(), pieces)
+    assert data == b"".join(chunks)
+    assert others[-1] == "EndOfMessage(headers=<Headers([])>)"
 
 
 @pytest.mark.parametrize("size", [1, 100])
