@@ -8,9 +8,10 @@ Unknown fields are those of `service.http.unknown_fields`.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Set as AbstractSet
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -117,14 +118,45 @@ def _decode(
         is_readable = complete is not None and isinstance(error, msgspec.ValidationError)
         if not (is_readable or str(error).startswith(UNKNOWN_FIELD)):
             raise explain(error) from None
+    document = _decode_document(body)
     try:
-        document = msgspec.json.decode(body)
         if complete is not None:
             complete(document)
         ignored = drop_unknown_fields(document, decoder.type, unknown_fields)
         return msgspec.convert(document, decoder.type), ignored
     except UNREADABLE as error:
         raise explain(error) from None
+
+
+def _decode_document(body: bytes | bytearray) -> Any:
+    """Decode a body whatever its fields are.
+
+    Raises:
+        InvalidRequest: the body is invalid; the error names the field that is.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.ValidationError as error:
+        # As of a number out of range. Without a type the path in the error has no names.
+        text = PATH_AT_END.sub(r"\g<text>", str(error))
+        name = _find_invalid(body)
+        where = f"`{name}`" if name else "The body"
+        raise InvalidRequest(
+            f"{where}: {_lower(text)}.", param=name, code="invalid_value"
+        ) from None
+    except UNREADABLE as error:
+        raise explain(error) from None
+
+
+def _find_invalid(body: bytes | bytearray) -> str | None:
+    """The field of a body whose value is none that can be read; None where it is no object."""
+    with contextlib.suppress(*UNREADABLE):
+        for name, value in msgspec.json.decode(body, type=dict[str, msgspec.Raw]).items():
+            try:
+                msgspec.json.decode(value)
+            except msgspec.ValidationError:
+                return name
+    return None
 
 
 def explain(error: Exception) -> InvalidRequest:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.api.responses.shapes.request import ResponseRequest
 from service.errors import InvalidRequest
 from service.http.decoding import DecodingRules, decode_body
 from service.http.unknown_fields import UnknownFields
@@ -18,6 +19,7 @@ from service.schema.completions import CompletionRequest
 
 CHAT = msgspec.json.Decoder(ChatRequest)
 COMPLETION = msgspec.json.Decoder(CompletionRequest)
+RESPONSE = msgspec.json.Decoder(ResponseRequest)
 MODES: st.SearchStrategy[UnknownFields] = st.sampled_from(["messages", "refuse", "warn"])
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -123,7 +125,35 @@ def test_invalid_unicode_is_refused(body: bytes, mode: UnknownFields) -> None:
 def test_numbers_that_are_not_finite_are_refused(
     name: bytes, number: bytes, mode: UnknownFields
 ) -> None:
-    refusal(raw(b'"%s":%s' % (name, number)), mode)
+    error = refusal(raw(b'"%s":%s' % (name, number)), mode)
+    if b"1e" in number:
+        assert error.param == name.decode()
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        (b'"temperature":1e400,"zz":1', "temperature"),
+        (b'"zz":1,"top_p":-1e400', "top_p"),
+        (b'"zz":{"a":[1e400]}', "zz"),
+        (b'"metadata":{"a":1e400}', "metadata"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["messages", "refuse", "warn"])
+def test_a_number_out_of_range_is_refused_by_its_field_beside_unknown_ones_too(
+    fields: bytes, name: str, mode: UnknownFields
+) -> None:
+    error = refusal(raw(fields), mode)
+    assert error.param in (name, f"{name}.a")
+    assert "out of range" in error.message
+
+
+@pytest.mark.parametrize("name", ["temperature", "max_output_tokens", "metadata", "zz"])
+def test_a_request_that_is_completed_is_refused_by_its_field_too(name: str) -> None:
+    body = f'{{"model": "m", "input": "hi", "{name}": 1e400}}'.encode()
+    with pytest.raises(InvalidRequest) as caught:
+        decode_body(body, RESPONSE)
+    assert caught.value.param == name
 
 
 @pytest.mark.parametrize("digits", [20, 400, 4_300, 5_000, 1_000_000])
