@@ -119,7 +119,7 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
         if op.kind != "other"
         for path in op.paths
     }
-    return Starlette(
+    app = Starlette(
         routes=routes,
         # Outermost first: while an error response is sent, the request is still read, and
         # error responses have CORS headers too.
@@ -141,6 +141,9 @@ def build_app(parts: ServiceParts, *, keys: KeyRing, address: str) -> Starlette:
         ],
         exception_handlers=EXCEPTION_HANDLERS,
     )
+    # Else a path with a slash behind it gets an empty 307, which no other unknown path gets.
+    app.router.redirect_slashes = False
+    return app
 
 
 def build_routes(version: str, operations: Sequence[Operation]) -> list[Route]:

@@ -52,12 +52,13 @@ UNAUTHENTICATED_ERRORS: Errors = (
     HttpVersionNotSupported,
 )
 COMMON_ERRORS: Errors = (InvalidApiKey, *UNAUTHENTICATED_ERRORS)
+# Of each POST, also of one that needs no body.
+MEDIA_TYPE_ERRORS: Errors = (UnsupportedMediaType, UnsupportedContentCoding)
 BODY_ERRORS: Errors = (
     BodyMemoryFull,
     BodyTimeout,
     BodyTooLarge,
-    UnsupportedMediaType,
-    UnsupportedContentCoding,
+    *MEDIA_TYPE_ERRORS,
     TransferCodingNotSupported,
 )
 GENERATION_ERRORS: Errors = (
@@ -257,9 +258,13 @@ def describe_stored(
     request: Struct | None = None,
     query: Sequence[Json] = (),
     needs_body: bool = True,
+    errors: Errors = (),
 ) -> Json:
-    """An operation on a stored object, which the path names; `query` are its parameters."""
-    errors: Errors = (StoredObjectNotFound, StoreUnavailable, *COMMON_ERRORS)
+    """An operation on a stored object, which the path names; `query` are its parameters.
+
+    `errors` are those beyond the errors of all these operations.
+    """
+    errors = (StoredObjectNotFound, StoreUnavailable, *errors, *COMMON_ERRORS)
     if request is not None:
         errors = (*errors, *BODY_ERRORS)
     operation = describe_read(name, summary, json_content(response), errors=errors)

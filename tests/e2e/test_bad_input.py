@@ -210,6 +210,31 @@ def test_an_unknown_path_is_404(http: httpx.Client, path: str) -> None:
     refusal(http.get(path), 404)
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions/", "/v1/messages/", "/v1/responses/x/cancel/"]
+)
+def test_a_path_with_a_slash_behind_it_is_unknown(http: httpx.Client, path: str) -> None:
+    assert http.post(path, json={}).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+@pytest.mark.parametrize("arguments", ['{"a":"\\ud800"}', '{"a":' * 600 + "1" + "}" * 600])
+def test_arguments_that_no_template_takes_are_rendered(
+    http: httpx.Client, path: str, arguments: str
+) -> None:
+    question, call = {"role": "user", "content": "hi"}, {"name": "f", "arguments": arguments}
+    body: dict[str, object] = {"model": "default", "max_tokens": 16}
+    if path == "/v1/responses":
+        item = {"type": "function_call", "call_id": "a", **call}
+        body = {"model": "default", "max_output_tokens": 16, "input": [question, item]}
+    else:
+        calls = [{"id": "a", "type": "function", "function": call}]
+        body["messages"] = [question, {"role": "assistant", "tool_calls": calls}]
+    answer = http.post(path, json=body)
+    assert answer.status_code in (200, 400), answer.text
+    assert answer.status_code == 200 or "context" in answer.text
+
+
 @pytest.mark.parametrize("kind", ["application/json", "text/plain", ""])
 def test_an_unknown_path_is_404_whatever_the_body_is(http: httpx.Client, kind: str) -> None:
     headers = {"content-type": kind} if kind else {}

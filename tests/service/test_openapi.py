@@ -95,6 +95,12 @@ def test_generation_documents_its_stream_and_all_its_errors(path: str) -> None:
         assert "Retry-After" in responses[status]["headers"]
 
 
+def test_every_post_documents_that_its_media_type_is_judged() -> None:
+    posts = [item["post"] for item in API["paths"].values() if "post" in item]
+    assert posts
+    assert all("415" in operation["responses"] for operation in posts)
+
+
 def test_every_response_has_the_request_id_header() -> None:
     for _, _, operation in OPERATIONS:
         for response in operation["responses"].values():

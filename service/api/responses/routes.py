@@ -21,6 +21,7 @@ from service.api.responses.shapes.response import InputTokens, Response, Respons
 from service.api.responses.stored import ItemList
 from service.generation.submitter import Submitter
 from service.openapi.descriptions import (
+    MEDIA_TYPE_ERRORS,
     describe_generation,
     describe_stored,
     describe_tokenization,
@@ -96,7 +97,9 @@ def list_stored_operations(stored: RetrievalEndpoints) -> list[Operation]:
         "retrieveResponse", "Read a stored response, or its events.", Response, query=RETRIEVAL
     )
     delete = describe_stored("deleteResponse", "Delete a response.", DeletedResponse)
-    cancel = describe_stored("cancelResponse", "Cancel a background response.", Response)
+    cancel = describe_stored(
+        "cancelResponse", "Cancel a background response.", Response, errors=MEDIA_TYPE_ERRORS
+    )
     items = describe_stored(
         "listInputItems", "List what a response was made of.", ItemList, query=PAGE
     )
