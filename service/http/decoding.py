@@ -15,10 +15,11 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
+from protocol.json_values import MAX_DEPTH, deeper_than
 from service.errors import InvalidRequest
 from service.http.unknown_fields import UnknownFields, drop_unknown_fields
 from service.schema.annotations import TEXT_ONLY
-from service.schema.depth import MAX_DEPTH, deeper_than, free_form_fields
+from service.schema.depth import free_form_fields, list_free_form
 from service.schema.parameter_table import soften_parameters
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -140,10 +141,7 @@ def _decode_document(body: bytes | bytearray) -> Any:
         # As of a number out of range. Without a type the path in the error has no names.
         text = PATH_AT_END.sub(r"\g<text>", str(error))
         name = _find_invalid(body)
-        where = f"`{name}`" if name else "The body"
-        raise InvalidRequest(
-            f"{where}: {_lower(text)}.", param=name, code="invalid_value"
-        ) from None
+        raise _refuse_value(name, text, "invalid_value") from None
     except UNREADABLE as error:
         raise explain(error) from None
 
@@ -184,11 +182,15 @@ def _explain_value(message: str) -> InvalidRequest:
             code="missing_required_parameter",
         )
     code = next((code for kind, code in CODES if kind.fullmatch(text)), "invalid_value")
-    where = f"`{param}`" if param else "The body"
     only = next((words for path, words in ONLY_TYPES if path.fullmatch(param)), None)
     if code == "invalid_value" and only is not None:
-        return InvalidRequest(f"{where}: {only}; {_lower(text)}.", param=param, code=code)
-    return InvalidRequest(f"{where}: {_lower(text)}.", param=param or None, code=code)
+        return _refuse_value(param, f"{only}; {_lower(text)}", code)
+    return _refuse_value(param or None, text, code)
+
+
+def _refuse_value(param: str | None, text: str, code: str) -> InvalidRequest:
+    where = "The body" if param is None else f"`{param}`"
+    return InvalidRequest(f"{where}: {_lower(text)}.", param=param, code=code)
 
 
 def _syntax(text: str) -> str:
@@ -208,7 +210,7 @@ def _lower(text: str) -> str:
 def _check_depth(request: RequestBody) -> None:
     """Refuse free-form values that are nested too deeply for the code that reads them."""
     for name in free_form_fields(type(request)):
-        if deeper_than(MAX_DEPTH, getattr(request, name)):
+        if deeper_than(MAX_DEPTH, getattr(request, name), list_free_form):
             raise InvalidRequest(
                 f"`{name}` is nested deeper than {MAX_DEPTH} levels.",
                 param=name,

@@ -1,4 +1,4 @@
-"""The limit on the nesting of free-form values in a request."""
+"""Which values of a request are free-form: their nesting has a limit of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import inspect
 
-MAX_DEPTH = 64
+from protocol.json_values import children_of
 
 
 @functools.cache
@@ -19,14 +19,11 @@ def free_form_fields(kind: type) -> tuple[str, ...]:
     return tuple(field.name for field in shape.fields if _is_free_form(field.type))
 
 
-def deeper_than(limit: int, value: object) -> bool:
-    """Whether `value` has more than `limit` levels of nesting."""
-    level = [value]
-    for _ in range(limit + 1):
-        level = [child for parent in level for child in _children(parent)]
-        if not level:
-            return False
-    return True
+def list_free_form(value: object) -> Iterable[object]:
+    """The values in a JSON object or array; of a struct those whose fields are free-form."""
+    if isinstance(value, msgspec.Struct):
+        return [getattr(value, name) for name in free_form_fields(type(value))]
+    return children_of(value)
 
 
 def _is_free_form(shape: inspect.Type) -> bool:
@@ -43,11 +40,3 @@ def _is_free_form(shape: inspect.Type) -> bool:
             return any(_is_free_form(field.type) for field in shape.fields)
         case _:
             return False
-
-
-def _children(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    if isinstance(value, msgspec.Struct):
-        return [getattr(value, name) for name in free_form_fields(type(value))]
-    return value if isinstance(value, list) else ()

@@ -11,8 +11,8 @@ import msgspec
 from msgspec import Meta
 
 from protocol.grammars import Grammar, JsonObject, JsonSchema, Lark, Regex, TextChoice
+from protocol.json_values import MAX_DEPTH, deeper_than
 from service.errors import InvalidRequest
-from service.schema.depth import MAX_DEPTH, deeper_than
 from service.schema.strict import find_violation
 
 MAX_GRAMMAR_BYTES = 512 * 1024

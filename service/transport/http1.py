@@ -45,6 +45,7 @@ from service.errors import (
     MethodNotAllowed,
     MlxdError,
     TransferCodingNotSupported,
+    excerpt,
 )
 from service.http.anthropic_errors import REQUEST_ID_HEADER as ANTHROPIC_ID_HEADER
 from service.http.anthropic_errors import VERSION_HEADER, is_anthropic, render_for
@@ -63,7 +64,7 @@ ABSOLUTE_FORM = re.compile(
 CLOSE = (b"connection", b"close")
 # Enough of a request to see what is asked, where it cannot be parsed.
 MAX_HEAD_BYTES = 4096
-MAX_SHOWN_METHOD = 20
+MAX_SHOWN_METHOD_CHARS = 20
 REQUEST_LINE = re.compile(rb"\S+ (?:[A-Za-z][A-Za-z0-9+.-]*://[^/? ]*)?(?P<path>/[^? ]*)")
 # How h11 quotes the client's bytes in its errors.
 QUOTED_BYTES = re.compile(r"bytearray\(b(?P<quote>['\"])(?P<bytes>.*?)(?P=quote)\)")
@@ -177,7 +178,7 @@ class Http1(H11Protocol):
 
     async def _create_stream(self, request: h11.Request) -> None:
         if request.method != request.method.upper():
-            method = request.method[:MAX_SHOWN_METHOD].decode("ascii")
+            method = excerpt(request.method.decode("ascii"), MAX_SHOWN_METHOD_CHARS)
             raise MethodNotAllowed(f"`{method}` is no method: methods are written in upper case.")
         target, authority = split_target(request, tls=self.ssl)
         names = {name for name, _ in request.headers}

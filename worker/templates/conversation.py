@@ -8,9 +8,11 @@ message before it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from protocol.json_values import MAX_DEPTH, deeper_than, replace_halves
 from worker.templates.traits import ChatMessage, TemplateTraits, Tool
 
 # What must have a description, if only an empty one, for the template to take a tool.
@@ -25,8 +27,8 @@ REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 EMPTY_ANSWER: ChatMessage = {"role": "assistant", "content": " "}
 # Where arguments are no JSON object: the only argument of an object that has them.
 OTHER_ARGUMENTS = "arguments"
-# As of the values that a client nests in a request; templates recurse.
-MAX_DEPTH = 64
+# Of a pair of surrogates, or of half of one: JSON text can only escape them.
+ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def normalise_messages(
@@ -181,38 +183,15 @@ def decode_arguments(text: str) -> dict[str, Any]:
         return {}
     try:
         decoded = json.loads(text)
-        # JSON text can only escape it.
-        if "\\u" in text:
+        if ESCAPED_SURROGATE.search(text):
             decoded = json.loads(replace_halves(json.dumps(decoded, ensure_ascii=False)))
     except (ValueError, RecursionError):
         return {OTHER_ARGUMENTS: text}
-    if is_deep(decoded):
+    if deeper_than(MAX_DEPTH, decoded):
         return {OTHER_ARGUMENTS: text}
     if decoded is None:
         return {}
     return decoded if isinstance(decoded, dict) else {OTHER_ARGUMENTS: decoded}
-
-
-def replace_halves(text: str) -> str:
-    """The text without halves of surrogate pairs, which no tokenizer takes."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def is_deep(value: Any) -> bool:
-    """Whether a JSON value has more than `MAX_DEPTH` levels of nesting."""
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [child for parent in level for child in children_of(parent)]
-        if not level:
-            return False
-    return True
-
-
-def children_of(value: Any) -> Iterable[Any]:
-    """The values in a JSON object or array."""
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
 
 
 def complete_tools(tools: Sequence[Tool], described: Described) -> list[Tool]:

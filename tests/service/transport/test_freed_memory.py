@@ -24,7 +24,7 @@ print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
 
 
 def resident_bytes(body_bytes: int, count: int, *, returned: bool) -> int:
-    """What a process has resident that has freed so many bodies."""
+    """The resident memory of a process that has freed `count` bodies."""
     program = PROGRAM.replace("BODY", str(body_bytes)).replace("COUNT", str(count))
     program = program.format(returned=returned)
     result = subprocess.run(

@@ -7,6 +7,7 @@ import re
 
 import msgspec
 
+from protocol.json_values import replace_halves
 from service.api.responses.shapes.tools import INPUT
 
 BEGIN = re.compile(r'\s*\{\s*"' + INPUT + r'"\s*:\s*"')
@@ -63,8 +64,7 @@ def unescape(element: str) -> str:
         text: str = json.loads(f'"{element}"')
     except ValueError:
         return element
-    # A half of a surrogate pair is no character.
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return replace_halves(text)
 
 
 def input_of(arguments: str) -> str:
