@@ -22,9 +22,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-from protocol.units import format_bytes
 from worker.cache.cache_folder import (
     FOLDER_MODE,
+    RoomState,
     default_reserve_bytes,
     find_earlier_folders,
     free_bytes,
@@ -86,7 +86,7 @@ class DiskStore:
         self._lock = threading.Lock()
         self._index = FileIndex()
         self._draft_bytes = 0
-        self._disk_is_full = False
+        self._room = RoomState(self._reserve_bytes)
         self._unwritten_bytes = 0
         self._in_memory: set[NodeName] = set()
         self.fetched_limit_bytes = MAX_FETCHED_BYTES
@@ -344,13 +344,7 @@ class DiskStore:
         if 0 < shortage <= self._index.nbytes:
             self._evict(shortage)
             shortage = self._reserve_bytes + needed - free_bytes(self._folder)
-        if (shortage > 0) != self._disk_is_full:
-            self._disk_is_full = shortage > 0
-            logger.warning(
-                "prompt cache: %s; %s stay free on its disk",
-                "nothing is written" if self._disk_is_full else "files are written again",
-                format_bytes(self._reserve_bytes),
-            )
+        self._room.update(needed, needed - shortage + self._index.nbytes)
         return shortage <= 0
 
     def _evict(self, nbytes: int) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from protocol.units import GIB
+from protocol.units import GIB, MIB
 from worker.cache.cache_folder import (
     SUBFOLDER,
     FolderRefused,
+    RoomState,
     default_reserve_bytes,
     open_subfolder,
 )
@@ -100,3 +101,25 @@ def test_the_default_reserve_is_a_share_of_the_disk_or_1_gib(tmp_path: Path) -> 
     system = os.statvfs(tmp_path)
     share = system.f_blocks * system.f_frsize * 0.05
     assert default_reserve_bytes(tmp_path) == min(GIB, int(share))
+
+
+def test_a_shortage_and_its_end_are_logged_when_they_hold(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    state = RoomState(40 * MIB)
+    # A change of the free space by less than a quarter of the reserve, and files of other sizes.
+    for room in (0, 10 * MIB, 3 * MIB, 12 * MIB, 0, 12 * MIB):
+        state.update(3 * MIB, room)
+        state.update(1 * MIB, room)
+    assert caplog.messages == ["prompt cache: nothing is written; 40.0 MiB stay free on its disk"]
+    caplog.clear()
+    state.update(1, 13 * MIB)
+    state.update(1, 14 * MIB)
+    assert caplog.messages == [
+        "prompt cache: files of all sizes are written again; 40.0 MiB stay free on its disk"
+    ]
+    caplog.clear()
+    state.update(5 * MIB, 4 * MIB)
+    assert caplog.messages == [
+        "prompt cache: no file of more than 4.0 MiB is written; 40.0 MiB stay free on its disk"
+    ]

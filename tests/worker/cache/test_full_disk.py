@@ -36,6 +36,12 @@ def put(store: DiskStore, *numbers: int) -> None:
         store.put(MODEL, tokens_of(number), node(3))
 
 
+def put_large(store: DiskStore, number: int) -> None:
+    """Put a node that is larger than the room for all files."""
+    arrays = {"0.0": np.zeros(8 * NODE_BYTES, np.uint8)}
+    store.put(MODEL, tokens_of(number), SerializedNode(0, 3, [], arrays))
+
+
 def files_of(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / SUBFOLDER / MODEL).iterdir())
 
@@ -93,13 +99,26 @@ def test_a_disk_that_others_fill_gets_its_reserve_back(
     assert caplog.text.count("nothing is written") == 1
 
 
+def test_large_files_that_do_not_fit_between_small_ones_that_do_are_logged_once(
+    disk: Disk, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = DiskStore(tmp_path, LIMIT_BYTES, RESERVE_BYTES)
+    for number in range(20):
+        put(store, number)
+        put_large(store, 100 + number)
+    store.close()
+    assert readable(tmp_path, 18, 19, 119) == [18, 19]
+    assert caplog.messages == [
+        "prompt cache: no file of more than 0.0 MiB is written; 0.0 MiB stay free on its disk"
+    ]
+
+
 def test_nothing_is_evicted_for_a_file_that_does_not_fit_even_so(
     disk: Disk, tmp_path: Path
 ) -> None:
     store = DiskStore(tmp_path, LIMIT_BYTES, RESERVE_BYTES)
     put(store, 1)
-    large = SerializedNode(0, 3, [], {"0.0": np.zeros(8 * NODE_BYTES, np.uint8)})
-    store.put(MODEL, tokens_of(2), large)
+    put_large(store, 2)
     store.close()
     assert readable(tmp_path, 1, 2) == [1]
 
