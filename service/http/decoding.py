@@ -16,13 +16,23 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from protocol.json_values import MAX_DEPTH, deeper_than
-from service.errors import InvalidRequest
+from service.errors import InvalidRequest, excerpt
 from service.http.unknown_fields import UnknownFields, drop_unknown_fields
 from service.schema.annotations import TEXT_ONLY
 from service.schema.depth import free_form_fields, list_free_form
 from service.schema.parameter_table import soften_parameters
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+# A string that does not end goes to the end of what is searched.
+STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+'
+STRINGS = re.compile(STRING, re.DOTALL)
+# It always matches: a search that fails is repeated from each character.
+TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + STRING + rb")*+[\[\]{}]?+", re.DOTALL)
+# The search for the next bracket holds the interpreter lock, here for 0.1 s at most.
+MAX_SEARCHED_BYTES = 4 << 20
+# Nothing is decoded that is nested deeper, as a rule.
+DEEPEST = 1000
+MAX_SHOWN_NAME_CHARS = 100
 UNKNOWN_FIELD = "Object contains unknown field"
 
 PATH_AT_END = re.compile(
@@ -118,7 +128,7 @@ def _decode(
     except UNREADABLE as error:
         is_readable = complete is not None and isinstance(error, msgspec.ValidationError)
         if not (is_readable or str(error).startswith(UNKNOWN_FIELD)):
-            raise explain(error) from None
+            raise explain(error, body) from None
     document = _decode_document(body)
     try:
         if complete is not None:
@@ -126,7 +136,7 @@ def _decode(
         ignored = drop_unknown_fields(document, decoder.type, unknown_fields)
         return msgspec.convert(document, decoder.type), ignored
     except UNREADABLE as error:
-        raise explain(error) from None
+        raise explain(error, body) from None
 
 
 def _decode_document(body: bytes | bytearray) -> Any:
@@ -143,7 +153,7 @@ def _decode_document(body: bytes | bytearray) -> Any:
         name = _find_invalid(body)
         raise _refuse_value(name, text, "invalid_value") from None
     except UNREADABLE as error:
-        raise explain(error) from None
+        raise explain(error, body) from None
 
 
 def _find_invalid(body: bytes | bytearray) -> str | None:
@@ -157,13 +167,18 @@ def _find_invalid(body: bytes | bytearray) -> str | None:
     return None
 
 
-def explain(error: Exception) -> InvalidRequest:
+def explain(error: Exception, body: bytes | bytearray) -> InvalidRequest:
     """Convert an error of msgspec to OpenAI's message, param and code."""
     match error:
         case UnicodeDecodeError():
             return InvalidRequest("The body is not valid UTF-8.")
         case RecursionError():
-            return InvalidRequest("The body is nested too deeply.")
+            name = find_deepest(body)
+            return (
+                InvalidRequest("The body is nested too deeply.")
+                if name is None
+                else _refuse_depth(name)
+            )
         case msgspec.ValidationError():
             return _explain_value(str(error))
         case _:
@@ -211,8 +226,43 @@ def _check_depth(request: RequestBody) -> None:
     """Refuse free-form values that are nested too deeply for the code that reads them."""
     for name in free_form_fields(type(request)):
         if deeper_than(MAX_DEPTH, getattr(request, name), list_free_form):
-            raise InvalidRequest(
-                f"`{name}` is nested deeper than {MAX_DEPTH} levels.",
-                param=name,
-                code="invalid_value",
-            )
+            raise _refuse_depth(name)
+
+
+def _refuse_depth(name: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"`{excerpt(name, MAX_SHOWN_NAME_CHARS)}` is nested deeper than {MAX_DEPTH} levels.",
+        param=name,
+        code="invalid_value",
+    )
+
+
+def find_deepest(body: bytes | bytearray) -> str | None:
+    """The field of a body that is nested deepest, as far as the body is JSON.
+
+    msgspec (0.22) does not say which field it is. None if none of the first `MAX_SEARCHED_BYTES`
+    is too deep for a free-form value, and if the body is no object.
+    """
+    depth, deepest = 0, MAX_DEPTH
+    before = found = b""
+    for match in TO_BRACKET.finditer(body, 0, MAX_SEARCHED_BYTES):
+        if not match[0].endswith((b"[", b"{")):
+            depth -= 1
+            continue
+        if depth == 0 and match[0].endswith(b"["):
+            return None
+        if depth == 1:
+            before = match[0]
+        depth += 1
+        if depth > deepest:
+            deepest, found = depth, before
+        if depth > DEEPEST:
+            break
+    return _last_text(found)
+
+
+def _last_text(json: bytes) -> str | None:
+    texts = STRINGS.findall(json)
+    with contextlib.suppress(*UNREADABLE):
+        return msgspec.json.decode(texts[-1], type=str) if texts else None
+    return None
