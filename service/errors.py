@@ -25,6 +25,7 @@
       |   + StoreUnavailable  503  the file of the response store cannot be read or written
       |   + WorkerUnavailable 503  the worker is loading, draining, failed or busy for too long
       |       + InsufficientMemory  503  other models and requests hold the memory
+      + MethodNotSupported    501  the method is none of HTTP's
       + TransferCodingNotSupported  501  the body has another transfer coding than chunked
       + HttpVersionNotSupported  505  the request has another version than HTTP/1.0 and 1.1
       + ModelLoadFailed       503  the model is configured but cannot be loaded
@@ -190,6 +191,10 @@ class MethodNotAllowed(MlxdError):
     """The endpoint does not accept this method."""
 
 
+class MethodNotSupported(MlxdError):
+    """The request's method is none of HTTP's, or not in upper case."""
+
+
 class BodyTimeout(MlxdError):
     """The request's body did not arrive in time."""
 
@@ -319,6 +324,7 @@ ERROR_RESPONSES: dict[type[MlxdError], ErrorResponse] = {
     ModelBusy: ErrorResponse(409, INVALID, "model_busy", is_permanent=True),
     UnsupportedMediaType: ErrorResponse(415, INVALID, "unsupported_media_type"),
     UnsupportedContentCoding: ErrorResponse(415, INVALID, "unsupported_content_encoding"),
+    MethodNotSupported: ErrorResponse(501, INVALID, "unsupported_method"),
     TransferCodingNotSupported: ErrorResponse(501, INVALID, "unsupported_transfer_encoding"),
     HttpVersionNotSupported: ErrorResponse(505, INVALID, "unsupported_http_version"),
     HeadersTooLarge: ErrorResponse(431, INVALID, "headers_too_large"),

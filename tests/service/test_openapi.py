@@ -119,7 +119,7 @@ def test_every_error_has_the_same_shape() -> None:
 
 def test_other_methods_types_and_paths_are_described() -> None:
     text = API["info"]["description"]
-    assert all(word in text for word in ("405", "404", "415", "HEAD", "Content-Encoding"))
+    assert all(word in text for word in ("405", "404", "415", "501", "HEAD", "Content-Encoding"))
     assert "/chat/completions" in API["paths"]["/v1/chat/completions"]["post"]["description"]
 
 
