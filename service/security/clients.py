@@ -39,12 +39,12 @@ class PeerNames:
         """The client as far as it is known without a look-up of its process."""
         if not is_loopback(peer.host):
             return f"address {network_of(peer.host)}"
-        return name_of(peer.port, self._processes.cached(peer.port, peer.server_port))
+        return name_of(peer.port, self._processes.cached(peer))
 
     async def find_name(self, peer: Peer) -> str:
         """The client; the process of a loopback connection is looked up."""
         if is_loopback(peer.host):
-            await self._processes.find(peer.port, peer.server_port)
+            await self._processes.find(peer)
         return self.name_now(peer)
 
 
@@ -77,8 +77,8 @@ def key_client(scope: Scope) -> str | None:
 def peer_of(scope: Scope) -> Peer:
     """The addresses of the request's connection; empty and 0 if unknown."""
     host, port = scope.get("client") or ("", 0)
-    _, server_port = scope.get("server") or ("", 0)
-    return Peer(host, port, server_port or 0)
+    server_host, server_port = scope.get("server") or ("", 0)
+    return Peer(host, port, server_host, server_port or 0)
 
 
 def network_of(host: str) -> str:

@@ -11,15 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 
 import psutil
 
-from service.transport.socket_owners import Ports, PortsByProcess, list_ports
+from service.transport.clients import Peer
+from service.transport.socket_owners import (
+    Connections,
+    Ports,
+    PortsByProcess,
+    list_ports,
+    read_connections,
+)
 from service.transport.turns import Turns
 
 # An ephemeral port is not used again by another process within this time, as a rule.
 KEEP_S = 30.0
+# A look-up for other connections finds one again once this much time has passed.
+RENEW_S = KEEP_S / 2
+# Of the connections whose process was asked for; with more, a look-up reads all of the system.
+MAX_OPEN = 4096
 # A look-up in all processes takes tens of milliseconds.
 FULL_SCAN_INTERVAL_S = 1.0
 MAX_KNOWN_PROCESSES = 32
@@ -40,11 +51,13 @@ class PeerProcesses:
 
     def __init__(
         self,
-        list_ports: Callable[[Sequence[int]], PortsByProcess] = list_ports,
+        read_connections: Callable[[Collection[Peer]], Connections | None] = read_connections,
+        list_ports: Callable[[Iterable[int], Connections | None], PortsByProcess] = list_ports,
         list_processes: Callable[[], list[int]] = psutil.pids,
         now: Callable[[], float] = time.monotonic,
         max_wait_s: float = MAX_WAIT_S,
     ) -> None:
+        self._read_connections = read_connections
         self._list_ports = list_ports
         self._list_processes = list_processes
         self._now = now
@@ -56,31 +69,37 @@ class PeerProcesses:
         self.report: Callable[[Ports, int], None] = lambda ports, pid: None
         # By both ports: when it was found, and the process.
         self._found: dict[Ports, tuple[float, int]] = {}
+        # The connections whose process was asked for, and that are open as far as is known.
+        self._open: dict[Ports, Peer] = {}
         # What the next look-up is for; that look-up, once anyone waits for it.
-        self._wanted: set[Ports] = set()
+        self._wanted: dict[Ports, Peer] = {}
         self._next: asyncio.Task[None] | None = None
-        # What the look-up in progress has found, and what it was too early to look for everywhere.
+        # What the look-up in progress has found, what is closed, and what it was too early to look
+        # for everywhere.
         self._newly_found: dict[Ports, int] = {}
-        self._missed: set[Ports] = set()
+        self._closed: set[Ports] = set()
+        self._missed: dict[Ports, Peer] = {}
         # The processes with connections, the last one that was found first.
         self._known: list[int] = []
         self._full_scan_at = -FULL_SCAN_INTERVAL_S
         self._rests_until = now()
 
-    def cached(self, port: int, server_port: int) -> int | None:
+    def cached(self, peer: Peer) -> int | None:
         """The process if it was looked up within the last `KEEP_S`."""
-        found_at, pid = self._found.get((port, server_port), (-KEEP_S, 0))
+        if len(self._open) < MAX_OPEN:
+            self._open[peer.ports] = peer
+        found_at, pid = self._found.get(peer.ports, (-KEEP_S, 0))
         return pid if self._now() - found_at < KEEP_S else None
 
-    async def find(self, port: int, server_port: int) -> int | None:
+    async def find(self, peer: Peer) -> int | None:
         """The process with this connection; None if the system does not show it in time."""
-        if (pid := self.cached(port, server_port)) is not None:
+        if (pid := self.cached(peer)) is not None:
             return pid
-        self._wanted.add((port, server_port))
+        self._wanted[peer.ports] = peer
         await asyncio.wait([self._begin_look_up()], timeout=self._max_wait_s)
         # Those of all that waited would go on in the same round of the event loop.
         await self._turns.take()
-        return self.cached(port, server_port)
+        return self.cached(peer)
 
     def _begin_look_up(self) -> asyncio.Task[None]:
         if self._next is None:
@@ -92,8 +111,10 @@ class PeerProcesses:
         async with self._lock:
             await asyncio.sleep(max(0.0, self._rests_until - self._now()))
             self._next = None
-            wanted, self._wanted = self._wanted, set()
+            wanted, self._wanted = self._wanted, {}
             worked_s = await asyncio.to_thread(self._scan, wanted)
+            for ports in self._closed:
+                self._open.pop(ports, None)
             for ports, pid in self._newly_found.items():
                 self.report(ports, pid)
             least_s = LEAST_REST_OF_MANY_S if len(wanted) >= MANY else 0.0
@@ -111,24 +132,44 @@ class PeerProcesses:
         if self._wanted:
             self._begin_look_up()
 
-    def _scan(self, wanted: set[Ports]) -> float:
-        """Record the processes of these connections; the processor seconds that it took."""
+    def _scan(self, wanted: dict[Ports, Peer]) -> float:
+        """Record the processes of connections, until these are found, and what is closed.
+
+        It returns the processor seconds that it took.
+        """
         began_s = time.thread_time()
         self._forget_old()
         self._newly_found = {}
-        for pid, connections in self._list_ports(self._known):
-            self._record(pid, connections, wanted)
-            if not wanted - self._found.keys():
+        asked = self._list_due(wanted)
+        connections = self._read_connections(asked.values())
+        # Where psutil reads them, it lists all of a process.
+        self._closed = asked.keys() - (connections or {}).values()
+        for pid, found in self._list_ports(self._known, connections):
+            self._record(pid, found, wanted)
+            if not wanted.keys() - self._found.keys():
                 break
         is_due = self._now() - self._full_scan_at >= FULL_SCAN_INTERVAL_S
-        if is_due and wanted - self._found.keys():
+        if is_due and wanted.keys() - self._found.keys():
             self._full_scan_at = self._now()
-            for pid, connections in self._list_ports(self._list_processes()):
-                self._record(pid, connections, wanted)
-        self._missed = set() if is_due else wanted - self._found.keys()
+            pids = self._list_processes()
+            # More may have come meanwhile.
+            connections = self._read_connections(self._list_due(wanted).values())
+            for pid, found in self._list_ports(pids, connections):
+                self._record(pid, found, wanted)
+        missed = () if is_due else wanted.keys() - self._found.keys()
+        self._missed = {ports: wanted[ports] for ports in missed}
         return time.thread_time() - began_s
 
-    def _record(self, pid: int, connections: Iterable[Ports], wanted: set[Ports]) -> None:
+    def _list_due(self, wanted: dict[Ports, Peer]) -> dict[Ports, Peer]:
+        """These connections, and those that have no process or are soon forgotten."""
+        known = self._open | wanted
+        if len(known) >= MAX_OPEN:
+            return known
+        limit = self._now() - RENEW_S
+        recent = {ports for ports, (found_at, _) in self._found.items() if found_at > limit}
+        return {ports: peer for ports, peer in known.items() if ports not in recent}
+
+    def _record(self, pid: int, connections: Iterable[Ports], wanted: Iterable[Ports]) -> None:
         server_ports = {server_port for _, server_port in wanted}
         found = [ports for ports in connections if ports[1] in server_ports]
         self._newly_found.update((ports, pid) for ports in found if ports not in self._found)

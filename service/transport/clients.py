@@ -8,11 +8,17 @@ from typing import NamedTuple, Protocol
 
 
 class Peer(NamedTuple):
-    """The addresses of a connection: the client's host and port, and the service's port."""
+    """The addresses of a connection: the client's host and port, and the service's."""
 
     host: str
     port: int
+    server_host: str
     server_port: int
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        """The client's port and the service's."""
+        return self.port, self.server_port
 
 
 class ConnectionClients(Protocol):

@@ -184,7 +184,7 @@ class ConnectionListener:
             except OSError as error:
                 self._pause(error)
                 return
-            self._admit(accepted, Peer(address[0], address[1], accepted.getsockname()[1]))
+            self._admit(accepted, Peer(*address[:2], *accepted.getsockname()[:2]))
 
     def _pause(self, error: OSError) -> None:
         """Stop accepting for a while: an immediate retry fails in the same way."""

@@ -48,7 +48,11 @@ async def test_requests_of_one_process_that_waited_for_the_first_worker_are_one_
     worker = LoadingWorker()
     registry = RequestRegistry(worker, max_in_flight=8, load_wait_s=HANG_S, queue_timeout_s=60)
     connections = [(port, SERVER_PORT) for port in PORTS]
-    processes = PeerProcesses(lambda pids: ((pid, connections) for pid in pids), lambda: [PROCESS])
+    processes = PeerProcesses(
+        lambda peers: None,
+        lambda pids, _: ((pid, connections) for pid in pids),
+        lambda: [PROCESS],
+    )
     submitter = Submitter(
         model_names=ModelNames(Settings().models),
         registry=registry,

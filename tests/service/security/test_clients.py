@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pytest
 from starlette.types import Scope
@@ -18,9 +18,11 @@ from service.security.clients import ClientNames, PeerNames
 from service.security.peer_processes import (
     KEEP_S,
     LOOK_UP,
+    RENEW_S,
     PeerProcesses,
 )
-from service.transport.socket_owners import PortsByProcess, list_ports, list_ports_of
+from service.transport.clients import Peer
+from service.transport.socket_owners import Connections, PortsByProcess
 from tests.waiting import HANG_S, POLL_S
 
 pytestmark = pytest.mark.anyio
@@ -44,13 +46,23 @@ class Table:
 
     def __init__(self, ports: dict[int, list[int]]) -> None:
         self.ports = ports
+        self.asked: list[list[int]] = []
+        # Of processes that are not shown.
+        self.hidden: set[int] = set()
         self.full_scans = 0
         self.scans_of_one = 0
 
-    def of(self, pids: Iterable[int]) -> PortsByProcess:
+    def read(self, peers: Collection[Peer]) -> Connections:
+        """Those of the connections that are open; as the kernel, it may give no others."""
+        self.asked.append(sorted(peer.port for peer in peers))
+        ports = {port for each in self.ports.values() for port in each} | self.hidden
+        return {str(peer): peer.ports for peer in peers if peer.port in ports}
+
+    def of(self, pids: Iterable[int], connections: Connections | None) -> PortsByProcess:
         for pid in pids:
             self.scans_of_one += 1
-            yield pid, [(port, SERVER_PORT) for port in self.ports.get(pid, [])]
+            ports = [(port, SERVER_PORT) for port in self.ports.get(pid, [])]
+            yield pid, [each for each in ports if each in (connections or {}).values()]
 
     def all(self) -> list[int]:
         self.full_scans += 1
@@ -75,7 +87,7 @@ async def test_the_addresses_of_one_ipv6_network_are_one_client() -> None:
 
 async def test_the_connections_of_one_process_are_one_client_found_by_one_look_up() -> None:
     table = Table({11: [5000, 5001, 5002], 12: [6000]})
-    names = ClientNames(PeerNames(PeerProcesses(table.of, table.all, now=lambda: 0.0)))
+    names = ClientNames(PeerNames(PeerProcesses(table.read, table.of, table.all, now=lambda: 0.0)))
     assert names.name_now(scope_of("127.0.0.1", 5000)) == "connection 5000"
     found = await asyncio.gather(
         *(names.find_name(scope_of("127.0.0.1", port)) for port in (5000, 5001, 5002, 6000))
@@ -89,7 +101,7 @@ async def test_the_connections_of_one_process_are_one_client_found_by_one_look_u
 
 async def test_a_process_that_is_not_shown_leaves_the_connection_as_the_client() -> None:
     table = Table({})
-    names = ClientNames(PeerNames(PeerProcesses(table.of, table.all, now=lambda: 0.0)))
+    names = ClientNames(PeerNames(PeerProcesses(table.read, table.of, table.all, now=lambda: 0.0)))
     for _ in range(3):
         assert await names.find_name(scope_of("127.0.0.1", 5000)) == "connection 5000"
     assert table.full_scans == 1
@@ -97,7 +109,7 @@ async def test_a_process_that_is_not_shown_leaves_the_connection_as_the_client()
 
 async def test_connections_that_have_ended_delay_no_other() -> None:
     table = Table({11: [5000], 12: [5001]})
-    names = ClientNames(PeerNames(PeerProcesses(table.of, table.all, now=lambda: 0.0)))
+    names = ClientNames(PeerNames(PeerProcesses(table.read, table.of, table.all, now=lambda: 0.0)))
     ports = (5000, *range(6000, 6100), 5001)
     table.scans_of_one = 0
     found = await asyncio.gather(*(names.find_name(scope_of("127.0.0.1", port)) for port in ports))
@@ -114,7 +126,8 @@ async def test_those_that_come_during_a_look_up_share_the_next_one() -> None:
         assert may_end.wait(HANG_S)
         return table.all()
 
-    names = ClientNames(PeerNames(PeerProcesses(table.of, list_slowly, max_wait_s=HANG_S)))
+    processes = PeerProcesses(table.read, table.of, list_slowly, max_wait_s=HANG_S)
+    names = ClientNames(PeerNames(processes))
     first = asyncio.create_task(names.find_name(scope_of("127.0.0.1", 5000)))
     assert await asyncio.to_thread(begun.wait, HANG_S)
     table.ports[12] = [6000]
@@ -138,7 +151,7 @@ async def test_a_slow_look_up_leaves_the_connection_as_the_client_until_it_ends(
         return table.all()
 
     renamed: list[tuple[str, str]] = []
-    processes = PeerProcesses(table.of, list_slowly, max_wait_s=0.0)
+    processes = PeerProcesses(table.read, table.of, list_slowly, max_wait_s=0.0)
     names = ClientNames(PeerNames(processes, lambda *pair: renamed.append(pair)))
     assert await names.find_name(scope_of("127.0.0.1", 5000)) == "connection 5000"
     assert not renamed
@@ -152,7 +165,7 @@ async def test_a_slow_look_up_leaves_the_connection_as_the_client_until_it_ends(
 async def test_connections_that_were_named_without_a_look_up_are_named_by_the_next_one() -> None:
     table = Table({11: [5000, 5001], 12: [6000]})
     renamed: list[tuple[str, str]] = []
-    processes = PeerProcesses(table.of, table.all, now=lambda: 0.0)
+    processes = PeerProcesses(table.read, table.of, table.all, now=lambda: 0.0)
     names = ClientNames(PeerNames(processes, lambda *pair: renamed.append(pair)))
     assert names.name_now(scope_of("127.0.0.1", 5000)) == "connection 5000"
     assert await names.find_name(scope_of("127.0.0.1", 5001)) == "process 11"
@@ -163,6 +176,25 @@ async def test_connections_that_were_named_without_a_look_up_are_named_by_the_ne
     assert renamed == [("connection 5002", "process 11")]
 
 
+async def test_a_look_up_is_for_the_connections_that_wait_and_those_that_have_no_process() -> None:
+    table = Table({11: [5000, 5001, 5002, 5003]})
+    now = [0.0]
+    processes = PeerProcesses(table.read, table.of, table.all, now=lambda: now[0])
+    names = ClientNames(PeerNames(processes))
+    table.hidden = {6000}
+    for port in (5000, 6000, 7000):
+        names.name_now(scope_of("127.0.0.1", port))
+    assert await names.find_name(scope_of("127.0.0.1", 5001)) == "process 11"
+    assert await names.find_name(scope_of("127.0.0.1", 5002)) == "process 11"
+    # The last one is closed. The first look-up is at all processes.
+    assert table.asked == [[5000, 5001, 6000, 7000]] * 2 + [[5002, 6000]]
+    now[0] += RENEW_S
+    assert await names.find_name(scope_of("127.0.0.1", 5003)) == "process 11"
+    assert table.asked[-1] == [5000, 5001, 5002, 5003, 6000]
+    now[0] += RENEW_S
+    assert names.name_now(scope_of("127.0.0.1", 5000)) == "process 11"
+
+
 async def test_what_came_too_early_for_a_look_at_all_processes_is_found_by_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -170,7 +202,7 @@ async def test_what_came_too_early_for_a_look_at_all_processes_is_found_by_the_n
     now = [0.0]
     table = Table({11: [5000]})
     found: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-    processes = PeerProcesses(table.of, table.all, now=lambda: now[0])
+    processes = PeerProcesses(table.read, table.of, table.all, now=lambda: now[0])
     names = ClientNames(PeerNames(processes, lambda *pair: found.put_nowait(pair)))
     assert await names.find_name(scope_of("127.0.0.1", 5000)) == "process 11"
     assert await found.get() == ("connection 5000", "process 11")
@@ -190,7 +222,8 @@ async def test_what_came_too_early_for_a_look_at_all_processes_is_found_by_the_n
 async def test_a_port_is_looked_up_again_after_a_while() -> None:
     now = [0.0]
     table = Table({11: [5000]})
-    names = ClientNames(PeerNames(PeerProcesses(table.of, table.all, now=lambda: now[0])))
+    processes = PeerProcesses(table.read, table.of, table.all, now=lambda: now[0])
+    names = ClientNames(PeerNames(processes))
     assert await names.find_name(scope_of("127.0.0.1", 5000)) == "process 11"
     table.ports = {12: [5000]}
     now[0] += KEEP_S
@@ -208,11 +241,11 @@ async def test_the_system_names_the_process_of_a_real_connection() -> None:
         ) as child:
             assert child.stdout is not None
             ports = [int(port) for port in child.stdout.readline().split()]
-            for pid, connections in list_ports([child.pid, os.getpid()]):
-                assert sorted(connections) == sorted(list_ports_of(pid))
+            peers = [Peer("127.0.0.1", port, "127.0.0.1", server_port) for port in ports]
             processes = PeerProcesses()
-            assert [await processes.find(port, server_port) for port in ports] == [child.pid] * 2
+            assert [await processes.find(peer) for peer in peers] == [child.pid] * 2
             with socket.create_connection(("127.0.0.1", server_port)) as own:
-                found = await PeerProcesses().find(own.getsockname()[1], server_port)
+                peer = Peer(*own.getsockname(), *own.getpeername())
+                found = await PeerProcesses().find(peer)
             assert found == os.getpid()
             child.communicate()
