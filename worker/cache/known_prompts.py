@@ -8,7 +8,6 @@ conversation is one entry, however many turns it has.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,6 +24,8 @@ HEAD_TOKENS = 256
 NO_TOKEN = -(2**31)
 
 Tokens = np.ndarray[Any, np.dtype[np.int32]]
+Lengths = np.ndarray[Any, np.dtype[np.int64]]
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 
 
 class Closest(NamedTuple):
@@ -44,14 +45,12 @@ NOTHING_KNOWN = Closest()
 class KnownPrompt:
     """A prompt of `length` tokens, which its answer may follow.
 
-    `tails` are how far from its end the next prompt is expected to part from it, `row` where its
-    head is while it is known.
+    `tails` are how far from its end the next prompt is expected to part from it.
     """
 
     tokens: Tokens
     length: int
     tails: Sequence[int] = ()
-    row: int = -1
 
 
 class Match(NamedTuple):
@@ -66,20 +65,25 @@ class Match(NamedTuple):
         return max(self.known.length - self.common, 0)
 
 
-class Comparison(NamedTuple):
-    """A new prompt, and what it has in common with those known before, the last used first."""
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A new prompt, and what it has in common with those known before.
+
+    `known` and `common` are by row, `used` is greater the later a prompt was used; 0 is no prompt.
+    """
 
     prompt: KnownPrompt
-    matches: Sequence[Match]
+    closest: Closest
+    known: Sequence[KnownPrompt | None]
+    common: Lengths
+    used: Lengths
 
     @property
-    def closest(self) -> Closest:
-        """What is in common with the closest one."""
-        common = max((match.common for match in self.matches), default=0)
-        if common == len(self.prompt.tokens):
-            return Closest(common)
-        known = [match.known for match in self.matches if match.common == common]
-        return Closest(common, any(len(each.tokens) > common for each in known))
+    def matches(self) -> list[Match]:
+        """All that were known before, the last used first."""
+        rows = np.argsort(-self.used).tolist()
+        pairs = [(self.known[row], int(self.common[row])) for row in rows]
+        return [Match(known, common) for known, common in pairs if known is not None]
 
 
 class KnownPrompts:
@@ -88,67 +92,78 @@ class KnownPrompts:
     def __init__(self, max_tokens: int = MAX_TOKENS, max_prompts: int = MAX_PROMPTS) -> None:
         self._max_tokens = max_tokens
         self._max_prompts = max_prompts
-        # Least recently used first.
-        self._prompts: OrderedDict[KnownPrompt, None] = OrderedDict()
-        self._held_tokens = 0
-        # The first tokens of each prompt, and the rows that have none.
-        self._heads = np.full((max_prompts + 1, HEAD_TOKENS), NO_TOKEN, np.int32)
+        self._held_tokens = self._uses = 0
+        # All of these are by row, which is a prompt or free. A comparison reads each as a whole.
+        rows = max_prompts + 1
+        self._prompts: list[KnownPrompt | None] = [None] * rows
         self._free_rows = list(range(max_prompts, -1, -1))
+        self._heads = np.full((rows, HEAD_TOKENS), NO_TOKEN, np.int32)
+        # How many tokens are known, how many of them are the prompt's, and when it was used.
+        self._sizes, self._lengths, self._used = np.zeros((3, rows), np.int64)
 
     def __len__(self) -> int:
-        return len(self._prompts)
+        return len(self._prompts) - len(self._free_rows)
 
     def note(self, prompt: Sequence[int]) -> Comparison:
         """Compare a prompt with those that are known; from now on it is one of them."""
         noted = KnownPrompt(to_array(prompt[: self._max_tokens]), len(prompt))
-        matches = self._compare(noted.tokens)
-        self._add(noted, matches)
-        return Comparison(noted, matches)
+        common = self._compare(noted.tokens)
+        closest = self._find_closest(common, len(noted.tokens))
+        compared = Comparison(noted, closest, [*self._prompts], common, self._used.copy())
+        self._add(noted, common)
+        return compared
 
     def note_answer(self, tokens: Sequence[int]) -> None:
         """Note what was computed of a known prompt, and of its answer."""
         computed = to_array(tokens[: self._max_tokens])
-        matches = self._compare(computed)
-        own = [match.known for match in matches if match.common >= match.known.length]
-        prompt = max(own, key=lambda known: known.length, default=None)
+        common = self._compare(computed)
+        own = [self._prompts[row] for row in self._find(common >= self._lengths)]
+        prompt = max(filter(None, own), key=lambda known: known.length, default=None)
         if prompt is None:
-            self._add(KnownPrompt(computed, len(computed)), matches)
+            self._add(KnownPrompt(computed, len(computed)), common)
         else:
-            self._add(KnownPrompt(computed, prompt.length, prompt.tails), matches)
+            self._add(KnownPrompt(computed, prompt.length, prompt.tails), common)
 
-    def _compare(self, tokens: Tokens) -> list[Match]:
-        head = tokens[:HEAD_TOKENS]
-        common = common_lengths(self._heads, head)
-        matches = []
-        for known in reversed(self._prompts):
-            length = common[known.row]
-            if length == HEAD_TOKENS:
-                length = common_length(known.tokens, tokens, HEAD_TOKENS)
-            matches.append(Match(known, length))
-        return matches
+    def _compare(self, tokens: Tokens) -> Lengths:
+        """How many tokens the prompt of each row has in common with these at the beginning."""
+        common = common_lengths(self._heads, tokens[:HEAD_TOKENS])
+        for row in self._find(common == HEAD_TOKENS):
+            if (known := self._prompts[row]) is not None:
+                common[row] = common_length(known.tokens, tokens, HEAD_TOKENS)
+        return common
 
-    def _add(self, noted: KnownPrompt, matches: Sequence[Match]) -> None:
+    def _find_closest(self, common: Lengths, size: int) -> Closest:
+        most = int(common.max())
+        goes_on = most < size and bool((self._sizes[common == most] > most).any())
+        return Closest(most, goes_on)
+
+    def _find(self, condition: Flags) -> list[int]:
+        """The rows of the prompts for which this holds, the last used first."""
+        rows: list[int] = np.flatnonzero(condition & (self._used > 0)).tolist()
+        return sorted(rows, key=self._used.__getitem__, reverse=True) if len(rows) > 1 else rows
+
+    def _add(self, noted: KnownPrompt, common: Lengths) -> None:
         """Keep a prompt in place of those that it goes on from, unless it is in another one."""
         size = len(noted.tokens)
-        holder = next((known for known, common in matches if common == size), None)
-        if holder is not None:
-            self._prompts.move_to_end(holder)
+        self._uses += 1
+        if holders := self._find(common == size):
+            self._used[holders[0]] = self._uses
             return
-        for known, common in matches:
-            if common == len(known.tokens):
-                self._remove(known)
-        self._prompts[noted] = None
-        self._held_tokens += size
-        noted.row = self._free_rows.pop()
-        self._heads[noted.row, :size] = noted.tokens[:HEAD_TOKENS]
-        while len(self._prompts) > self._max_prompts or self._held_tokens > self._max_tokens:
-            self._remove(next(iter(self._prompts)))
+        for row in self._find(common == self._sizes):
+            self._remove(row)
+        row = self._free_rows.pop()
+        self._prompts[row], self._held_tokens = noted, self._held_tokens + size
+        self._heads[row, :size] = noted.tokens[:HEAD_TOKENS]
+        self._sizes[row], self._lengths[row], self._used[row] = size, noted.length, self._uses
+        while len(self) > self._max_prompts or self._held_tokens > self._max_tokens:
+            self._remove(int(np.where(self._used > 0, self._used, self._uses + 1).argmin()))
 
-    def _remove(self, known: KnownPrompt) -> None:
-        del self._prompts[known]
-        self._held_tokens -= len(known.tokens)
-        self._heads[known.row] = NO_TOKEN
-        self._free_rows.append(known.row)
+    def _remove(self, row: int) -> None:
+        self._held_tokens -= int(self._sizes[row])
+        self._prompts[row] = None
+        self._heads[row] = NO_TOKEN
+        self._sizes[row] = self._lengths[row] = self._used[row] = 0
+        self._free_rows.append(row)
 
 
 def to_array(tokens: Sequence[int]) -> Tokens:
@@ -156,15 +171,15 @@ def to_array(tokens: Sequence[int]) -> Tokens:
     return np.fromiter(tokens, np.int32, len(tokens))
 
 
-def common_lengths(heads: Tokens, tokens: Tokens) -> list[int]:
+def common_lengths(heads: Tokens, tokens: Tokens) -> Lengths:
     """How many tokens each row of `heads` has in common with these at the beginning."""
     if not len(tokens):
-        return [0] * len(heads)
+        return np.zeros(len(heads), np.int64)
     differs = heads[:, : len(tokens)] != tokens
-    lengths = differs.argmax(axis=1)
-    lengths[~differs.any(axis=1)] = len(tokens)
-    common: list[int] = lengths.tolist()
-    return common
+    lengths: Lengths = differs.argmax(axis=1)
+    # Nothing differs where the first place is the greatest, and is not one that does.
+    lengths[(lengths == 0) & ~differs[:, 0]] = len(tokens)
+    return lengths
 
 
 def common_length(first: Tokens, second: Tokens, start: int = 0) -> int:
