@@ -163,8 +163,10 @@ class RowGenerationBatch(GenerationBatch):
         """Add tokens to a row; why it ends with them. Only the last one can end it."""
         self.tokens[row] += tokens
         self._num_tokens[row] += len(tokens)
-        if any(self._matchers[row].advance(token) for token in tokens):
-            return "stop"
+        matcher = self._matchers[row]
+        for token in tokens:
+            if matcher.advance(token):
+                return "stop"
         return "length" if self._num_tokens[row] >= self.max_tokens[row] else None
 
     def continue_with(

@@ -72,16 +72,17 @@ class PassTimer:
     """The time of a pass of this many `places`; 0 is a pass that is not measured."""
 
     def __init__(self) -> None:
-        self.start(0)
+        self.places = 0
+        self._stopwatch: Stopwatch | None = None
 
     def start(self, places: int) -> None:
         """The pass begins now."""
         self.places = places
-        self._stopwatch = Stopwatch()
+        self._stopwatch = Stopwatch() if places else None
 
     def read_s(self) -> float:
-        """The seconds since the start."""
-        return self._stopwatch.read_s()
+        """The seconds since the start; 0 where nothing is measured."""
+        return 0.0 if self._stopwatch is None else self._stopwatch.read_s()
 
 
 class Speculation:
