@@ -1,7 +1,7 @@
-"""`python -m tests.load.bare MODEL MAX_RUNNING`: the limit, mlx-lm's batch loop with no HTTP.
+"""`python -m tests.load.bare MODEL MAX_RUNNING [alike]`: the limit, mlx-lm's batch loop, no HTTP.
 
-It reads jobs from its input, a line of JSON each, and writes their timings: the
-same chats as the servers get, tokenised before the time is taken.
+It reads jobs from its input, a line of JSON each, and writes their timings: the same chats as the
+servers get, tokenised before the time is taken. With `alike` it is scheduled as mlxd's worker is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ import msgspec
 
 from tests.load.servers import started
 from tests.load.timings import Timing
+from worker.memory.device import schedule_as_batch
+
+ALIKE = "alike"
 
 
 class Job(msgspec.Struct):
@@ -29,19 +32,23 @@ class Job(msgspec.Struct):
 
 
 class CommandResult(msgspec.Struct):
-    """Their timings, and the total time."""
+    """Their timings, the total time, and the processor time of the loop."""
 
     timings: list[Timing]
     elapsed_s: float
+    processor_s: float
 
 
 @contextmanager
 def bare_loop(
-    model: Path, max_running: int, *, allocator: str = "off"
+    model: Path, max_running: int, *, alike: bool = False
 ) -> Iterator[Callable[[Job], CommandResult]]:
-    """A function that runs a job in a process of its own, which ends with the block."""
-    words = ["-m", "tests.load.bare", str(model), str(max_running)]
-    with started(words, allocator=allocator) as process:
+    """A function that runs a job in a process of its own, which ends with the block.
+
+    One that is `alike` has the preloads and the scheduling class of mlxd's worker.
+    """
+    words = ["-m", "tests.load.bare", str(model), str(max_running), *([ALIKE] if alike else [])]
+    with started(words, allocator="auto" if alike else "off") as process:
         assert process.stdin is not None
         assert process.stdout is not None
         jobs, results = process.stdin, process.stdout
@@ -74,9 +81,10 @@ class EngineCore:
         limits = [body["max_tokens"] for body in job.bodies]
         pairs = list(zip(prompts, limits, strict=True))
         self._drain(pairs[: job.warm_up], job.concurrency)
-        began = time.perf_counter()
+        began, processor_began = time.perf_counter(), time.process_time()
         timings = self._drain(pairs[job.warm_up :], job.concurrency)
-        return CommandResult(timings, time.perf_counter() - began)
+        processor_s = time.process_time() - processor_began
+        return CommandResult(timings, time.perf_counter() - began, processor_s)
 
     def _tokenize(self, body: dict[str, Any]) -> list[int]:
         tokens: list[int] = self._tokenizer.apply_chat_template(
@@ -105,8 +113,10 @@ class EngineCore:
         return finished
 
 
-def main(model: str, max_running: str) -> None:
+def main(model: str, max_running: str, setup: str = "") -> None:
     """Answer each line of the input."""
+    if setup == ALIKE:
+        schedule_as_batch()
     loop = EngineCore(Path(model), int(max_running))
     for line in sys.stdin.buffer:
         done = loop.run(msgspec.json.decode(line, type=Job))

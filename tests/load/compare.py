@@ -19,12 +19,13 @@ from tests.load.picture import draw_latency
 from tests.load.run import MOST_WARM_UP, add_workload, measure, workload_of
 from tests.load.servers import MODEL_HELP, find_model, make_tiny, mlx_lm_server, mlxd
 from tests.load.tables import figures_table, ratios_table, remarks, wide_console
+from tests.load.usage import SERVER, WORKER, Usage
 from tests.load.workload import Workload
 
 BARE = "bare loop"
-# The bare loop with the worker's own preloads, which a user of it would not have.
-BARE_ALIKE = "bare loop, preloaded"
-ALLOCATORS = {BARE: "off", BARE_ALIKE: "auto"}
+# With the worker's own preloads and scheduling class, which a user of the loop would not have.
+BARE_ALIKE = "bare loop, set up alike"
+BARE_LOOPS = (BARE, BARE_ALIKE)
 SERVERS = {"mlxd": mlxd, "mlx_lm.server": mlx_lm_server}
 US_PER_MS = 1000.0
 # At concurrency 1, so that the p95 of a round is not just its slowest request.
@@ -45,8 +46,8 @@ def run_round(
     most = max(pace.concurrency for pace in paces)
     found: Round = {}
     for name in order:
-        if name in ALLOCATORS:
-            found[name] = run_bare(model, workload, paces, most, ALLOCATORS[name])
+        if name in BARE_LOOPS:
+            found[name] = run_bare(model, workload, paces, most, alike=name == BARE_ALIKE)
             continue
         with SERVERS[name](model, most) as server:
             found[name] = {
@@ -57,16 +58,17 @@ def run_round(
 
 
 def run_bare(
-    model: Path, workload: Workload, paces: Sequence[ClosedLoop], most: int, allocator: str
+    model: Path, workload: Workload, paces: Sequence[ClosedLoop], most: int, *, alike: bool = False
 ) -> dict[float, Figures]:
     """The bare loop's figures by level."""
     found = {}
-    with bare_loop(model, most, allocator=allocator) as run:
+    with bare_loop(model, most, alike=alike) as run:
         for pace in paces:
             warm_up = min(pace.requests, MOST_WARM_UP)
             bodies = [workload.body(number) for number in range(-warm_up, pace.requests)]
             done = run(Job(bodies, pace.concurrency, warm_up))
-            found[pace.level] = summarise(pace.level, done.timings, done.elapsed_s, 0.0)
+            usage = Usage({SERVER: done.processor_s})
+            found[pace.level] = summarise(pace.level, done.timings, done.elapsed_s, 0.0, usage)
     return found
 
 
@@ -77,15 +79,24 @@ def ratios(rounds: Sequence[Round]) -> dict[float, dict[str, list[float]]]:
         for level, ours in one["mlxd"].items():
             of_level = found.setdefault(level, defaultdict(list))
             peer = one["mlx_lm.server"][level]
-            for name in ALLOCATORS:
+            for name in BARE_LOOPS:
                 of_level[f"tokens/s of {name}"].append(
                     ours.tokens_per_s / one[name][level].tokens_per_s
                 )
             of_level["tokens/s of peer"].append(ours.tokens_per_s / peer.tokens_per_s)
             of_level["first token p95 of peer"].append(ours.first_token.p95 / peer.first_token.p95)
-            if ours.usage is not None:
-                of_level["service, us a token"].append(ours.usage.cpu_s["server"] * US_PER_MS)
+            for name, used in processor_us(ours, one[BARE_ALIKE][level]).items():
+                of_level[name].append(used)
     return found
+
+
+def processor_us(ours: Figures, alike: Figures) -> dict[str, float]:
+    """The microseconds of processor time a token of mlxd's processes and of the loop alike."""
+    if ours.usage is None or alike.usage is None:
+        return {}
+    used = {"service": ours.usage.cpu_s[SERVER], "worker": ours.usage.cpu_s[WORKER]}
+    used["loop alike"] = alike.usage.cpu_s[SERVER]
+    return {f"{name}, us a token": s * US_PER_MS for name, s in used.items()}
 
 
 def median_figures(rounds: Sequence[Round], name: str) -> list[Figures]:
@@ -122,7 +133,7 @@ def main(options: argparse.Namespace) -> int:
     workload = workload_of(options, "default_model")
     levels = map(int, options.concurrency.split(","))
     paces = [ClosedLoop(level, max(level, LEAST_REQUESTS) * options.requests) for level in levels]
-    names = [*ALLOCATORS, *SERVERS]
+    names = [*BARE_LOOPS, *SERVERS]
     rounds = []
     with model_of(options) as model, Progress(console=console, transient=True) as show:
         for number in show.track(range(options.rounds), description="rounds"):
