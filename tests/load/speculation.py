@@ -4,9 +4,10 @@ Each round answers each task without drafts and with them, one row alone and fou
 order that alternates; the story, which repeats nothing, has three times as many rounds. Printed are
 the speed as a multiple of that without drafts, by processor time and by the clock, as medians of
 the rounds with the lower bound of 90 % of their mean; the tokens of a row and pass beside its own;
-and the share of the passes' time that verifies what is not kept, by the cost curve that is measured
-first. The answers are compared. As a worker has it, OpenBLAS is to be preloaded (`LD_PRELOAD`):
-MLX's own product takes as long for each place as for a pass, so that nothing is gained.
+and the share of the passes' time that verifies what is not kept, of each task and of all of them,
+by the cost curve that is measured first. The answers are compared. As a worker has it, OpenBLAS is
+to be preloaded (`LD_PRELOAD`): MLX's own product takes as long for each place as for a pass, so
+that nothing is gained.
 """
 
 from __future__ import annotations
@@ -202,13 +203,18 @@ def main() -> None:
     for rows in (1, 2, 4, 8):
         print(rows, [round(bench.curve.relative(rows, n), 2) for n in range(1, 8)], flush=True)
     for rows in WIDTHS:
+        spent = wasted = 0.0
         for task in TASKS:
             times = STORY_ROUNDS if task.name == "story" else 1
-            report(bench, task, rows, rounds * times, count)
+            drafted = report(bench, task, rows, rounds * times, count)
+            # The story has more rounds, and counts as much as any other task.
+            spent += statistics.mean(each.spent for each in drafted)
+            wasted += statistics.mean(each.wasted for each in drafted)
+        print(f"{rows} x all tasks: wasted {wasted / spent:.1%}", flush=True)
 
 
-def report(bench: Bench, task: Task, rows: int, rounds: int, count: int) -> None:
-    """Measure one task, and print its line."""
+def report(bench: Bench, task: Task, rows: int, rounds: int, count: int) -> list[Run]:
+    """Measure one task, and print its line; its runs with drafts."""
     pairs: list[tuple[Run, Run]] = []
     for number in range(rounds):
         order = (False, True) if number % 2 else (True, False)
@@ -227,6 +233,7 @@ def report(bench: Bench, task: Task, rows: int, rounds: int, count: int) -> None
         f"answers {'equal' if equal else 'DIFFER'}",
         flush=True,
     )
+    return drafted
 
 
 def describe(ratios: list[float]) -> str:
