@@ -9,6 +9,7 @@ from tests.load import (
     agents,
     beside,
     compare,
+    decode,
     dialects,
     equality,
     eviction,
@@ -31,6 +32,7 @@ def main() -> int:
     for script in (
         run,
         compare,
+        decode,
         agents,
         equality,
         eviction,
