@@ -293,3 +293,19 @@ def join(engine: Engine, id: int) -> int:
     while not any(token.id == id for token in engine.step()):
         steps += 1
     return steps
+
+
+def test_rows_that_join_are_held_twice_in_few_layers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slot_arrays, "MIN_COPIED_BYTES", 0)
+    left = settled_bytes()
+    layers, others = ([make_batch(rows) for _ in range(LAYERS)] for rows in (1, LAYERS))
+    layers, others = to_slots(layers), to_slots(others)
+    mx.eval([layer.state for layer in (*layers, *others)])
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    extend_layers(layers, others, range(1, 1 + LAYERS))
+    mx.eval([layer.state for layer in layers])
+    held = sum(layer.nbytes for layer in layers)
+    # What waits to join is kept by whoever joins it.
+    assert len(others) == LAYERS
+    assert mx.get_peak_memory() - left <= (1 + PEAK_SHARE) * held

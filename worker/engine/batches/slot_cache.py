@@ -119,7 +119,8 @@ class SlotKVCache:
     def extend(self, other: SlotKVCache, slots: Sequence[int] = (), room: int = 0) -> None:
         """Put the other cache's rows into these free slots, by default behind all others.
 
-        Arrays that must be copied for them get `room` slots, or as many as there are rows.
+        Arrays that must be copied for them get `room` slots, or as many as there are rows. The
+        other cache is left without arrays: a join would hold its rows twice in all layers.
         """
         rows, added = len(self.positions.paddings), len(other.positions.paddings)
         slots = slots or range(rows, rows + added)
@@ -130,6 +131,7 @@ class SlotKVCache:
         if self.keys is not None or other.keys is not None:
             self.keys = place_rows(self.keys, size, other.keys, other.end, slots, room)
             self.values = place_rows(self.values, size, other.values, other.end, slots, room)
+        other.keys = other.values = None
 
     def extract(self, idx: int) -> KVCache:
         """The cache of one row, without its padding: a part of the arrays, which is not copied.
