@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -12,6 +13,7 @@ from mlx_lm.models.cache import BatchKVCache, KVCache
 from mlx_lm.utils import load_model
 
 from protocol.messages import Sampling
+from protocol.quantisation import KVBits
 from tests.device_memory import settled_bytes
 from worker.engine.batches import slot_arrays, slot_cache
 from worker.engine.batches.row_positions import RowPositions
@@ -27,7 +29,7 @@ from worker.engine.batches.slot_cache import (
 )
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
-from worker.engine.rows import row_generator
+from worker.engine.rows import prompt_batch, row_generator
 from worker.engine.rows.slot_room import CHECK_STEPS, SlotRoom
 from worker.engine.sampler import make_row
 
@@ -38,6 +40,7 @@ MANY_TOKENS = 200
 PLENTY = 1 << 40
 LAYERS, HEADS, TOKENS, WIDTH = 8, 2, 256, 16
 LONG_TOKENS = 4096
+SLICED_TOKENS = 700
 COPIED_ROWS = 2.0
 """The rows that a join may copy, its own included."""
 PEAK_SHARE = 0.25
@@ -89,6 +92,36 @@ def test_joins_copy_each_row_once_on_average(engine: Engine, copied: list[int]) 
     # All rows are as long as the first one, which decodes in every step.
     own = JOINS * engine.kv_cost.batch_bytes(1, TOKENS) // TOKENS * (len(PROMPT) + steps)
     assert 0 < sum(copied) + own <= COPIED_ROWS * own
+
+
+@pytest.mark.parametrize("kv_bits", [0, 8])
+@pytest.mark.parametrize("alone", [False, True])
+def test_slices_do_not_copy_the_prompt_before_them(
+    kv_bits: KVBits, alone: bool, llama_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[int] = []
+    join_arrays, copy = mx.concatenate, slot_arrays.copy_rows
+
+    def count_joined(arrays: list[mx.array], axis: int = 0) -> mx.array:
+        if arrays[0].ndim == 4 and axis == 2:
+            copied.append(arrays[0].shape[2])
+        return join_arrays(arrays, axis)
+
+    def count_copied(array: mx.array, rows: Sequence[int], taken: slice, *size: Any) -> mx.array:
+        copied.append(taken.stop)
+        return copy(array, rows, taken, *size)
+
+    monkeypatch.setattr(mx, "concatenate", count_joined)
+    monkeypatch.setattr(prompt_batch, "copy_rows", count_copied)
+    model, _ = load_model(llama_path)
+    engine = Engine(model, max_running=2, prefill=PrefillLimits(max_tokens=64), kv_bits=kv_bits)
+    prompt = [token % 60 + 3 for token in range(SLICED_TOKENS)]
+    engine.insert(0, prompt, 1, make_row(GREEDY), alone=alone)
+    while len(engine):
+        engine.step()
+    arrays = 2 * len(model.layers)
+    # The first slice, to arrays with room for all.
+    assert sum(copied) <= 64 * arrays
 
 
 def test_a_leave_copies_nothing_where_the_bytes_are_spare(

@@ -3,7 +3,8 @@
 These parts of mlx-lm's batch are extended, for mlx-lm 0.32.2:
 
 - siblings: a row whose prompt is already in prefill shares that prefill.
-- prefill: mlx-lm waits for each slice and frees MLX's buffers after it.
+- prefill: mlx-lm waits for each slice and frees MLX's buffers after it, and copies all keys and
+  values of a prompt at every 256 tokens.
 - log-probabilities: only the prompts of the rows that request scores are scored.
 - rows alone: each prompt is a batch of its own.
 """
@@ -11,7 +12,7 @@ These parts of mlx-lm's batch are extended, for mlx-lm 0.32.2:
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy, deepcopy
 from typing import Any
 
@@ -21,9 +22,10 @@ from mlx_lm.generate import (
     PromptProcessingBatch,
     StopSequences,
 )
-from mlx_lm.models.cache import BatchKVCache, CacheList
+from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
 
 from worker.cache.radix_node import arrays_of
+from worker.engine.batches.slot_arrays import copy_rows, round_up
 from worker.engine.batches.slot_cache import (
     extract_row,
     to_slots,
@@ -39,10 +41,12 @@ from worker.engine.rows.generation_batch import (
 from worker.engine.sampler import Row, Sibling
 from worker.engine.token_logprobs import ScoringModel
 from worker.quantised_kv.model_quantisation import to_plain
+from worker.quantised_kv.packed_caches import PackedBatchKVCache, PackedKVCache
 
 MAX_SCORED_CHUNK_TOKENS = 64
 # The size of a slice that has all of a prompt.
 WHOLE_TOKENS = sys.maxsize
+GROWING_CACHES = (KVCache, PackedKVCache, BatchKVCache, PackedBatchKVCache)
 
 PromptProgress = PromptProcessingBatch.Response
 
@@ -115,6 +119,17 @@ class RowPromptBatch(PromptProcessingBatch):
                 layer.finalize()
         mx.async_eval([layer.state for layer in self.prompt_cache])
 
+    def reserve(self, tokens: int) -> None:
+        """Give the arrays room for so many more tokens of each row: then no slice copies them.
+
+        Those that do not exist yet come with the first slice.
+        """
+        for cache in list_growing(self.prompt_cache):
+            end = cache.offset if isinstance(cache, KVCache) else cache._idx
+            if cache.keys is not None and cache.keys.shape[2] < end + tokens:
+                cache.keys = extend_room(cache.keys, end, tokens)
+                cache.values = extend_room(cache.values, end, tokens)
+
     def wait(self) -> None:
         """Wait until the device has computed the slice."""
         mx.eval([layer.state for layer in self.prompt_cache])
@@ -162,6 +177,21 @@ class RowPromptBatch(PromptProcessingBatch):
             self.max_tokens[index] = sibling.max_tokens
             self.stop_sequences[index] = make_stop_sequences(sibling.row.stop_token_ids)
         return [tokens[index] for index in indices]
+
+
+def list_growing(layers: Sequence[Any]) -> Iterator[Any]:
+    """mlx-lm's caches whose arrays grow with each token."""
+    for layer in layers:
+        if type(layer) is CacheList:
+            yield from list_growing(layer.caches)
+        elif type(layer) in GROWING_CACHES:
+            yield layer
+
+
+def extend_room(array: mx.array, end: int, tokens: int) -> mx.array:
+    """A copy of the first `end` tokens of each row, with room for so many more."""
+    rows = array.shape[0]
+    return copy_rows(array, range(rows), slice(0, end), (rows, round_up(end + tokens)), end)
 
 
 def share_arrays(layers: Sequence[Any], own: Sequence[Any]) -> None:

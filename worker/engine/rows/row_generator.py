@@ -272,10 +272,12 @@ class RowBatchGenerator(BatchGenerator):
         planned = self._planned
         if planned is None or planned not in self._prefills or not self._slice.tokens:
             return [], 0
-        rows = planned.rows
+        rows, left = planned.rows, planned.left
         taken = [row.take(self._slice.tokens) for row in rows]
         progress: list[Any] = []
         with self._attempt(planned):
+            # The last token of a prompt is computed by the first decode step.
+            planned.batch.reserve(left + 1)
             planned.batch.prompt([tokens for tokens, _ in taken])
             progress = [
                 PromptProgress(row.uid, row.progress, ended, False)
