@@ -27,6 +27,7 @@ from worker.engine.batches.compiled_sampling import choose_sampling
 from worker.engine.batches.decode_groups import PaddingCost
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
 from worker.engine.batches.prefill_turns import PrefillingRow, reuse_of_sibling, split_prompt
+from worker.engine.batches.speculation.cost_curve import CostCurve
 from worker.engine.batches.speculation.drafted_pass import NO_DRAFTS, DraftedCounts, VerifiedToken
 from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.prefill_budget import WHOLE_DEVICE, DeviceShare, PrefillBudget, PrefillLimits
@@ -76,7 +77,8 @@ class Engine:
     """The rows of one model that are in prefill or decoding, by the request's id.
 
     `rules` say what its rows may share. Of a row that was inserted `alone` nothing is cached.
-    `kv_bits` are those of quantised keys and values, 0 for full precision.
+    `curve` has what its passes cost, once that is measured. `kv_bits` are those of quantised keys
+    and values, 0 for full precision.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Engine:
         rules: BatchRules | None = None,
         compiled_sampling: bool = False,
         speculation: Speculation | None = None,
+        curve: CostCurve | None = None,
         kv_bits: KVBits = 0,
         make_budget: MakeBudget = PrefillBudget,
     ) -> None:
@@ -102,7 +105,7 @@ class Engine:
         budget = make_budget(prefill, probe_attention(model, own_cost))
         self._generator = RowBatchGenerator(
             model,
-            PaddingCost(own_cost, weight_bytes_of(model), speculation),
+            PaddingCost(own_cost, weight_bytes_of(model), curve),
             budget,
             completion_batch_size=max_running,
             prefill_step_size=prefill.max_tokens,

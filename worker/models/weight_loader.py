@@ -196,6 +196,7 @@ class WeightLoad:
                 model,
                 self._check_store,
                 self.config.content_key,
+                name=self.config.id,
                 curve=self._curve,
                 speculation=self.config.source.speculation,
                 vocabulary_size=self.config.vocabulary_size,
@@ -226,7 +227,8 @@ class WeightLoad:
             rules=self._check.rules,
             compiled_sampling=configure.compiled_sampling,
             kv_bits=config.source.kv_bits,
-            speculation=make_speculation(config, self._curve, self._draft),
+            speculation=self._make_speculation(),
+            curve=self._curve,
         )
         log_rules(config.id, engine.rules)
         if (finding := engine.quantisation.finding) is not None:
@@ -261,6 +263,13 @@ class WeightLoad:
             return []
         self.total_bytes, self._draft = self.total_bytes - self._draft.facts.weight_bytes, None
         return [f"its draft_model is not used: {rules.undrafted or SPECULATION_OFF}"]
+
+    def _make_speculation(self) -> Speculation | None:
+        """The speculation of a model whose passes cost what the curve says; None if it is off."""
+        if self.config.source.speculation == "off":
+            return None
+        kv_cost = None if self._draft is None else self._draft.kv_cost
+        return Speculation(PassCosts(self._curve), self._draft, kv_cost)
 
     def _build_model(self) -> None:
         """Build the model's modules; their arrays are read lazily."""
@@ -388,12 +397,3 @@ def slice_weights(weights: list[mx.array]) -> Iterator[list[mx.array]]:
         size_bytes += array.nbytes
     if current:
         yield current
-
-
-def make_speculation(
-    config: ModelConfig, curve: CostCurve, draft: DraftModel | None
-) -> Speculation | None:
-    """The speculation of a model whose passes cost what the curve says; None if it is off."""
-    if config.source.speculation == "off":
-        return None
-    return Speculation(PassCosts(curve), draft, None if draft is None else draft.kv_cost)

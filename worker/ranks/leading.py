@@ -12,6 +12,7 @@ from protocol.batching import BatchRules
 from protocol.quantisation import KVBits
 from worker.cache.prefix_cache import PrefixCache
 from worker.engine.attention_cost import AttentionCost
+from worker.engine.batches.speculation.cost_curve import CostCurve
 from worker.engine.batches.speculation.speculation import Drafts, PassTimer, Speculation
 from worker.engine.bitmask import BitMask
 from worker.engine.engine import Engine, Token
@@ -155,8 +156,10 @@ class LeadingEngine(Engine):
         rules: BatchRules | None = None,
         compiled_sampling: bool = False,
         speculation: Speculation | None = None,
+        curve: CostCurve | None = None,
         kv_bits: KVBits = 0,
     ) -> None:
+        """`curve` is not used: other ranks have not measured the same, and group rows alike."""
         self._recorder = recorder
         self._is_ready = False
         count_parts(model, prompt_cache, name, kv_bits)

@@ -26,7 +26,7 @@ class LoadCheck:
     """The check of one model, one device step at a time; `rules` is its result so far.
 
     `has_news` says whether `take_rules` has rules to give. Rules that `store` has by this `key` are
-    not measured again. `curve` is filled with what passes cost where drafts are verified.
+    not measured again. `curve` is filled with what passes cost. `name` is the model's in the log.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class LoadCheck:
         store: CheckStore,
         content_key: str,
         *,
+        name: str = "",
         curve: CostCurve,
         speculation: SpeculationMode,
         vocabulary_size: int,
@@ -68,6 +69,7 @@ class LoadCheck:
             PassTiming,
             model,
             curve,
+            name=name,
             vocabulary_size=vocabulary_size,
             limits=limits,
             load_s=load_s,
@@ -107,8 +109,6 @@ class LoadCheck:
                 self._found, self._check, self.has_news = self._check.rules, None, True
                 self._store.write(self._key, self._found)
             return False
-        if not self.rules.verifies_drafts:
-            return True
         if self._timing is None:
             self._timing = self._make_timing(rules=self.rules)
         return self._timing.advance()

@@ -1,11 +1,13 @@
-"""The time of passes with drafts, measured with the model itself once it is loaded.
+"""The time of passes, and the speed of attention, measured with the model once it is loaded.
 
-Rows decode as they do later, and verify drafts of a given size, which are wrong.
+A row decodes as it does later. Where drafts are verified, several rows do, and verify drafts of a
+given size, which are wrong.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 
 import mlx.core as mx
@@ -25,10 +27,12 @@ from worker.engine.engine import Engine, Token
 from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.sampler import Row, make_row
 from worker.engine.stopwatch import Stopwatch
-from worker.memory.kv_cost import run_lazily
+from worker.memory.kv_cost import flatten_caches, run_lazily
 from worker.selfcheck.samples import make_tokens
 from worker.selfcheck.scored_rows import GREEDY, Steps
 from worker.selfcheck.timed_steps import TimedSteps
+
+logger = logging.getLogger(__name__)
 
 # One row first: what the others cost is reckoned from it if the time is over.
 TIMED_ROWS = (1, 4, 2, 8)
@@ -75,13 +79,17 @@ class SizedSpeculation(Speculation):
 
 
 class PassTiming:
-    """Fills a curve, a pass at a time."""
+    """Fills a curve, a pass at a time: with passes of one row and place unless drafts are verified.
+
+    `name` is the model's in the log.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         curve: CostCurve,
         *,
+        name: str = "",
         vocabulary_size: int,
         limits: PrefillLimits,
         rules: BatchRules,
@@ -99,10 +107,10 @@ class PassTiming:
             kv_bits=kv_bits,
             speculation=speculation,
         )
-        curve.attended_bytes_s = measure_attention(model)
         prompt = make_tokens(0, PROMPT_TOKENS, vocabulary_size)
         passes = time_passes(engine, speculation, costs, prompt)
-        self._passes = TimedSteps(passes, max(MIN_BUDGET_S, LOAD_SHARE * load_s))
+        steps = in_turn(enter_attention(model, curve, name), passes)
+        self._passes = TimedSteps(steps, max(MIN_BUDGET_S, LOAD_SHARE * load_s))
 
     @property
     def is_overdue(self) -> bool:
@@ -121,10 +129,32 @@ class PassTiming:
             return True
 
 
+def in_turn(*parts: Steps) -> Steps:
+    """The steps of all parts; no method, so that it holds no check."""
+    for part in parts:
+        yield from part
+
+
+def enter_attention(model: nn.Module, curve: CostCurve, name: str) -> Steps:
+    """Measure the model's attention; one step."""
+    curve.attended_bytes_s = measure_attention(model)
+    if not curve.attended_bytes_s:
+        logger.info(
+            "%s: the speed of its attention cannot be measured, as no layer has plain attention; "
+            "a pass of a further batch is reckoned by its weights",
+            name,
+        )
+    yield
+
+
 def measure_attention(model: nn.Module) -> float:
-    """The bytes of keys and values of this model that attention reads in a second; 0: unknown."""
-    layer = run_lazily(model, 1)[0]
-    if type(layer) is not KVCache or layer.keys is None:
+    """The bytes of keys and values of this model that attention reads in a second; 0: unknown.
+
+    It is that of the first layer whose cache is of plain attention.
+    """
+    caches = flatten_caches(run_lazily(model, 1))
+    layer = next((each for each in caches if type(each) is KVCache and each.keys is not None), None)
+    if layer is None:
         return 0.0
     _, heads, _, width = layer.keys.shape
     tokens = max(ATTENDED_BYTES // (2 * heads * width * layer.keys.itemsize), 1)
@@ -143,7 +173,9 @@ def time_passes(
     engine: Engine, speculation: SizedSpeculation, costs: CurveCosts, prompt: list[int]
 ) -> Steps:
     """Decode each number of rows with passes of each size; no method, so that it holds no check."""
-    for rows in TIMED_ROWS:
+    with_drafts = engine.rules.verifies_drafts
+    turn_places = TURN_PLACES if with_drafts else (1,)
+    for rows in TIMED_ROWS if with_drafts else (1,):
         speculation.places = 1
         for id in range(rows):
             engine.insert(id, prompt, MAX_TOKENS, make_row(GREEDY))
@@ -151,7 +183,7 @@ def time_passes(
         while not compute(engine):
             yield
         costs.is_on = True
-        for places in TURN_PLACES * TURNS:
+        for places in turn_places * TURNS:
             speculation.places = places
             compute(engine)
             yield

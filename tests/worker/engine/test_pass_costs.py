@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import mlx.core as mx
 import pytest
+from mlx_lm.utils import load_model
 
 from protocol.messages import Sampling
+from tests.models.failing import FailingModel
 from worker.drafts.drafter import Drafter
 from worker.engine.batches.decode_groups import PaddingCost
 from worker.engine.batches.speculation.cost_curve import CostCurve
@@ -18,9 +22,12 @@ from worker.engine.batches.speculation.draft_plan import (
     list_gains,
 )
 from worker.engine.batches.speculation.pass_costs import HALF_LIFE_PASSES, PassCosts, reckon
-from worker.engine.batches.speculation.speculation import Speculation
+from worker.engine.engine import Engine
+from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.sampler import make_row
 from worker.memory.kv_cost import KVCost
+
+GREEDY = Sampling(seed=0, temperature=0.0)
 
 
 def measured(places: int, seconds: float, times: int = 1000) -> PassCosts:
@@ -135,22 +142,37 @@ def test_prompts_in_prefill_wait_no_longer_than_the_bound_for_their_turns() -> N
     assert drafted([predicted()], (MAX_STRETCH + 0.1), prompts_wait=True) == 0
 
 
-class MeasuredPass:
-    """A pass that takes as long as to read this many bytes; 0 is unknown."""
-
-    def __init__(self, nbytes: int) -> None:
-        self._nbytes = nbytes
-
-    def pass_bytes(self) -> int:
-        return self._nbytes
-
-
 def test_a_pass_costs_what_attention_reads_in_its_time_where_that_is_measured() -> None:
-    curve = curve_of({(1, 1): 0.5, (1, 7): 1.0})
-    assert Speculation(PassCosts(curve)).pass_bytes() == 0
-    curve.attended_bytes_s = 1000.0
-    assert Speculation(PassCosts(curve)).pass_bytes() == 500
+    # No pass of several places is needed for it.
+    curve = curve_of({(1, 1): 0.5})
     cost = KVCost([], 32)
-    assert PaddingCost(cost, 10**9, MeasuredPass(500)).pass_bytes == 500
+    padding = PaddingCost(cost, 10**9, curve)
     reckoned = PaddingCost(cost, 10**9).pass_bytes
-    assert PaddingCost(cost, 10**9, MeasuredPass(0)).pass_bytes == reckoned > 10**9
+    assert padding.pass_bytes == reckoned > 10**9
+    curve.attended_bytes_s = 1000.0
+    assert padding.pass_bytes == 500
+    assert curve.is_empty
+
+
+@pytest.mark.parametrize(("attended_bytes_s", "batches"), [(2.0, [1, 1]), (1e12, [2])])
+def test_rows_of_an_engine_are_grouped_by_its_curve(
+    attended_bytes_s: float, batches: list[int], llama_path: Path
+) -> None:
+    curve = curve_of({(1, 1): 0.5})
+    calls: list[int] = []
+
+    def note(inputs: mx.array) -> bool:
+        calls.append(inputs.shape[0])
+        return False
+
+    model = FailingModel(load_model(llama_path)[0], ValueError(), note)
+    engine = Engine(model, max_running=2, prefill=PrefillLimits(512), curve=curve)
+    # It is measured after the engine is made.
+    curve.attended_bytes_s = attended_bytes_s
+    for id, prompt in enumerate([[5, 6, 7], list(range(3, 803))]):
+        engine.insert(id, prompt, 100, make_row(GREEDY))
+        while len(engine.step()) <= id:
+            pass
+    calls.clear()
+    engine.step()
+    assert calls == batches

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from worker.engine.batches.model_errors import FailedCalls
+from worker.engine.batches.speculation.cost_curve import CostCurve
 from worker.memory.kv_cost import KVCost
 
 # The cost of a pass that is not measured, even of a model without weights, as bytes that could be
@@ -50,28 +51,21 @@ class DecodingBatch(Protocol):
 Batch = TypeVar("Batch", bound=DecodingBatch)
 
 
-class MeasuredPass(Protocol):
-    """Knows what a pass costs once it is measured."""
-
-    def pass_bytes(self) -> int:
-        """What attention reads in the time of a pass of one row; 0 if it is unknown."""
-
-
 class PaddingCost:
-    """The cost of padding rows to one length, in bytes that a step reads in vain."""
+    """The cost of padding rows to one length, in bytes that a step reads in vain.
 
-    def __init__(
-        self, cost: KVCost, weight_bytes: int, measured: MeasuredPass | None = None
-    ) -> None:
+    `curve` may be filled later: from then on a pass costs what was measured.
+    """
+
+    def __init__(self, cost: KVCost, weight_bytes: int, curve: CostCurve | None = None) -> None:
         self._cost = cost
         self._reckoned_bytes = weight_bytes + PASS_BYTES
-        self._measured = measured
+        self._curve = curve or CostCurve()
 
     @property
     def pass_bytes(self) -> int:
         """What another pass costs, in such bytes."""
-        measured = 0 if self._measured is None else self._measured.pass_bytes()
-        return measured or self._reckoned_bytes
+        return self._curve.pass_bytes() or self._reckoned_bytes
 
     def padding_bytes(self, lengths: Sequence[int]) -> int:
         """The bytes of padding of one batch with rows of these lengths, in tokens."""

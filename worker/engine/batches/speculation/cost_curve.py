@@ -51,7 +51,7 @@ class CostCurve:
 
     def pass_bytes(self) -> int:
         """What attention reads in the time of a pass of one row and place; 0 if it is unknown."""
-        return int(self.seconds(1, 1) * self.attended_bytes_s)
+        return int(self._seconds.get(1, {}).get(1, 0.0) * self.attended_bytes_s)
 
     def relative(self, rows: int, places: int) -> float:
         """The time of a pass of this size, in passes of one place; at least 1.

@@ -62,10 +62,6 @@ class PassCosts:
         excess = [(1, 0.0), *((n, self._excess(rows, n, cost)) for n, cost in measured)]
         return max(1.0, self._reckon(rows, places) + excess_at(places, excess))
 
-    def pass_bytes(self) -> int:
-        """What attention reads in the time of a plain pass; 0 if it is unknown."""
-        return self._curve.pass_bytes()
-
     def single_s(self, rows: int) -> float:
         """The seconds of a pass of one place; 0 while they are not known."""
         return self._seconds.get(rows, {}).get(1) or self._curve.seconds(rows, 1)

@@ -170,10 +170,6 @@ class Speculation:
         """The caches of a row of this cost, and those of its drafts."""
         return cost if self._kv_cost is None else cost.plus(self._kv_cost)
 
-    def pass_bytes(self) -> int:
-        """What attention reads in the time of a plain pass of one row; 0 if it is unknown."""
-        return self._costs.pass_bytes()
-
     def drop_model(self) -> None:
         """Free the source that computes."""
         self._model = None
