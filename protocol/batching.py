@@ -25,9 +25,10 @@ class BatchRules(Data, frozen=True):
     """How a model's rows are computed, so that each gets the tokens that it gets alone.
 
     With `reuses_prefixes` prompts continue what is in the prompt cache. Without `slices_prompts`
-    a prompt is computed in one slice. `findings` say why something is not allowed, `unchecked`
-    what was not checked; both in words. With `verifies_drafts` several tokens of a row are computed
-    in one pass; `undrafted` may say why not.
+    a prompt is computed in one slice. `findings` say why something is not allowed, and what is
+    allowed without a check; `unchecked` what is not allowed before it is checked; both in words.
+    With `verifies_drafts` several tokens of a row are computed in one pass; `undrafted` may say why
+    not.
     """
 
     batching: Batching = "full"

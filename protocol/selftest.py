@@ -118,7 +118,7 @@ FIGURES: dict[str, dict[str, str]] = {
         "largest_buffer_gib": "largest single array",
         "resources": "most buffers at a time",
         "load_s": "seconds to load and check the model",
-        "findings": "what the check at load does not allow",
+        "findings": "what the check at load does not allow, or does not check",
         "family": "type of the model",
         "weights_mib": "bytes of the model's files",
         "layers": "layers of the model",

@@ -14,8 +14,9 @@ class ModelBatching(msgspec.Struct, frozen=True, kw_only=True):
     `rows` is "full" (prefill and decode), "decode" (each prompt is prefilled apart) or "none" (each
     request is a batch of its own, and all are stepped in turn). Without `prompt_cache` nothing is
     kept between requests. Without `prompt_slices` a prompt is computed at once. `reasons` say why
-    something is not shared: it would change the tokens. What is `unchecked` is not used until it
-    is checked, which goes on while the model is idle.
+    something is not shared: it would change the tokens. They also name what is shared but was not
+    checked: what lies beyond a window of more than 1,024 tokens. What is `unchecked` is not used
+    until it is checked, which goes on while the model is idle.
     """
 
     rows: Batching

@@ -197,6 +197,7 @@ class WeightLoad:
                 self._check_store,
                 self.config.content_key,
                 name=self.config.id,
+                context_tokens=self.config.context_length,
                 curve=self._curve,
                 speculation=self.config.source.speculation,
                 vocabulary_size=self.config.vocabulary_size,

@@ -36,6 +36,7 @@ class LoadCheck:
         content_key: str,
         *,
         name: str = "",
+        context_tokens: int | None = None,
         curve: CostCurve,
         speculation: SpeculationMode,
         vocabulary_size: int,
@@ -46,8 +47,8 @@ class LoadCheck:
         kv_bits: KVBits = 0,
     ) -> None:
         self._store = store
-        # The result of a check without drafts is another.
-        self._key = f"{content_key}{'' if speculation == 'off' else ' drafts'}"
+        # The result of a check without drafts, or within a shorter context, is another.
+        self._key = f"{content_key}{'' if speculation == 'off' else ' drafts'} {context_tokens}"
         self._mode = speculation
         self._found = store.read(self._key)
         self.has_news = self._found is not None
@@ -58,6 +59,7 @@ class LoadCheck:
                 model,
                 vocabulary_size=vocabulary_size,
                 limits=limits,
+                context_tokens=context_tokens,
                 load_s=load_s,
                 make_engine=make_engine,
                 make_cache=make_cache,

@@ -9,6 +9,7 @@ model. The check knows no families: a model is judged by what it computes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeVar
 
@@ -59,6 +60,9 @@ SLICE_S, MAX_ROWS, LEAST_TOKENS = 60.0, 8, 64
 
 SLICES, BATCHES, PREFIXES = SLICED_PROMPTS, "rows in one batch", CACHED_PREFIXES
 DRAFTS, UNCHECKED_DRAFTS = "drafts", "whether drafts change an answer is not checked yet"
+BEYOND = (
+    "Rows beyond the window of {} tokens are not checked: they share what those within it share."
+)
 UNCACHED = "Nothing is kept in the prompt cache"
 WHOLE = "Prompts are computed in one slice"
 PROBLEMS: dict[Batching, str] = {
@@ -75,7 +79,9 @@ class ModelCheck:
 
     During the load it takes at most `min_budget_s` (`MIN_BUDGET_S` if None), or `LOAD_SHARE` of
     `load_s` where that is longer. What is not checked yet is not allowed, and
-    `rules.unchecked` names it. With `drafts` it also finds out whether drafts may be verified.
+    `rules.unchecked` names it. A window of more than `MAX_WINDOW_TOKENS` that ends within the
+    context of `context_tokens` is not tried, which a finding says. With `drafts` it also finds out
+    whether these may be verified.
     """
 
     def __init__(
@@ -84,6 +90,7 @@ class ModelCheck:
         *,
         vocabulary_size: int,
         limits: PrefillLimits,
+        context_tokens: int | None = None,
         load_s: float = 0.0,
         min_budget_s: float | None = None,
         make_engine: Callable[..., Engine] = Engine,
@@ -119,9 +126,12 @@ class ModelCheck:
         self._wants_drafts = drafts
         self._samples: list[Sample] = []
         self._is_by_decoding = False
-        windows = [each for each in self._engine.kv_cost.windows if each <= MAX_WINDOW_TOKENS]
-        self._window_tokens = max(windows, default=0)
-        self._window_is_pending = bool(windows)
+        windows = self._engine.kv_cost.windows
+        self._window_tokens = max([n for n in windows if n <= MAX_WINDOW_TOKENS], default=0)
+        self._window_is_pending = self._window_tokens > 0
+        for tokens in windows:
+            if MAX_WINDOW_TOKENS < tokens < (context_tokens or math.inf):
+                self._findings.append(BEYOND.format(tokens))
 
     @property
     def rules(self) -> BatchRules:

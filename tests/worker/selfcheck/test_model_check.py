@@ -285,6 +285,29 @@ def test_drafts_are_verified_only_where_all_caches_are_of_plain_attention() -> N
     assert (rules.verifies_drafts, rules.undrafted) == (False, OTHER_CACHES)
 
 
+@pytest.mark.parametrize(
+    ("context_tokens", "is_named"), [(None, True), (4096, True), (2048, False)]
+)
+def test_a_window_that_is_too_long_to_be_checked_is_named_and_switches_nothing_off(
+    context_tokens: int | None, is_named: bool
+) -> None:
+    config = {**config_of("gemma3_text"), "sliding_window": 2048}
+    running = ModelCheck(
+        build(config),
+        vocabulary_size=500,
+        limits=LIMITS,
+        min_budget_s=LONG_S,
+        context_tokens=context_tokens,
+    )
+    while not running.advance():
+        pass
+    finding = (
+        "Rows beyond the window of 2048 tokens are not checked: they share what those within it "
+        "share."
+    )
+    assert running.rules == BatchRules(findings=[finding] if is_named else [])
+
+
 def test_a_model_that_always_fails_shares_nothing(llama_path: Path) -> None:
     model = FailingModel(load_model(llama_path)[0], TypeError("broken"), lambda inputs: True)
     model.is_intact = True
