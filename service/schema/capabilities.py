@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from protocol.batching import BatchRules
 from protocol.model_states import ModelInfo, ModelState
 from protocol.ranks import Split
 from service.schema.annotations import LABELS
@@ -41,7 +42,8 @@ class Capability(msgspec.Struct, frozen=True, omit_defaults=True):
     """The support of one parameter.
 
     - `honoured`: the parameter works as documented.
-    - `label`: the parameter is metadata or a hint and has no effect on the answer.
+    - `label`: the parameter is metadata or a hint and has no effect on the answer. Where that is
+      because of the model, the header `x-mlxd-ignored` names it.
     - `refused`: 400, unless the value is one of `neutral`, which have no effect.
     - `depends`: unknown until the model is loaded.
     - `ignored (operator)`: as refused, but other values are ignored (setting `soften`).
@@ -148,7 +150,7 @@ def describe_capabilities(
         max_tokens_rule=max_tokens_rule,
         endpoints={
             path: {
-                name: soften(name, to_capability(parameter, state.info), softened)
+                name: soften(name, to_capability(parameter, state), softened)
                 for name, parameter in parameters_of(request).items()
                 if name.partition(".")[0] in request.__struct_fields__
             }
@@ -188,20 +190,21 @@ def describe_systems(model: ModelInfo | None) -> SystemMessages | None:
     return SystemMessages(leading, "kept" if model.inner_systems else "in the message before")
 
 
-def to_capability(parameter: Parameter, model: ModelInfo | None) -> Capability:
-    """The model's support of the parameter; `model` is None while it is not loaded."""
+def to_capability(parameter: Parameter, state: ModelState) -> Capability:
+    """The model's support of the parameter, as far as its state is known."""
     if parameter.requires is None:
         return Capability(parameter.support, list(parameter.no_op_values))
-    if model is None:
+    if (model := state.info) is None:
         return Capability("depends")
-    if meets(model, parameter.requires):
+    if meets(model, state.rules, parameter.requires):
         return Capability("honoured")
     match parameter.requires:
         case "reasoning_effort" if not model.thinks:
             # There is no effort to spend, so the parameter has no effect.
             return Capability("label")
-        case "reasoning_markers":
-            # There is no reasoning to end: the worker says that it ignores the parameter.
+        case "reasoning_markers" | "speculation":
+            # There is no reasoning to end, and drafts save time alone: the worker says that it
+            # ignores the parameter.
             return Capability("label")
         case "template_variables" if not model.thinks:
             return Capability("refused", [{name: False} for name in THINKING_VARIABLES])
@@ -216,8 +219,8 @@ def soften(name: str, capability: Capability, softened: AbstractSet[str]) -> Cap
     return capability
 
 
-def meets(model: ModelInfo, requirement: Requirement) -> bool:
-    """Whether the model meets the requirement of a parameter."""
+def meets(model: ModelInfo, rules: BatchRules | None, requirement: Requirement) -> bool:
+    """Whether the model meets the requirement of a parameter; `rules` are of its check so far."""
     match requirement:
         case "chat_template":
             return model.has_chat_template
@@ -229,3 +232,5 @@ def meets(model: ModelInfo, requirement: Requirement) -> bool:
             return model.reasoning_effort
         case "reasoning_markers":
             return bool(model.reasoning_markers)
+        case "speculation":
+            return rules is not None and rules.verifies_drafts

@@ -21,6 +21,7 @@ Requirement = Literal[
     "fill_in_middle",
     "reasoning_effort",
     "reasoning_markers",
+    "speculation",
     "template_variables",
 ]
 
@@ -32,7 +33,8 @@ class Parameter(msgspec.Struct, frozen=True, omit_defaults=True):
     - label: it is metadata or a hint and has no effect on the answer.
     - refused: 400, unless its value is one of `no_op_values`, which have no effect.
 
-    `requires` is what a model must have; with other models the parameter is refused.
+    `requires` is what a model must have; with other models the parameter is refused, or a label
+    where the answer is what it would be without it.
     Null is the same as leaving the parameter out, and always accepted.
     """
 
@@ -85,7 +87,7 @@ PARAMETERS: dict[str, Parameter] = {
     "n": HONOURED,
     "parallel_tool_calls": HONOURED,
     "parse_special": HONOURED,
-    "prediction": HONOURED,
+    "prediction": requiring("speculation"),
     "presence_penalty": HONOURED,
     "priority": HONOURED,
     "prompt": HONOURED,

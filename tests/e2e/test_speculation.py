@@ -226,6 +226,50 @@ def test_a_prediction_changes_no_answer_and_a_wrong_one_is_taken(api: httpx.Clie
         assert chat(DRAFTED, prediction)["choices"] == plain["choices"]
 
 
+@pytest.mark.parametrize(
+    ("model", "fields", "support", "ignored"),
+    [
+        (PLAIN, {}, "label", "prediction"),
+        (DRAFTED, {}, "honoured", None),
+        (DRAFTED, {"presence_penalty": 0.5}, "honoured", "prediction"),
+        (DRAFTED, {"structured_outputs": {"regex": "a{9}"}}, "honoured", "prediction"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prediction_that_is_not_used_is_named_and_counts_nothing(
+    api: httpx.Client,
+    model: str,
+    fields: dict[str, Any],
+    support: str,
+    ignored: str | None,
+    stream: bool,
+) -> None:
+    models = {each["id"]: each for each in api.get("/v1/capabilities").json()["data"]}
+    assert models[model]["endpoints"][CHAT]["prediction"] == {"support": support}
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [{"role": "user", "content": LOOP}],
+        "max_tokens": 9,
+        "temperature": 0,
+        "prediction": {"type": "content", "content": LOOP},
+    }
+    if stream:
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+    response = api.post(CHAT, json={**body, **fields})
+    assert response.headers.get("x-mlxd-ignored") == ignored
+    answer = response.json() if not stream else last_event(response)
+    assert ignored is None or details_of(answer) == (0, 0)
+    del body["prediction"]
+    assert "x-mlxd-ignored" not in api.post(CHAT, json={**body, **fields}).headers
+
+
+def last_event(response: httpx.Response) -> dict[str, Any]:
+    """The last chunk of a stream that has ended."""
+    lines = [line[6:] for line in response.text.splitlines() if line.startswith("data: {")]
+    chunk: dict[str, Any] = json.loads(lines[-1])
+    return chunk
+
+
 @pytest.mark.parametrize("prediction", [{"type": "content"}, {"type": "x", "content": ""}, "x"])
 def test_a_malformed_prediction_is_refused_by_name(api: httpx.Client, prediction: Any) -> None:
     body = {"model": PLAIN, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}

@@ -12,7 +12,7 @@ from protocol.events import Event, Parting, Progress, Started
 from protocol.units import MS_PER_S
 from worker.drafts.drafter import Drafter
 from worker.engine.engine import Token
-from worker.engine.sampler import Constraint, effective_stop_token_ids, make_row
+from worker.engine.sampler import Constraint, Row, effective_stop_token_ids, make_row
 from worker.engine.token_logprobs import PromptScorer
 from worker.intake.prepared import PreparedRequest
 from worker.models.weight_loader import LoadedModel
@@ -231,12 +231,19 @@ def make_output_processor(model: LoadedModel, prepared: PreparedRequest) -> Outp
         text=text,
         token_bytes=config.token_bytes,
         fingerprint=config.fingerprint,
-        ignored=prepared.ignored,
+        ignored=list_ignored(prepared, row),
         dropped_messages=prepared.dropped_messages,
         control_tokens=config.parsers.control_tokens,
         received_at=prepared.received_at,
         record=prepared.record,
     )
+
+
+def list_ignored(prepared: PreparedRequest, row: Row) -> list[str]:
+    """The parameters that are ignored: also the prediction of a row that is never drafted."""
+    is_drafted = row.drafter is not None and not row.depends_on_history and not prepared.alone
+    is_unused = bool(prepared.submit.prediction) and not is_drafted
+    return [*prepared.ignored, *(["prediction"] if is_unused else [])]
 
 
 def make_drafter(prepared: PreparedRequest) -> Drafter:

@@ -10,6 +10,7 @@ from openai.types import EmbeddingCreateParams
 from openai.types.chat.completion_create_params import CompletionCreateParamsStreaming as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsStreaming as TextParams
 
+from protocol.batching import BatchRules
 from protocol.model_states import ModelInfo, ModelState
 from protocol.quantisation import KVFacts
 from service.schema.capabilities import ModelCapabilities, describe_capabilities
@@ -132,6 +133,21 @@ def test_the_effort_is_a_label_for_a_model_that_does_not_think() -> None:
 def test_a_budget_of_thinking_is_a_label_for_a_model_that_marks_none() -> None:
     for info, support in ((PLAIN, "label"), (None, "depends"), (CAPABLE, "honoured")):
         assert supports(info, "/v1/chat/completions")["thinking_token_budget"] == support
+
+
+def test_a_prediction_is_a_label_for_a_model_that_verifies_no_drafts() -> None:
+    for info, rules, support in (
+        (None, None, "depends"),
+        (PLAIN, BatchRules(undrafted="it is not checked yet"), "label"),
+        (PLAIN, BatchRules(verifies_drafts=True), "honoured"),
+    ):
+        state = ModelState("m", "loaded", info=info, rules=rules)
+        [chat] = [
+            endpoint
+            for endpoint in describe_capabilities(state, request_types()).endpoints.values()
+            if "prediction" in endpoint
+        ]
+        assert chat["prediction"].support == support
 
 
 def test_thinking_turned_off_changes_nothing_for_a_model_that_does_not_think() -> None:
