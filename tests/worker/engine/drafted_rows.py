@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from mlx_lm.utils import load_model
 
 from protocol.events import FinishReason
 from protocol.messages import Sampling
+from protocol.quantisation import KVBits
 from tests.oracle import text_tokens
+from worker.cache.prefix_cache import PrefixCache
 from worker.drafts.drafter import Drafter
+from worker.engine.batches.speculation.draft_model import DraftModel
 from worker.engine.batches.speculation.pass_costs import PassCosts
-from worker.engine.engine import Engine
-from worker.engine.sampler import make_row
+from worker.engine.batches.speculation.speculation import Speculation
+from worker.engine.engine import Engine, Token
+from worker.engine.prefill_budget import PrefillLimits
+from worker.engine.sampler import Constraint, make_row
 from worker.engine.token_logprobs import Score
+
+Constrain = Callable[[int], Constraint | None]
+"""Makes the constraint of the row with this id."""
 
 ROWS, TOKENS = 12, 40
 SAMPLINGS = [
@@ -39,6 +48,27 @@ class FreePlaces(PassCosts):
         return 0.0
 
 
+def make_engine(
+    path: Path,
+    *,
+    speculates: bool,
+    cache: PrefixCache | None = None,
+    draft: DraftModel | None = None,
+    kv_bits: KVBits = 0,
+) -> Engine:
+    """An engine whose drafts all pay, or that has none."""
+    model, _ = load_model(path)
+    speculation = Speculation(FreePlaces(), draft, None if draft is None else draft.kv_cost)
+    return Engine(
+        model,
+        max_running=8,
+        prefill=PrefillLimits(max_tokens=32),
+        prompt_cache=cache,
+        speculation=speculation if speculates else None,
+        kv_bits=kv_bits,
+    )
+
+
 @dataclass
 class Answer:
     """What a row has got; `passes` are the steps that gave it tokens."""
@@ -56,7 +86,12 @@ def prompt_of(path: Path, id: int) -> list[int]:
 
 
 def insert(
-    engine: Engine, path: Path, id: int, prediction: Sequence[int], resume: Sequence[int] = ()
+    engine: Engine,
+    path: Path,
+    id: int,
+    prediction: Sequence[int],
+    resume: Sequence[int] = (),
+    constraint: Constraint | None = None,
 ) -> None:
     prompt = prompt_of(path, id)
     sampling = SAMPLINGS[id % len(SAMPLINGS)]
@@ -64,6 +99,7 @@ def insert(
         sampling,
         prompt=prompt,
         resume=resume,
+        constraint=constraint,
         logprobs=2 if id % 2 else None,
         drafter=Drafter(prompt, resume, prediction),
     )
@@ -72,7 +108,11 @@ def insert(
 
 def step(engine: Engine, answers: dict[int, Answer]) -> None:
     """One step, whose tokens are added to the answers."""
-    tokens = engine.step()
+    take_tokens(engine.step(), answers)
+
+
+def take_tokens(tokens: Sequence[Token], answers: dict[int, Answer]) -> None:
+    """Add the tokens of one step to the answers."""
     for token in tokens:
         answer = answers.setdefault(token.id, Answer())
         answer.tokens.append(token.token)
@@ -85,11 +125,13 @@ def step(engine: Engine, answers: dict[int, Answer]) -> None:
         answers[id].passes += 1
 
 
-def answer_all(engine: Engine, path: Path, ids: Iterable[int]) -> dict[int, Answer]:
+def answer_all(
+    engine: Engine, path: Path, ids: Iterable[int], constrain: Constrain = lambda id: None
+) -> dict[int, Answer]:
     """The answers of these rows, which have no prediction."""
     answers: dict[int, Answer] = {}
     for id in ids:
-        insert(engine, path, id, [])
+        insert(engine, path, id, [], constraint=constrain(id))
     while len(engine):
         step(engine, answers)
     return answers
@@ -110,6 +152,7 @@ def join_and_leave(
     rng: random.Random,
     shares: Shares,
     drafts: Sized = (),
+    constrain: Constrain = lambda id: None,
 ) -> tuple[dict[int, Answer], set[int]]:
     """The answers of all rows, and which of them left early; each joined and left at random.
 
@@ -121,7 +164,8 @@ def join_and_leave(
         if waiting and rng.random() < 0.4:
             id = waiting.pop()
             is_predicted = rng.random() < shares.predicted
-            insert(engine, path, id, spoil(expected[id].tokens, rng) if is_predicted else [])
+            prediction = spoil(expected[id].tokens, rng) if is_predicted else []
+            insert(engine, path, id, prediction, constraint=constrain(id))
         if answers and rng.random() < shares.leaves:
             removed.add(id := rng.choice(list(answers)))
             engine.remove([id])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +13,12 @@ import pytest
 from mlx_lm.utils import load_model
 
 from protocol.messages import Sampling
+from tests.worker.engine.drafted_rows import make_engine
 from worker.cache.disk_store import DiskStore
 from worker.cache.prefix_cache import PrefixCache
-from worker.engine.engine import Engine
+from worker.drafts.drafter import Drafter
+from worker.engine.batches.speculation.draft_plan import MAX_DRAFT_TOKENS
+from worker.engine.engine import Engine, Token
 from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.rows import row_generator
 from worker.engine.sampler import make_row
@@ -35,6 +39,25 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         for name in names:
             monkeypatch.setattr(place, name, counted(getattr(place, name), name, counter))
     return counter
+
+
+@pytest.fixture
+def drafting(llama_path: Path) -> Engine:
+    """Four rows that are drafted: each token of their answers is certain."""
+    engine = make_engine(llama_path, speculates=True)
+    sampling = Sampling(seed=0, temperature=0.0, logit_bias={300: 1000.0})
+    for id in range(4):
+        prompt = PROMPT[id:]
+        drafter = Drafter(prompt, (), [300] * MANY_TOKENS)
+        engine.insert(id, prompt, MANY_TOKENS, make_row(sampling, drafter=drafter))
+    while count_accepted(engine.step()) < 3 * 4:
+        pass
+    return engine
+
+
+def count_accepted(tokens: Sequence[Token]) -> int:
+    """How many of these tokens were drafted."""
+    return sum(token.drafted.accepted for token in tokens)
 
 
 @pytest.fixture(params=["without a prompt cache", "with a prompt cache", "quantised"])
@@ -62,6 +85,25 @@ def engine(
 def test_a_step_reads_once(engine: Engine, calls: Counter[str]) -> None:
     engine.step()
     assert calls == {"async_eval": 1, "tolist": 1}
+
+
+def test_a_drafted_pass_reads_what_it_begins_with_and_what_it_draws(
+    drafting: Engine, calls: Counter[str]
+) -> None:
+    for _ in range(3):
+        assert count_accepted(step(drafting, calls)) == MAX_DRAFT_TOKENS * 4
+        assert calls == {"async_eval": 1, "tolist": 2}
+
+
+def test_a_drafted_pass_beside_a_penalty_is_put_up_once_more(
+    drafting: Engine, calls: Counter[str]
+) -> None:
+    penalty = Sampling(seed=0, temperature=0.0, presence_penalty=0.5)
+    drafting.insert(9, PROMPT[::-1], MANY_TOKENS, make_row(penalty))
+    tokens = drafting.step()
+    while not (any(token.id == 9 for token in tokens) and count_accepted(tokens)):
+        tokens = step(drafting, calls)
+    assert calls == {"async_eval": 2, "tolist": 2}
 
 
 def test_a_leave_reads_nothing(engine: Engine, calls: Counter[str]) -> None:

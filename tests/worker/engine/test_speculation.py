@@ -20,11 +20,11 @@ from tests.worker.engine.drafted_rows import (
     SAMPLINGS,
     TOKENS,
     Answer,
-    FreePlaces,
     Shares,
     answer_all,
     assert_equal,
     join_and_leave,
+    make_engine,
 )
 from worker.cache.prefix_cache import PrefixCache
 from worker.drafts.drafter import Drafter
@@ -40,24 +40,6 @@ from worker.engine.sampler import make_row
 
 # More than any model here has: all tokens may be drafted.
 VOCABULARY = 1 << 20
-
-
-def make_engine(
-    path: Path,
-    *,
-    speculates: bool,
-    cache: PrefixCache | None = None,
-    draft: DraftModel | None = None,
-) -> Engine:
-    model, _ = load_model(path)
-    speculation = Speculation(FreePlaces(), draft, None if draft is None else draft.kv_cost)
-    return Engine(
-        model,
-        max_running=8,
-        prefill=PrefillLimits(max_tokens=32),
-        prompt_cache=cache,
-        speculation=speculation if speculates else None,
-    )
 
 
 def make_draft(path: Path, *, is_random: bool = False) -> DraftModel:
