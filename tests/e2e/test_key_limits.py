@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from service.app import list_operations
 from service.openapi.operation import Operation
 from tests.e2e import plain_http
-from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import Daemon, running
 from tests.e2e.embedders import configure, table
 from tests.e2e.faulty import faulty
 from tests.e2e.keys import KEYS, NAMED, PLAIN, add_key, bearer
@@ -107,6 +108,37 @@ def test_a_key_whose_tokens_are_used_up_waits_for_more() -> None:
         ):
             client.completions.create(model="fake", prompt="x", max_tokens=1)
         assert caught.value.code == "rate_limit_exceeded"
+
+
+def test_of_drafted_tokens_a_key_spends_those_of_the_answer(llama_path: Path) -> None:
+    limit = 600
+    flags = ["--speculation", "on", "--key-tokens-per-minute", str(limit)]
+    with running(llama_path, flags=flags, environ=KEYS) as daemon:
+        url = f"{daemon.url}/v1/chat/completions"
+        asked: dict[str, Any] = {
+            "model": "default",
+            "messages": [{"role": "user", "content": "Say a long thing about foxes"}],
+            "max_tokens": 60,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
+        told = plain_http.post(url, json={**asked, "logprobs": True}, headers=bearer(PLAIN)).json()
+        tokens = [each["token"] for each in told["choices"][0]["logprobs"]["content"]]
+        wrong = " wrong words, here and there"
+        began_at, spent, drafted = time.monotonic(), 0, Counter[str]()
+        # Wrong behind some tokens, and right behind a stop string.
+        for right, stop in ((20, None), (35, None), (60, tokens[50])):
+            content = "".join(tokens[:right]) + wrong
+            body = {**asked, "prediction": {"type": "content", "content": content}, "stop": stop}
+            reply = plain_http.post(url, json=body, headers=bearer(NAMED))
+            usage = reply.json()["usage"]
+            spent += usage["total_tokens"]
+            drafted.update(usage["completion_tokens_details"])
+            left = int(reply.headers["x-ratelimit-remaining-tokens"])
+            brought = (time.monotonic() - began_at) * limit / 60
+            assert limit - spent <= left <= limit - spent + brought
+        assert drafted["accepted_prediction_tokens"] > 0
+        assert drafted["rejected_prediction_tokens"] > 0
 
 
 OPERATIONS = list_operations(make_parts())
