@@ -42,15 +42,17 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 @pytest.fixture
-def drafting(llama_path: Path) -> Engine:
+def drafting(llama_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """Four rows that are drafted: each token of their answers is certain."""
+    # Slices, and so when each row joins, do not depend on the time.
+    monkeypatch.setattr(row_generator, "time", SimpleNamespace(perf_counter=lambda: 0.0))
     engine = make_engine(llama_path, speculates=True)
     sampling = Sampling(seed=0, temperature=0.0, logit_bias={300: 1000.0})
     for id in range(4):
         prompt = PROMPT[id:]
         drafter = Drafter(prompt, (), [300] * MANY_TOKENS)
         engine.insert(id, prompt, MANY_TOKENS, make_row(sampling, drafter=drafter))
-    while count_accepted(engine.step()) < 3 * 4:
+    while count_accepted(engine.step()) < MAX_DRAFT_TOKENS * 4:
         pass
     return engine
 
