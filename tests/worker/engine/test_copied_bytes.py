@@ -29,7 +29,7 @@ from worker.engine.batches.slot_cache import (
 )
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
-from worker.engine.rows import prompt_batch, row_generator
+from worker.engine.rows import row_generator
 from worker.engine.rows.slot_room import CHECK_STEPS, SlotRoom
 from worker.engine.sampler import make_row
 
@@ -112,7 +112,7 @@ def test_slices_do_not_copy_the_prompt_before_them(
         return copy(array, rows, taken, *size)
 
     monkeypatch.setattr(mx, "concatenate", count_joined)
-    monkeypatch.setattr(prompt_batch, "copy_rows", count_copied)
+    monkeypatch.setattr(slot_arrays, "copy_rows", count_copied)
     model, _ = load_model(llama_path)
     engine = Engine(model, max_running=2, prefill=PrefillLimits(max_tokens=64), kv_bits=kv_bits)
     prompt = [token % 60 + 3 for token in range(SLICED_TOKENS)]
@@ -339,6 +339,6 @@ def test_rows_that_join_are_held_twice_in_few_layers_only(monkeypatch: pytest.Mo
     extend_layers(layers, others, range(1, 1 + LAYERS))
     mx.eval([layer.state for layer in layers])
     held = sum(layer.nbytes for layer in layers)
-    # What waits to join is kept by whoever joins it.
+    # The caller holds the caches that have joined, as a batch does.
     assert len(others) == LAYERS
     assert mx.get_peak_memory() - left <= (1 + PEAK_SHARE) * held

@@ -29,7 +29,12 @@ def make_room(array: mx.array | None, new: mx.array, start: int) -> mx.array:
         return mx.zeros((rows, heads, round_up(end), width), new.dtype)
     if end <= array.shape[2]:
         return array
-    return copy_rows(array, range(rows), slice(0, start), (rows, round_up(end)), start)
+    return extend_room(array, rows, start, end)
+
+
+def extend_room(array: mx.array, rows: int, end: int, room: int) -> mx.array:
+    """A copy of the first `end` tokens of the first rows, with room for `room` tokens of each."""
+    return copy_rows(array, range(rows), slice(0, end), (rows, round_up(room)), end)
 
 
 def place_rows(

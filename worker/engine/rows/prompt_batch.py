@@ -25,7 +25,7 @@ from mlx_lm.generate import (
 from mlx_lm.models.cache import BatchKVCache, CacheList, KVCache
 
 from worker.cache.radix_node import arrays_of
-from worker.engine.batches.slot_arrays import copy_rows, round_up
+from worker.engine.batches.slot_arrays import extend_room
 from worker.engine.batches.slot_cache import (
     extract_row,
     to_slots,
@@ -120,15 +120,16 @@ class RowPromptBatch(PromptProcessingBatch):
         mx.async_eval([layer.state for layer in self.prompt_cache])
 
     def reserve(self, tokens: int) -> None:
-        """Give the arrays room for so many more tokens of each row: then no slice copies them.
+        """Extend the arrays for this many more tokens of each row, so that no slice copies them.
 
-        Those that do not exist yet come with the first slice.
+        The first slice makes arrays that do not exist yet.
         """
         for cache in list_growing(self.prompt_cache):
             end = cache.offset if isinstance(cache, KVCache) else cache._idx
             if cache.keys is not None and cache.keys.shape[2] < end + tokens:
-                cache.keys = extend_room(cache.keys, end, tokens)
-                cache.values = extend_room(cache.values, end, tokens)
+                rows, room = cache.keys.shape[0], end + tokens
+                cache.keys = extend_room(cache.keys, rows, end, room)
+                cache.values = extend_room(cache.values, rows, end, room)
 
     def wait(self) -> None:
         """Wait until the device has computed the slice."""
@@ -186,12 +187,6 @@ def list_growing(layers: Sequence[Any]) -> Iterator[Any]:
             yield from list_growing(layer.caches)
         elif type(layer) in GROWING_CACHES:
             yield layer
-
-
-def extend_room(array: mx.array, end: int, tokens: int) -> mx.array:
-    """A copy of the first `end` tokens of each row, with room for so many more."""
-    rows = array.shape[0]
-    return copy_rows(array, range(rows), slice(0, end), (rows, round_up(end + tokens)), end)
 
 
 def share_arrays(layers: Sequence[Any], own: Sequence[Any]) -> None:
