@@ -25,7 +25,7 @@
       |   + StoreUnavailable  503  the file of the response store cannot be read or written
       |   + WorkerUnavailable 503  the worker is loading, draining, failed or busy for too long
       |       + InsufficientMemory  503  other models and requests hold the memory
-      + MethodNotSupported    501  the method is none of HTTP's
+      + MethodNotSupported    501  the method is not in upper case
       + TransferCodingNotSupported  501  the body has another transfer coding than chunked
       + HttpVersionNotSupported  505  the request has another version than HTTP/1.0 and 1.1
       + ModelLoadFailed       503  the model is configured but cannot be loaded
@@ -192,7 +192,7 @@ class MethodNotAllowed(MlxdError):
 
 
 class MethodNotSupported(MlxdError):
-    """The request's method is none of HTTP's, or not in upper case."""
+    """The request's method is not in upper case: methods are case-sensitive."""
 
 
 class BodyTimeout(MlxdError):

@@ -24,10 +24,9 @@ SECURITY_SCHEMES: Json = {
 }
 API_TEXT = (
     "OpenAI's API for text, served from Apple MLX. A path takes GET (and with it HEAD) or POST, as "
-    "listed; another method gets 405 with `Allow`, one that HTTP does not have, or that is not in "
-    "upper case, 501, and another path 404, whatever the type of the body. Every POST with a body "
-    "is declared as `application/json`, and has no "
-    "`Content-Encoding` but `identity`; others get 415."
+    "listed; another method gets 405 with `Allow`, one that is not in upper case 501, and another "
+    "path 404, whatever the type of the body. Every POST with a body is declared as "
+    "`application/json`, and has no `Content-Encoding` but `identity`; others get 415."
 )
 
 

@@ -9,8 +9,8 @@ It differs from Hypercorn (0.18) and h11 (0.16) in these points:
 - A target in absolute form is served, and its authority replaces the `Host` (section 3.2.2).
 - Empty lines before a request are ignored (section 2.2).
 - `100 Continue` is sent when the body is wanted, not before the headers are judged.
-- A method that is none of HTTP's is a 501 (RFC 9110 section 9.1), also one in lower case: methods
-  are case-sensitive. Hypercorn serves `head` as `HEAD`, and h11 then misses the body.
+- A method that is not in upper case is a 501 (RFC 9110 section 9.1): methods are case-sensitive.
+  Hypercorn serves `head` as `HEAD`, and h11 then misses the body. The app refuses the others.
 - White space may stand before a chunk's extensions (RFC 9112 section 7.1.1).
 - HTTP/2 in clear text is a 505. An `Upgrade`, to HTTP/2 or to WebSocket, is ignored, as
   RFC 9110 section 7.8 permits.
@@ -55,8 +55,6 @@ from service.http.response_parts import PART_WRITER, SEND_PART, PartWriter
 from service.transport.joined_chunks import JoinedChunks
 
 VERSIONS = (b"1.0", b"1.1")
-# Of RFC 9110 section 9.1 and RFC 5789. The app refuses those that a path does not take, with 405.
-METHODS = frozenset(b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH".split())
 EMPTY_LINES = (b"\r\n", b"\n")
 # No more can come from the client, or nothing more is read from it.
 ENDED_STATES = (h11.MUST_CLOSE, h11.CLOSED)
@@ -179,9 +177,9 @@ class Http1(H11Protocol):
             raise HttpVersionNotSupported("Only the versions 1.0 and 1.1 of HTTP are supported.")
 
     async def _create_stream(self, request: h11.Request) -> None:
-        if request.method not in METHODS:
+        if request.method != request.method.upper():
             method = excerpt(request.method.decode("ascii"), MAX_SHOWN_METHOD_CHARS)
-            raise MethodNotSupported(f"`{method}` is no supported method; case matters.")
+            raise MethodNotSupported(f"`{method}` is no method: methods are written in upper case.")
         target, authority = split_target(request, tls=self.ssl)
         names = {name for name, _ in request.headers}
         self._must_close = {b"transfer-encoding", b"content-length"} <= names

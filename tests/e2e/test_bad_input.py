@@ -244,7 +244,15 @@ def test_an_unknown_path_is_404_whatever_the_body_is(http: httpx.Client, kind: s
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", CHAT), ("PUT", CHAT), ("DELETE", COMPLETIONS), ("POST", "/health")],
+    [
+        ("GET", CHAT),
+        ("PUT", CHAT),
+        ("QUERY", CHAT),
+        ("BREW", COMPLETIONS),
+        ("DELETE", COMPLETIONS),
+        ("POST", "/health"),
+        ("TRACE", "/metrics"),
+    ],
 )
 def test_a_wrong_method_is_405_and_names_the_right_ones(
     http: httpx.Client, method: str, path: str

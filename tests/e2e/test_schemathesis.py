@@ -17,6 +17,7 @@ from schemathesis.specs.openapi.checks import (
     response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
+    unsupported_method,
 )
 
 from tests.e2e.daemon import Daemon, running
@@ -38,6 +39,7 @@ CHECKS = [
     response_schema_conformance,
     negative_data_rejection,
     missing_required_header,
+    unsupported_method,
 ]
 
 

@@ -134,7 +134,6 @@ async def test_an_unclear_framing_is_refused_and_nothing_after_it_is_served(
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, "Only the versions 1.0 and 1.1"),
         (b"head / HTTP/1.1\r\nHost: x\r\n\r\n" + NEXT, 501, "`head` is no"),
         (b"Post / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 501, "`Post` is no"),
-        (b"BREW /x HTTP/1.1\r\nHost: x\r\n\r\n" + NEXT, 501, "`BREW` is no"),
     ],
 )
 async def test_a_refusal_says_what_is_wrong_and_the_connection_closes(
