@@ -20,7 +20,7 @@ from protocol.batching import BatchRules
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 5
+FORMAT = 6
 """To be raised when the check finds more than before."""
 FILE_MODE = 0o600
 KEY_BYTES = 16

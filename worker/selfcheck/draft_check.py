@@ -1,13 +1,14 @@
 """Whether a pass over several places of a row gives what passes over one place each give.
 
 Two rows of unlike lengths answer by themselves; then the same rows are drafted, one right and one
-with wrong tokens. Some devices choose their kernels by the number of places, and round otherwise:
-an answer would have other tokens there with drafts.
+with wrong tokens. Behind that passes of other sizes are compared (pass_sizes.py). Where they round
+otherwise an answer would have other tokens with drafts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
@@ -19,11 +20,15 @@ from worker.engine.batches.speculation.speculation import Speculation
 from worker.engine.engine import Engine, Token
 from worker.engine.sampler import make_row
 from worker.engine.token_logprobs import Score
+from worker.selfcheck.pass_sizes import MOST_PLACES, NEAR_TOKENS, check_sizes, choose_sizes
+from worker.selfcheck.samples import make_tokens
 from worker.selfcheck.scored_rows import GREEDY, TOP_COUNT, largest_difference
 
 # Rounding of float32. That of shorter numbers changes tokens.
 BOUND = 1e-3
 ANSWER_TOKENS = MAX_DRAFT_TOKENS + 2
+# The prompts of the rows that answer.
+LENGTHS = (40, 29)
 OTHER_CACHES = "not all of its caches are of plain attention"
 ROWS_ALONE = "its rows are decoded alone"
 
@@ -43,12 +48,30 @@ def checking_speculation() -> Speculation:
     return Speculation(FreePlaces())
 
 
-def check_drafts(engine: Engine, prompts: Sequence[list[int]]) -> Generator[None, None, str]:
-    """Why no drafts are verified for this model, by what its rows may share; empty if they are."""
-    if not engine.is_trimmable:
-        return OTHER_CACHES
-    if engine.rules.batching == "none":
-        return ROWS_ALONE
+@dataclass(frozen=True, slots=True)
+class DraftCheck:
+    """The check of whether drafts change an answer of a model with this context."""
+
+    vocabulary_size: int
+    context_tokens: int | None = None
+
+    def find_fault(self, engine: Engine) -> Generator[None, None, str]:
+        """Why no drafts are verified, by what rows may share; empty if they are."""
+        if not engine.is_trimmable:
+            return OTHER_CACHES
+        if engine.rules.batching == "none":
+            return ROWS_ALONE
+        prompts = [make_tokens(n, count, self.vocabulary_size) for n, count in enumerate(LENGTHS)]
+        if fault := (yield from check_answers(engine, prompts)):
+            return fault
+        tokens = make_tokens(0, NEAR_TOKENS + MOST_PLACES, self.vocabulary_size)
+        sizes = choose_sizes(self.context_tokens)
+        prompt, behind = tokens[:NEAR_TOKENS], tokens[NEAR_TOKENS:]
+        return (yield from check_sizes(engine, prompt, behind, BOUND, sizes))
+
+
+def check_answers(engine: Engine, prompts: Sequence[list[int]]) -> Generator[None, None, str]:
+    """How answers differ with drafts; empty if they do not."""
     plain: Answers = yield from answer(engine, prompts, [[] for _ in prompts])
     expected = [[token.token for token in row] for row in plain]
     # The last row's draft is wrong in the middle.

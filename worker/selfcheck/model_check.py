@@ -23,7 +23,7 @@ from worker.cache.prefix_cache import PrefixCache
 from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
-from worker.selfcheck.draft_check import ROWS_ALONE, check_drafts, checking_speculation
+from worker.selfcheck.draft_check import ROWS_ALONE, DraftCheck, checking_speculation
 from worker.selfcheck.samples import (
     ANSWER_TOKENS,
     ModelFailed,
@@ -123,7 +123,7 @@ class ModelCheck:
         self._prefixes: bool | None = None
         # Why no drafts are verified; empty if they are, None before it is checked.
         self._undrafted: str | None = None
-        self._wants_drafts = drafts
+        self._drafts = DraftCheck(vocabulary_size, context_tokens) if drafts else None
         self._samples: list[Sample] = []
         self._is_by_decoding = False
         windows = self._engine.kv_cost.windows
@@ -141,7 +141,7 @@ class ModelCheck:
         results = {SLICES: slices, BATCHES: batching, PREFIXES: prefixes}
         unchecked = [name for name, result in results.items() if result is None]
         undrafted = self._undrafted
-        if self._wants_drafts and undrafted is None:
+        if self._drafts and undrafted is None:
             unchecked.append(DRAFTS)
             undrafted = UNCHECKED_DRAFTS
         return BatchRules(
@@ -175,7 +175,7 @@ class ModelCheck:
             # The model does something that the check does not expect: then it shares nothing.
             self._findings.append(f"The check failed: {describe_error(error)}.")
             self._slices, self._batching, self._prefixes = False, "none", False
-            self._undrafted = ROWS_ALONE if self._wants_drafts else None
+            self._undrafted = ROWS_ALONE if self._drafts else None
             ended, self._window_is_pending = True, False
         if ended:
             self._cache.drop("")
@@ -192,7 +192,7 @@ class ModelCheck:
         except ModelFailed as error:
             self._findings.append(f"The model fails for one row alone: {error}.")
             self._slices, self._batching, self._prefixes = False, "none", False
-            self._undrafted = ROWS_ALONE if self._wants_drafts else None
+            self._undrafted = ROWS_ALONE if self._drafts else None
             self._window_is_pending = False
             return
         self._samples = [long, short, joining]
@@ -201,10 +201,9 @@ class ModelCheck:
         if self._window_is_pending:
             yield from self._check_window()
             self._window_is_pending = False
-        if self._wants_drafts:
+        if self._drafts is not None:
             self._engine.rules = BatchRules(self._batching or "none", False, bool(self._slices))
-            prompts = [long.tokens[:LONG_TOKENS], short.tokens[:MIDDLE_TOKENS]]
-            self._undrafted = yield from check_drafts(self._engine, prompts)
+            self._undrafted = yield from self._drafts.find_fault(self._engine)
 
     def _measure(
         self, number: int, length: int, answer_tokens: int = ANSWER_TOKENS

@@ -1,0 +1,152 @@
+"""Whether passes over several places give what passes over one place give, by their sizes.
+
+Devices choose their kernels by the rows and places of a pass, and by the tokens before them, and
+kernels round differently. Only one prompt is computed: the keys and values of longer ones, and of
+more rows, are copies of it. What they mean is of no matter, as both kinds of passes have the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
+from worker.engine.batches.row_positions import RowPositions
+from worker.engine.batches.slot_cache import to_slots
+from worker.engine.batches.speculation.draft_plan import MAX_DRAFT_TOKENS
+from worker.engine.engine import Engine
+from worker.selfcheck.scored_rows import TOP_COUNT, difference
+
+MOST_PLACES = MAX_DRAFT_TOKENS + 1
+NEAR_TOKENS = 40
+# Metal's attention has another kernel from 1,024 tokens on (MLX 0.32).
+FAR_TOKENS = 1100
+# How much shorter each row is than the one before it: rows of unlike lengths need masks.
+STAGGER_TOKENS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PassSizes:
+    """Passes of this many rows, of which the first has `tokens` tokens, over these `places`."""
+
+    rows: int
+    tokens: int
+    places: Sequence[int]
+
+
+# Each number of places is tried for a row alone. The largest comes first: it is the likeliest to
+# differ.
+ALL_PLACES = tuple(range(MOST_PLACES, 1, -1))
+NEAR_SIZES = (
+    PassSizes(1, NEAR_TOKENS, ALL_PLACES),
+    PassSizes(2, NEAR_TOKENS, (MOST_PLACES, 2)),
+    PassSizes(3, NEAR_TOKENS, (MOST_PLACES, 4)),
+    PassSizes(4, NEAR_TOKENS, (MOST_PLACES, 3)),
+    PassSizes(8, NEAR_TOKENS, (MOST_PLACES, 2)),
+)
+
+
+def choose_sizes(context_tokens: int | None) -> list[PassSizes]:
+    """The sizes that are tried of a model with this context; None is no bound."""
+    far = FAR_TOKENS if context_tokens is None else min(FAR_TOKENS, context_tokens - MOST_PLACES)
+    is_longer = far > NEAR_TOKENS
+    return [*NEAR_SIZES, *([PassSizes(1, far, ALL_PLACES)] if is_longer else [])]
+
+
+def check_sizes(
+    engine: Engine, prompt: list[int], tokens: list[int], bound: float, sizes: Sequence[PassSizes]
+) -> Generator[None, None, str]:
+    """What rounds otherwise by more than `bound`; empty if nothing does. A pass is a step.
+
+    All layers are of plain attention. `prompt` has `NEAR_TOKENS`, and `tokens` are the
+    `MOST_PLACES` behind it.
+    """
+    where = "one row alone"
+    try:
+        caches = engine.quantisation.make_caches(engine.model)
+        mx.eval(engine.model(mx.array([prompt]), cache=caches))
+        yield
+        for size in sizes:
+            where = f"rows: {size.rows}, places: 1, behind {size.tokens} tokens"
+            rows = SizedRows(engine, caches, size, tokens)
+            yield from rows.decode()
+            for places in size.places:
+                where = f"rows: {size.rows}, places: {places}, behind {size.tokens} tokens"
+                worst = rows.compare(places)
+                yield
+                if not worst <= bound:
+                    return (
+                        f"a pass over several places rounds otherwise: log-probabilities differ "
+                        f"by {worst:.2g} (at most {bound:g} is allowed); {where}"
+                    )
+    except MODEL_ERRORS as error:
+        return f"the model fails: {describe_error(error)}; {where}"
+    return ""
+
+
+class SizedRows:
+    """Rows of one size, behind which the same tokens are computed again and again."""
+
+    def __init__(
+        self, engine: Engine, caches: Sequence[Any], size: PassSizes, tokens: Sequence[int]
+    ) -> None:
+        self._model = engine.model
+        self._end = size.tokens
+        self._tokens = mx.array([tokens] * size.rows)
+        paddings = [row * STAGGER_TOKENS for row in range(size.rows)]
+        self._positions = RowPositions(paddings)
+        self._layers = repeat_layers(caches, size.tokens, self._positions)
+        self._expected: list[mx.array] = []
+
+    def decode(self) -> Generator[None, None, None]:
+        """Compute the tokens, one place at a time: what is expected."""
+        for place in range(self._tokens.shape[1]):
+            logits = self._compute(slice(place, place + 1))
+            self._expected.append(logits)
+            mx.eval(logits)
+            yield
+
+    def compare(self, places: int) -> float:
+        """The largest difference of a pass over so many places from what is expected."""
+        for layer in self._layers:
+            layer.positions, layer.end = self._positions, self._end
+        logprobs = to_logprobs(self._compute(slice(0, places)))
+        expected = to_logprobs(mx.concatenate(self._expected[:places], axis=1))
+        count = min(TOP_COUNT, expected.shape[-1])
+        likely = mx.argpartition(-expected, count - 1, axis=-1)[..., :count]
+        pairs = (mx.take_along_axis(each, likely, axis=-1) for each in (expected, logprobs))
+        one, other = (np.array(each).ravel() for each in pairs)
+        return max(map(difference, map(float, one), map(float, other)))
+
+    def _compute(self, places: slice) -> mx.array:
+        logits: mx.array = self._model(self._tokens[:, places], cache=self._layers)
+        return logits
+
+
+def repeat_layers(caches: Sequence[Any], tokens: int, positions: RowPositions) -> list[Any]:
+    """The layers of rows that end at this token, with the keys and values of one sequence."""
+    layers = to_slots([cache.merge([cache]) for cache in caches])
+    for layer in layers:
+        keys, values = layer.keys[:, :, : layer.end], layer.values[:, :, : layer.end]
+        layer.keys = repeat_array(keys, tokens, positions.paddings)
+        layer.values = repeat_array(values, tokens, positions.paddings)
+        layer.end, layer.positions = tokens, positions
+    return layers
+
+
+def repeat_array(array: mx.array, tokens: int, paddings: Sequence[int]) -> mx.array:
+    """An array of [1, heads, some tokens, width], for each row, with zeros as padding."""
+    times = -(-tokens // array.shape[2])
+    row = mx.tile(array, (1, 1, times, 1))[:, :, :tokens]
+    is_token = mx.arange(tokens) >= mx.array(list(paddings))[:, None]
+    return mx.where(is_token[:, None, :, None], row, mx.array(0, array.dtype))
+
+
+def to_logprobs(logits: mx.array) -> mx.array:
+    """The log-probabilities of these logits, in float32."""
+    logits = logits.astype(mx.float32)
+    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
