@@ -18,9 +18,8 @@ import mlx.core as mx
 import numpy as np
 
 from worker.embedding_batches.text_budget import TextBudget
-from worker.engine.batches.model_errors import MODEL_ERRORS
+from worker.engine.batches.model_errors import MODEL_ERRORS, FailedRow
 from worker.engine.batches.prefill_turns import PrefillTurns, Turn
-from worker.engine.engine import FailedRow
 
 # Texts share a call if the longest is at most this much longer than the shortest: padding is
 # computed, too.

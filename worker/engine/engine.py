@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
@@ -25,7 +24,7 @@ from worker.cache.restore_points import plan_restore_points
 from worker.engine.attention_cost import AttentionCost, probe_attention
 from worker.engine.batches.compiled_sampling import choose_sampling
 from worker.engine.batches.decode_groups import PaddingCost
-from worker.engine.batches.model_errors import MODEL_ERRORS, describe_error
+from worker.engine.batches.model_errors import MODEL_ERRORS, FailedRow, describe_error
 from worker.engine.batches.prefill_turns import PrefillingRow, reuse_of_sibling, split_prompt
 from worker.engine.batches.speculation.cost_curve import CostCurve
 from worker.engine.batches.speculation.drafted_pass import NO_DRAFTS, DraftedCounts, VerifiedToken
@@ -60,26 +59,16 @@ class Token(msgspec.Struct, frozen=True):
     drafted: DraftedCounts = NO_DRAFTS
 
 
-@dataclass(frozen=True, slots=True)
-class FailedRow:
-    """A row that was in a call of the model that raised. It is not in the engine any more."""
-
-    id: int
-    error: BaseException
-
-    @property
-    def reason(self) -> str:
-        """The error's type and message."""
-        return describe_error(self.error)
-
-
 class Engine:
     """The rows of one model that are in prefill or decoding, by the request's id.
 
     `rules` say what its rows may share. Of a row that was inserted `alone` nothing is cached.
     `curve` has what its passes cost, once that is measured. `kv_bits` are those of quantised keys
-    and values, 0 for full precision.
+    and values, 0 for full precision. `computes_alone` says whether its model can be called
+    without it: on several ranks all must.
     """
+
+    computes_alone = True
 
     def __init__(
         self,

@@ -144,6 +144,8 @@ class RecordedConstraint:
 class LeadingEngine(Engine):
     """An engine that each rank has."""
 
+    computes_alone = False
+
     def __init__(
         self,
         model: nn.Module,

@@ -17,7 +17,8 @@ from protocol.messages import Sampling
 from protocol.quantisation import KVBits
 from protocol.ranks import Split
 from protocol.structs import Data, Message
-from worker.engine.engine import FailedRow, Token
+from worker.engine.batches.model_errors import FailedRow
+from worker.engine.engine import Token
 
 DIGEST_BYTES = 16
 

@@ -18,7 +18,8 @@ from protocol.messages import (
     Shutdown,
     Unload,
 )
-from worker.engine.engine import FailedRow, Token
+from worker.engine.batches.model_errors import FailedRow
+from worker.engine.engine import Token
 from worker.intake.prepared import ModelOpened, ModelOpenFailed, PreparedRequest, RequestDeferred
 from worker.intake.prepared_texts import PreparedEmbedding
 from worker.intake.preprocessor import Preprocessor

@@ -15,7 +15,7 @@ import numpy as np
 
 from protocol.events import Embedded, Event, Failed, Finished, PromptUse, Started
 from worker.embedding_batches.engine import Computed, Values
-from worker.engine.engine import FailedRow
+from worker.engine.batches.model_errors import FailedRow
 from worker.intake.prepared_texts import PreparedEmbedding, name_of, too_long
 from worker.models.pool import ModelPool
 from worker.models.weight_loader import LoadedEmbedder

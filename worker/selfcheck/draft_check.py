@@ -7,6 +7,7 @@ otherwise an answer would have other tokens with drafts.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from worker.engine.token_logprobs import Score
 from worker.selfcheck.pass_sizes import MOST_PLACES, NEAR_TOKENS, check_sizes, choose_sizes
 from worker.selfcheck.samples import make_tokens
 from worker.selfcheck.scored_rows import GREEDY, TOP_COUNT, largest_difference
+
+logger = logging.getLogger(__name__)
 
 # Rounding of float32. That of shorter numbers changes tokens.
 BOUND = 1e-3
@@ -64,6 +67,9 @@ class DraftCheck:
         prompts = [make_tokens(n, count, self.vocabulary_size) for n, count in enumerate(LENGTHS)]
         if fault := (yield from check_answers(engine, prompts)):
             return fault
+        if not engine.computes_alone:
+            logger.info("passes of other sizes are not compared on several ranks")
+            return ""
         tokens = make_tokens(0, NEAR_TOKENS + MOST_PLACES, self.vocabulary_size)
         sizes = choose_sizes(self.context_tokens)
         prompt, behind = tokens[:NEAR_TOKENS], tokens[NEAR_TOKENS:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mlx_lm.utils import load_model
 from protocol.batching import BatchRules
 from protocol.quantisation import KVBits
 from tests.models.failing import FailingModel
+from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
 from worker.selfcheck.model_check import ModelCheck
 from worker.selfcheck.pass_sizes import MOST_PLACES
@@ -23,7 +25,18 @@ LONG_S = 600.0
 IsOther = Callable[[int, int, int], bool]
 
 
-def check(model: nn.Module, context_tokens: int | None = None, kv_bits: KVBits = 0) -> BatchRules:
+class OneOfSeveral(Engine):
+    """The engine of one of several ranks."""
+
+    computes_alone = False
+
+
+def check(
+    model: nn.Module,
+    context_tokens: int | None = None,
+    kv_bits: KVBits = 0,
+    make_engine: type[Engine] = Engine,
+) -> BatchRules:
     """The rules of a check that has all the time it needs."""
     running = ModelCheck(
         model,
@@ -32,6 +45,7 @@ def check(model: nn.Module, context_tokens: int | None = None, kv_bits: KVBits =
         context_tokens=context_tokens,
         min_budget_s=LONG_S,
         kv_bits=kv_bits,
+        make_engine=make_engine,
         drafts=True,
     )
     while not running.advance():
@@ -127,6 +141,17 @@ def test_passes_behind_quantised_keys_are_tried(bits: KVBits, llama_path: Path) 
     )
     rules = check(model, kv_bits=bits)
     assert rules.undrafted.endswith("rows: 8, places: 2, behind 40 tokens")
+
+
+def test_one_of_several_ranks_computes_no_pass_by_itself(
+    llama_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "worker.selfcheck.draft_check")
+    model = FailingModel(
+        load_model(llama_path)[0], ValueError("broken"), lambda inputs: inputs.shape == (8, 7)
+    )
+    assert check(model, make_engine=OneOfSeveral).verifies_drafts
+    assert "not compared on several ranks" in caplog.text
 
 
 def test_a_model_that_fails_only_with_drafts_shares_the_rest(llama_path: Path) -> None:

@@ -36,6 +36,19 @@ class FailedCall:
     error: BaseException
 
 
+@dataclass(frozen=True, slots=True)
+class FailedRow:
+    """A row that was in a call of the model that raised. It is not in the engine any more."""
+
+    id: int
+    error: BaseException
+
+    @property
+    def reason(self) -> str:
+        """The error's type and message."""
+        return describe_error(self.error)
+
+
 @dataclass(slots=True)
 class Attempt:
     """One call of a model; `failed` is set where it raised."""
