@@ -6,7 +6,7 @@ several answers at once, because it computes: a smaller model, or heads of the m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -57,6 +57,16 @@ class BatchSource(Protocol):
 
     def release(self, text: Text) -> None:
         """Free what is kept of a text."""
+
+    @property
+    def slack_bytes(self) -> int:
+        """The bytes that are held beyond what its rows need."""
+
+    def grow_within(self, spare_bytes: Callable[[], int]) -> None:
+        """Hold more than its rows need where the memory budget has these bytes to spare."""
+
+    def squeeze(self) -> None:
+        """Give up the slack."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,15 +150,20 @@ class Engine:
     def grow_within(self, spare_bytes: Callable[[], int]) -> None:
         """Let batches have more free slots where the memory budget has these bytes to spare."""
         self._generator.spare_bytes = spare_bytes
+        if self.speculation is not None:
+            self.speculation.grow_within(spare_bytes)
 
     @property
     def slack_bytes(self) -> int:
         """The bytes of free slots that are kept because the memory budget spared them."""
-        return self._generator.slack_bytes
+        of_drafts = 0 if self.speculation is None else self.speculation.slack_bytes
+        return self._generator.slack_bytes + of_drafts
 
     def squeeze(self) -> None:
         """Give up the slack, which copies the rows."""
         self._generator.squeeze()
+        if self.speculation is not None:
+            self.speculation.squeeze()
 
     @property
     def longest_prompt(self) -> int | None:

@@ -27,10 +27,10 @@ from worker.engine.batches.slot_cache import (
     filter_layers,
     to_slots,
 )
+from worker.engine.batches.slot_room import CHECK_STEPS, SlotRoom
 from worker.engine.engine import Engine
 from worker.engine.prefill_budget import PrefillLimits
 from worker.engine.rows import row_generator
-from worker.engine.rows.slot_room import CHECK_STEPS, SlotRoom
 from worker.engine.sampler import make_row
 
 GREEDY = Sampling(seed=0, temperature=0.0, ignore_eos=True)

@@ -17,6 +17,8 @@ from worker.engine.batches.speculation.draft_model import MAX_JOINT_TOKENS, Draf
 
 VOCABULARY = 200
 ROUNDS = 30
+# Of positions and masks.
+MASK_BYTES = 1 << 16
 
 
 @dataclass(eq=False)
@@ -71,6 +73,44 @@ def test_drafts_are_what_the_model_gives_alone(
     for text in texts:
         draft.release(text)
     assert len(draft) == 0
+
+
+@pytest.mark.parametrize("spare_bytes", [0, 1 << 40])
+def test_what_it_holds_is_what_its_rows_reserve_and_its_slack(
+    model: nn.Module, spare_bytes: int
+) -> None:
+    rng, most_slack = random.Random(1), 0.0
+    draft = DraftModel(model, VOCABULARY)
+    draft.grow_within(lambda: spare_bytes)
+    draft.measure()
+    start_bytes = mx.get_active_memory()
+    texts: list[GrowingText] = []
+    for number in range(ROUNDS):
+        if len(texts) < 12 and rng.random() < 0.6:
+            length = rng.choice([20, 100, 250, 300])
+            texts.append(GrowingText([rng.randrange(VOCABULARY) for _ in range(length)]))
+        if len(texts) > 1 and rng.random() < 0.1:
+            draft.release(texts.pop(rng.randrange(len(texts))))
+        for text in texts:
+            while not draft.is_ready(text):
+                draft.prepare(text, 0.0)
+        if not texts:
+            continue
+        for text, tokens in zip(texts, draft.propose(texts, 4), strict=True):
+            assert is_greedy(model, text.tokens, tokens)
+            text.tokens += [*tokens[: rng.randint(0, 4)], rng.randrange(VOCABULARY)]
+        held_bytes = mx.get_active_memory() - start_bytes - MASK_BYTES
+        reserved_bytes = draft.kv_cost.batch_bytes(len(texts), longest_of(texts) + 4)
+        assert held_bytes - draft.slack_bytes <= reserved_bytes
+        most_slack = max(most_slack, draft.slack_bytes / reserved_bytes)
+        if number % 8 == 0:
+            draft.squeeze()
+            assert draft.slack_bytes == 0
+    assert (most_slack > 0.5) == (spare_bytes > 0)
+
+
+def longest_of(texts: list[GrowingText]) -> int:
+    return max(len(text.tokens) for text in texts)
 
 
 def test_its_passes_are_measured(model: nn.Module) -> None:

@@ -15,8 +15,8 @@ from worker.engine.batches.row_positions import MASKED_STEPS, RowPositions, make
 from worker.engine.batches.row_slots import CLOSING_STEPS, RowSlots
 from worker.engine.batches.slot_arrays import STEP_TOKENS, round_up
 from worker.engine.batches.slot_cache import MAX_HELD_SHARE, share_positions, to_slots
+from worker.engine.batches.slot_room import SlotRoom
 from worker.engine.rows.prompt_batch import share_arrays
-from worker.engine.rows.slot_room import SlotRoom
 
 HEADS, WIDTH, VALUE_WIDTH = 2, 4, 3
 SEEDS = itertools.count()

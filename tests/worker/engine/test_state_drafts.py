@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,16 @@ class Head:
 
     def release(self, text: Text) -> None:
         self._states.pop(id(text), None)
+
+    @property
+    def slack_bytes(self) -> int:
+        return 0
+
+    def grow_within(self, spare_bytes: Callable[[], int]) -> None:
+        """It holds nothing."""
+
+    def squeeze(self) -> None:
+        """It has no slack."""
 
     def compute(self, tokens: mx.array, cache: list[Any]) -> tuple[mx.array, mx.array]:
         self.passes += 1

@@ -16,7 +16,7 @@ from worker.engine.engine import Engine
 from worker.folder.vocabularies import describe_difference
 from worker.models.model_config import LoadError
 from worker.models.pool import ModelPool, NoWaitingRequests
-from worker.selfcheck import model_check
+from worker.selfcheck import draft_check, model_check
 
 ID = "drafted"
 
@@ -90,7 +90,7 @@ def test_a_draft_model_is_freed_where_a_late_check_finds_that_no_drafts_are_veri
         yield
         return "it rounds otherwise"
 
-    monkeypatch.setattr(model_check, "check_drafts", refuse)
+    monkeypatch.setattr(draft_check, "check_answers", refuse)
     monkeypatch.setattr(model_check, "MIN_BUDGET_S", 0.0)
     monkeypatch.setattr(model_check, "LOAD_SHARE", 0.0)
     pool = load(llama_path, llama_path, mode="auto")

@@ -364,12 +364,6 @@ def drop_tokens(layers: Sequence[SlotKVCache], dropped: Sequence[int]) -> bool:
     return closes
 
 
-def make_place(layers: Sequence[Any], places: int) -> None:
-    """Close holes where the arrays would grow for the next places because of them."""
-    if end_without_holes(layers) is not None and layers[0].end + places > layers[0].capacity:
-        close_holes(layers)
-
-
 def end_without_holes(layers: Sequence[Any]) -> int | None:
     """Where the rows would end if their holes were closed; None if they have none."""
     first = layers[0] if layers else None

@@ -39,6 +39,7 @@ from worker.engine.batches.slot_cache import (
     filter_layers,
     share_positions,
 )
+from worker.engine.batches.slot_room import SlotRoom
 from worker.engine.batches.speculation.drafted_pass import run_drafted_pass
 from worker.engine.batches.speculation.speculation import (
     Drafts,
@@ -47,7 +48,6 @@ from worker.engine.batches.speculation.speculation import (
     learn,
 )
 from worker.engine.batches.speculation.verification import Verification
-from worker.engine.rows.slot_room import SlotRoom
 from worker.engine.sampler import Row, Sample, draw_tokens
 from worker.engine.token_logprobs import PendingScore, score_rows
 from worker.quantised_kv.model_quantisation import to_plain

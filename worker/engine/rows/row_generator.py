@@ -29,7 +29,6 @@ from worker.engine.batches.model_errors import FailedCall, FailedCalls
 from worker.engine.batches.prefill_planner import PrefillPlanner, WaitingPrompt
 from worker.engine.batches.prefill_turns import PrefillBatch, PromptRow
 from worker.engine.batches.speculation.speculation import Speculation
-from worker.engine.batches.wired_limit import wired_limit_unchanged
 from worker.engine.prefill_budget import (
     WHOLE_DEVICE,
     DeviceShare,
@@ -45,6 +44,7 @@ from worker.engine.rows.prompt_batch import (
     RowPromptBatch,
     share_arrays,
 )
+from worker.engine.rows.wired_limit import wired_limit_unchanged
 from worker.engine.sampler import Row
 from worker.memory.budget import clear_buffer_cache
 

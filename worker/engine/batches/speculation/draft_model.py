@@ -8,7 +8,7 @@ the cache. The device is read once a draft.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,15 +20,15 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 from protocol.model_states import DraftModelFacts
 from worker.drafts.source import Text
 from worker.engine.batches.row_positions import RowPositions
+from worker.engine.batches.row_slots import RowSlots
 from worker.engine.batches.slot_cache import (
-    MAX_HELD_SHARE,
     SlotKVCache,
     drop_tokens,
     extend_layers,
     filter_layers,
-    make_place,
     share_positions,
 )
+from worker.engine.batches.slot_room import SlotRoom
 from worker.engine.stopwatch import Stopwatch, moving_average
 from worker.memory.kv_cost import KVCost, probe
 
@@ -90,6 +90,7 @@ class DraftModel:
         self._waiting: dict[int, DraftedRow] = {}
         self._joined: dict[int, DraftedRow] = {}
         self._layers: list[Any] = []
+        self._room = SlotRoom()
         self._pass_s = self._token_s = 0.0
         self.kv_cost: KVCost = probe(model, MAX_PART_TOKENS)
 
@@ -167,10 +168,23 @@ class DraftModel:
         keep = [slot for slot, each in enumerate(self._joined) if each != id(text)]
         del self._joined[id(text)]
         if keep:
-            filter_layers(self._layers, keep, MAX_HELD_SHARE)
-            share_positions(self._layers)
+            filter_layers(self._layers, keep, self._room.max_share)
         else:
             self._layers = []
+        self._note_arrays()
+
+    @property
+    def slack_bytes(self) -> int:
+        """The bytes of the batch's arrays beyond those that its rows need."""
+        return self._room.slack_bytes(len(self._joined))
+
+    def grow_within(self, spare_bytes: Callable[[], int]) -> None:
+        """Let the arrays have more room where the memory budget has these bytes to spare."""
+        self._room.spare_bytes = spare_bytes
+
+    def squeeze(self) -> None:
+        """Give up the slack, which copies the rows."""
+        self._room.squeeze(self._layers, self._slots)
 
     # ------------------------------------------------------------ passes
 
@@ -185,14 +199,24 @@ class DraftModel:
         layers = [SlotKVCache(*as_held(layer), row.length, positions) for layer in row.layers]
         del self._waiting[id(row.text)]
         row.layers = None
-        if self._joined:
-            slot = len(self._joined)
+        slots = self._slots
+        [slot] = slots.add(1)
+        if slot:
             # The last tokens of the other rows, which may be guesses, stay the last ones.
-            extend_layers(self._layers, layers, [slot], 2 * slot)
-            share_positions(self._layers)
+            extend_layers(self._layers, layers, [slot], self._room.slots_for(slots))
         else:
             self._layers = layers
         self._joined[id(row.text)] = row
+        self._note_arrays()
+
+    @property
+    def _slots(self) -> RowSlots:
+        """The slots of the rows that have joined: the first ones, in their order."""
+        return RowSlots(len(self._joined))
+
+    def _note_arrays(self) -> None:
+        share_positions(self._layers)
+        self._room.note(self._layers)
 
     def _catch_up(self, rows: Sequence[DraftedRow], asked: Sequence[bool]) -> mx.array:
         """Compute what the rows that are asked miss; the first guess of each: [slots]."""
@@ -225,7 +249,7 @@ class DraftModel:
 
     def _compute(self, tokens: mx.array) -> mx.array:
         """The logits behind these tokens of each slot."""
-        make_place(self._layers, tokens.shape[1])
+        self._room.make_place(self._layers, self._slots, tokens.shape[1])
         logits: mx.array = self._model(tokens, cache=self._layers)
         return logits
 
@@ -234,8 +258,8 @@ class DraftModel:
         return mx.argmax(logits[:, : self._vocabulary_size], axis=-1)
 
     def _drop(self, dropped: Sequence[int]) -> None:
-        if any(dropped):
-            drop_tokens(self._layers, dropped)
+        if any(dropped) and drop_tokens(self._layers, dropped):
+            self._room.note(self._layers)
 
 
 @dataclass(frozen=True, slots=True)

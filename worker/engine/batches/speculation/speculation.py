@@ -179,6 +179,21 @@ class Speculation:
         if self._model is not None and row.drafter is not None:
             self._model.release(row.drafter)
 
+    @property
+    def slack_bytes(self) -> int:
+        """The bytes that the source which computes holds beyond what its rows need."""
+        return 0 if self._model is None else self._model.slack_bytes
+
+    def grow_within(self, spare_bytes: Callable[[], int]) -> None:
+        """Let the source hold more than its rows need within these bytes."""
+        if self._model is not None:
+            self._model.grow_within(spare_bytes)
+
+    def squeeze(self) -> None:
+        """Let the source give up the slack."""
+        if self._model is not None:
+            self._model.squeeze()
+
     def count(self, row: Row, draft: Draft, accepted: int) -> None:
         """Count the tokens of a row's draft, of which the first ones were right."""
         rejected = len(draft.tokens) - accepted

@@ -127,8 +127,10 @@ class SlotRoom:
         return max(0, self._held_bytes - self._needed_bytes(rows))
 
     def _needed_bytes(self, rows: int) -> int:
-        end = max((cache.end for cache in self._caches), default=0)
-        return rows * round_up(end + 1) * self._token_bytes
+        # A row reserves its tokens: neither holes nor what is padding of all rows.
+        ends = {(cache.positions, cache.end) for cache in self._caches}
+        longest = max((max(each.lengths(end), default=0) for each, end in ends), default=0)
+        return rows * round_up(longest + 1) * self._token_bytes
 
     def _check(self, layers: Sequence[Any], slots: RowSlots) -> None:
         """Give up what has been too much for some steps."""
