@@ -31,30 +31,28 @@ STAGGER_TOKENS = 3
 
 @dataclass(frozen=True, slots=True)
 class PassSizes:
-    """Passes of this many rows, of which the first has `tokens` tokens, over these `places`."""
+    """Passes of the first of `rows` rows, by their rows and places.
+
+    The first row has `tokens` tokens. What is expected comes from passes over one place of all.
+    """
 
     rows: int
     tokens: int
-    places: Sequence[int]
+    passes: Sequence[tuple[int, int]]
 
 
 # Each number of places is tried for a row alone. The largest comes first: it is the likeliest to
 # differ.
-ALL_PLACES = tuple(range(MOST_PLACES, 1, -1))
-NEAR_SIZES = (
-    PassSizes(1, NEAR_TOKENS, ALL_PLACES),
-    PassSizes(2, NEAR_TOKENS, (MOST_PLACES, 2)),
-    PassSizes(3, NEAR_TOKENS, (MOST_PLACES, 4)),
-    PassSizes(4, NEAR_TOKENS, (MOST_PLACES, 3)),
-    PassSizes(8, NEAR_TOKENS, (MOST_PLACES, 2)),
-)
+OF_ONE_ROW = tuple((1, places) for places in range(MOST_PLACES, 1, -1))
+OF_ROWS = ((8, 7), (8, 2), (4, 7), (4, 3), (3, 7), (3, 4), (2, 7), (2, 2))
+NEAR_SIZES = (PassSizes(1, NEAR_TOKENS, OF_ONE_ROW), PassSizes(8, NEAR_TOKENS, OF_ROWS))
 
 
 def choose_sizes(context_tokens: int | None) -> list[PassSizes]:
     """The sizes that are tried of a model with this context; None is no bound."""
     far = FAR_TOKENS if context_tokens is None else min(FAR_TOKENS, context_tokens - MOST_PLACES)
     is_longer = far > NEAR_TOKENS
-    return [*NEAR_SIZES, *([PassSizes(1, far, ALL_PLACES)] if is_longer else [])]
+    return [*NEAR_SIZES, *([PassSizes(1, far, OF_ONE_ROW)] if is_longer else [])]
 
 
 def check_sizes(
@@ -72,11 +70,11 @@ def check_sizes(
         yield
         for size in sizes:
             where = f"rows: {size.rows}, places: 1, behind {size.tokens} tokens"
-            rows = SizedRows(engine, caches, size, tokens)
-            yield from rows.decode()
-            for places in size.places:
-                where = f"rows: {size.rows}, places: {places}, behind {size.tokens} tokens"
-                worst = rows.compare(places)
+            trial = SizedPasses(engine, caches, size, tokens)
+            yield from trial.decode()
+            for rows, places in size.passes:
+                where = f"rows: {rows}, places: {places}, behind {size.tokens} tokens"
+                worst = trial.compare(rows, places)
                 yield
                 if not worst <= bound:
                     return (
@@ -88,43 +86,49 @@ def check_sizes(
     return ""
 
 
-class SizedRows:
-    """Rows of one size, behind which the same tokens are computed again and again."""
+class SizedPasses:
+    """Passes over the same tokens, of rows that end at the same token."""
 
     def __init__(
         self, engine: Engine, caches: Sequence[Any], size: PassSizes, tokens: Sequence[int]
     ) -> None:
         self._model = engine.model
-        self._end = size.tokens
+        self._caches = caches
+        self._size = size
         self._tokens = mx.array([tokens] * size.rows)
-        paddings = [row * STAGGER_TOKENS for row in range(size.rows)]
-        self._positions = RowPositions(paddings)
-        self._layers = repeat_layers(caches, size.tokens, self._positions)
-        self._expected: list[mx.array] = []
+        self._expected = mx.array([])
+        self._rows, self._layers = 0, list[Any]()
 
     def decode(self) -> Generator[None, None, None]:
-        """Compute the tokens, one place at a time: what is expected."""
+        """Compute the tokens of all rows, one place at a time: what is expected."""
+        layers = self._layers_of(self._size.rows)
+        logits: list[mx.array] = []
         for place in range(self._tokens.shape[1]):
-            logits = self._compute(slice(place, place + 1))
-            self._expected.append(logits)
-            mx.eval(logits)
+            logits.append(self._model(self._tokens[:, place : place + 1], cache=layers))
+            mx.eval(logits[-1])
             yield
+        self._expected = to_logprobs(mx.concatenate(logits, axis=1))
 
-    def compare(self, places: int) -> float:
-        """The largest difference of a pass over so many places from what is expected."""
-        for layer in self._layers:
-            layer.positions, layer.end = self._positions, self._end
-        logprobs = to_logprobs(self._compute(slice(0, places)))
-        expected = to_logprobs(mx.concatenate(self._expected[:places], axis=1))
+    def compare(self, rows: int, places: int) -> float:
+        """The largest difference of a pass of the first rows from what is expected."""
+        layers = self._layers_of(rows)
+        logprobs = to_logprobs(self._model(self._tokens[:rows, :places], cache=layers))
+        expected = self._expected[:rows, :places]
         count = min(TOP_COUNT, expected.shape[-1])
         likely = mx.argpartition(-expected, count - 1, axis=-1)[..., :count]
         pairs = (mx.take_along_axis(each, likely, axis=-1) for each in (expected, logprobs))
         one, other = (np.array(each).ravel() for each in pairs)
         return max(map(difference, map(float, one), map(float, other)))
 
-    def _compute(self, places: slice) -> mx.array:
-        logits: mx.array = self._model(self._tokens[:, places], cache=self._layers)
-        return logits
+    def _layers_of(self, rows: int) -> list[Any]:
+        """The layers of the first rows; the same again for as many rows."""
+        if rows != self._rows:
+            positions = RowPositions(row * STAGGER_TOKENS for row in range(rows))
+            self._layers = repeat_layers(self._caches, self._size.tokens, positions)
+            self._rows = rows
+        for layer in self._layers:
+            layer.end = self._size.tokens
+        return self._layers
 
 
 def repeat_layers(caches: Sequence[Any], tokens: int, positions: RowPositions) -> list[Any]:

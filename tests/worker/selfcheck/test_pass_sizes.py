@@ -82,10 +82,10 @@ class RoundedOtherwise:
         pytest.param(lambda rows, places, behind: True, "", id="all"),
         pytest.param(lambda rows, places, behind: rows == 1, "", id="one row"),
         pytest.param(
-            lambda rows, places, behind: rows >= 3, "rows: 3, places: 7, behind 40", id="rows"
+            lambda rows, places, behind: 2 < rows < 8, "rows: 4, places: 7, behind 40", id="rows"
         ),
         pytest.param(
-            lambda rows, places, behind: rows > 4, "rows: 8, places: 7, behind 40", id="more rows"
+            lambda rows, places, behind: rows > 4, "rows: 8, places: 7, behind 40", id="most rows"
         ),
         pytest.param(
             lambda rows, places, behind: rows == 4 and places < 7,
