@@ -14,11 +14,17 @@ from numpy.typing import NDArray
 from worker.engine.batches.row_positions import MASKED_STEPS, RowPositions, make_causal_mask
 from worker.engine.batches.row_slots import CLOSING_STEPS, RowSlots
 from worker.engine.batches.slot_arrays import STEP_TOKENS, round_up
-from worker.engine.batches.slot_cache import MAX_HELD_SHARE, share_positions, to_slots
+from worker.engine.batches.slot_cache import (
+    MAX_HELD_SHARE,
+    drop_tokens,
+    share_positions,
+    to_slots,
+)
 from worker.engine.batches.slot_room import SlotRoom
 from worker.engine.rows.prompt_batch import share_arrays
 
 HEADS, WIDTH, VALUE_WIDTH = 2, 4, 3
+PLACES = 5
 SEEDS = itertools.count()
 
 lengths = st.lists(st.integers(0, 600), min_size=1, max_size=3)
@@ -27,11 +33,14 @@ leaves = st.tuples(st.just("leave"), st.integers(1, 2**16))
 closings = st.tuples(st.just("close"), st.just(0))
 steps = st.tuples(st.just("step"), st.sampled_from([1, 3, 300]))
 squeezes = st.tuples(st.just("squeeze"), st.just(0))
+drafts = st.tuples(st.just("verify"), st.integers(0, 2**16))
 
 
 @settings(deadline=None)
 @given(
-    events=st.lists(st.one_of(joins, leaves, closings, steps, squeezes), min_size=1, max_size=12),
+    events=st.lists(
+        st.one_of(joins, leaves, closings, steps, squeezes, drafts), min_size=1, max_size=12
+    ),
     spare_bytes=st.sampled_from([0, 1 << 14, 1 << 40]),
 )
 def test_each_row_keeps_its_tokens_while_others_join_and_leave(
@@ -49,7 +58,9 @@ def test_each_row_keeps_its_tokens_while_others_join_and_leave(
             case "step", int(tokens):
                 batch.step(tokens)
             case "squeeze", _:
-                batch.room.squeeze([batch.layer], batch.slots)
+                batch.squeeze()
+            case "verify", int(choice):
+                batch.verify(choice)
         batch.check()
 
 
@@ -131,6 +142,17 @@ def test_arrays_shrink_when_all_rows_but_the_first_have_left() -> None:
     batch.check()
 
 
+def test_holes_hold_no_slack_back() -> None:
+    batch = Batch([1000, 1000], spare_bytes=1 << 40)
+    # In turn each row keeps a place and the other one four.
+    for choice in (0b0011, 0b1100) * 4:
+        batch.verify(choice)
+    assert max(row.shape[1] for row in batch.rows) < 4 * STEP_TOKENS < batch.layer.end
+    batch.squeeze()
+    assert batch.capacity == (2, 4 * STEP_TOKENS)
+    batch.check()
+
+
 def test_zeros_replace_what_a_row_has_left_in_its_slot() -> None:
     batch = Batch([40, 40, 40])
     keys, values = batch.layer.state
@@ -193,6 +215,7 @@ class Batch:
         self.room = SlotRoom(lambda: spare_bytes)
         [self.layer] = to_slots([BatchKVCache.merge([one_row(row) for row in self.rows])])
         self.slots = RowSlots(len(sizes))
+        self.has_drafts = False
 
     @property
     def capacity(self) -> tuple[int, int]:
@@ -216,7 +239,7 @@ class Batch:
     def close(self) -> None:
         self.layer.filter(self.slots.slots)
         self.slots.close()
-        if self.layer.keys is not None:
+        if self.layer.keys is not None and self.layer.positions.holes is None:
             slots, tokens = self.capacity
             longest = max(row.shape[1] for row in self.rows)
             assert slots * tokens <= MAX_HELD_SHARE * len(self.rows) * max(round_up(longest), 1)
@@ -232,8 +255,27 @@ class Batch:
         assert fetched.shape == (self.slots.width, HEADS, self.layer.end, WIDTH)
         self.rows = [np.concatenate(pair, axis=1) for pair in zip(self.rows, new, strict=True)]
 
+    def verify(self, choice: int) -> None:
+        """Compute some places of each row, and take back all but the first ones."""
+        self.has_drafts = True
+        self.step(PLACES)
+        kept = [1 + (choice >> 2 * row) % 4 for row in range(len(self.rows))]
+        dropped = [0] * self.slots.width
+        for slot, count in zip(self.slots.slots, kept, strict=True):
+            dropped[slot] = PLACES - count
+        self.rows = [
+            row[:, : row.shape[1] - PLACES + count]
+            for row, count in zip(self.rows, kept, strict=True)
+        ]
+        drop_tokens([self.layer], dropped)
+
+    def squeeze(self) -> None:
+        self.room.note([self.layer])
+        self.room.squeeze([self.layer], self.slots)
+        assert self.room.slack_bytes(len(self.rows)) == 0
+
     def check(self) -> None:
-        """What a step would read: each row's tokens, right-aligned, zeros before them."""
+        """What a step would read: each row's tokens, and zeros before them without drafts."""
         offsets = np.array(self.layer.offset)[self.slots.slots]
         assert offsets.tolist() == [row.shape[1] for row in self.rows]
         for slot, row in zip(self.slots.slots, self.rows, strict=True):
@@ -242,7 +284,7 @@ class Batch:
             if row.shape[1]:
                 assert np.array_equal(np.array(extracted.keys)[0], row)
                 assert np.array_equal(np.array(extracted.values)[0], row[..., :VALUE_WIDTH])
-            if self.layer.keys is not None:
+            if self.layer.keys is not None and not self.has_drafts:
                 padding = np.array(self.layer.keys[slot, :, : self.layer.end - row.shape[1]])
                 assert not padding.any()
 

@@ -38,8 +38,8 @@ MAX_HELD_SHARE = 1.5
 class SlotKVCache:
     """One layer's keys and values: [slots, heads, tokens, width].
 
-    All rows end at the token `end`; what is before a row's first token is zero. `positions` has
-    the slots that are computed, gaps included.
+    All rows end at the token `end`; what is before a row's first token is zero, or what drafts
+    that were wrong have left. `positions` has the slots that are computed, gaps included.
     """
 
     def __init__(

@@ -127,7 +127,7 @@ class SlotRoom:
         return max(0, self._held_bytes - self._needed_bytes(rows))
 
     def _needed_bytes(self, rows: int) -> int:
-        # A row reserves its tokens: neither holes nor what is padding of all rows.
+        """Those of the longest row's tokens, for each row: what rows reserve, without holes."""
         ends = {(cache.positions, cache.end) for cache in self._caches}
         longest = max((max(each.lengths(end), default=0) for each, end in ends), default=0)
         return rows * round_up(longest + 1) * self._token_bytes
@@ -135,9 +135,10 @@ class SlotRoom:
     def _check(self, layers: Sequence[Any], slots: RowSlots) -> None:
         """Give up what has been too much for some steps."""
         rows = len(slots.slots)
-        too_large = self._held_bytes > MAX_HELD_SHARE * self._needed_bytes(rows)
+        end = max((cache.end for cache in self._caches), default=0) + 1
+        # Holes are closed when they are too many: they do not let the rows be copied here.
+        too_large = self._held_bytes > MAX_HELD_SHARE * rows * round_up(end) * self._token_bytes
         if too_large and self._was_too_large:
-            end = max(cache.end for cache in self._caches) + 1
             free = self._free_slots(rows, end)
             most = round_down(int(MAX_HELD_SHARE * rows * end / (rows + free)))
             tokens = min(max(round_up(end), most), self._capacity)
@@ -147,9 +148,13 @@ class SlotRoom:
 
     def squeeze(self, layers: Sequence[Any], slots: RowSlots) -> None:
         """Give up all slack, which copies the rows."""
-        if self.slack_bytes(len(slots.slots)):
-            end = max(cache.end for cache in self._caches) + 1
-            self._resize(layers, self._caches, slots, round_up(end))
+        if not self.slack_bytes(len(slots.slots)):
+            return
+        if end_without_holes(layers) is not None:
+            close_holes(layers)
+        ends = {(cache.positions, cache.end) for cache in self._caches}
+        longest = max(max(each.keep(slots.slots).lengths(end)) for each, end in ends)
+        self._resize(layers, self._caches, slots, round_up(longest + 1))
 
     @property
     def _capacity(self) -> int:
