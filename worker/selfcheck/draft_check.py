@@ -71,7 +71,7 @@ class DraftCheck:
             logger.info("passes of other sizes are not compared on several ranks")
             return ""
         tokens = make_tokens(0, NEAR_TOKENS + MOST_PLACES, self.vocabulary_size)
-        sizes = choose_sizes(self.context_tokens)
+        sizes = choose_sizes(engine.kv_cost, self.context_tokens)
         prompt, behind = tokens[:NEAR_TOKENS], tokens[NEAR_TOKENS:]
         return (yield from check_sizes(engine, prompt, behind, BOUND, sizes))
 

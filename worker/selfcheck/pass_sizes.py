@@ -19,12 +19,14 @@ from worker.engine.batches.row_positions import RowPositions
 from worker.engine.batches.slot_cache import to_slots
 from worker.engine.batches.speculation.draft_plan import MAX_DRAFT_TOKENS
 from worker.engine.engine import Engine
+from worker.memory.kv_cost import KVCost
 from worker.selfcheck.scored_rows import TOP_COUNT, difference
 
 MOST_PLACES = MAX_DRAFT_TOKENS + 1
 NEAR_TOKENS = 40
-# Metal's attention has another kernel from 1,024 tokens on (MLX 0.32).
-FAR_TOKENS = 1100
+# Metal's attention has another kernel from 1,024 tokens on, or from 4,096 on where the device is
+# small and heads share keys (MLX 0.32).
+FAR_TOKENS, MAX_FAR_BYTES = 4200, 1 << 30
 # How much shorter each row is than the one before it: rows of unlike lengths need masks.
 STAGGER_TOKENS = 3
 
@@ -44,13 +46,17 @@ class PassSizes:
 # Each number of places is tried for a row alone. The largest comes first: it is the likeliest to
 # differ.
 OF_ONE_ROW = tuple((1, places) for places in range(MOST_PLACES, 1, -1))
-OF_ROWS = ((8, 7), (8, 2), (4, 7), (4, 3), (3, 7), (3, 4), (2, 7), (2, 2))
+FEWER_PLACES = {8: 2, 4: 3, 3: 4, 2: 2}
+OF_ROWS = tuple((rows, n) for rows, few in FEWER_PLACES.items() for n in (MOST_PLACES, few))
 NEAR_SIZES = (PassSizes(1, NEAR_TOKENS, OF_ONE_ROW), PassSizes(8, NEAR_TOKENS, OF_ROWS))
 
 
-def choose_sizes(context_tokens: int | None) -> list[PassSizes]:
-    """The sizes that are tried of a model with this context; None is no bound."""
-    far = FAR_TOKENS if context_tokens is None else min(FAR_TOKENS, context_tokens - MOST_PLACES)
+def choose_sizes(cost: KVCost, context_tokens: int | None) -> list[PassSizes]:
+    """The sizes that are tried of a model with these caches and context; None is no bound."""
+    longest = FAR_TOKENS + MOST_PLACES
+    if context_tokens is not None:
+        longest = min(longest, context_tokens)
+    far = cost.longest_within(MAX_FAR_BYTES, longest) - MOST_PLACES
     is_longer = far > NEAR_TOKENS
     return [*NEAR_SIZES, *([PassSizes(1, far, OF_ONE_ROW)] if is_longer else [])]
 

@@ -101,11 +101,11 @@ class RoundedOtherwise:
             for n in range(2, MOST_PLACES)
         ),
         pytest.param(
-            lambda rows, places, behind: behind >= 1024, "rows: 1, places: 7, behind 1100", id="far"
+            lambda rows, places, behind: behind >= 4096, "rows: 1, places: 7, behind 4200", id="far"
         ),
         pytest.param(
-            lambda rows, places, behind: behind >= 1024 and places < 4,
-            "rows: 1, places: 3, behind 1100",
+            lambda rows, places, behind: behind >= 4096 and places < 4,
+            "rows: 1, places: 3, behind 4200",
             id="fewer places far",
         ),
     ],
@@ -119,7 +119,7 @@ def test_drafts_are_not_verified_where_passes_of_some_size_round_otherwise(
     assert where in rules.undrafted
 
 
-@pytest.mark.parametrize(("context_tokens", "longest"), [(None, 1100), (160, 153), (47, 40)])
+@pytest.mark.parametrize(("context_tokens", "longest"), [(None, 4200), (160, 153), (47, 40)])
 def test_passes_are_tried_as_far_behind_as_the_context_goes(
     context_tokens: int | None, longest: int, llama_path: Path
 ) -> None:
