@@ -28,7 +28,7 @@ STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+'
 STRINGS = re.compile(STRING, re.DOTALL)
 # It always matches: a search that fails is repeated from each character.
 TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|' + STRING + rb")*+[\[\]{}]?+", re.DOTALL)
-# The search of so many brackets takes 40 ms.
+# To search this many brackets takes 40 ms.
 MAX_SEARCHED_BYTES = 1 << 16
 # Nothing is decoded that is nested deeper, as a rule.
 DEEPEST = 1000

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from worker.engine.batches.row_positions import RowPositions
 from worker.engine.batches.row_slots import RowSlots
 from worker.engine.batches.slot_arrays import round_down, round_up
 from worker.engine.batches.slot_cache import (
@@ -128,8 +129,7 @@ class SlotRoom:
 
     def _needed_bytes(self, rows: int) -> int:
         """Those of the longest row's tokens, for each row: what rows reserve, without holes."""
-        ends = {(cache.positions, cache.end) for cache in self._caches}
-        longest = max((max(each.lengths(end), default=0) for each, end in ends), default=0)
+        longest = max((max(each.lengths(end), default=0) for each, end in self._ends()), default=0)
         return rows * round_up(longest + 1) * self._token_bytes
 
     def _check(self, layers: Sequence[Any], slots: RowSlots) -> None:
@@ -152,9 +152,12 @@ class SlotRoom:
             return
         if end_without_holes(layers) is not None:
             close_holes(layers)
-        ends = {(cache.positions, cache.end) for cache in self._caches}
-        longest = max(max(each.keep(slots.slots).lengths(end)) for each, end in ends)
+        longest = max(max(each.keep(slots.slots).lengths(end)) for each, end in self._ends())
         self._resize(layers, self._caches, slots, round_up(longest + 1))
+
+    def _ends(self) -> set[tuple[RowPositions, int]]:
+        """The positions and the end of each layer; most layers share them."""
+        return {(cache.positions, cache.end) for cache in self._caches}
 
     @property
     def _capacity(self) -> int:

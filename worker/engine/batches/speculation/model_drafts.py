@@ -7,7 +7,7 @@ drafts of the model are wrong is not drafted by it, and tried again ever more ra
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -128,19 +128,9 @@ class ModelDrafts:
             self._model.release(drafter)
 
     @property
-    def slack_bytes(self) -> int:
-        """The bytes that the model holds beyond what its rows need."""
-        return 0 if self._model is None else self._model.slack_bytes
-
-    def grow_within(self, spare_bytes: Callable[[], int]) -> None:
-        """Let the model hold more than its rows need within these bytes."""
-        if self._model is not None:
-            self._model.grow_within(spare_bytes)
-
-    def squeeze(self) -> None:
-        """Let the model give up the slack."""
-        if self._model is not None:
-            self._model.squeeze()
+    def source(self) -> BatchSource | None:
+        """The model; None once it has failed."""
+        return self._model
 
     def _is_ready(self, drafter: Drafter) -> bool:
         return self._model is not None and self._model.is_ready(drafter)

@@ -182,17 +182,21 @@ class Speculation:
     @property
     def slack_bytes(self) -> int:
         """The bytes that the source which computes holds beyond what its rows need."""
-        return 0 if self._model is None else self._model.slack_bytes
+        return 0 if self._source is None else self._source.slack_bytes
 
     def grow_within(self, spare_bytes: Callable[[], int]) -> None:
         """Let the source hold more than its rows need within these bytes."""
-        if self._model is not None:
-            self._model.grow_within(spare_bytes)
+        if self._source is not None:
+            self._source.grow_within(spare_bytes)
 
     def squeeze(self) -> None:
         """Let the source give up the slack."""
-        if self._model is not None:
-            self._model.squeeze()
+        if self._source is not None:
+            self._source.squeeze()
+
+    @property
+    def _source(self) -> BatchSource | None:
+        return None if self._model is None else self._model.source
 
     def count(self, row: Row, draft: Draft, accepted: int) -> None:
         """Count the tokens of a row's draft, of which the first ones were right."""
