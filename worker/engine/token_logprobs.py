@@ -28,8 +28,7 @@ class Scores:
     """Scores of tokens (of shape [positions]) under logits (of shape [positions, vocabulary])."""
 
     def __init__(self, logits: mx.array, tokens: mx.array, max_top: int) -> None:
-        logits = logits.astype(mx.float32)
-        logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        logprobs = to_logprobs(logits)
         max_top = min(max_top, logits.shape[-1])
         self.arrays = [tokens, mx.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]]
         if max_top:
@@ -112,3 +111,9 @@ class ScoringModel:
             if scorer is not None and width:
                 scorer.push(logits[index, :width])
         return logits
+
+
+def to_logprobs(logits: mx.array) -> mx.array:
+    """The log-probabilities of these logits, in float32."""
+    logits = logits.astype(mx.float32)
+    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)

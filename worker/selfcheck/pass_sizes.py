@@ -19,6 +19,7 @@ from worker.engine.batches.row_positions import RowPositions
 from worker.engine.batches.slot_cache import to_slots
 from worker.engine.batches.speculation.draft_plan import MAX_DRAFT_TOKENS
 from worker.engine.engine import Engine
+from worker.engine.token_logprobs import to_logprobs
 from worker.memory.kv_cost import KVCost
 from worker.selfcheck.scored_rows import TOP_COUNT, difference
 
@@ -154,9 +155,3 @@ def repeat_array(array: mx.array, tokens: int, paddings: Sequence[int]) -> mx.ar
     row = mx.tile(array, (1, 1, times, 1))[:, :, :tokens]
     is_token = mx.arange(tokens) >= mx.array(list(paddings))[:, None]
     return mx.where(is_token[:, None, :, None], row, mx.array(0, array.dtype))
-
-
-def to_logprobs(logits: mx.array) -> mx.array:
-    """The log-probabilities of these logits, in float32."""
-    logits = logits.astype(mx.float32)
-    return logits - mx.logsumexp(logits, axis=-1, keepdims=True)
